@@ -1,0 +1,348 @@
+"""Who gets what, and when it is written. One stream, many cursors.
+
+Subscribers that are level with the stream stand in groups of equal patterns and framing; one flush joins the new
+bytes once a group and writes them once a subscriber. A subscriber whose socket is full, or that resumes from far
+behind, leaves its group with its position and is led up to the head in pieces; then it returns.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from .brokers import Broker
+from .errors import HubError
+from .events import Event
+from .messages import EVERYTHING, Cursor, Patterns, notice, sse_frame, websocket_frame
+from .window import Window
+
+log = logging.getLogger("hub")
+
+# When to flush (measured, see the README): four passes of the loop without news, or 2 ms after the first event, or
+# at 64 events or 256 KiB. Requests pipelined on one connection arrive a few passes apart; this joins them.
+QUIET_PASSES = 4
+LONGEST_WAIT = 0.002
+MOST_EVENTS = 64
+MOST_BYTES = 256 * 1024
+PIECE = 64 * 1024  # bytes of one write to a subscriber that is behind
+PAGE = 1000  # events of one read from the store
+
+
+class Subscriber:
+    """One client's place in the stream: what it wants, where it is, and how to write to it.
+
+    `write` must take the bytes whole and at once; `full` says whether the socket's buffer is over its limit; `room`
+    waits until it is not. `position` counts only while the subscriber is behind: a level one is where the stream is.
+    """
+
+    __slots__ = ("behind", "full", "group", "implied", "patterns", "position", "reason", "room", "sse", "task", "write")
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        full: Callable[[], bool],
+        room: Callable[[], Awaitable[None]],
+        *,
+        sse: bool = False,
+    ) -> None:
+        self.write, self.full, self.room, self.sse = write, full, room, sse
+        self.patterns: Patterns = EVERYTHING
+        self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
+        self.position = 0
+        self.behind = False
+        self.reason = "expired"  # of the next gap: it came back too late, or (once level) it reads too slowly
+        self.group: _Group | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def transport(self) -> str:
+        return "sse" if self.sse else "websocket"
+
+
+class _Group:
+    """Level subscribers with the same patterns and framing."""
+
+    __slots__ = ("members", "patterns", "sse", "told")
+
+    def __init__(self, patterns: Patterns, sse: bool, told: int) -> None:
+        self.patterns, self.sse, self.told = patterns, sse, told
+        self.members: dict[Subscriber, None] = {}
+
+    def frames(self, events: Iterable[Event]) -> list[bytes]:
+        """The bytes of the events that match."""
+        if not self.patterns.everything:
+            events = filter(self.wants, events)
+        return [event.sse for event in events] if self.sse else [event.frame for event in events]
+
+    def wants(self, event: Event) -> bool:
+        return self.patterns.match(event.name)
+
+
+class Broadcaster:
+    """Delivers the stream. `position` is the newest number that every level subscriber has been written.
+
+    `on_write(transport, events, subscribers, bytes)` and `on_gap(reason, count)` are called in place, for metrics;
+    `on_flush(events)` once a flush with what has just been written.
+    """
+
+    def __init__(self, window: Window, broker: Broker) -> None:
+        self.window, self.broker = window, broker
+        self.position = 0
+        self.subscribers: set[Subscriber] = set()
+        self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
+        self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
+        self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
+        self._groups: dict[tuple[Patterns, bool], _Group] = {}
+        self._scheduled = False
+        self._first = self._seen = self._quiet = 0.0
+
+    def start_at(self, head: int) -> None:
+        """Begin behind `head`."""
+        self.window.start_at(head)
+        self.position = head
+
+    @property
+    def cursor(self) -> Cursor:
+        """The newest position of the stream."""
+        return Cursor(self.broker.epoch, self.window.head)
+
+    @property
+    def lagging(self) -> int:
+        return sum(subscriber.behind for subscriber in self.subscribers)
+
+    def lag(self, subscriber: Subscriber) -> int:
+        """How many numbers the subscriber has not been written yet."""
+        return self.window.head - (subscriber.position if subscriber.behind else self.position)
+
+    # ---- events come in
+
+    def deliver(self, batch: Sequence[Event]) -> None:
+        """Take a batch from the pump; it is written soon, together with what follows closely. Never waits."""
+        self.window.extend(batch)
+        if not self._scheduled and self.subscribers:
+            self._scheduled = True
+            self._first, self._seen, self._quiet = time.monotonic(), self.window.head, 0
+            asyncio.get_running_loop().call_soon(self._pass)
+        elif not self.subscribers:
+            self.position = self.window.head
+
+    def _pass(self) -> None:
+        """One pass of the event loop: flush, or see whether more arrives."""
+        self._quiet = self._quiet + 1 if self.window.head == self._seen else 0
+        self._seen = self.window.head
+        if self._quiet >= QUIET_PASSES or self._enough() or time.monotonic() - self._first >= LONGEST_WAIT:
+            self.flush()
+        else:
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def _enough(self) -> bool:
+        waiting = self.window.head - self.position
+        if waiting >= MOST_EVENTS or not self.window.covers(self.position):
+            return True
+        return sum(map(len, self.window.between(self.position, self.window.head))) >= MOST_BYTES
+
+    def flush(self) -> None:
+        """Write what lies between `position` and the head to every level subscriber. Never waits."""
+        self._scheduled = False
+        if self.position == self.window.head:
+            return
+        if not self.window.covers(self.position):  # one batch larger than the whole window: the store has it
+            for group in list(self._groups.values()):
+                self._fall_behind(list(group.members))
+            self.position = self.window.head
+            return
+        events = self.window.between(self.position, self.window.head)
+        start, self.position = self.position, self.window.head
+        for group in list(self._groups.values()):
+            self._write(group, events, start)
+        self.on_flush(events)
+
+    def _write(self, group: _Group, events: Sequence[Event], start: int) -> None:
+        frames = group.frames(events)
+        if not frames:
+            return
+        data = _joined(frames, group.sse)
+        full, broken = [], []
+        for subscriber in group.members:
+            try:
+                subscriber.write(data)
+                if subscriber.full():
+                    full.append(subscriber)
+            except Exception:  # one broken transport must not cost the others their events
+                log.exception("a client cannot be written to and gets nothing more")
+                broken.append(subscriber)
+        group.told = self.position
+        self.on_write("sse" if group.sse else "websocket", len(frames), len(group.members), len(data))
+        self._fall_behind(full)
+        for subscriber in broken:
+            self.leave(subscriber)
+
+    # ---- subscribers come and go
+
+    def join(self, subscriber: Subscriber, patterns: Patterns, after: Cursor | None = None) -> Cursor:
+        """Put a subscriber into the stream: at the head, or behind `after`. One step, nothing is lost in between.
+
+        Returns the position behind which its stream goes on. Raises HubError `unknown_cursor` for a cursor in the
+        future of this epoch.
+        """
+        position, foreign = self.start(after)
+        self.leave(subscriber)
+        self.subscribers.add(subscriber)
+        subscriber.patterns, subscriber.position = patterns, position
+        if foreign:
+            self._tell_gap(subscriber, str(foreign), position + 1, "epoch")
+        if after is not None:
+            subscriber.reason = "expired"
+        self._advance(subscriber)
+        return Cursor(self.broker.epoch, position)
+
+    def narrow(self, subscriber: Subscriber, patterns: Patterns) -> Cursor:
+        """Change what a subscriber gets from here on; its position stays. Returns that."""
+        if subscriber.behind:
+            subscriber.patterns = patterns
+            return Cursor(self.broker.epoch, subscriber.position)
+        self._leave_group(subscriber)
+        subscriber.patterns = patterns
+        self._enter_group(subscriber)
+        return Cursor(self.broker.epoch, self.position)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber. Unknown ones are no error."""
+        self.subscribers.discard(subscriber)
+        self._leave_group(subscriber)
+        subscriber.behind = False
+        if subscriber.task is not None:
+            subscriber.task.cancel()
+            subscriber.task = None
+
+    def mark(self) -> None:
+        """Tell narrowed subscribers where they are, if that moved without an event for them. Once a heartbeat."""
+        self.flush()
+        for group in self._groups.values():
+            if group.told < self.position and not group.patterns.everything:
+                data = self._notice("hub:mark", {"cursor": str(Cursor(self.broker.epoch, self.position))}, group.sse)
+                group.told = self.position
+                for subscriber in group.members:
+                    subscriber.write(data)
+
+    def start(self, after: Cursor | None) -> tuple[int, Cursor | None]:
+        """Where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
+        `unknown_cursor` for one in the future of this epoch."""
+        if after is None:
+            return self.window.head, None
+        if after.epoch != self.broker.epoch:
+            return self.broker.tail - 1, after
+        if after.seq > self.window.head:
+            raise HubError("unknown_cursor", f"The cursor {after} lies in the future: the newest is {self.cursor}.")
+        return after.seq, None
+
+    def _enter_group(self, subscriber: Subscriber) -> None:
+        self.flush()
+        key = (subscriber.patterns, subscriber.sse)
+        group = self._groups.get(key) or self._groups.setdefault(key, _Group(*key, self.position))
+        group.members[subscriber] = None
+        subscriber.group, subscriber.behind, subscriber.reason = group, False, "slow"
+
+    def _leave_group(self, subscriber: Subscriber) -> None:
+        group, subscriber.group = subscriber.group, None
+        if group is not None:
+            self.flush()  # what was accepted before still belongs to it
+            group.members.pop(subscriber, None)
+            if not group.members and self._groups.get((group.patterns, group.sse)) is group:
+                del self._groups[group.patterns, group.sse]
+
+    # ---- subscribers that are behind
+
+    def _fall_behind(self, subscribers: Sequence[Subscriber]) -> None:
+        for subscriber in subscribers:
+            position = self.position
+            if subscriber.group is not None:
+                subscriber.group.members.pop(subscriber, None)
+            subscriber.group, subscriber.behind, subscriber.position = None, True, position
+            self._follow_up(subscriber)
+
+    def _follow_up(self, subscriber: Subscriber) -> None:
+        subscriber.task = asyncio.get_running_loop().create_task(self._catch_up(subscriber))
+
+    def _advance(self, subscriber: Subscriber) -> None:
+        """Bring a subscriber level in this very step if that takes no waiting, else behind the scenes."""
+        subscriber.behind = True
+        if self.window.covers(subscriber.position) and not subscriber.full():
+            self._write_piece(subscriber, self._ahead(subscriber.position))
+            self._join_if_level(subscriber)
+        if subscriber.behind:
+            self._follow_up(subscriber)
+
+    def _join_if_level(self, subscriber: Subscriber) -> None:
+        if subscriber.position == self.window.head and not subscriber.full():
+            self.flush()
+            self._enter_group(subscriber)
+
+    async def _catch_up(self, subscriber: Subscriber) -> None:
+        """Lead one subscriber up to the head, as fast as it reads. The only task a client can cost, while behind."""
+        with contextlib.suppress(ConnectionError):  # it is gone; whoever reads from it will leave for it
+            while subscriber.behind:
+                await subscriber.room()
+                events = await self._next(subscriber)
+                if events and events[0].seq > subscriber.position + 1:
+                    self._tell_missing(subscriber, events[0].seq)
+                self._write_piece(subscriber, events)
+                self._join_if_level(subscriber)
+                await asyncio.sleep(0)
+
+    async def _next(self, subscriber: Subscriber) -> list[Event]:
+        """The next events for this subscriber: from the window, or behind it from the store."""
+        if not self.window.covers(subscriber.position):
+            try:
+                events = await self.broker.read(subscriber.position, PAGE)
+            except HubError as error:  # the store is away: what is gone from memory cannot be had
+                log.warning("a client that is behind cannot be served from the store: %s", error)
+                events = []
+            if events and events[0].seq < self.window.tail:
+                return events
+        return self._ahead(max(subscriber.position, self.window.tail - 1))
+
+    def _ahead(self, position: int) -> list[Event]:
+        """The window's next page behind a position."""
+        return self.window.between(position, min(position + PAGE, self.window.head))
+
+    def _write_piece(self, subscriber: Subscriber, events: Sequence[Event]) -> None:
+        """Write events up to a piece's size and move the subscriber behind them."""
+        frames, size, count = [], 0, 0
+        for event in events:
+            if size >= PIECE:
+                break
+            subscriber.position = event.seq
+            if subscriber.patterns.match(event.name):
+                frame = event.sse if subscriber.sse else event.frame
+                frames.append(frame)
+                size += len(frame)
+                count += 1
+        if frames:
+            subscriber.write(_joined(frames, subscriber.sse))
+            self.on_write(subscriber.transport, count, 1, size)
+
+    def _tell_missing(self, subscriber: Subscriber, first: int) -> None:
+        at = str(Cursor(self.broker.epoch, subscriber.position))
+        self._tell_gap(subscriber, at, first, subscriber.reason, first - subscriber.position - 1)
+        subscriber.position = first - 1
+        subscriber.reason = "slow"
+
+    def _tell_gap(
+        self, subscriber: Subscriber, after: str, before: int, reason: str, count: int | None = None
+    ) -> None:
+        data = {"after": after, "before": str(Cursor(self.broker.epoch, before)), "count": count, "reason": reason}
+        subscriber.write(self._notice("hub:gap", data, subscriber.sse))
+        self.on_gap(reason, count)
+
+    @staticmethod
+    def _notice(name: str, data: object, sse: bool) -> bytes:
+        text = notice(name, data)
+        return _joined([sse_frame(text, name, None)], True) if sse else websocket_frame(text)
+
+
+def _joined(frames: Sequence[bytes], sse: bool) -> bytes:
+    """The bytes of one write. For SSE they are one chunk of the response (RFC 9112, section 7.1)."""
+    data = b"".join(frames)
+    return b"%x\r\n%b\r\n" % (len(data), data) if sse else data

@@ -1,0 +1,49 @@
+"""How events are kept and travel. A broker numbers events, keeps them, and hands every one on, in order."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+from ..config import Config
+from ..errors import UsageError
+from ..events import Draft, Event
+
+
+class Receipt(NamedTuple):
+    """What became of a draft: its number, or that of the first event with the same id."""
+
+    seq: int
+    duplicate: bool
+
+
+class Broker(Protocol):
+    """What the hub needs of a broker. One stream of events, numbered from 1 without holes in each epoch."""
+
+    epoch: str
+    head: int  # the newest number given
+    tail: int  # the oldest number kept; head + 1 if nothing is
+    bytes: int  # of the kept events
+
+    async def open(self) -> None:
+        """Get ready. Raises HubError `broker_unavailable`."""
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Number and keep the drafts, all or none. What it returns is kept. Raises HubError `broker_unavailable`."""
+
+    def batches(self) -> AsyncIterator[list[Event]]:
+        """Every event from here on, in order, in batches; ends when the broker is closed. For one reader."""
+
+    async def read(self, after: int, limit: int) -> list[Event]:
+        """The oldest kept events behind `after`, at most `limit`, in order, without holes between them."""
+
+    async def close(self) -> None:
+        """End `batches` when all that was accepted has been handed on."""
+
+
+def make_broker(config: Config) -> Broker:
+    """The broker for `--broker URL`. Raises UsageError for a scheme that no broker has."""
+    scheme = config.broker.partition(":")[0]
+    if scheme == "memory":
+        from .memory import MemoryBroker
+
+        return MemoryBroker(config.window_events, config.window_bytes)
+    raise UsageError(f"There is no broker for {scheme}: URLs; this hub knows memory:.")

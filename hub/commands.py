@@ -1,0 +1,259 @@
+"""The registry of commands, and what happens to every call: checked, recorded, run within its time, recorded."""
+
+import asyncio
+import contextlib
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiosignal import Signal
+from marshmallow import Schema, ValidationError, fields
+
+from .errors import HubError
+from .messages import dumpb, invalid, is_name, json_schema, new_id, now
+from .redaction import redact, redact_text
+
+if TYPE_CHECKING:
+    from .audit import AuditLog
+    from .broadcaster import Subscriber
+    from .hub import Hub
+
+log = logging.getLogger("hub")
+
+EFFECTS = ("read", "write", "dangerous")
+RESERVED = ("hub:", "audit:")
+
+Handler = Callable[["Call"], Awaitable[Any]]
+Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """The hub's own record of a connection. Trust comes from here, never from what the client says."""
+
+    transport: str  # "websocket", "sse" or "http"
+    peer: str  # "127.0.0.1:4711"
+    uid: int | None = None
+    trust: str = "OPERATOR"
+    id: str = field(default_factory=new_id)
+    since: str = field(default_factory=now)
+    subscriber: "Subscriber | None" = None
+    calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
+
+    def actor(self) -> dict[str, Any]:
+        """Who this is, for the audit log."""
+        return {"client": self.id, "peer": self.peer, "uid": self.uid}
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One request for a command, as its handler gets it."""
+
+    hub: "Hub"
+    client: Client
+    id: str
+    args: dict[str, Any] = field(default_factory=dict)
+    _task: "asyncio.Task[Any] | None" = None  # while the handler runs, and only then
+    _ended: str | None = None  # the code of a cancellation
+
+    @property
+    def trust(self) -> str:
+        return self.client.trust
+
+    async def progress(self, event: str, data: Any) -> None:
+        """Tell everyone how far this call is: publish an event, usually `task:progress`."""
+        await self.hub.publish(event, data)
+
+    def cancel(self, code: str = "cancelled") -> bool:
+        """End the call with this code unless its handler is done. Whether that is so."""
+        if self._ended is None and self._task is not None:
+            self._ended = code
+            self._task.cancel()
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record."""
+
+    name: str
+    handler: Handler
+    schema: Schema | None
+    effect: str
+    summary: str
+    audited: bool = True
+
+    def describe(self) -> dict[str, Any]:
+        """As `hub:commands` shows it."""
+        args = json_schema(self.schema)
+        return {"name": self.name, "summary": self.summary, "args": args, "effect": self.effect, "provider": None}
+
+    def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The args as the handler gets them. Raises HubError `invalid_args` with field paths."""
+        if self.schema is None:
+            return dict(args)
+        try:
+            loaded: dict[str, Any] = self.schema.load(args)
+            return loaded
+        except ValidationError as error:
+            raise invalid("invalid_args", f"The args of {self.name}", error) from None
+
+
+class Commands:
+    """The commands of one hub, by name. `on_call(name, outcome, seconds)` is sent after every call."""
+
+    def __init__(self, audit: "AuditLog", limit: float) -> None:
+        self.audit, self._limit = audit, limit
+        self.on_call: Signal[Callable[[str, str, float], Awaitable[None]]] = Signal(self)
+        self.running: set[Call] = set()
+        self.stopping = False
+        self._idle = asyncio.Event()
+        self._commands: dict[str, Command] = {}
+
+    def add(
+        self, name: str, handler: Handler, args: Args = None, *, effect: str = "write", audited: bool = True
+    ) -> None:
+        """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
+        if not is_name(name):
+            raise ValueError(f"{name!r} cannot name a command: it must be domain:action.")
+        if name in self._commands:
+            raise ValueError(f"There is a command {name} already.")
+        if effect not in EFFECTS:
+            raise ValueError(f"The effect of {name} must be one of {', '.join(EFFECTS)}, not {effect!r}.")
+        if not inspect.iscoroutinefunction(handler):
+            raise TypeError(f"The handler of {name} must be an async function.")
+        cls = Schema.from_dict(dict(args)) if isinstance(args, Mapping) else args
+        summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
+        self._commands[name] = Command(name, handler, cls() if cls else None, effect, summary, audited)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._commands
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self._commands.values())
+
+    # ---- a call
+
+    async def call(self, call: Call, name: str, args: Mapping[str, Any]) -> bytes:
+        """Run a command to its end and return its result as JSON.
+
+        Raises HubError with the code that the client sees; nothing else. A call is recorded before it runs and
+        answered only when its end is recorded, too.
+        """
+        started, outcome = time.monotonic(), "internal"
+        try:
+            command = self._admit(call, name, args)
+            result = await self._recorded(command, call, args)
+            outcome = "ok"
+            return result
+        except HubError as error:
+            outcome = error.code
+            raise
+        finally:
+            await self.on_call.send(name, outcome, time.monotonic() - started)
+
+    def refuse(self, client: Client, id: str | None, name: str, code: str) -> None:
+        """Note in the audit log that a call did not run; many of them are summed up."""
+        details = {"id": id, "command": name, "outcome": code}
+        self.audit.note("command.refused", client.actor(), client.trust, details, key="command.refused")
+
+    def _admit(self, call: Call, name: str, args: Mapping[str, Any]) -> Command:
+        try:
+            if self.stopping:
+                raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
+            command = self._commands.get(name)
+            if command is None:
+                raise HubError("unknown_command", f"There is no command {name}; hub:commands lists them.")
+            call.args = command.check(args)
+            return command
+        except HubError as error:
+            self.refuse(call.client, call.id, name, error.code)
+            raise
+
+    async def _recorded(self, command: Command, call: Call, args: Mapping[str, Any]) -> bytes:
+        if not command.audited:
+            return await self._run(command, call)
+        details = {"id": call.id, "command": command.name}
+        await self._record("called", command, call, {**details, "args": _reduced(redact(args)[0])})
+        started, outcome = time.monotonic(), "cancelled"
+        try:
+            result = await self._run(command, call)
+            outcome = "ok"
+            return result
+        except HubError as error:
+            outcome = error.code
+            raise
+        finally:
+            ms = round((time.monotonic() - started) * 1000, 3)
+            await self._record("finished", command, call, {**details, "outcome": outcome, "ms": ms})
+
+    async def _record(self, what: str, command: Command, call: Call, details: Mapping[str, Any]) -> None:
+        """Durable when it returns. Without an audit log only reads go on, and are counted."""
+        try:
+            await self.audit.record(f"command.{what}", call.client.actor(), call.trust, details)
+        except HubError:
+            if command.effect != "read":
+                raise
+            self.audit.unrecorded += 1
+
+    async def _run(self, command: Command, call: Call) -> bytes:
+        self.running.add(call)
+        call._task = asyncio.current_task()
+        deadline = asyncio.timeout(self._limit)
+        try:
+            async with deadline:
+                result = await command.handler(call)
+            return dumpb(result)
+        except asyncio.CancelledError:
+            raise self._cancelled(call) from None
+        except HubError as error:
+            error.message = redact_text(error.message)
+            raise
+        except Exception:
+            if deadline.expired():
+                raise HubError("timeout", f"{command.name} took longer than {self._limit:g} s.") from None
+            raise internal(f"the command {command.name}") from None
+        finally:
+            call._task = None
+            self.running.discard(call)
+            self._idle.set()
+
+    @staticmethod
+    def _cancelled(call: Call) -> BaseException:
+        """The refusal for a call that was asked to end; a cancellation from elsewhere stays one."""
+        task = asyncio.current_task()
+        if call._ended is None or task is None:
+            return asyncio.CancelledError()
+        task.uncancel()
+        if call._ended == "shutting_down":
+            return HubError("shutting_down", "The hub is stopping and ended this call.", retry_after=1)
+        return HubError(call._ended, "The call was cancelled.")
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more calls; let those that run finish for so many seconds, then end them."""
+        self.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.running:
+                    self._idle.clear()
+                    await self._idle.wait()
+        for call in list(self.running):
+            call.cancel("shutting_down")
+
+
+def _reduced(args: Any) -> Any:
+    """The args as they are recorded: above 4 KiB only their size and SHA-256."""
+    text = dumpb(args)
+    return args if len(text) <= 4096 else {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+
+
+def internal(where: str) -> HubError:
+    """Log the exception in flight under a reference, and make the error that names nothing else."""
+    reference = new_id()[:8]
+    log.exception("%s failed [%s]", where, reference)
+    return HubError("internal", f"The hub failed here; its log says why under the reference {reference}.")

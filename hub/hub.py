@@ -1,0 +1,236 @@
+"""Hub: the parts, put together. What an application embeds."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from importlib import import_module, metadata
+from typing import Any
+
+from aiosignal import Signal
+from marshmallow import Schema, fields
+
+from . import builtin, signals
+from .audit import AuditLog
+from .brokers import make_broker
+from .broadcaster import Broadcaster
+from .bus import EventBus, Published, record
+from .commands import RESERVED, Args, Client, Commands, Handler
+from .config import Config
+from .errors import UsageError
+from .events import EventTypes, Key
+from .listeners import Listener
+from .messages import EVERYTHING, Cursor, Patterns
+from .metrics import Gauges, Metrics
+from .state import State
+from .window import Window
+
+log = logging.getLogger("hub")
+
+try:
+    VERSION = metadata.version("aiohttp-hub")
+except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    VERSION = "0+unknown"
+
+TICK = 0.5  # seconds between two looks at how late the loop is
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Hub:
+    """One hub. `Hub(port=0, state_dir=…)` takes any setting of `Config`; nothing runs before `start`.
+
+    Commands, event types, listeners and panels are registered before it starts; two hubs in one process share
+    nothing. `on_start` and `on_stop` are the application's.
+    """
+
+    def __init__(self, config: Config | None = None, **settings: Any) -> None:
+        self.config = config = config or Config(**settings)
+        self.version = VERSION
+        self.bugs = 0
+        self.types = EventTypes()
+        self.broker = make_broker(config)
+        self.window = Window(config.window_events, config.window_bytes)
+        self.bus = EventBus(self.broker, self.types)
+        self.broadcaster = Broadcaster(self.window, self.broker)
+        self.state = State(config.state_items)
+        self.audit = AuditLog(config.state_dir, on_write=self._audit_written)
+        self.commands = Commands(self.audit, config.call_timeout)
+        self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
+        self.clients: set[Client] = set()
+        self.panels: list[Any] = []
+        self.on_start: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
+        self.on_stop: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
+        self._background: list[Background] = [self.bus.run, self.state.run, self._tick]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started = 0.0
+        builtin.register(self.commands)
+        signals.connect(self)
+        self.metrics.watch(self._gauges)
+
+    # ---- what an application adds
+
+    def command(self, name: str, args: Args = None, *, effect: str = "write") -> Callable[[Handler], Handler]:
+        """Register the decorated `async def f(call)` as a command; its docstring is its description.
+
+        `args` maps names to marshmallow fields (or is a Schema); without it any args pass. `effect` is `read`,
+        `write` or `dangerous`. Raises ValueError for a name that is bad, taken, or in the domains hub: and audit:.
+        """
+        if name.startswith(RESERVED):
+            raise ValueError(f"{name!r}: commands in the domains hub: and audit: are the hub's own.")
+
+        def register(handler: Handler) -> Handler:
+            self.commands.add(name, handler, args, effect=effect)
+            return handler
+
+        return register
+
+    def event_type(
+        self, name: str, schema: type[Schema] | Mapping[str, fields.Field[Any]] | None = None, key: Key | None = None
+    ) -> None:
+        """Make the hub check the data of these events; with `key` (a field's name) their last values are kept."""
+        self.types.add(name, schema, key)
+
+    def on(self, pattern: str) -> Callable[[Listener], Listener]:
+        """Call the decorated `f(event)`, plain or async, for every event that matches, in order."""
+
+        def register(listener: Listener) -> Listener:
+            self.bus.on(pattern, listener)
+            return listener
+
+        return register
+
+    def spawn(self, background: Background) -> None:
+        """Run `await background()` for as long as the hub runs."""
+        self._background.append(background)
+        if self._tasks:
+            self._run(background)
+
+    def load(self, name: str) -> None:
+        """Import a module, or the entry point of that name in the group hub.plugins, and call its `setup(hub)`.
+
+        Raises UsageError if there is none.
+        """
+        try:
+            found = metadata.entry_points(group="hub.plugins", name=name)
+            setup = next(iter(found)).load() if found else import_module(name).setup
+        except ModuleNotFoundError as error:
+            raise UsageError(f"Cannot load {name}: {error}.") from None
+        except AttributeError:
+            raise UsageError(f"Cannot load {name}: it has no setup(hub).") from None
+        setup(self)
+
+    # ---- publishing and reading
+
+    async def publish(self, event: str, data: Any, *, id: str | None = None, ttl: float | None = None) -> Published:
+        """Publish one event. Returns when it is kept and on its way. Raises HubError as `EventBus.publish` does."""
+        return await self.bus.publish([record(event, data, id, ttl)])
+
+    @property
+    def cursor(self) -> Cursor:
+        """The newest position of the stream."""
+        return self.broadcaster.cursor
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def snapshot(self, patterns: Patterns = EVERYTHING) -> dict[str, Any]:
+        """`{cursor, items}`: last values and the cursor at which they are true, in one step; never waits."""
+        return {"cursor": str(self.cursor), "items": self.state.snapshot(patterns)}
+
+    def retention(self) -> dict[str, Any]:
+        """What is kept of the stream, and how much may be."""
+        config, broker = self.config, self.broker
+        return {
+            "events": broker.head - broker.tail + 1,
+            "bytes": broker.bytes,
+            "oldest": str(Cursor(broker.epoch, broker.tail)),
+            "max_events": config.window_events,
+            "max_bytes": config.window_bytes,
+        }
+
+    def problems(self) -> dict[str, str]:
+        """Why the hub is not ready, by part; empty when it is."""
+        found = {}
+        if self.commands.stopping or not self._tasks:
+            found["hub"] = "The hub is not running."
+        if any(task.done() for task in self._tasks[:2]):
+            found["hub"] = "A part of the hub has ended; its log says why."
+        if not self.audit.available:
+            found["audit"] = self.audit.reason or "The audit log cannot be written."
+        elif not self.audit.valid:
+            found["audit"] = self.audit.reason or "The chain of the audit log is broken."
+        return found
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Take the state directory, start the parts. Raises UsageError if another hub has the directory."""
+        self._started = time.monotonic()
+        await self.audit.start()
+        await self.broker.open()
+        self.broadcaster.start_at(self.broker.head)
+        self.bus.position = self.broker.head
+        for background in self._background:
+            self._run(background)
+        await self.audit.record("hub.started", None, "SYSTEM", {"version": self.version, "epoch": self.broker.epoch})
+        self.on_start.freeze()
+        self.on_stop.freeze()
+        await self.on_start.send(self)
+
+    async def stop(self) -> None:
+        """Let running calls finish, hand on what was accepted, end the background work, close the audit log."""
+        await self.commands.stop(self.config.stop_timeout)
+        with contextlib.suppress(Exception):
+            await self.on_stop.send(self)
+        await self.broker.close()
+        pump, *others = self._tasks or [None]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*filter(None, (pump, *others)), return_exceptions=True)
+        self.broadcaster.flush()
+        await self.bus.listeners.drain(1.0)
+        with contextlib.suppress(Exception):
+            await self.audit.record("hub.stopped", None, "SYSTEM", {"version": self.version})
+        await self.audit.stop()
+        self._tasks.clear()
+
+    def _run(self, background: Background) -> None:
+        task = asyncio.get_running_loop().create_task(background())
+        task.add_done_callback(_report)
+        self._tasks.append(task)
+
+    async def _tick(self) -> None:
+        """Look how late the loop is; once a heartbeat tell narrowed clients where they are."""
+        marked = time.monotonic()
+        while True:
+            due = time.monotonic() + TICK
+            await asyncio.sleep(TICK)
+            self.metrics.loop_lag(max(0.0, time.monotonic() - due))
+            if time.monotonic() - marked >= self.config.heartbeat:
+                marked = time.monotonic()
+                self.broadcaster.mark()
+
+    def _audit_written(self, records: int, seconds: float) -> None:
+        self.metrics.audit_written(records, seconds)
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            clients=Counter(client.transport for client in self.clients),
+            lagging_clients=self.broadcaster.lagging,
+            history_events=self.broker.head - self.broker.tail + 1,
+            history_bytes=self.broker.bytes,
+            broker_up=bool(self._tasks) and not self._tasks[0].done(),
+            audit_records=self.audit.seq,
+            audit_unrecorded=self.audit.unrecorded,
+            audit_chain_valid=self.audit.valid,
+        )
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    """A background task that dies is heard of."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a background task of the hub ended: %r", error, exc_info=error)

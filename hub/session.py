@@ -1,0 +1,115 @@
+"""One client's conversation: text in, text out. Knows no socket, so a test can hold it in its hand."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .commands import Call, Client, internal
+from .errors import HubError
+from .messages import BadFrame, Command, failure, load_command, response
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+log = logging.getLogger("hub")
+
+REFUSALS = 2000  # within REFUSAL_SECONDS: whoever goes on after so many is flooding
+REFUSAL_SECONDS = 10.0
+
+
+class Bucket:
+    """A token bucket: `rate` a second, `burst` at once (twice the rate if not given). A rate of 0 is no limit."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self._rate, self._burst = rate, 2 * rate if burst is None else burst
+        self._left, self._at = self._burst, time.monotonic()
+
+    def take(self) -> float:
+        """Take one token: 0.0, or the seconds until there is one."""
+        if not self._rate:
+            return 0.0
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left >= 1:
+            self._left -= 1
+            return 0.0
+        return (1 - self._left) / self._rate
+
+
+class Session:
+    """Takes a client's frames, runs their calls side by side, and answers each by its id.
+
+    `send` must take one JSON text at once; `close(code, reason)` ends the connection.
+    """
+
+    def __init__(
+        self, hub: "Hub", client: Client, send: Callable[[bytes], None], close: Callable[[int, str], None]
+    ) -> None:
+        self.hub, self.client = hub, client
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._send, self._close = send, close
+        self._bucket = Bucket(hub.config.rate)
+        self._refusals: deque[float] = deque(maxlen=REFUSALS)
+
+    def receive(self, text: str | bytes) -> None:
+        """Take one frame. Never waits and never raises: every frame is answered, now or when its call ends."""
+        wait = self._bucket.take()
+        try:
+            command = load_command(text)
+        except BadFrame as error:
+            if wait:
+                self._refuse_flood(error.id, "", wait)
+            else:
+                self._send(failure(error.id, error))
+        except Exception:
+            self._send(failure(None, internal("a client's frame")))
+        else:
+            if wait:
+                self._refuse_flood(command.id, command.name, wait)
+            else:
+                self._start(command)
+
+    def _start(self, command: Command) -> None:
+        calls = self.client.calls
+        if command.id in calls:
+            error = HubError("duplicate_id", "A call with this id is still running; choose another id.")
+        elif len(calls) >= self.hub.config.max_calls:
+            error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
+        else:
+            calls[command.id] = call = Call(self.hub, self.client, command.id)
+            task = asyncio.get_running_loop().create_task(self._run(call, command))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            return
+        self._refuse(command.id, command.name, error)
+
+    async def _run(self, call: Call, command: Command) -> None:
+        try:
+            answer = response(call.id, await self.hub.commands.call(call, command.name, command.args))
+        except HubError as error:
+            answer = failure(call.id, error)
+        except Exception:
+            answer = failure(call.id, internal(f"the call of {command.name}"))
+        finally:
+            del self.client.calls[call.id]
+        self._send(answer)
+
+    def _refuse(self, id: str | None, name: str, error: HubError) -> None:
+        self.hub.commands.refuse(self.client, id, name, error.code)
+        self._send(failure(id, error))
+
+    def _refuse_flood(self, id: str | None, name: str, wait: float) -> None:
+        """Says when to come back; a client that does not listen is closed, so that refusing cannot become the load."""
+        self.hub.metrics.rate_limited()
+        sentence = f"More than {self.hub.config.rate} messages a second; wait {wait:.3f} s."
+        self._refuse(id, name, HubError("rate_limited", sentence, retry_after=round(wait, 3)))
+        now = time.monotonic()
+        if len(self._refusals) == REFUSALS and now - self._refusals[0] < REFUSAL_SECONDS:
+            self._close(1008, "Too many messages")
+        self._refusals.append(now)

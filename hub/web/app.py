@@ -1,0 +1,189 @@
+"""The aiohttp application of a hub, to be mounted; and the hub as a program of its own."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from ..commands import Client
+from ..config import Config
+from ..errors import UsageError
+from ..hub import Hub
+from ..messages import now
+from . import HUB, api, dashboard, sse, websocket
+from .guard import Guard, refuse_bind
+
+log = logging.getLogger("hub")
+
+BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
+
+
+def create_app(hub: Hub) -> web.Application:
+    """The hub as an aiohttp application: run it, or mount it with `add_subapp`. It starts and stops the hub."""
+    app = web.Application(middlewares=[api.errors], client_max_size=hub.config.max_body)
+    app[HUB] = hub
+    guard = Guard(hub.config, refused=lambda reason, address: _refused(hub, reason, address), limit=api.limit(hub))
+    guard.protect(app)
+    app[api.GUARD] = guard
+    api.setup(app)
+    websocket.setup(app)
+    sse.setup(app)
+    dashboard.setup(app)
+    app.cleanup_ctx.append(_life)
+    app.on_shutdown.append(_shutdown)
+    return app
+
+
+async def _life(app: web.Application) -> AsyncIterator[None]:
+    await app[HUB].start()
+    yield
+    await app[HUB].stop()
+
+
+async def _shutdown(app: web.Application) -> None:
+    """Answer what runs, then say goodbye; open connections would hold up aiohttp's own shutdown."""
+    hub = app[HUB]
+    await hub.commands.stop(hub.config.stop_timeout)
+    hub.broadcaster.flush()
+    await websocket.goodbye(app)
+
+
+def _refused(hub: Hub, reason: str, address: str) -> None:
+    """Counted, and noted in the audit log: one record a second at most."""
+    hub.metrics.refused(reason)
+    actor = Client("http", address).actor()
+    hub.audit.note("client.refused", {**actor, "client": None}, "NONE", {"reason": reason}, key="client.refused")
+
+
+# ---- as a program
+
+
+def serve(config: Config) -> int:
+    """Run a hub until SIGTERM or SIGINT; returns the exit status. Raises UsageError if it cannot start as asked."""
+    refuse_bind(config)
+    hub = Hub(config)
+    for name in (*config.load, *(["hub.demo"] if config.demo else [])):
+        hub.load(name)
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(hub))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(hub))
+
+
+async def _serve(hub: Hub) -> int:
+    app = create_app(hub)
+    stop = _stop_on_signals()
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=75.0,
+        shutdown_timeout=1.0,
+        handler_cancellation=False,
+    )
+    await runner.setup()
+    try:
+        sock = _listen(hub.config)
+        assert runner.server is not None
+        app[api.GUARD].watch(runner.server)
+        server = await asyncio.get_running_loop().create_server(runner.server, sock=sock, backlog=BACKLOG)
+        url = _url(hub.config, sock)
+        with _announced(hub, url):
+            print(f"hub is listening on {url}", flush=True)
+            if hub.config.open:
+                webbrowser.open(url)
+            await stop.wait()
+            log.info("stopping")
+            server.close()
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT; the second ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def _listen(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((config.host, config.port))
+    except OSError as error:
+        sock.close()
+        taken = error.errno == errno.EADDRINUSE
+        why = "another program listens there; stop it or choose --port" if taken else error.strerror
+        raise UsageError(f"Cannot listen on {config.host} port {config.port}: {why}.") from None
+    sock.setblocking(False)
+    return sock
+
+
+def _url(config: Config, sock: socket.socket) -> str:
+    port = sock.getsockname()[1]
+    return f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
+
+
+@contextlib.contextmanager
+def _announced(hub: Hub, url: str) -> "contextlib.AbstractContextManager[None]":  # type: ignore[misc]
+    """`server.json` beside the audit log, for as long as the hub listens: the way to find it."""
+    path = Path(hub.config.state_dir) / "server.json"
+    text = json.dumps({"url": url, "pid": os.getpid(), "version": hub.version, "started": now()})
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW  # a link put here would be written through
+    with open(os.open(fresh, flags, 0o600), "w") as file:
+        file.write(text + "\n")
+    fresh.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def set_up_logging(config: Config) -> None:
+    """The log on stderr: text for people, or one JSON object a line. Control characters are escaped in both."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JSONLines() if config.log_format == "json" else _TextLines())
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+
+
+class _TextLines(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A name with a line break in it must not forge a line of the log."""
+        head, *trace = super().format(record).split("\nTraceback", 1)
+        line = head.encode("unicode_escape").decode("ascii")
+        return "\nTraceback".join([line, *trace])
+
+
+class _JSONLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"timestamp": now(), "level": record.levelname.lower(), "logger": record.name}
+        line["message"] = record.getMessage()
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

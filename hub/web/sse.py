@@ -1,0 +1,76 @@
+"""GET /events: the same stream as Server-Sent Events (HTML standard, section 9.2)."""
+
+import asyncio
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from ..broadcaster import Subscriber
+from ..errors import HubError
+from ..messages import EVERYTHING, Cursor
+from . import HUB, api
+from .websocket import admit, room, said_goodbye
+
+LOOK = 1.0  # seconds between two looks whether the client is still there
+
+
+def setup(app: web.Application) -> None:
+    app.router.add_get("/events", events, name="events")
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Stream until the client goes; `Last-Event-ID` (what a browser sends when it comes back) wins over `?after=`."""
+    hub = request.app[HUB]
+    patterns, after = api.stream_query(request)
+    if last := request.headers.get("Last-Event-ID"):
+        after = Cursor.parse(last)
+    admit(hub, after)
+    if request.version < HttpVersion11:
+        raise HubError("invalid_message", "This stream needs HTTP/1.1.", status=505)
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
+    writer = await response.prepare(request)
+    await response.write(b": hub\n\n")
+    transport, protocol = request.transport, request.protocol
+    if writer is None or transport is None:
+        return response
+    client = api.client_of(request, "sse")
+    client.subscriber = subscriber = Subscriber(
+        transport.write, lambda: protocol.writing_paused, room(writer), sse=True
+    )
+    hub.clients.add(client)
+    hub.metrics.connected("sse")
+    reason = "lost"
+    try:
+        hub.broadcaster.join(subscriber, patterns or EVERYTHING, after)
+        reason = await _keep(request, response, transport)
+    finally:
+        hub.broadcaster.leave(subscriber)
+        hub.clients.discard(client)
+        hub.metrics.disconnected(reason)
+    return response
+
+
+async def _keep(request: web.Request, response: web.StreamResponse, transport: asyncio.Transport) -> str:
+    """A comment line once a heartbeat, until the client or the hub goes; returns why it ended."""
+    heartbeat = request.app[HUB].config.heartbeat
+    stopping, waited = said_goodbye(request.app), 0.0
+    while not transport.is_closing():
+        if await _is_set(stopping, min(LOOK, heartbeat)):
+            return "shutdown"
+        waited += min(LOOK, heartbeat)
+        if waited >= heartbeat:
+            waited = 0.0
+            try:
+                async with asyncio.timeout(heartbeat / 2):  # no room for that long: it has stopped reading, or is gone
+                    await response.write(b":\n\n")
+            except TimeoutError:
+                transport.abort()
+                return "heartbeat"
+    return "closed"
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,46 @@
+"""The newest events and their bytes, in memory, once for everybody. A client is a place in here."""
+
+from collections.abc import Iterable, Sequence
+
+from .events import Event
+
+
+class Window:
+    """A ring of events with consecutive numbers, `tail` to `head`; at most `most` of them and `most_bytes` bytes.
+
+    `tail` is `head + 1` while the window is empty. Nothing here waits.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.head, self.tail, self.bytes = 0, 1, 0
+        self._most, self._most_bytes = most, most_bytes
+        self._events: dict[int, Event] = {}
+
+    def start_at(self, head: int) -> None:
+        """Begin behind `head`: what a broker kept from before is older than this window."""
+        self.head, self.tail = head, head + 1
+
+    def extend(self, batch: Sequence[Event]) -> None:
+        """Take the next events in; the oldest make room."""
+        for event in batch:
+            self._events[event.seq] = event
+            self.bytes += len(event)
+        self.head = batch[-1].seq
+        while self.bytes > self._most_bytes or len(self._events) > self._most:
+            self.bytes -= len(self._events.pop(self.tail))
+            self.tail += 1
+
+    def covers(self, position: int) -> bool:
+        """Whether everything behind this position is still here."""
+        return position + 1 >= self.tail
+
+    def between(self, after: int, until: int) -> list[Event]:
+        """The events behind `after`, up to and with `until`; the position must be covered."""
+        return [self._events[seq] for seq in range(after + 1, until + 1)]
+
+    def events(self) -> Iterable[Event]:
+        """All of them, oldest first."""
+        return self.between(self.tail - 1, self.head)
+
+    def __len__(self) -> int:
+        return len(self._events)
