@@ -1,7 +1,7 @@
-"""The tamper-evident log: every command is written down, chained to the record before it and durable, before it runs.
+"""The tamper-evident log: a command is written down, chained to the record before it, before it runs.
 
-`LogFile` is the file and its chain, with plain blocking calls. `AuditLog` is what the hub uses: one thread writes, and
-whatever has queued up meanwhile shares one write and one fdatasync.
+`LogFile` is the file and its chain, with plain blocking calls. `AuditLog` is what the hub uses: one thread
+writes, and whatever has queued up meanwhile shares one write and one fdatasync.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ RETRY = 1.0  # seconds
 DAMAGED = (verifier.TAMPERED, verifier.SHORTER)
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class Locked(RuntimeError):
@@ -59,15 +60,15 @@ class Entry(NamedTuple):
 
 def entry(action: str, actor: Mapping[str, Any] | None, trust: str, details: Mapping[str, Any]) -> Entry:
     """The record as text, stamped now. Raises TypeError or ValueError if the details are not JSON."""
-    text = _encode(details)
-    if len(text) > MAX_DETAILS:
-        text = _encode(_measured(text))
-    front = f'{{"action":{_encode(action)},"actor":{_encode(actor)},"details":{text}'
-    return Entry(front, f'"timestamp":"{now()}","trust":{_encode(trust)}}}')
+    front = _encode({"action": action, "actor": actor, "details": details})
+    if len(front) > MAX_DETAILS:
+        front = _encode({"action": action, "actor": actor, "details": _measured(_encode(details))})
+    return Entry(front[:-1], f'"timestamp":"{now()}","trust":{_quoted(trust)}}}')
 
 
 def reduced(args: Any) -> Any:
-    """The args for a record, already redacted: themselves up to 4 KiB, else `{"bytes": n, "sha256": hex}` of their JSON."""
+    """The args for a record, already redacted: themselves up to 4 KiB, else `{"bytes": n, "sha256": hex}` of
+    their JSON."""
     text = _encode(args)
     return args if len(text) <= MAX_ARGS else _measured(text)
 
@@ -89,10 +90,11 @@ def chained(entries: Sequence[Entry], link: Link) -> tuple[bytes, Link]:
 
 
 class LogFile:
-    """audit.jsonl and its chain in one state directory. One thread at a time; every call may block on the disk.
+    """audit.jsonl and its chain in one state directory. One thread at a time; every call may block on the
+    disk.
 
-    `link` is the newest durable record, `size` the bytes of audit.jsonl up to its end. `valid` turns False when what
-    is found is not what was written, and is False again at every later start; `reason` says why.
+    `link` is the newest durable record, `size` the bytes of audit.jsonl up to its end. `valid` turns False
+    when what is found is not what was written, and is False again at every later start; `reason` says why.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -102,15 +104,18 @@ class LogFile:
         self.valid = True
         self.reason: str | None = None
         self._known = False  # link and size are true
+        self._left_over = False  # behind `size` there may be bytes of a write that failed
         self._file: int | None = None
         self._head: int | None = None
         self._notices: list[dict[str, Any]] = []  # what the next append has to tell first
         self._refused = 0  # records that could not be kept since the last append that worked
 
     def append(self, entries: Sequence[Entry]) -> int:
-        """Write the records with one write and make them durable; returns how many were written, notices included.
+        """Write the records with one write and make them durable; returns how many were written, notices
+        included.
 
-        Raises OSError or Unsafe if they are not durable. None of them is in the file then; a later call tries anew.
+        Raises OSError or Unsafe if they are not durable. None of them is in the file then; a later call tries
+        anew.
         """
         try:
             self.open()
@@ -125,9 +130,11 @@ class LogFile:
         return len(told) + len(entries)
 
     def open(self) -> None:
-        """Find the end of the chain and be ready to write behind it. Raises OSError, or Unsafe for a planted file."""
-        if self._file is not None:
+        """Find the end of the chain and be ready to write behind it. Raises OSError, or Unsafe for a planted
+        file."""
+        if self._file is not None and self._head is not None and self._is_untouched(self._file):
             return
+        self.close()
         if not self._known:
             self._recover()
         self._file = open_private(self.directory / CURRENT)
@@ -160,29 +167,40 @@ class LogFile:
     def _commit(self, entries: Sequence[Entry]) -> None:
         assert self._file is not None
         data, link = chained(entries, self.link)
+        self._left_over = True
         write_all(self._file, data)
         os.fdatasync(self._file)
+        self._left_over = False
         self.link = link
         self.size += len(data)
         self._write_head()
 
     def _take_back(self) -> None:
-        """After a failed write or fdatasync: nothing of it stays, and nothing is believed that was not read again.
+        """After a failed write or fdatasync: nothing of it stays, and what is there is read again.
 
-        A failed fdatasync may have dropped the pages, and calls the next one a success. So the same bytes are never
-        synced a second time: they are cut off, and the file is opened anew. If even cutting fails, the next open
-        does it.
+        A failed fdatasync may have dropped the pages, and calls the next one a success. So the same bytes are
+        never synced a second time: they are cut off, and the file is opened anew. If even cutting fails, the
+        next open does it.
         """
-        if self._file is not None:
+        if self._file is not None and self._left_over:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.size)
+                self._left_over = False
         self.close()
 
+    def _is_untouched(self, descriptor: int) -> bool:
+        """Nobody has cut, extended or deleted the file under the running hub (logrotate would)."""
+        facts = os.fstat(descriptor)
+        return facts.st_size == self.size and facts.st_nlink == 1
+
     def _ends_as_known(self) -> bool:
-        """Cut what a failed write may have left, and look whether the newest durable record is still the last one."""
+        """Cut what a failed write has left; then the newest durable record must be the last."""
         assert self._file is not None
-        if os.fstat(self._file).st_size > self.size:
+        if self._left_over:
             os.ftruncate(self._file, self.size)
+            self._left_over = False
+        if not self._is_untouched(self._file):
+            return False
         if self.size == 0:
             return True
         last = parsed(next(lines_backwards(self.directory / CURRENT, self.size), b""))
@@ -203,9 +221,9 @@ class LogFile:
     def _write_head(self) -> None:
         """Overwritten in place and not synced, so that a commit costs one fdatasync and no more.
 
-        It is always the same 128 bytes, which a disk writes whole. It is written behind the records that it names:
-        after a power cut it may be older than the log, never newer, and recovery takes the log's word for the records
-        behind it. If it cannot be written, the records are durable all the same.
+        It is always the same 128 bytes, which a disk writes whole. It is written behind the records that it
+        names: after a power cut it may be older than the log, never newer, and recovery takes the log's word
+        for the records behind it. If it cannot be written, the records are durable all the same.
         """
         assert self._head is not None
         with contextlib.suppress(OSError):
@@ -215,11 +233,13 @@ class LogFile:
         return f'{{"hash":"{self.link.hash}","seq":{self.link.seq}}}'.ljust(127).encode() + b"\n"
 
 
-# ---- the start: what a crash, or somebody else, has left ----------------------------------------------------------
+# ---- the start: what a crash, or somebody else, has left
+# ----------------------------------------------------------
 
 
 class Recovered(NamedTuple):
-    """Where the chain goes on, the size of the whole records there, what to record about it, and the verdict."""
+    """Where the chain goes on, the size of the whole records there, what to record about it, and the
+    verdict."""
 
     link: Link
     size: int
@@ -228,17 +248,18 @@ class Recovered(NamedTuple):
 
 
 def recover(directory: Path) -> Recovered:
-    """Judge what is there and make it ready to go on. Nothing is deleted; what is bad stays visible to `verify`.
+    """Judge what is there and make it ready to go on. Nothing is deleted; what is bad stays visible to
+    `verify`.
 
-    Raises OSError if it cannot be read, or not be made ready. It may be interrupted anywhere and called again.
+    Raises OSError if it cannot be read, or not be made ready. It may be interrupted anywhere and called
+    again.
     """
     current = directory / CURRENT
     verdict = verifier.verify(directory)
     exists = current.exists()
-    begun = exists or (directory / HEAD).exists() or bool(verifier.closed_segments(directory))
-    if begun and verdict.status == verifier.UNREADABLE:
+    if (exists or verifier.closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
-    link = _newest_record(directory) if begun else Link(0, ZEROS)
+    link = _newest_record(directory)
     head, notices = _head_of(directory, link)
     own = verifier.verify(current, alone=True) if exists and verdict.status in DAMAGED else verdict
     if own.status in DAMAGED:
@@ -297,7 +318,8 @@ def _close_segment(path: Path, exists: bool) -> str | None:
     if not exists or not path.stat().st_size:
         return None
     with path.open("rb") as file:
-        found = ((number, parsed(line)) for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")))
+        lines = iter(lambda: file.readline(MAX_LINE), b"")
+        found = ((number, parsed(line)) for number, line in enumerate(lines))
         first = next((max(1, record["seq"] - number) for number, record in found if record), 1)
     while (closed := path.with_name(f"audit-{first}.jsonl")).exists():
         first += 1
@@ -305,14 +327,17 @@ def _close_segment(path: Path, exists: bool) -> str | None:
     return closed.name
 
 
-# ---- files --------------------------------------------------------------------------------------------------------
+# ---- files
+# --------------------------------------------------------------------------------------------------------
 
 
 def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
-    """Open or create a file that is this account's alone (0600). Raises Unsafe for anything else at that place.
+    """Open or create a file that is this account's alone (0600). Raises Unsafe for anything else at that
+    place.
 
-    Stops the planted link: whoever can make `audit.jsonl` a link to another file of the operator's has the hub write
-    there, or reads the log at the other end. A file that another account owns, or a pipe, is the same attack.
+    Stops the planted link: whoever can make `audit.jsonl` a link to another file of the operator's has the
+    hub write there, or reads the log at the other end. A file that another account owns, or a pipe, is the
+    same attack.
     """
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -357,7 +382,8 @@ def prepare_directory(directory: Path) -> None:
 
 
 def lock(directory: Path) -> int:
-    """Take the lock of a state directory; held until the descriptor is closed. Raises Locked if another hub has it."""
+    """Take the lock of a state directory; held until the descriptor is closed. Raises Locked if another hub
+    has it."""
     descriptor = open_private(directory / LOCK, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -365,8 +391,9 @@ def lock(directory: Path) -> int:
         pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise Locked(f"Another hub (process {pid}) is using the state directory {directory}") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # the number is only for people
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
 
@@ -425,7 +452,8 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-# ---- the log of a running hub -------------------------------------------------------------------------------------
+# ---- the log of a running hub
+# -------------------------------------------------------------------------------------
 
 
 class Waiting(NamedTuple):
@@ -449,12 +477,14 @@ def _ignore(records: int, seconds: float) -> None:
 
 
 class AuditLog:
-    """The audit log of a running hub. All methods are called in the event loop; the disk is only touched in a thread.
+    """The audit log of a running hub. All methods are called in the event loop; the disk is only touched in a
+    thread.
 
-    `available`: whether the last attempt to write worked, if not, `reason` says why. `valid`: whether the chain was
-    intact at the start; never True again once broken. `seq`, `head`: number and hash of the newest durable record.
-    `unrecorded`: what happened without a record: lost notes; the caller adds the reads it answered all the same.
-    `on_write(records, seconds)` is called in the loop after each group that became durable.
+    `available`: whether the last attempt to write worked, if not, `reason` says why. `valid`: whether the
+    chain was intact at the start; never True again once broken. `seq`, `head`: number and hash of the newest
+    durable record. `unrecorded`: what happened without a record: lost notes; the caller adds the reads it
+    answered all the same. `on_write(records, seconds)` is called in the loop after each group that became
+    durable.
     """
 
     def __init__(self, directory: Path, *, on_write: Callable[[int, float], None] = _ignore) -> None:
@@ -487,10 +517,11 @@ class AuditLog:
         return self._file.link.hash
 
     async def start(self) -> None:
-        """Lock the directory, recover, and be ready to record; what was recovered is on record when this returns.
+        """Lock the directory, recover, and be ready to record; what was recovered is on record when this
+        returns.
 
-        Raises Locked (another hub is there) or Unsafe (not this account's files). A disk that fails is no reason not
-        to start: `available` is False then, and every second it is tried again.
+        Raises Locked (another hub is there) or Unsafe (not this account's files). A disk that fails is no
+        reason not to start: `available` is False then, and every second it is tried again.
         """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._take_directory)
@@ -525,9 +556,9 @@ class AuditLog:
     ) -> None:
         """Record without waiting; never raises, a note that is lost is counted in `unrecorded`.
 
-        Notes with the same key: at most `limit` a second (default LIMITS[key], else 10). What is beyond becomes one
-        record when the second is over: the first of them, with `count` in its details. That record counts for the
-        next second.
+        Notes with the same key: at most `limit` a second (default LIMITS[key], else 10). What is beyond
+        becomes one record when the second is over: the first of them, with `count` in its details. That
+        record counts for the next second.
         """
         if key is None or self._thread is None:
             self._put(action, actor, trust, details)
@@ -556,7 +587,8 @@ class AuditLog:
         return verdict
 
     async def stop(self) -> None:
-        """Write what is waiting, sums included, then close the files and the lock. A second call does nothing."""
+        """Write what is waiting, sums included, then close the files and the lock. A second call does
+        nothing."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -569,7 +601,8 @@ class AuditLog:
             self._lock = None
         self.available, self._failure = False, "The audit log is closed"
 
-    # -- sums ----------------------------------------------------------------------------------------------------
+    # -- sums
+    # ----------------------------------------------------------------------------------------------------
 
     def _open_sum(self, key: str) -> Sum:
         if len(self._sums) >= MAX_KEYS:  # keys may come from outside: beyond this many, one sum for all
@@ -603,7 +636,8 @@ class AuditLog:
         except (TypeError, ValueError, RecursionError):
             self.unrecorded += 1
 
-    # -- in the thread -------------------------------------------------------------------------------------------
+    # -- in the thread
+    # -------------------------------------------------------------------------------------------
 
     def _take_directory(self) -> None:
         prepare_directory(self.directory)
@@ -638,7 +672,8 @@ class AuditLog:
         return group, False
 
     def _commit(self, group: list[Waiting], entries: list[Entry]) -> None:
-        """Make the group durable and let the loop know. Any failure is a failure of all of it: never half an answer."""
+        """Make the group durable and let the loop know. Any failure is a failure of all of it: never half an
+        answer."""
         begun = time.perf_counter()
         written, failure = 0, None
         try:
@@ -663,7 +698,8 @@ class AuditLog:
                     found.append(record)
         return found[::-1]
 
-    # -- in the loop again ---------------------------------------------------------------------------------------
+    # -- in the loop again
+    # ---------------------------------------------------------------------------------------
 
     def _settle(self, group: list[Waiting], failure: str | None, written: int, seconds: float) -> None:
         self.available = failure is None

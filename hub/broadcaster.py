@@ -276,7 +276,6 @@ class Broadcaster:
 
     def _join_if_level(self, subscriber: Subscriber) -> None:
         if subscriber.position == self.window.head and not subscriber.full():
-            self.flush()
             self._enter_group(subscriber)
 
     async def _catch_up(self, subscriber: Subscriber) -> None:

@@ -12,13 +12,14 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from socket import socket
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote, urlsplit
 
 from .client import Disconnected, Event, Gap, HubClient, NoHub, answer, checked_url, running_hub
@@ -70,14 +71,24 @@ def _run(args: argparse.Namespace) -> int:
     except (NoHub, Disconnected) as error:
         return _complain(error, NO_HUB)
     except HubError as error:
-        details = f" {_compact(error.details)}" if error.details else ""
-        return _complain(f"{error.message}{details}", REFUSED)
+        more = [f"{path}: {text}" for path, text in _problems(error.details) if text not in error.message]
+        return _complain(" ".join([error.message, "; ".join(more)]).rstrip(), REFUSED)
     return status
 
 
 def _complain(sentence: object, status: int) -> int:
     print(f"hub: {printable(str(sentence))}", file=sys.stderr)
     return status
+
+
+def _problems(details: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """What the details of an error say of each field, as marshmallow reports it: its path and the problem."""
+    if isinstance(details, Mapping):
+        for key, inner in details.items():
+            yield from _problems(inner, path if key == "_schema" else f"{path}.{key}".lstrip("."))
+    else:
+        for text in details if isinstance(details, list) else [details] if details else []:
+            yield path, str(text)
 
 
 # ---- what the command line looks like
@@ -177,23 +188,20 @@ def serve(args: argparse.Namespace) -> int:
 
 def publish(args: argparse.Namespace) -> int:
     """Publish one event, or stdin as it comes; prints the cursor of the last."""
-    done, cursor = 0, None
+    if args.data == "-":
+        batches = documents(lambda size: os.read(0, size), whole=args.id is not None)
+    else:
+        batches = iter([[(1, _json_text(args.data))]])
+    cursor = None
     try:
-        texts = (
-            _stdin(whole=args.id is not None) if args.data == "-" else iter([[checked(args.data.encode())]])
-        )
         with Connection(args.url or running_hub(args.state_dir)) as hub:
-            for batch in texts:
-                cursor = _post(hub, [_event(args, text) for text in batch])["cursor"]
-                done += len(batch)
-    except ValueError as error:
-        args.error(f"{error}{_before(done)}")
-    except HubError as error:
-        error.message += _before(done)
-        raise
+            for batch in batches:
+                cursor = _post(hub, args, batch)["cursor"]
+    finally:
+        if cursor is not None:  # also when a later line was refused: so far everything is published
+            print(printable(cursor))
     if cursor is None:
-        args.error("there is nothing on stdin to publish")
-    print(printable(str(cursor)))
+        raise UsageError("There is nothing on stdin to publish.")
     return DONE
 
 
@@ -208,10 +216,7 @@ def tail(args: argparse.Namespace) -> int:
 
 def call(args: argparse.Namespace) -> int:
     """Run one command and print its result as JSON."""
-    try:
-        body = json.dumps(call_args(args.args)).encode()
-    except ValueError as error:
-        args.error(str(error))
+    body = json.dumps(call_args(args.args)).encode()
     with Connection(args.url or running_hub(args.state_dir), answer_timeout=None) as hub:
         result = hub.ask("POST", f"/api/commands/{quote(args.command, safe=':')}", body)
     for line in json.dumps(result, indent=2, ensure_ascii=False).split("\n"):
@@ -243,32 +248,31 @@ def audit_tail(args: argparse.Namespace) -> int:
 # ---- publish
 
 
-def _stdin(whole: bool) -> Iterator[list[str]]:
-    return documents(lambda size: os.read(0, size), whole)
+Line = tuple[int, str]  # its number, and its JSON text
 
 
-def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[str]]:
-    """The JSON texts of a stream, as they come, in batches for one request: one a line, or one over all
-    lines.
+def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:
+    """The JSON texts of a stream, as they come, in batches for a request: one a line, or one over all lines.
 
-    Raises ValueError with the number of the line; what stands before it has been handed out.
+    Raises UsageError with the number of the line; what stands before it has been handed out.
     """
     groups, number, begun = _lines(read), 0, False
     for group in groups:
-        ready: list[str] = []
+        ready: list[Line] = []
         for index, line in enumerate(group):
             number += 1
             if not line.strip():
                 continue
             if not begun and (whole or _unfinished(line)):
-                yield [checked(b"\n".join([*group[index:], *chain.from_iterable(groups)]))]
+                text = b"\n".join([*group[index:], *chain.from_iterable(groups)])
+                yield [(number, _strict(text, "on stdin"))]
                 return
             begun = True
             try:
-                ready.append(checked(line))
-            except ValueError as error:
+                ready.append((number, _strict(line, f"in line {number}")))
+            except UsageError:
                 yield from _batches(ready)
-                raise ValueError(f"line {number}: {error}") from None
+                raise
         yield from _batches(ready)
 
 
@@ -281,15 +285,15 @@ def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes]]:
     yield [rest]
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
     size = 0
-    for text in texts:
-        if batch and (len(batch) == BATCH_EVENTS or size + len(text) > BATCH_BYTES):
+    for line in lines:
+        if batch and (len(batch) == BATCH_EVENTS or size + len(line[1]) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(text)
-        size += len(text)
+        batch.append(line)
+        size += len(line[1])
     if batch:
         yield batch
 
@@ -305,45 +309,59 @@ def _unfinished(line: bytes) -> bool:
     return False
 
 
-def checked(text: bytes) -> str:
-    """The text, if it is one JSON value; else ValueError. The hub is stricter, and has the last word."""
+def _strict(text: bytes, where: str) -> str:
+    """The text, if the hub's own reader takes it: so a line that it would refuse is told by its number."""
+    from .messages import loads
+
     try:
-        json.loads(decoded := text.decode(), parse_constant=_no_constant)
+        loads(text)
+    except HubError as error:
+        raise UsageError(f"{error.message.rstrip('.')}, {where}.") from None
+    return text.decode()
+
+
+def _json_text(text: str) -> str:
+    """The text, if it is JSON; the hub is stricter, and has the last word. Raises UsageError."""
+    try:
+        json.loads(text)
     except (ValueError, RecursionError) as error:
-        shown = printable(text[:60].decode(errors="replace")) + "…" * (len(text) > 60)
-        raise ValueError(f"this is not JSON: {shown} ({error})") from None
-    return decoded
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
+        raise UsageError(f"This is not JSON: {text[:60]}{'…' * (len(text) > 60)} ({error}).") from None
+    return text
 
 
 def _event(args: argparse.Namespace, data: str) -> str:
-    """The JSON of one event. Its data goes in as it was written; `checked` has seen that it is one value."""
+    """The JSON of one event. Its data goes in as it was written: it has been seen to be one value."""
     fields = {"event": args.event, "id": args.id or str(uuid.uuid4())}
     if args.ttl is not None:
         fields["ttl"] = args.ttl
     return f'{json.dumps(fields)[:-1]}, "data": {data}}}'
 
 
-def _post(hub: "Connection", events: list[str]) -> Any:
+def _post(hub: "Connection", args: argparse.Namespace, batch: list[Line]) -> Any:
     """Publish a batch. Safe to try again, since every event has its id and the hub keeps an id once."""
-    kind = "application/json" if len(events) == 1 else "application/x-ndjson"
-    for _ in range(PUBLISH_TRIES - 1):
+    kind = "application/json" if len(batch) == 1 else "application/x-ndjson"
+    body = "\n".join(_event(args, text) for _, text in batch).encode()
+    for left in reversed(range(PUBLISH_TRIES)):
         try:
-            return hub.ask("POST", "/api/events", "\n".join(events).encode(), kind)
+            return hub.ask("POST", "/api/events", body, kind)
         except Disconnected:
-            pass  # an idle connection that the hub has closed meanwhile; if it is gone, connecting says so
+            if not left:
+                raise  # else it was idle, and closed by the hub; if the hub is gone, connecting says so
         except HubError as error:
-            if error.retry_after is None:
-                raise
+            if error.retry_after is None or not left:
+                raise _by_line(error, batch) from None
             time.sleep(min(error.retry_after, LONGEST_WAIT))
-    return hub.ask("POST", "/api/events", "\n".join(events).encode(), kind)
+    raise AssertionError("the last try returns or raises")
 
 
-def _before(count: int) -> str:
-    return f" ({count} events before it were published)" if count else ""
+def _by_line(error: HubError, batch: list[Line]) -> HubError:
+    """The refusal of a batch names its events by their index; say the line instead."""
+    if len(batch) > 1 and error.details:
+        named = {
+            f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()
+        }
+        error.details = named or error.details
+    return error
 
 
 class Connection:
@@ -379,7 +397,7 @@ class Connection:
                 self._http.connect()
             except OSError as error:
                 raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
-            self._http.sock.settimeout(self._answer_timeout)
+            cast(socket, self._http.sock).settimeout(self._answer_timeout)
 
 
 def _why(error: Exception) -> str:
@@ -464,25 +482,29 @@ def _compact(value: Any) -> str:
 
 
 def call_args(words: Sequence[str]) -> dict[str, Any]:
-    """The args of a call from `{"a": 1}` or from `a=1 b=text` (JSON if it can be). Raises ValueError."""
+    """The args of a call from `{"a": 1}` or from `a=1 b=text` (JSON if it can be). Raises UsageError."""
     if len(words) == 1 and words[0].lstrip().startswith(("{", "[")):
-        args = json.loads(checked(words[0].encode()))
+        args = json.loads(_json_text(words[0]))
         if not isinstance(args, dict):
-            raise ValueError("the args of a call are one JSON object")
+            raise UsageError("The args of a call are one JSON object.")
         return args
     args = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
-            raise ValueError(f"{word!r} is neither key=value nor a JSON object")
+            raise UsageError(f"{word!r} is neither key=value nor a JSON object.")
         if key in args:
-            raise ValueError(f"{key!r} is given twice")
+            raise UsageError(f"{key!r} is given twice.")
         args[key] = _value(text)
     return args
 
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(checked(text.encode()))
-    except ValueError:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         return text
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

@@ -28,6 +28,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds: what the wait before a reconn
 READ_AHEAD = 256 * 1024  # characters of events read and not yet taken
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
 CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
+CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
 HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
 PUBLISH_TRIES = 5
 NO_EVENTS = "hub:none"  # a pattern that nothing can match: the domain is the hub's own
@@ -39,6 +40,8 @@ FINAL_CLOSE = {
     1008: "forbidden",
     1009: "too_large",
 }
+
+NOT_A_HUB = (ValueError, TypeError, LookupError)  # what a frame raises that no hub has written
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ def running_hub(state_dir: Path | None = None) -> str:
     """The address of the running hub, from its `server.json`. Raises NoHub."""
     path = (state_dir or state_directory()) / "server.json"
     try:
-        return checked_url(json.loads(path.read_bytes())["url"])
+        return checked_url(str(json.loads(path.read_bytes())["url"]))
     except FileNotFoundError:
         raise NoHub(f"No hub is running here: there is no {path}.") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -316,7 +319,7 @@ class _Socket:
                     params=query,
                     heartbeat=HEARTBEAT,
                     max_msg_size=LARGEST_FRAME,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise _refused(url, error.status, query) from None
@@ -328,22 +331,23 @@ class _Socket:
         await self._websocket.send_str(text)
 
     async def receive(self) -> tuple[Any, int]:
-        """The next frame and its length in characters."""
+        """The next frame and its length in characters. Raises ValueError if it is not JSON."""
         message = await self._websocket.receive()
         kind = message.type.name
         if kind == "CLOSE":
             raise _closed(message.data or 1005, message.extra or "")
         if kind != "TEXT":  # cut off, or (ERROR) not a legal frame
             raise _closed(getattr(message.data, "code", 1006), "")
-        try:
-            return json.loads(message.data), len(message.data)
-        except ValueError:
-            raise HubError("invalid_json", "The other side does not speak as a hub.") from None
+        return json.loads(message.data), len(message.data)
 
     async def close(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._websocket.close()
+
+
+def _foreign() -> HubError:
+    return HubError("internal", "The other side does not speak as a hub.")
 
 
 def _reason(error: BaseException) -> str:
@@ -432,6 +436,8 @@ class _Stream:
         try:
             while True:
                 await self._until_it_breaks()
+        except NOT_A_HUB:
+            self._ahead.end(_foreign())
         except Exception as error:
             self._ahead.end(error)
 
@@ -518,8 +524,8 @@ class _Calls:
                 self._take((await socket.receive())[0])
         except HubError as error:
             broken = error
-        except (KeyError, TypeError, AttributeError):
-            broken = HubError("internal", "The other side does not speak as a hub.")
+        except NOT_A_HUB:
+            broken = _foreign()
         finally:
             self._socket = None
             self._fail_all(broken)

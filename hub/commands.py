@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import inspect
 import logging
 import time
@@ -179,7 +178,7 @@ class Commands:
         if not command.audited:
             return await self._run(command, call)
         details = {"id": call.id, "command": command.name}
-        await self._record("called", command, call, {**details, "args": _reduced(redact(args)[0])})
+        await self._record("called", command, call, {**details, "args": self.audit.reduced(redact(args)[0])})
         started, outcome = time.monotonic(), "cancelled"
         try:
             result = await self._run(command, call)
@@ -244,12 +243,6 @@ class Commands:
                     await self._idle.wait()
         for call in list(self.running):
             call.cancel("shutting_down")
-
-
-def _reduced(args: Any) -> Any:
-    """The args as they are recorded: above 4 KiB only their size and SHA-256."""
-    text = dumpb(args)
-    return args if len(text) <= 4096 else {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
 
 
 def internal(where: str) -> HubError:

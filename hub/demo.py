@@ -1,4 +1,4 @@
-"""A made-up life of agents, tasks, votes, threats and memory, so that the page can be seen at work. `--demo` loads it."""
+"""A made-up life of agents, tasks, votes, threats and memory, to see the page at work. `--demo` loads it."""
 
 import asyncio
 import itertools
@@ -17,7 +17,12 @@ JOBS = (
     ("search", "Search the notes", ("collecting", "ranking", "summing up")),
     ("report", "Write the report", ("outlining", "drafting", "polishing")),
 )
-QUESTIONS = ("Release it today?", "Let the scribe write to the disk?", "Take the new model?", "Forget old notes?")
+QUESTIONS = (
+    "Release it today?",
+    "Let the scribe write to the disk?",
+    "Take the new model?",
+    "Forget old notes?",
+)
 THREATS = (
     ("prompt_injection", "web page", "a page asked to ignore its instructions"),
     ("secret_in_output", "builder", "a key was taken out of an answer"),
@@ -75,6 +80,7 @@ class _Worker:
         self._done = self._failed = self._number = 0
         self._job = JOBS[0]
         self._progress: float | None = None
+        self._end_at = 100
 
     def status(self, status: str, **more: Any) -> dict[str, Any]:
         busy = self._progress is not None
@@ -85,25 +91,27 @@ class _Worker:
         """Begin a task, or go on with it until it ends."""
         if self._progress is None:
             yield from self._begin()
-        elif self._progress < 100:
+        elif self._progress < self._end_at:
             yield from self._go_on()
         else:
             yield from self._end()
 
     def _begin(self) -> Iterator[Step]:
         self._job, self._number, self._progress = self._dice.choice(JOBS), self._number + 1, 0
+        self._end_at = 100 if self._dice.random() < 0.85 else self._dice.randint(30, 90)
         yield Step(0.3, "agent:status_change", self.status("active", task=self._job[1]))
         yield self._task("queued", message="waiting for its turn")
 
     def _go_on(self) -> Iterator[Step]:
-        before, self._progress = self._progress or 0, min(100, (self._progress or 0) + self._dice.randint(4, 24))
-        phase = self._job[2][min(2, int(self._progress // 34))]
+        before = self._progress or 0
+        self._progress = min(self._end_at, before + self._dice.randint(4, 24))
+        phase = self._job[2][int(self._progress // 34)]
         if before < 60 <= self._progress and self._dice.random() < 0.25:
             yield self._task("waiting_approval", message="needs a person's word")
         yield self._task("running", message=phase)
 
     def _end(self) -> Iterator[Step]:
-        well = self._dice.random() < 0.85
+        well = self._end_at == 100
         self._done, self._failed = self._done + well, self._failed + (not well)
         took = {"duration_ms": self._dice.randint(4_000, 90_000)}
         if well:
@@ -112,22 +120,35 @@ class _Worker:
             yield self._task("failed", error="the last step did not answer", **took)
         self._progress = None
         status = "idle" if well else "error"
-        yield Step(0.2, "agent:status_change", self.status(status, reason="done" if well else "a task failed"))
+        yield Step(
+            0.2, "agent:status_change", self.status(status, reason="done" if well else "a task failed")
+        )
 
     def _task(self, status: str, **more: Any) -> Step:
         kind, name, _ = self._job
-        data = {"id": f"{self._name}-{kind}-{self._number}", "name": name, "agent": self._name, "status": status}
+        data = {
+            "id": f"{self._name}-{kind}-{self._number}",
+            "name": name,
+            "agent": self._name,
+            "status": status,
+        }
         ended = status in ("succeeded", "failed")
         wait = round(self._dice.uniform(0.2, 0.5), 2)
-        return Step(wait, "task:progress", {**data, "progress": self._progress, **more}, None if ended else TASK_LEASE)
-
+        return Step(
+            wait, "task:progress", {**data, "progress": self._progress, **more}, None if ended else TASK_LEASE
+        )
 
 
 def _vote(dice: random.Random, number: int) -> Iterator[Step]:
-    vote = {"vote_id": f"vote-{number}", "topic": dice.choice(QUESTIONS), "threshold": "majority", "eligible": 4}
+    vote = {
+        "vote_id": f"vote-{number}",
+        "topic": dice.choice(QUESTIONS),
+        "threshold": "majority",
+        "eligible": 4,
+    }
     approved = 0
     for agent in WORKERS:
-        option = dice.choice(("approve", "approve", "reject", "abstain"))
+        option = dice.choice(("approve", "approve", "approve", "reject", "abstain"))
         approved += option == "approve"
         ballot = {"agent": agent, "option": option, "reasoning": dice.choice(REASONS), "status": "open"}
         yield Step(0.3, "governance:vote_cast", {**vote, **ballot})

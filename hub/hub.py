@@ -7,13 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib import import_module, metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiosignal import Signal
-from marshmallow import Schema, fields
 
 from . import builtin, signals
-from .audit import AuditLog
+from .audit import AuditLog, Locked, Unsafe
 from .brokers import make_broker
 from .broadcaster import Broadcaster
 from .bus import EventBus, Published, record
@@ -26,6 +25,9 @@ from .messages import EVERYTHING, Cursor, Patterns
 from .metrics import Gauges, Metrics
 from .state import State
 from .window import Window
+
+if TYPE_CHECKING:
+    from marshmallow import Schema, fields
 
 log = logging.getLogger("hub")
 
@@ -87,7 +89,7 @@ class Hub:
         return register
 
     def event_type(
-        self, name: str, schema: type[Schema] | Mapping[str, fields.Field[Any]] | None = None, key: Key | None = None
+        self, name: str, schema: "type[Schema] | Mapping[str, fields.Field[Any]] | None" = None, key: Key | None = None
     ) -> None:
         """Make the hub check the data of these events; with `key` (a field's name) their last values are kept."""
         self.types.add(name, schema, key)
@@ -168,9 +170,13 @@ class Hub:
     # ---- life
 
     async def start(self) -> None:
-        """Take the state directory, start the parts. Raises UsageError if another hub has the directory."""
+        """Take the state directory, start the parts. Raises UsageError if another hub has the directory, or if it
+        is not safe to write there."""
         self._started = time.monotonic()
-        await self.audit.start()
+        try:
+            await self.audit.start()
+        except (Locked, Unsafe) as error:
+            raise UsageError(str(error)) from None
         await self.broker.open()
         self.broadcaster.start_at(self.broker.head)
         self.bus.position = self.broker.head

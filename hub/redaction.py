@@ -1,4 +1,5 @@
-"""What must never be written down: secrets are taken out of an event before it is stored, sent, audited or logged.
+"""What must never be written down: secrets are taken out of an event before it is stored, sent, audited or
+logged.
 
 A value without secrets costs one look at its keys and one search through its texts.
 """
@@ -26,15 +27,16 @@ _LONGEST_KEPT_KEY = 64
 _harmless: set[object] = set()
 
 # No pattern below can take more than linear time. Each begins with a literal, repeats one set of characters
-# possessively (or up to a literal or the end of the text), and a repeated set cannot run over a second beginning of
-# its own pattern and fail again: the look behind, the set, or a length forbids it. The look behind stands after the
-# literal, so that the search for the literal stays fast.
+# possessively (or up to a literal or the end of the text), and a repeated set cannot run over a second
+# beginning of its own pattern and fail again: the look behind, the set, or a length forbids it. The look
+# behind stands after the literal, so that the search for the literal stays fast.
 _RUN = r"[A-Za-z0-9_-]"
 _CREDENTIAL = r"[A-Za-z0-9._~+/=-]"
 
 
 def _begins(literal: str, length: int, glued: str = r"[A-Za-z0-9]") -> str:
-    """The literal where a word begins; a line break that was escaped on the way (``\\n``) begins a word too."""
+    """The literal where a word begins; a line break that was escaped on the way (``\\n``) begins a word
+    too."""
     return rf"{literal}(?:(?<!{glued}.{{{length}}})|(?<=\\[nrt].{{{length}}}))"
 
 
@@ -73,7 +75,8 @@ def redact_text(text: str) -> str:
 
 
 def names_a_secret(key: str) -> bool:
-    """Whether the whole key, or its last words, is a listed name: ``x-api-key`` is, ``tokens_used`` is not."""
+    """Whether the whole key, or its last words, is a listed name: ``x-api-key`` is, ``tokens_used`` is
+    not."""
     ending = ""
     for word in reversed(_WORD.findall(key)):
         ending = word.lower() + ending
@@ -162,7 +165,8 @@ def _without_keys(value: dict[Any, JSON]) -> tuple[JSON, int]:
 
 
 def _unused(key: str, *taken: dict[Any, JSON]) -> str:
-    """The key, numbered if another has it: two keys that held secrets must not swallow each other's values."""
+    """The key, numbered if another has it: two keys that held secrets must not swallow each other's
+    values."""
     name, number = key, 1
     while any(name in keys for keys in taken):
         number += 1

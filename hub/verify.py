@@ -1,4 +1,4 @@
-"""The verifier of the audit log: reads what is stored and says whether, and where, it is not what the hub wrote.
+"""The verifier of the audit log: says whether, and where, what is stored is not what the hub wrote.
 
 It shares nothing with the writer (audit.py) but the constants of this file.
 """
@@ -21,13 +21,14 @@ MAGIC = b"hub-audit-v1\n"
 ZEROS = "0" * 64
 KEYS = ["action", "actor", "details", "previous_hash", "seq", "timestamp", "trust"]
 MAX_LINE = 1 << 20  # bytes; a file of one endless line must not fill the memory
+PATIENCE = 0.02  # seconds until a line without an end is looked at again
 
 INTACT, TAMPERED, TORN, SHORTER, UNREADABLE = range(5)
 
 _HASH_AT = len(',"hash":""}\n') + 64
 _BEGINNING = b'{"action":"'
 _HASH = re.compile(r"[0-9a-f]{64}")
-# Keys are sorted at every depth but for the record's own hash: "trust" straight before "hash" is the end of a record.
+# Keys are sorted at every depth but for a record's own hash: only at its end "trust" stands before "hash".
 _END = re.compile(rb'"trust":"(?:[^"\\]|\\.)*","hash":"[0-9a-f]{64}"\}')
 
 
@@ -35,11 +36,11 @@ _END = re.compile(rb'"trust":"(?:[^"\\]|\\.)*","hash":"[0-9a-f]{64}"\}')
 class Verdict:
     """What the verifier says.
 
-    `status`: 0 intact; 1 tampered (also: another hash at the head's seq); 2 a torn tail only; 3 shorter than its
-    head (also: emptied); 4 unreadable. The gravest counts: 4, 1, 3, 2. `valid` is status 0.
-    `records`: how many are good, counted from the beginning to the first bad one. `head`: hash of the last good one.
-    `broken_at`: the seq of the record that is missing or wrong; in a log of one file that is its line number too.
-    `reason`: one sentence; with status 0 only if something could not be checked.
+    `status`: 0 intact; 1 tampered (also: another hash at the head's seq); 2 a torn tail only; 3 shorter than
+    its head (also: emptied); 4 unreadable. The gravest counts: 4, 1, 3, 2. `valid` is status 0.
+    `records`: how many are good, counted from the beginning to the first bad one. `head`: hash of the last
+    good one. `broken_at`: the seq of the record that is missing or wrong; in a log of one file that is its
+    line number too. `reason`: one sentence; with status 0 only if something could not be checked.
     """
 
     valid: bool
@@ -77,11 +78,13 @@ class Broken(Exception):
 
 
 def verify(path: Path, *, size: int | None = None, alone: bool = False) -> Verdict:
-    """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is written.
+    """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is
+    written.
 
-    `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed segments
-    included), or one closed segment or copy (by itself, without a head). `size`: look at so many bytes of audit.jsonl
-    only, because more is being written. `alone`: only this file and the head, whatever number it begins with.
+    `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed
+    segments included), or one closed segment or copy (by itself, without a head). `size`: look at so many
+    bytes of audit.jsonl only, because more is being written. `alone`: only this file and the head, whatever
+    number it begins with.
     """
     path = Path(path)
     reading = _Reading(Link(0, ZEROS))
@@ -93,7 +96,8 @@ def verify(path: Path, *, size: int | None = None, alone: bool = False) -> Verdi
             with file.open("rb") as stream:  # the gravest first: all of it must be readable
                 stream.read(1)
         for file in files:
-            reading.read(file, last=not CLOSED.fullmatch(file.name), size=size if file.name == CURRENT else None)
+            closed = CLOSED.fullmatch(file.name) is not None
+            reading.read(file, closed=closed, size=size if file.name == CURRENT else None)
         reading.compare_with_head()
     except Broken as broken:
         return reading.verdict(broken.status, broken.reason, broken.seq)
@@ -143,7 +147,8 @@ class _Reading:
         self.torn: bytes | None = None
 
     def prepare(self, path: Path, alone: bool) -> Sequence[Path]:
-        """The files to read, in order. The head is read before them: a log may grow meanwhile, it never shrinks."""
+        """The files to read, in order. The head is read before them: a log may grow meanwhile, it never
+        shrinks."""
         if not (path.is_dir() or path.name == CURRENT):
             return [path]
         directory, current = (path, path / CURRENT) if path.is_dir() else (path.parent, path)
@@ -156,7 +161,7 @@ class _Reading:
             return closed  # audit.jsonl was taken away: the head tells
         return [*closed, current]
 
-    def read(self, path: Path, *, last: bool, size: int | None) -> None:
+    def read(self, path: Path, *, closed: bool, size: int | None) -> None:
         """Follow the chain through one file; raises Broken at the first line that does not continue it."""
         marked = self.head.seq if self.head else -1
         with path.open("rb") as file:
@@ -165,32 +170,36 @@ class _Reading:
                 reason = flaw(line, link)
                 if reason is not None:
                     self.link = link
-                    self._stop(path, number, line, reason, last)
+                    self._stop(path, number, line, reason, closed)
                     return
                 self.link = link = Link(link.seq + 1, line[-67:-3].decode())
                 self.records += 1
                 if link.seq == marked:
                     self.at_head = link.hash
 
-    def _stop(self, path: Path, number: int, line: bytes, reason: str, last: bool) -> None:
+    def _stop(self, path: Path, number: int, line: bytes, reason: str, closed: bool) -> None:
         link = self.link or Link(0, ZEROS)
-        if not last or len(line) >= MAX_LINE or not looks_torn(line, link):
+        if closed or len(line) >= MAX_LINE or not looks_torn(line, link):
             raise Broken(TAMPERED, f"{path.name}, line {number}: {reason}", link.seq + 1)
         self.torn = line
 
     def compare_with_head(self) -> None:
-        """Raises Broken unless the log reaches its head, with the same record there, and ends with a whole record."""
+        """Raises Broken unless the log reaches its head, with the same record there, and ends with a whole
+        record."""
         seq = self.link.seq if self.link else 0
+        head = self.head
         if self.head_flaw:
             raise self.head_flaw
-        if self.head and self.head.seq > seq:
+        if head and head.seq > seq:
             if self.torn and b"\0" in self.torn:
-                raise Broken(TAMPERED, f"Record {seq + 1} was durable and is overwritten with zeros", seq + 1)
-            raise Broken(SHORTER, f"The log ends with record {seq}, its head is record {self.head.seq}", seq + 1)
-        if self.head and self.at_head and self.at_head != self.head.hash:
-            raise Broken(TAMPERED, f"Record {self.head.seq} has another hash than {HEAD} says", self.head.seq)
+                reason = f"Record {seq + 1} was durable and is overwritten with zeros"
+                raise Broken(TAMPERED, reason, seq + 1)
+            raise Broken(SHORTER, f"The log ends with record {seq}, its head is record {head.seq}", seq + 1)
+        if head and self.at_head and self.at_head != head.hash:
+            raise Broken(TAMPERED, f"Record {head.seq} has another hash than {HEAD} says", head.seq)
         if self.torn is not None:
-            raise Broken(TORN, f"The last {len(self.torn)} bytes are only a part of record {seq + 1}", seq + 1)
+            reason = f"The last {len(self.torn)} bytes are only a part of record {seq + 1}"
+            raise Broken(TORN, reason, seq + 1)
 
     def verdict(self, status: int, reason: str | None, broken_at: int | None = None) -> Verdict:
         newest = self.link.hash if self.link else ZEROS
@@ -219,7 +228,8 @@ def flaw(line: bytes, link: Link) -> str | None:
 
 
 def looks_torn(line: bytes, link: Link) -> bool:
-    """Whether this can be what a crash leaves of the record behind that link: its beginning, zeros, or both."""
+    """Whether this can be what a crash leaves of the record behind that link: its beginning, zeros, or
+    both."""
     text = line.rstrip(b"\0")
     if line.endswith(b"\n") or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text)):
         return False
@@ -230,23 +240,27 @@ def looks_torn(line: bytes, link: Link) -> bool:
 
 
 def _before(line: bytes) -> Link:
-    """What the first record of a segment says it continues; a line that says nothing is judged as record 1."""
+    """What the first record of a segment says it continues; a line that says nothing is judged as record
+    1."""
     try:
         record = json.loads(line)
         link = Link(record["seq"] - 1, record["previous_hash"])
-        return link if type(link.seq) is int and link.seq >= 0 and _HASH.fullmatch(link.hash) else Link(0, ZEROS)
+        if type(link.seq) is int and link.seq >= 0 and _HASH.fullmatch(link.hash):
+            return link
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Link(0, ZEROS)
+        pass
+    return Link(0, ZEROS)
 
 
 def _lines(file: BinaryIO, size: int | None) -> Iterator[bytes]:
-    """The lines with their newlines. A last line without one is read again: a running hub may be writing it."""
+    """The lines with their newlines. A last line without one is read again: a running hub may be writing
+    it."""
     left = size
     while line := file.readline(MAX_LINE if left is None else min(left, MAX_LINE)):
         if left is not None:
             left -= len(line)
         elif line[-1] != 10 and len(line) < MAX_LINE:
-            time.sleep(0.02)
+            time.sleep(PATIENCE)
             line += file.readline(MAX_LINE)
         yield line
 

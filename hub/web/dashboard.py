@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from ..messages import now
 from . import HUB, fields
 from .panels import PANELS, Panel
 
@@ -29,8 +29,10 @@ STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "t
 
 
 def setup(app: web.Application) -> None:
-    """Give the application the page at `/` and its files below `static/`. Needs the hub in `app[HUB]` when asked."""
-    prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
+    """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
+    prepare_environment(
+        aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True)
+    )
     app.router.add_get("/", page, name="dashboard")
     app.router.add_get("/static/{name}", static)
 
@@ -64,7 +66,9 @@ async def static(request: web.Request) -> web.FileResponse:
     name = request.match_info["name"]
     if name not in STATIC:
         raise web.HTTPNotFound
-    return web.FileResponse(folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"})
+    return web.FileResponse(
+        folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"}
+    )
 
 
 def panels(hub: "Hub") -> list[Panel]:
@@ -94,10 +98,12 @@ def render(env: Environment, hub: "Hub", prepared: Mapping[str, Mapping[str, Any
 
     `url` is the page's own address, for the commands that its empty panels suggest.
     """
-    moment = {"url": url, "hub": hub, "now": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    moment = {"url": url, "hub": hub, "now": now()}
     drawn = [(panel, draw(env, hub, panel, prepared.get(panel.name, {}), moment)) for panel in panels(hub)]
     topics = _topics([panel for panel, _ in drawn])
-    return env.get_template("dashboard.html").render(panels=drawn, topics=topics, cursor=str(hub.cursor), **moment)
+    return env.get_template("dashboard.html").render(
+        panels=drawn, topics=topics, cursor=str(hub.cursor), **moment
+    )
 
 
 def draw(

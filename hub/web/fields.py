@@ -1,6 +1,7 @@
-"""How one field of a row is written. The page's script fills rows by the same attributes and the same formats.
+"""How one field of a row is written. The page's script fills rows by the same attributes and formats.
 
-`templates/static/dashboard.js` has the other half of `FORMATS`; a browser test compares what both make of the same events.
+`templates/static/dashboard.js` has the other half of `FORMATS`; a browser test compares what both make of the
+same events.
 """
 
 import json
@@ -117,9 +118,16 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def field(
-    row: Row, name: str, *, tag: str = "span", format: str = "text", before: str = "", after: str = "", **more: Any
+    row: Row,
+    name: str,
+    *,
+    tag: str = "span",
+    format: str = "text",
+    before: str = "",
+    after: str = "",
+    **more: Any,
 ) -> Markup:
-    """An element that shows one field of the row; hidden while there is nothing to show. `more` as in `element`."""
+    """An element that shows one field of the row; hidden if it shows nothing. `more`: see `element`."""
     shown = FORMATS[format](row.get(name))
     marks = {"data-field": name, "data-format": format, "data-before": before, "data-after": after}
     open_tag = element(row, tag, hidden=not shown, **marks, **more)
@@ -127,7 +135,7 @@ def field(
 
 
 def element(row: Row, tag: str, *, set: str = "", hidden: bool = False, **attributes: Any) -> Markup:
-    """An open tag. `set="value:progress title:message"` gives attributes the values of fields; null leaves them out."""
+    """An open tag. `set="value:progress title:message"` takes attributes from fields; null gives none."""
     given = {name.replace("_", "-"): value for name, value in attributes.items() if value != ""}
     for pair in set.split():
         attribute, _, name = pair.partition(":")
@@ -147,10 +155,13 @@ def plain(value: object) -> str | None:
             return ""
         case str():
             return value
-        case float() if value.is_integer():
-            return str(int(value))
-        case int() | float():
+        case int() | float() if abs(value) >= 2**53:
+            return f"{float(value):.6e}"
+        case int():
             return str(value)
+        case float():  # four decimals, the way a script writes them
+            rounded = math.floor(value * 10_000 + 0.5) / 10_000
+            return str(int(rounded)) if rounded.is_integer() else str(rounded)
     return None
 
 

@@ -1,7 +1,7 @@
 """What each panel of the dashboard shows: the hub's state, its newest events, its audit log and its figures.
 
-Nothing is made up here: every figure is counted or read from the hub at the moment of the call. A `context` never waits,
-so that all of the page and its cursor are of one moment.
+Nothing is made up here: every figure is counted or read from the hub at the moment of the call. A `context`
+never waits, so that all of the page and its cursor are of one moment.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
 class Panel:
     """One panel of the page, drawn by the template `panels/<name>.html`.
 
-    `context(hub)` gives the template its names. It never waits: the page and its cursor must be of one moment. What has
-    to be awaited goes into `prepare`, which runs before. The panel is drawn again for events that match `topics`. Add
-    your own with `hub.panels.append(Panel(…))` and its folder of templates with
-    `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.
+    `context(hub)` gives the template its names. It never waits: the page and its cursor are of one moment.
+    What has to be awaited goes into `prepare`, which runs before and has two seconds. It is drawn again
+    for events that match `topics`. Add yours with `hub.panels.append(Panel(…))` and its folder of templates
+    with `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.
     """
 
     name: str
@@ -64,7 +64,7 @@ def votes(hub: "Hub") -> Context:
 
 
 def cast(found: dict[str, Item], data: Mapping[str, Any], timestamp: str) -> Item:
-    """Count one `governance:vote_cast`: an agent's newest option counts; a `votes` mapping replaces all before it."""
+    """Count one cast: of an agent the newest option counts; a `votes` mapping replaces all before it."""
     key = data["vote_id"]
     vote = found.setdefault(key, {"key": key, "ballots": {}, "stale": False})
     vote["timestamp"] = timestamp
@@ -80,7 +80,13 @@ def tallied(vote: Item) -> Item:
     """The vote with how many chose what, and `fold`: from where the page's script goes on counting."""
     chosen = list(vote["ballots"].values())
     counts = {option: chosen.count(option) for option in OPTIONS}
-    return {**vote, **counts, "cast": len(chosen), "closed": vote.get("status") in CLOSED, "fold": folded(vote)}
+    return {
+        **vote,
+        **counts,
+        "cast": len(chosen),
+        "closed": vote.get("status") in CLOSED,
+        "fold": folded(vote),
+    }
 
 
 def threats(hub: "Hub") -> Context:
@@ -129,8 +135,8 @@ def recent_rate(hub: "Hub", now: datetime, seconds: float = 10) -> float:
             return count / seconds
         count, first = count + 1, at
     # All that is kept is younger than that: more than the window holds, or the hub's first seconds.
-    covered = min(seconds, hub.uptime, (now - first).total_seconds() if count >= hub.config.window_events else seconds)
-    return count / max(covered, 1.0)
+    span = (now - first).total_seconds() if count >= hub.config.window_events else min(seconds, hub.uptime)
+    return count / max(span, 1.0)
 
 
 def items(hub: "Hub", event: str) -> list[Item]:
@@ -164,7 +170,7 @@ def state_rows(hub: "Hub", event: str) -> list[Item]:
 
 
 def listed(rows: list[Item], limit: int) -> Context:
-    """The rows in the page's order, open ones by key and then closed ones, newest first; no more than `limit`."""
+    """The rows in the page's order: open ones by key, then closed ones, newest first; at most `limit`."""
     rows.sort(key=lambda row: code_units(row["key"]))
     is_open = [row for row in rows if not row["closed"]]
     closed = sorted((row for row in rows if row["closed"]), key=lambda row: row["timestamp"], reverse=True)

@@ -64,7 +64,7 @@ def unmapped(address: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def is_loopback(address: str) -> bool:
-    """Whether it is an address of 127.0.0.0/8 or ::1. A name is none, and a mapped address must be unmapped."""
+    """Whether it is an address of 127.0.0.0/8 or ::1. A name is none; unmap a mapped address first."""
     with suppress(ValueError):
         return ipaddress.ip_address(address).is_loopback
     return False

@@ -80,7 +80,8 @@ function outline(value) {
 
 function plain(value) {
   if (value === true) return "";
-  return isNumber(value) || typeof value === "string" ? String(value) : null;
+  if (!isNumber(value)) return typeof value === "string" ? value : null;
+  return Math.abs(value) >= 2 ** 53 ? value.toExponential(6) : String(Math.floor(value * 10000 + 0.5) / 10000);
 }
 
 const FORMATS = new Map([
@@ -281,7 +282,8 @@ function tell({ name = "live", delay = 0 } = {}) {
   const since = goneSince ?? silentSince;
   let words = starting ? "Connecting…" : "Live";
   if (since && !starting) {
-    words = goneSince ? `The hub is gone since ${clock(since)}.` : `The hub has not answered since ${clock(since)}.`;
+    const what = goneSince ? "Not connected" : "No answer from the hub";
+    words = `${what} since ${clock(since)}: this is what was true then.`;
   }
   if (!starting) connection.dataset.state = since ? "gone" : "live";
   if (connection.textContent !== words) connection.textContent = words;

@@ -1,0 +1,290 @@
+"""A small driver for Chromium over the DevTools protocol: start it, open pages, look, collect errors.
+
+The protocol is spoken with aiohttp's own WebSocket client (https://chromedevtools.github.io/devtools-protocol/).
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+DEADLINE = 10.0  # seconds that anything in the page may take
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless=new --remote-debugging-port=0 --disable-background-networking --disable-component-update "
+    "--disable-sync --disable-extensions --no-first-run --no-default-browser-check --disable-quic "
+    "--disable-gpu --disable-dev-shm-usage --no-proxy-server --password-store=basic --use-mock-keychain"
+).split()
+
+# Runs in every document before its own scripts.
+WATCH_VIOLATIONS = """
+    addEventListener("securitypolicyviolation", (event) => {
+      console.error("CSP:", event.violatedDirective, event.sample);
+    });
+"""
+
+WAIT = """
+    new Promise((resolve) => {
+      const look = () => {
+        let found = false;
+        try { found = %s; } catch (error) { if (!(error instanceof TypeError)) throw error; }
+        if (found) { observer.disconnect(); clearInterval(timer); resolve(true); }
+      };
+      const observer = new MutationObserver(look);
+      observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+      const timer = setInterval(look, 50);
+      look();
+    })
+"""
+
+
+class PageError(Exception):
+    """The page did not do what it was asked for; says what it showed."""
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium, or None."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Browser:
+    """One Chromium process with a profile of its own."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        # Chromium's own sandbox does not work for root.
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        with (profile / "log").open("wb") as log:
+            command = [program, *FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._profile = profile
+
+    async def address(self) -> str:
+        """Where it listens; it writes that into its profile when it is ready."""
+        port_file = self._profile / "DevToolsActivePort"
+        async with asyncio.timeout(30):
+            while not (port_file.exists() and port_file.read_text().count("\n") >= 1):
+                if self.process.poll() is not None:
+                    raise PageError(
+                        "Chromium ended: " + (self._profile / "log").read_text(errors="replace")[-2000:]
+                    )
+                await asyncio.sleep(0.05)
+        port, path = port_file.read_text().split("\n")[:2]
+        return f"ws://127.0.0.1:{port}{path}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class DevTools:
+    """The connection to a browser: commands out, answers and events in."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._ws = ws
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._pages: dict[str, Page] = {}
+        self._reader = asyncio.create_task(self._read())
+
+    async def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """Call one method; raises PageError with what the browser says."""
+        number = next(self._ids)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        where = {"sessionId": session} if session else {}
+        await self._ws.send_json({"id": number, "method": method, "params": params, **where})
+        try:
+            async with asyncio.timeout(DEADLINE + 5):
+                result: dict[str, Any] = await answer
+                return result
+        except TimeoutError:
+            raise PageError(f"{method} was not answered") from None
+
+    async def _read(self) -> None:
+        async for message in self._ws:
+            frame: dict[str, Any] = json.loads(message.data)
+            if "id" in frame:
+                self._answered(self._answers.pop(frame["id"]), frame)
+            elif page := self._pages.get(frame.get("sessionId", "")):
+                page.happened(frame["method"], frame["params"])
+        for answer in self._answers.values():
+            answer.cancel()
+
+    @staticmethod
+    def _answered(answer: "asyncio.Future[dict[str, Any]]", frame: dict[str, Any]) -> None:
+        if answer.done():
+            return
+        if "error" in frame:
+            answer.set_exception(PageError(frame["error"]["message"]))
+        else:
+            answer.set_result(frame["result"])
+
+    @asynccontextmanager
+    async def page(self) -> AsyncIterator["Page"]:
+        """A fresh page in a context of its own: no cookies, no cache of another test's."""
+        context = (await self.send("Target.createBrowserContext"))["browserContextId"]
+        target = await self.send("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = await self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        page = self._pages[attached["sessionId"]] = Page(self, attached["sessionId"])
+        await page.prepare()
+        yield page
+        await self.send("Target.disposeBrowserContext", browserContextId=context)
+
+    async def close(self) -> None:
+        await self._ws.close()
+        await self._reader
+
+
+class Page:
+    """One tab. `troubles` collects console errors, exceptions, violations of the CSP and dialogs."""
+
+    def __init__(self, tools: DevTools, session: str) -> None:
+        self._tools, self._session = tools, session
+        self._loaded = asyncio.Event()
+        self._answering: set[asyncio.Task[Any]] = set()
+        self._trouble = asyncio.Event()
+        self.troubles: list[str] = []
+        self.requests: list[str] = []
+
+    async def prepare(self) -> None:
+        for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
+            await self.send(f"{domain}.enable")
+        await self.before_scripts(WATCH_VIOLATIONS)
+
+    async def send(self, method: str, **params: Any) -> dict[str, Any]:
+        return await self._tools.send(method, self._session, **params)
+
+    def happened(self, method: str, params: dict[str, Any]) -> None:
+        """Keep what a person would call an error."""
+        self._trouble.set()
+        match method:
+            case "Page.loadEventFired":
+                self._loaded.set()
+            case "Network.requestWillBeSent":
+                self.requests.append(params["request"]["url"])
+            case "Page.javascriptDialogOpening":
+                self.troubles.append(f"dialog: {params['message']}")
+                self._answering.add(
+                    asyncio.create_task(self.send("Page.handleJavaScriptDialog", accept=False))
+                )
+            case "Runtime.exceptionThrown":
+                details = params["exceptionDetails"]
+                self.troubles.append(
+                    f"exception: {details.get('exception', {}).get('description', details['text'])}"
+                )
+            case "Runtime.consoleAPICalled" if params["type"] in ("error", "assert"):
+                words = [str(arg.get("value", arg.get("description", ""))) for arg in params["args"]]
+                self.troubles.append("console: " + " ".join(words))
+            case "Log.entryAdded" if params["entry"]["level"] == "error":
+                self.troubles.append(f"log: {params['entry']['text']} {params['entry'].get('url', '')}")
+            case "Audits.issueAdded" if "ContentSecurityPolicy" in params["issue"]["code"]:
+                self.troubles.append(
+                    f"issue: {params['issue']['code']} {json.dumps(params['issue']['details'])[:300]}"
+                )
+
+    async def open(self, url: str) -> Self:
+        """Go there and wait until it is loaded."""
+        self._loaded.clear()
+        answer = await self.send("Page.navigate", url=url)
+        if answer.get("errorText"):
+            raise PageError(f"{url}: {answer['errorText']}")
+        await self._wait_loaded()
+        return self
+
+    async def leave(self) -> None:
+        """Close the document, so that its hub can go."""
+        await self.open("about:blank")
+
+    async def reload(self) -> None:
+        self._loaded.clear()
+        await self.send("Page.reload")
+        await self._wait_loaded()
+
+    async def _wait_loaded(self) -> None:
+        async with asyncio.timeout(DEADLINE):
+            await self._loaded.wait()
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of an expression (a promise is awaited), as JSON."""
+        answer = await self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            raise PageError(details.get("exception", {}).get("description") or details["text"])
+        return answer["result"].get("value")
+
+    async def until(self, condition: str, deadline: float = DEADLINE) -> None:
+        """Wait until an expression is true in the page; it is looked at whenever the page changes."""
+        try:
+            async with asyncio.timeout(deadline):
+                while True:
+                    try:
+                        await self.evaluate(WAIT % condition)
+                        return
+                    except PageError as error:
+                        if "context" not in str(
+                            error
+                        ):  # a navigation took the document away: look at the next
+                            raise
+        except TimeoutError:
+            shown = await self.evaluate("document.body.innerText")
+            raise PageError(
+                f"never true: {condition}\ntroubles: {self.troubles}\nthe page shows:\n{shown}"
+            ) from None
+
+    async def before_scripts(self, source: str) -> None:
+        """Run this in every document to come, before its own scripts."""
+        await self.send("Page.addScriptToEvaluateOnNewDocument", source=source)
+
+    def forgive(self, *words: str) -> None:
+        """Forget the troubles that a test has provoked: those that contain one of these."""
+        self.troubles = [one for one in self.troubles if not any(word in one for word in words)]
+
+    async def until_trouble(self, words: str) -> None:
+        """Wait until a trouble is heard of that contains these words."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while not any(words in one for one in self.troubles):
+                    self._trouble.clear()
+                    await self._trouble.wait()
+        except TimeoutError:
+            raise PageError(f"no trouble with {words!r} among {self.troubles}") from None
+
+    async def text(self, selector: str) -> list[str]:
+        """What a person can read in each element that matches."""
+        code = f"[...document.querySelectorAll({json.dumps(selector)})].map((node) => node.innerText)"
+        texts: list[str] = await self.evaluate(code)
+        return texts
+
+    async def click(self, selector: str) -> None:
+        await self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    async def viewport(self, width: int, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.send("Emulation.setDeviceMetricsOverride", **size)
+
+    async def dark(self) -> None:
+        await self.send(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+        )
+
+    async def without_scripts(self) -> None:
+        await self.send("Emulation.setScriptExecutionDisabled", value=True)
+
+    async def screenshot(self, path: Path) -> None:
+        """The whole page as PNG."""
+        answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))

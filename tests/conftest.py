@@ -1,0 +1,71 @@
+"""What every test gets: none of the person's own settings or state. And the word on skips.
+
+A skipped test has tested nothing. With `CI` or `HUB_NO_SKIP` set a skip is a failure; elsewhere the skipped
+tests are listed by name. With `HUB_RESULTS` set, the counts are appended to that file for `.ci/run`.
+"""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+PLUMBING = ("HUB_NO_SKIP", "HUB_RESULTS", "HUB_RESULTS_NAME")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may touch the hub that the person at this machine is running."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HUB_") and name not in PLUMBING]:
+            patch.delenv(name)
+        patch.setenv("HUB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+def _no_skip() -> bool:
+    return bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
+
+
+def _judge(report: Report) -> Report:
+    """The same report, failed if it is a skip and none is allowed. An expected failure is none: it ran."""
+    if report.skipped and not hasattr(report, "wasxfail") and _no_skip():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but nothing may be skipped here: {_reason(report)}"
+    return report
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    where = report.longrepr
+    return (where[2] if isinstance(where, tuple) else str(where)).removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips itself, or is marked so."""
+    return _judge((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skips itself while it is imported."""
+    return _judge((yield))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what was not tested, and leaves the counts for `.ci/run`."""
+    stats = terminalreporter.stats
+    missed = [f"{report.nodeid}: {_reason(report)}" for report in stats.get("skipped", ())]
+    if missed:
+        terminalreporter.section("not tested here")
+        for line in missed:
+            terminalreporter.line(line)
+    if os.environ.get("HUB_RESULTS"):
+        failed = len(stats.get("failed", ())) + len(stats.get("error", ()))
+        name = os.environ.get("HUB_RESULTS_NAME", "pytest")
+        lines = [f"{name} {len(stats.get('passed', ()))} {failed} {len(missed)}"]
+        lines += [f"not tested: {name}: {line}" for line in missed]
+        with Path(os.environ["HUB_RESULTS"]).open("a") as file:
+            file.write("\n".join(lines) + "\n")

@@ -1,0 +1,70 @@
+"""Ends of wires for tests without sockets: what the broadcaster and the sessions write is read back here."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from hub.broadcaster import Subscriber
+
+
+def frames(data: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON of unmasked WebSocket text frames (RFC 6455, section 5.2)."""
+    while data:
+        assert data[0] == 0x81
+        size, head = data[1], 2
+        if size >= 126:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:head])
+        yield json.loads(data[head : head + size])
+        data = data[head + size :]
+
+
+class Wire:
+    """A client's socket. While nobody reads, it is full as soon as one write lies in it."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        self.writes = 0
+        self.reading = True
+        self._unread: list[bytes] = []
+        self._room = asyncio.Event()
+        self._room.set()
+        self.subscriber = Subscriber(self.write, self.full, self.room)
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._unread.append(data)
+        if self.reading:
+            self.read()
+        else:
+            self._room.clear()
+
+    def full(self) -> bool:
+        return bool(self._unread)
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    def read(self) -> None:
+        for data in self._unread:
+            self.received += frames(data)
+        self._unread.clear()
+        self._room.set()
+
+    def resume(self) -> None:
+        self.reading = True
+        self.read()
+
+    @property
+    def events(self) -> list[int]:
+        """The numbers of the events that came, in order."""
+        return [int(m["cursor"].rpartition(":")[2]) for m in self.received if "cursor" in m]
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        return [m["payload"]["data"] for m in self.received if m["payload"]["event"] == "hub:gap"]
+
+    @property
+    def marks(self) -> list[str]:
+        return [m["payload"]["data"]["cursor"] for m in self.received if m["payload"]["event"] == "hub:mark"]
