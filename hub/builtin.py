@@ -98,8 +98,8 @@ async def unsubscribe(call: Call) -> Any:
     """Take patterns away from what you get, each written as it was when you asked for it."""
     subscriber = _subscriber(call)
     patterns = Patterns(set(subscriber.patterns.texts) - set(call.args["topics"]))
+    subscriber.implied = subscriber.implied and patterns == subscriber.patterns
     call.hub.broadcaster.narrow(subscriber, patterns)
-    subscriber.implied = False
     return {"topics": patterns.texts}
 
 

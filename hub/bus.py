@@ -115,15 +115,17 @@ class EventBus:
 
     # ---- the way out
 
-    async def run(self) -> None:
-        """The pump: the only place from which events go on. Ends when the broker is closed."""
-        async for batch in self.broker.batches():
-            await self.on_event.send(batch)
-            self.position = batch[-1].seq
-            while self._waiting and self._waiting[0][0] <= self.position:
-                future = self._waiting.popleft()[1]
-                if not future.done():
-                    future.set_result(None)
+    async def pump(self, batch: Sequence[Event]) -> None:
+        """The only place from which events go on; the broker calls it with every batch, in order.
+
+        The listeners of `on_event` never wait, so a batch goes through in one step of the event loop.
+        """
+        await self.on_event.send(batch)
+        self.position = batch[-1].seq
+        while self._waiting and self._waiting[0][0] <= self.position:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_result(None)
 
     async def _passed(self, seq: int) -> None:
         if self.position < seq:

@@ -13,7 +13,7 @@ from aiosignal import Signal
 from marshmallow import Schema, ValidationError, fields
 
 from .errors import HubError
-from .messages import dumpb, invalid, is_name, json_schema, new_id, now
+from .messages import dumpb, invalid, is_name, json_schema, new_id, now, plain, quick
 from .redaction import redact, redact_text
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Command:
     effect: str
     summary: str
     audited: bool = True
+    fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
 
     def describe(self) -> dict[str, Any]:
         """As `hub:commands` shows it."""
@@ -94,7 +95,7 @@ class Command:
 
     def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The args as the handler gets them. Raises HubError `invalid_args` with field paths."""
-        if self.schema is None:
+        if self.schema is None or (self.fits and self.fits(args)):
             return dict(args)
         try:
             loaded: dict[str, Any] = self.schema.load(args)
@@ -127,8 +128,10 @@ class Commands:
         if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"The handler of {name} must be an async function.")
         cls = Schema.from_dict(dict(args)) if isinstance(args, Mapping) else args
+        schema = cls() if cls else None
+        fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
-        self._commands[name] = Command(name, handler, cls() if cls else None, effect, summary, audited)
+        self._commands[name] = Command(name, handler, schema, effect, summary, audited, fits)
 
     def __contains__(self, name: object) -> bool:
         return name in self._commands
@@ -211,8 +214,7 @@ class Commands:
         except asyncio.CancelledError:
             raise self._cancelled(call) from None
         except HubError as error:
-            error.message = redact_text(error.message)
-            raise
+            raise self._presentable(error, command) from None
         except Exception:
             if deadline.expired():
                 raise HubError("timeout", f"{command.name} took longer than {self._limit:g} s.") from None
@@ -221,6 +223,16 @@ class Commands:
             call._task = None
             self.running.discard(call)
             self._idle.set()
+
+    @staticmethod
+    def _presentable(error: HubError, command: Command) -> HubError:
+        """A handler's refusal without secrets; one that cannot be written as JSON is a bug of the handler's."""
+        try:
+            error.message = redact_text(error.message)
+            error.details = plain(redact(error.details)[0])
+        except Exception:
+            return internal(f"the refusal of {command.name}")
+        return error
 
     @staticmethod
     def _cancelled(call: Call) -> BaseException:

@@ -120,9 +120,7 @@ class _Worker:
             yield self._task("failed", error="the last step did not answer", **took)
         self._progress = None
         status = "idle" if well else "error"
-        yield Step(
-            0.2, "agent:status_change", self.status(status, reason="done" if well else "a task failed")
-        )
+        yield Step(0.2, "agent:status_change", self.status(status, reason="done" if well else "a task failed"))
 
     def _task(self, status: str, **more: Any) -> Step:
         kind, name, _ = self._job
@@ -134,9 +132,7 @@ class _Worker:
         }
         ended = status in ("succeeded", "failed")
         wait = round(self._dice.uniform(0.2, 0.5), 2)
-        return Step(
-            wait, "task:progress", {**data, "progress": self._progress, **more}, None if ended else TASK_LEASE
-        )
+        return Step(wait, "task:progress", {**data, "progress": self._progress, **more}, None if ended else TASK_LEASE)
 
 
 def _vote(dice: random.Random, number: int) -> Iterator[Step]:

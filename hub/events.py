@@ -8,7 +8,18 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from .errors import HubError
-from .messages import Cursor, FlagField, NumberField, envelope, invalid, is_name, sse_frame, websocket_frame
+from .messages import (
+    Cursor,
+    FlagField,
+    NumberField,
+    dumps,
+    envelope,
+    invalid,
+    is_name,
+    quick,
+    sse_frame,
+    websocket_frame,
+)
 
 Key = str | Callable[[Mapping[str, Any]], str]
 
@@ -35,7 +46,8 @@ class Event:
     __slots__ = ("_body", "_text", "accepted", "cursor", "frame", "id", "key", "name", "seq", "timestamp", "ttl")
 
     def __init__(self, draft: Draft, cursor: Cursor, timestamp: str, accepted: float) -> None:
-        text = envelope(draft.id, timestamp, cursor, draft.name, draft.body)
+        id = dumps(draft.id) if draft.given else f'"{draft.id}"'
+        text = envelope(id, timestamp, cursor, draft.name, draft.body)
         self.seq, self.cursor, self.name, self.id = cursor.seq, cursor, draft.name, draft.id
         self.timestamp, self.accepted = timestamp, accepted
         self.key, self.ttl = draft.key, draft.ttl
@@ -69,10 +81,11 @@ class EventType:
 
     def __init__(self, name: str, schema: Schema | None, key: Key | None = None, summary: str = "") -> None:
         self.name, self.schema, self.key, self.summary = name, schema, key, summary
+        self._fits = quick(schema) if schema else None
 
     def check(self, data: Any) -> str | None:
         """The key of this data, or None. Raises HubError `invalid_message` with field paths."""
-        if self.schema is not None:
+        if self.schema is not None and not (self._fits and self._fits(data)):
             errors = self.schema.validate(data)
             if errors:
                 raise invalid("invalid_message", f"The data of {self.name}", ValidationError({"data": errors}))

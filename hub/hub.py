@@ -64,7 +64,7 @@ class Hub:
         self.panels: list[Any] = []
         self.on_start: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
         self.on_stop: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
-        self._background: list[Background] = [self.bus.run, self.state.run, self._tick]
+        self._background: list[Background] = [self.state.run, self._tick]
         self._tasks: list[asyncio.Task[None]] = []
         self._started = 0.0
         builtin.register(self.commands)
@@ -177,7 +177,7 @@ class Hub:
             await self.audit.start()
         except (Locked, Unsafe) as error:
             raise UsageError(str(error)) from None
-        await self.broker.open()
+        await self.broker.open(self.bus.pump)
         self.broadcaster.start_at(self.broker.head)
         self.bus.position = self.broker.head
         for background in self._background:
@@ -193,10 +193,9 @@ class Hub:
         with contextlib.suppress(Exception):
             await self.on_stop.send(self)
         await self.broker.close()
-        pump, *others = self._tasks or [None]
-        for task in others:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*filter(None, (pump, *others)), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.broadcaster.flush()
         await self.bus.listeners.drain(1.0)
         with contextlib.suppress(Exception):
@@ -229,7 +228,7 @@ class Hub:
             lagging_clients=self.broadcaster.lagging,
             history_events=self.broker.head - self.broker.tail + 1,
             history_bytes=self.broker.bytes,
-            broker_up=bool(self._tasks) and not self._tasks[0].done(),
+            broker_up=bool(self._tasks),
             audit_records=self.audit.seq,
             audit_unrecorded=self.audit.unrecorded,
             audit_chain_valid=self.audit.valid,

@@ -299,6 +299,34 @@ class PatternsField(fields.List):
         super().__init__(fields.String(validate=_pattern), validate=validate.Length(max=MAX_PATTERNS), **kwargs)
 
 
+def quick(schema: Schema) -> Callable[[Any], bool] | None:
+    """A check that says True only for data that `schema.load` would take as it is, for a quarter of its cost.
+
+    It looks at each field that is there. False means that `schema.load` must decide, and report. None for a schema
+    with hooks of its own, which only `schema.load` runs.
+    """
+    if any(schema._hooks.values()):
+        return None
+    loaded = {field.data_key or name: field.deserialize for name, field in schema.load_fields.items()}
+    required = frozenset(field.data_key or name for name, field in schema.load_fields.items() if field.required)
+    keep_unknown = schema.unknown == "include"
+
+    def fits(data: Any) -> bool:
+        if type(data) is not dict or not required <= data.keys():
+            return False
+        try:
+            for key, value in data.items():
+                if key in loaded:
+                    loaded[key](value)
+                elif not keep_unknown:
+                    return False
+        except ValidationError:
+            return False
+        return True
+
+    return fits
+
+
 class _Payload(Schema):
     command = NameField(required=True)
     args = fields.Dict(keys=fields.String(), load_default=dict)
@@ -341,6 +369,9 @@ def load_command(text: str | bytes) -> Command:
     id = frame.get("id")
     if not is_id(id):
         id = None
+    command = _plainly(frame)
+    if command is not None:
+        return command
     if frame.get("type") in ("event", "response", "error"):
         sentence = f"The hub asked nothing that this {frame['type']} could answer; send a command."
         raise BadFrame(HubError("unexpected_type", sentence), id)
@@ -349,6 +380,16 @@ def load_command(text: str | bytes) -> Command:
     except ValidationError as error:
         raise BadFrame(invalid("invalid_message", "The message", error), id) from None
     return Command(loaded["id"], loaded["payload"]["command"], loaded["payload"]["args"])
+
+
+def _plainly(frame: dict[str, Any]) -> Command | None:
+    """A frame as nearly all are, read without the schema; None if there is anything else in it, good or bad."""
+    match frame:
+        case {"type": "command", "id": str(id), "payload": {"command": str(name), **rest}} if len(frame) == 3:
+            args = rest.get("args", {})
+            if len(rest) == ("args" in rest) and isinstance(args, dict) and is_id(id) and is_name(name):
+                return Command(id, name, args)
+    return None
 
 
 def invalid(code: str, what: str, error: ValidationError) -> HubError:
@@ -371,9 +412,9 @@ def _first(details: Any, path: str = "") -> tuple[str, str]:
 
 
 def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: bytes) -> bytes:
-    """The JSON of one event; `body` is the JSON of its data. Written by hand: it is on the path of every event."""
+    """The JSON of one event; `id` and `body` (its data) are JSON already. On the path of every event, so by hand."""
     head = (
-        f'{{"type":"event","id":{dumps(id)},"timestamp":"{timestamp}","cursor":"{cursor}",'
+        f'{{"type":"event","id":{id},"timestamp":"{timestamp}","cursor":"{cursor}",'
         f'"payload":{{"event":"{name}","data":'
     )
     return b"%b%b}}" % (head.encode(), body)

@@ -75,6 +75,14 @@ class Session:
             else:
                 self._start(command)
 
+    def ping(self) -> bool:
+        """Whether a control frame may be answered; a flood of them counts like any other."""
+        if self._bucket.take():
+            self.hub.metrics.rate_limited()
+            self._count_refusal()
+            return False
+        return True
+
     def _start(self, command: Command) -> None:
         calls = self.client.calls
         if command.id in calls:
@@ -109,6 +117,9 @@ class Session:
         self.hub.metrics.rate_limited()
         sentence = f"More than {self.hub.config.rate} messages a second; wait {wait:.3f} s."
         self._refuse(id, name, HubError("rate_limited", sentence, retry_after=round(wait, 3)))
+        self._count_refusal()
+
+    def _count_refusal(self) -> None:
         now = time.monotonic()
         if len(self._refusals) == REFUSALS and now - self._refusals[0] < REFUSAL_SECONDS:
             self._close(1008, "Too many messages")

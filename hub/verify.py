@@ -1,6 +1,6 @@
 """The verifier of the audit log: says whether, and where, what is stored is not what the hub wrote.
 
-It shares nothing with the writer (audit.py) but the constants of this file.
+It shares nothing with the writer (logfile.py) but the constants of this file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MAX_LINE = 1 << 20  # bytes; a file of one endless line must not fill the memory
 PATIENCE = 0.02  # seconds until a line without an end is looked at again
 
 INTACT, TAMPERED, TORN, SHORTER, UNREADABLE = range(5)
+DAMAGED = (TAMPERED, SHORTER)  # what no crash leaves
 
 _HASH_AT = len(',"hash":""}\n') + 64
 _BEGINNING = b'{"action":"'
@@ -36,11 +37,11 @@ _END = re.compile(rb'"trust":"(?:[^"\\]|\\.)*","hash":"[0-9a-f]{64}"\}')
 class Verdict:
     """What the verifier says.
 
-    `status`: 0 intact; 1 tampered (also: another hash at the head's seq); 2 a torn tail only; 3 shorter than
-    its head (also: emptied); 4 unreadable. The gravest counts: 4, 1, 3, 2. `valid` is status 0.
-    `records`: how many are good, counted from the beginning to the first bad one. `head`: hash of the last
-    good one. `broken_at`: the seq of the record that is missing or wrong; in a log of one file that is its
-    line number too. `reason`: one sentence; with status 0 only if something could not be checked.
+    `status`: 0 intact; 1 tampered (also: another hash at the head's seq); 2 a torn tail only; 3 shorter than its head
+    (also: emptied); 4 unreadable. The gravest counts: 4, 1, 3, 2. `valid` is status 0. `records`: how many are good,
+    counted from the beginning to the first bad one. `head`: hash of the last good one. `broken_at`: the seq of the
+    record that is missing or wrong; in a log of one file that is its line number too. `reason`: one sentence; with
+    status 0 only if something could not be checked.
     """
 
     valid: bool
@@ -78,13 +79,11 @@ class Broken(Exception):
 
 
 def verify(path: Path, *, size: int | None = None, alone: bool = False) -> Verdict:
-    """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is
-    written.
+    """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is written.
 
-    `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed
-    segments included), or one closed segment or copy (by itself, without a head). `size`: look at so many
-    bytes of audit.jsonl only, because more is being written. `alone`: only this file and the head, whatever
-    number it begins with.
+    `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed segments
+    included), or one closed segment or copy (by itself, without a head). `size`: look at so many bytes of audit.jsonl
+    only, because more is being written. `alone`: only this file and the head, whatever number it begins with.
     """
     path = Path(path)
     reading = _Reading(Link(0, ZEROS))
@@ -147,8 +146,7 @@ class _Reading:
         self.torn: bytes | None = None
 
     def prepare(self, path: Path, alone: bool) -> Sequence[Path]:
-        """The files to read, in order. The head is read before them: a log may grow meanwhile, it never
-        shrinks."""
+        """The files to read, in order. The head is read before them: a log may grow meanwhile, it never shrinks."""
         if not (path.is_dir() or path.name == CURRENT):
             return [path]
         directory, current = (path, path / CURRENT) if path.is_dir() else (path.parent, path)
@@ -184,8 +182,7 @@ class _Reading:
         self.torn = line
 
     def compare_with_head(self) -> None:
-        """Raises Broken unless the log reaches its head, with the same record there, and ends with a whole
-        record."""
+        """Raises Broken unless the log reaches its head, with the same record there, and ends with a whole record."""
         seq = self.link.seq if self.link else 0
         head = self.head
         if self.head_flaw:
@@ -228,8 +225,7 @@ def flaw(line: bytes, link: Link) -> str | None:
 
 
 def looks_torn(line: bytes, link: Link) -> bool:
-    """Whether this can be what a crash leaves of the record behind that link: its beginning, zeros, or
-    both."""
+    """Whether this can be what a crash leaves of the record behind that link: its beginning, zeros, or both."""
     text = line.rstrip(b"\0")
     if line.endswith(b"\n") or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text)):
         return False
@@ -240,8 +236,7 @@ def looks_torn(line: bytes, link: Link) -> bool:
 
 
 def _before(line: bytes) -> Link:
-    """What the first record of a segment says it continues; a line that says nothing is judged as record
-    1."""
+    """What the first record of a segment says it continues; a line that says nothing is judged as record 1."""
     try:
         record = json.loads(line)
         link = Link(record["seq"] - 1, record["previous_hash"])
@@ -253,8 +248,7 @@ def _before(line: bytes) -> Link:
 
 
 def _lines(file: BinaryIO, size: int | None) -> Iterator[bytes]:
-    """The lines with their newlines. A last line without one is read again: a running hub may be writing
-    it."""
+    """The lines with their newlines. A last line without one is read again: a running hub may be writing it."""
     left = size
     while line := file.readline(MAX_LINE if left is None else min(left, MAX_LINE)):
         if left is not None:

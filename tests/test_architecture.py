@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 # A room is a file of hub/ or a folder of it; it may import the rooms before it.
 ORDER = (
     "errors config messages events redaction brokers listeners bus window broadcaster state commands builtin "
-    "providers session verify audit metrics signals hub web client demo cli __main__"
+    "providers session verify private recovery logfile audit metrics signals hub web client demo cli __main__"
 ).split()
 ROOMS = {
     "aiohttp": {"web", "client", "cli"},
@@ -112,9 +112,7 @@ def test_type_only_imports_and_the_rooms_above_are_free() -> None:
 
 def run(program: str) -> str:
     """What a fresh interpreter has to say about the program; nothing if all is well."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
 
 

@@ -7,19 +7,18 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from logs import ACTOR, Disk, actions, command, records, until
 
 from hub import audit
 from hub import verify as verifier
-from hub.audit import AuditLog, Locked, LogFile, Unsafe, entry, reduced
+from hub.audit import AuditLog, Locked, Unsafe
 from hub.errors import HubError
-from hub.verify import INTACT, SHORTER, TAMPERED, Link, verify
-
-ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
+from hub.logfile import LogFile
+from hub.verify import INTACT, TAMPERED, verify
 
 
 @pytest.fixture(autouse=True)
@@ -36,34 +35,7 @@ async def log(tmp_path: Path) -> AsyncIterator[AuditLog]:
     await log.stop()
 
 
-def records(directory: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]
-
-
-def actions(directory: Path) -> list[str]:
-    return [record["action"] for record in records(directory)]
-
-
-def command(number: int = 0) -> audit.Entry:
-    return entry("command.called", ACTOR, "OPERATOR", {"id": str(number), "args": {}})
-
-
-def written(directory: Path, count: int) -> Path:
-    """A directory with so many records, as a hub leaves it that was stopped."""
-    log = LogFile(directory)
-    log.append([command(number) for number in range(count)])
-    log.close()
-    return directory / "audit.jsonl"
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread does; the time limit of the test ends it."""
-    while not true():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-
-
 # ---- what a record is
-# ----------------------------------------------------------------------------------------------
 
 
 async def test_a_record_is_durable_and_complete_when_record_returns(log: AuditLog, tmp_path: Path) -> None:
@@ -113,19 +85,6 @@ async def test_details_that_are_not_json_are_the_callers_mistake(log: AuditLog) 
     assert log.unrecorded == 1
 
 
-def test_large_args_are_recorded_by_size_and_hash(tmp_path: Path) -> None:
-    assert reduced({"a": "x" * 4000}) == {"a": "x" * 4000}
-    small = reduced({"a": "x" * 5000})
-    assert small["bytes"] == len('{"a":""}') + 5000
-    assert len(small["sha256"]) == 64
-    assert AuditLog.reduced is reduced
-    log = LogFile(tmp_path)
-    log.append(
-        [entry("x:y", None, "OPERATOR", {"a": "x" * 2_000_000})]
-    )  # whatever it is, a line stays readable
-    assert records(tmp_path)[0]["details"]["bytes"] > 2_000_000
-
-
 async def test_a_cancelled_wait_harms_nobody_else(log: AuditLog, tmp_path: Path) -> None:
     first = asyncio.ensure_future(log.record("x:y", None, "OPERATOR", {}))
     second = asyncio.ensure_future(log.record("x:z", None, "OPERATOR", {}))
@@ -136,18 +95,17 @@ async def test_a_cancelled_wait_harms_nobody_else(log: AuditLog, tmp_path: Path)
 
 
 # ---- notes
-# ---------------------------------------------------------------------------------------------------------
 
 
 async def test_notes_of_one_key_are_summed_up_beyond_ten_a_second(log: AuditLog, tmp_path: Path) -> None:
     for n in range(35):
         log.note("command.refused", ACTOR, "OPERATOR", {"n": n}, key="a")
-        log.note("client.refused", None, "SYSTEM", {"n": n}, key="refused-client")
+        log.note("client.refused", None, "SYSTEM", {"n": n}, key="client.refused")
     log.note("other:thing", None, "SYSTEM", {})
     log._second_over("a")
-    log._second_over("refused-client")
+    log._second_over("client.refused")
     for _ in range(5):
-        log.note("client.refused", None, "SYSTEM", {"n": 99}, key="refused-client")
+        log.note("client.refused", None, "SYSTEM", {"n": 99}, key="client.refused")
     await log.stop()
     found = [(record["action"], record["details"]) for record in records(tmp_path)]
     commands = [details for action, details in found if action == "command.refused"]
@@ -188,7 +146,6 @@ async def test_a_note_never_raises_and_is_counted_if_it_is_lost(tmp_path: Path) 
 
 
 # ---- who else is there
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -245,131 +202,6 @@ async def test_a_planted_link_is_not_followed(
     assert victim.read_bytes() == b""
 
 
-async def test_a_pipe_or_a_foreign_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "audit.head")
-    (tmp_path / "audit.head").chmod(0o600)
-    with pytest.raises(Unsafe, match="regular"):
-        audit.open_private(tmp_path / "audit.head")
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(Unsafe, match="another account"):
-        audit.prepare_directory(tmp_path)
-
-
-# ---- the start: what a crash or somebody else has left
-# ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tail", [b'{"action":"comm', bytes(300), b'{"action":"x' + bytes(9), b"{"])
-async def test_a_torn_tail_is_set_aside_and_recorded(tail: bytes, tmp_path: Path) -> None:
-    path = written(tmp_path, 3)
-    path.write_bytes(path.read_bytes() + tail)
-    log = AuditLog(tmp_path)
-    await log.start()
-    await log.record("x:y", None, "OPERATOR", {})
-    assert (log.valid, log.available, log.seq) == (True, True, 5)
-    await log.stop()
-    assert (tmp_path / "audit-4.torn").read_bytes() == tail
-    assert actions(tmp_path)[3:] == ["audit.recovered", "x:y"]
-    assert records(tmp_path)[3]["details"] == {
-        "what": "torn tail",
-        "bytes": len(tail),
-        "file": "audit-4.torn",
-    }
-    assert verify(tmp_path).status == INTACT
-
-
-async def test_a_crash_between_the_log_and_its_head_needs_no_help(tmp_path: Path) -> None:
-    log = LogFile(tmp_path)
-    log.append([command()])
-    head = (tmp_path / "audit.head").read_bytes()
-    log.append([command(1)])
-    log.close()
-    (tmp_path / "audit.head").write_bytes(head)
-    again = AuditLog(tmp_path)
-    await again.start()
-    await again.stop()
-    assert (again.valid, actions(tmp_path)) == (True, ["command.called"] * 2)
-
-
-def edited(log: bytes) -> bytes:
-    return log.replace(b'"id":"2"', b'"id":"3"')
-
-
-def deleted(log: bytes) -> bytes:
-    lines = log.splitlines(keepends=True)
-    return b"".join(lines[:2] + lines[3:])
-
-
-def cut(log: bytes) -> bytes:
-    return b"".join(log.splitlines(keepends=True)[:-2])
-
-
-def emptied(log: bytes) -> bytes:
-    return b""
-
-
-def replaced(log: bytes) -> bytes:
-    """An old copy put back, and a forged chain written on from there, longer than the true one."""
-    first = log.splitlines(keepends=True)[0]
-    return first + audit.chained([command(9)] * 9, Link(1, json.loads(first)["hash"]))[0]
-
-
-def first_lines_gone(log: bytes) -> bytes:
-    return b"".join(log.splitlines(keepends=True)[2:])
-
-
-@pytest.mark.parametrize("damage", [edited, deleted, cut, emptied, replaced, first_lines_gone])
-async def test_damage_is_never_hidden(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """The hub goes on, says so, and `verify` says 1 for ever: after this start, and after any other."""
-    path = written(tmp_path, 5)
-    damaged = damage(path.read_bytes())
-    path.write_bytes(damaged)
-    assert verify(tmp_path).status == (SHORTER if damage in (cut, emptied) else TAMPERED)
-    for _ in range(3):
-        log = AuditLog(tmp_path)
-        await log.start()
-        await log.record("x:y", None, "OPERATOR", {})
-        assert (log.valid, log.available) == (False, True)
-        assert log.reason
-        await log.stop()
-        assert verify(tmp_path).status == verify(path).status == TAMPERED
-    everything = b"".join(file.read_bytes() for file in [*verifier.closed_segments(tmp_path), path])
-    assert everything.startswith(damaged)
-    assert everything.count(b'"action":"audit.recovered"') >= (damage is not first_lines_gone)
-    assert everything.count(b'"action":"x:y"') == 3
-    assert len(verifier.closed_segments(tmp_path)) <= 1
-
-
-@pytest.mark.parametrize("weakened", [False, True])
-async def test_going_on_from_the_head_is_what_keeps_a_cut_tail_visible(
-    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path, 5)
-    path.write_bytes(cut(path.read_bytes()))
-    if weakened:
-        monkeypatch.setattr(audit, "DAMAGED", ())
-    log = AuditLog(tmp_path)
-    await log.start()
-    await log.record("x:y", None, "OPERATOR", {})
-    await log.stop()
-    assert (verify(tmp_path).status == INTACT) is weakened
-
-
-async def test_a_missing_or_foreign_head_is_recorded(tmp_path: Path) -> None:
-    written(tmp_path, 2)
-    (tmp_path / "audit.head").unlink()
-    log = AuditLog(tmp_path)
-    await log.start()
-    await log.stop()
-    (tmp_path / "audit.head").write_bytes(b"nonsense")
-    log = AuditLog(tmp_path)
-    await log.start()
-    assert log.valid is False
-    await log.stop()
-    assert [record["details"]["what"] for record in records(tmp_path)[2:]] == ["damage", "damage"]
-    assert (tmp_path / "audit-4.torn").read_bytes() == b"nonsense"
-
-
 async def test_a_file_that_is_cut_or_deleted_under_the_running_hub_is_noticed(tmp_path: Path) -> None:
     for harm in (lambda path: os.truncate(path, 0), os.unlink):
         log = AuditLog(tmp_path)
@@ -383,33 +215,6 @@ async def test_a_file_that_is_cut_or_deleted_under_the_running_hub_is_noticed(tm
 
 
 # ---- failing disks
-# -------------------------------------------------------------------------------------------------
-
-
-class Disk:
-    """Stands in the way of the system's calls: the n-th of them fails, once, or all of them while `full`."""
-
-    CALLS = ("write", "fdatasync", "fsync", "rename", "ftruncate", "pwrite")
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = 0
-        self.failing = 0
-        self.full = False
-        for name in self.CALLS:
-            monkeypatch.setattr(os, name, self._in_the_way(name, getattr(os, name)))
-
-    def _in_the_way(self, name: str, real: Any) -> Any:
-        def call(*args: Any) -> Any:
-            self.calls += 1
-            if self.calls == self.failing or (self.full and name in ("write", "fdatasync")):
-                if name == "write":
-                    real(args[0], bytes(args[1])[:7])  # a part of it gets there
-                raise OSError(28, "No space left on device")
-            if name == "write" and len(args[1]) > 100:
-                return real(args[0], args[1][:100])  # the system may always take less
-            return real(*args)
-
-        return call
 
 
 @pytest.fixture
@@ -423,9 +228,7 @@ async def session(directory: Path) -> tuple[list[int], list[int]]:
     log = AuditLog(directory)
     await log.start()
     for number in range(4):
-        answer = await asyncio.gather(
-            log.record("x:y", None, "OPERATOR", {"n": number}), return_exceptions=True
-        )
+        answer = await asyncio.gather(log.record("x:y", None, "OPERATOR", {"n": number}), return_exceptions=True)
         if answer[0] is None:
             durable.append(number)
         else:
@@ -436,8 +239,7 @@ async def session(directory: Path) -> tuple[list[int], list[int]]:
 
 
 async def test_every_call_of_a_run_fails_once(tmp_path: Path, disk: Disk) -> None:
-    """As SQLite tests itself: what was answered is there once, what was refused is not, and the chain is
-    whole."""
+    """As SQLite tests itself: what was answered is there once, what was refused is not, and the chain is whole."""
     failures, refusals, number = 0, 0, 0
     while failures == number:
         number += 1
@@ -503,46 +305,6 @@ async def test_taking_back_is_what_leaves_no_partial_line(
     disk.full = False
 
 
-def fails_to_sync(times: int) -> Callable[[int], None]:
-    left = iter(range(times))
-
-    def fdatasync(descriptor: int) -> None:
-        if next(left, None) is not None:
-            raise OSError(5, "Input/output error")
-
-    return fdatasync
-
-
-def test_bytes_of_a_failed_fdatasync_are_never_synced_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = LogFile(tmp_path)
-    log.append([command(0)])
-    size = (tmp_path / "audit.jsonl").stat().st_size
-    monkeypatch.setattr(os, "fdatasync", fails_to_sync(1))
-    with pytest.raises(OSError, match="Input/output"):
-        log.append([command(1)])
-    assert (tmp_path / "audit.jsonl").stat().st_size == size
-    assert log.link.seq == 1
-    log.append([command(2)])
-    assert [record["details"].get("id") for record in records(tmp_path)] == ["0", None, "2"]
-
-
-def test_what_could_not_be_cut_off_is_cut_off_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = LogFile(tmp_path)
-    log.append([command(0)])
-    with monkeypatch.context() as patch:
-        for name in ("fdatasync", "ftruncate"):
-            patch.setattr(os, name, lambda *_: fails_to_sync(1)(0))
-        for _ in range(3):
-            with pytest.raises(OSError, match="Input/output"):
-                log.append([command(1)])
-    log.append([])
-    assert actions(tmp_path) == ["command.called", "audit.recovered"]
-    assert records(tmp_path)[1]["details"]["refused"] == 3
-    assert (verify(tmp_path).status, log.valid) == (INTACT, True)
-
-
 async def test_a_start_on_a_failing_disk_comes_good(tmp_path: Path, disk: Disk) -> None:
     disk.full = True
     log = AuditLog(tmp_path)
@@ -553,28 +315,6 @@ async def test_a_start_on_a_failing_disk_comes_good(tmp_path: Path, disk: Disk) 
     await log.record("x:y", None, "OPERATOR", {})
     await log.stop()
     assert verify(tmp_path).status == INTACT
-
-
-@pytest.mark.parametrize("weakened", [False, True])
-async def test_a_log_that_cannot_be_read_is_not_written_over(
-    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reading may fail where writing would work: then nothing is known about the end of the chain."""
-    path = written(tmp_path, 3)
-    real = verifier.verify
-
-    def unreadable(*args: Any, **options: Any) -> verifier.Verdict:
-        return verifier.Verdict(False, 0, "", None, "audit.jsonl cannot be read", verifier.UNREADABLE)
-
-    monkeypatch.setattr(verifier, "verify", real if weakened else unreadable)
-    log = AuditLog(tmp_path)
-    await log.start()
-    assert log.available is weakened
-    monkeypatch.setattr(verifier, "verify", real)
-    await until(lambda: log.available)
-    await log.record("x:y", None, "OPERATOR", {})
-    await log.stop()
-    assert (len(path.read_bytes().splitlines()), verify(path).status) == (4, INTACT)
 
 
 async def test_more_than_the_disk_can_take_is_refused(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -599,7 +339,6 @@ async def test_stop_writes_what_waits_and_can_be_called_twice(tmp_path: Path) ->
 
 
 # ---- kill -9
-# -------------------------------------------------------------------------------------------------------
 
 VICTIM = """
 import asyncio, sys

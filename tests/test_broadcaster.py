@@ -1,7 +1,6 @@
 """Who gets what, and when it is written, over wires without sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hub import broadcaster as module
 from hub.broadcaster import Broadcaster
 from hub.brokers.memory import MemoryBroker
 from hub.errors import HubError
-from hub.events import Draft
+from hub.events import Draft, Event
 from hub.messages import EVERYTHING, Cursor, Patterns
 from hub.window import Window
 
@@ -20,19 +19,20 @@ from wires import Wire
 class Stream:
     """A broker, its pump and a broadcaster; `store` and `window` count events."""
 
-    def __init__(self, store: int = 10_000, window: int = 10_000) -> None:
+    def __init__(self, store: int, window: int) -> None:
         self.broker = MemoryBroker(store, 16 * 2**20)
         self.broadcaster = Broadcaster(Window(window, 16 * 2**20), self.broker)
         self.gaps: list[tuple[str, int | None]] = []
         self.written: list[tuple[str, int, int, int]] = []
         self.broadcaster.on_gap = lambda *gap: self.gaps.append(gap)
         self.broadcaster.on_write = lambda *write: self.written.append(write)
-        self._batches = self.broker.batches()
 
     async def publish(self, *names: str, size: int = 0) -> None:
         """Hand events to the broadcaster in one batch; not flushed yet."""
         await self.broker.append([Draft(name, "id", b'"%b"' % (b"x" * size)) for name in names])
-        self.broadcaster.deliver(await anext(self._batches))
+
+    async def pump(self, batch: list[Event]) -> None:
+        self.broadcaster.deliver(batch)
 
     def join(self, *patterns: str, after: int | None = None) -> Wire:
         wire = Wire()
@@ -45,8 +45,14 @@ class Stream:
 
 
 @pytest.fixture
-async def stream() -> AsyncIterator[Stream]:
-    yield Stream()
+async def stream() -> Stream:
+    return await opened()
+
+
+async def opened(store: int = 10_000, window: int = 10_000) -> Stream:
+    stream = Stream(store, window)
+    await stream.broker.open(stream.pump)
+    return stream
 
 
 async def settle() -> None:
@@ -152,7 +158,7 @@ async def test_a_slow_client_is_left_alone_and_led_back(stream: Stream) -> None:
 
 
 async def test_who_reads_too_slowly_is_told_what_is_missing() -> None:
-    stream = Stream(store=100, window=50)
+    stream = await opened(store=100, window=50)
     slow = stream.join()
     slow.reading = False
     await stream.publish("a:b")
@@ -170,7 +176,7 @@ async def test_who_reads_too_slowly_is_told_what_is_missing() -> None:
 
 
 async def test_behind_the_window_the_store_answers() -> None:
-    stream = Stream(store=10_000, window=10)
+    stream = await opened(store=10_000, window=10)
     for _ in range(50):
         await stream.publish(*["a:b"] * 50)
     wire = stream.join(after=7)
@@ -181,7 +187,7 @@ async def test_behind_the_window_the_store_answers() -> None:
 
 
 async def test_who_comes_back_too_late_is_told() -> None:
-    stream = Stream(store=10, window=5)
+    stream = await opened(store=10, window=5)
     for _ in range(30):
         await stream.publish("a:b")
     wire = stream.join(after=3)
@@ -210,7 +216,7 @@ async def test_a_cursor_in_the_future_is_refused(stream: Stream) -> None:
 
 
 async def test_a_batch_larger_than_the_window() -> None:
-    stream = Stream(store=1000, window=5)
+    stream = await opened(store=1000, window=5)
     wire = stream.join()
     await stream.publish(*["a:b"] * 40)
     await settle()
@@ -293,7 +299,7 @@ async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
 
 
 async def test_the_store_away_is_told_as_a_gap(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream(store=100, window=5)
+    stream = await opened(store=100, window=5)
     for _ in range(20):
         await stream.publish("a:b")
 

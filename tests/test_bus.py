@@ -21,10 +21,9 @@ async def bus() -> AsyncIterator[EventBus]:
     bus = EventBus(MemoryBroker(100, 10**6), EventTypes())
     bus.on_event.append(bus.listeners.offer)
     bus.on_event.freeze()
-    pump = asyncio.create_task(bus.run())
+    await bus.broker.open(bus.pump)
     yield bus
     await bus.broker.close()
-    await pump
     await bus.listeners.drain(1)
 
 
@@ -148,7 +147,7 @@ def test_numbers_have_no_holes_and_ids_no_second_event(batches: list[list[str | 
     async def run() -> None:
         bus = EventBus(MemoryBroker(5, 10**6), EventTypes())
         bus.on_event.freeze()
-        pump = asyncio.create_task(bus.run())
+        await bus.broker.open(bus.pump)
         seen: list[str] = []
         for batch in batches:
             records = [{"event": "a:b", "data": 1, **({"id": id} if id else {})} for id in batch]
@@ -160,7 +159,6 @@ def test_numbers_have_no_holes_and_ids_no_second_event(batches: list[list[str | 
             assert published.accepted + published.duplicates == len(batch)
             seen += fresh
         await bus.broker.close()
-        await pump
 
     asyncio.run(run())
 
@@ -231,6 +229,7 @@ class TestListeners:
         bus.listeners._most = 3
         bus.on("*", slow)
         await bus.publish([{"event": "a:b", "data": 0}])
+        await asyncio.sleep(0)  # it has begun with the first
         await bus.publish([{"event": "a:b", "data": i} for i in range(1, 9)], many=True)
         gate.set()
         await bus.listeners.drain(1)

@@ -475,38 +475,65 @@ async def test_leaving_ends_a_loop_in_another_task(hub: ScriptedHub) -> None:
     assert seen == [event(1)]
 
 
-async def flood(peer: Peer, frames: int, size: int) -> None:
-    data = "x" * size
-    for seq in range(1, frames + 1):
+FRAMES, SIZE = 500, 60_000  # 30 MB: far more than all the buffers on the way
+
+
+async def flood(peer: Peer) -> None:
+    data = "x" * SIZE
+    for seq in range(1, FRAMES + 1):
         await peer.send(event(seq, data))
 
 
-async def test_an_iterator_that_stands_still_holds_back_the_hub_but_no_answer(hub: ScriptedHub) -> None:
-    frames, size = 500, 60_000
+class Watched(rooms._ReadAhead):
+    """Tells when it is full, and how much it has ever held."""
+
+    full: asyncio.Event
+    most = 0
+
+    async def put(self, item: rooms.Arrival, size: int) -> None:
+        if self._size >= rooms.READ_AHEAD:
+            self.full.set()
+        await super().put(item, size)
+        Watched.most = max(Watched.most, self._size)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    Watched.full, Watched.most = asyncio.Event(), 0
+    monkeypatch.setattr(rooms, "_ReadAhead", Watched)
+    return Watched
+
+
+async def test_an_iterator_that_stands_still_holds_back_the_hub_but_no_answer(
+    hub: ScriptedHub, watched: type[Watched]
+) -> None:
     async with HubClient(hub.url) as client:
         waiting = following(client)
         peer = await hub.peer()
-        flooding = asyncio.create_task(flood(peer, frames, size))
+        flooding = asyncio.create_task(flood(peer))
         await waiting
+        await watched.full.wait()
         calling = asyncio.create_task(client.call("a:b"))
         caller = await hub.peer()
         await caller.respond((await caller.command())[0], "still here")
         assert await calling == "still here"
-        await asyncio.wait([flooding], timeout=0.2)
-        assert not flooding.done()  # 30 MB are not read ahead
-        assert await take(client, frames - 1) == [f"e:{seq}" for seq in range(2, frames + 1)]
+        assert await take(client, FRAMES - 1) == [f"e:{seq}" for seq in range(2, FRAMES + 1)]
         await flooding
+    assert watched.most < rooms.READ_AHEAD + 2 * SIZE
 
 
-async def test_weakened_without_the_bound_on_reading_ahead_nothing_holds_the_hub_back(
-    hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
+async def test_weakened_without_the_bound_all_of_it_is_read_ahead(
+    hub: ScriptedHub, watched: type[Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rooms, "READ_AHEAD", 10**9)
     async with HubClient(hub.url) as client:
         waiting = following(client)
         peer = await hub.peer()
-        await flood(peer, 500, 60_000)  # comes to its end, though only one event is taken
+        await flood(peer)
+        await peer.close(1001)
+        await hub.peer()  # it has read to the end and is back, though only one event was taken
         await waiting
+    assert watched.most > (FRAMES - 2) * SIZE
 
 
 # ---- calls

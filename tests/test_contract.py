@@ -57,7 +57,7 @@ class Promise(RuleBasedStateMachine):
 
         self.bus.on_event.append(deliver)
         self.bus.on_event.freeze()
-        self.pump = asyncio.create_task(self.bus.run())
+        await self.broker.open(self.bus.pump)
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -78,7 +78,6 @@ class Promise(RuleBasedStateMachine):
         for subscriber in list(self.broadcaster.subscribers):
             self.broadcaster.leave(subscriber)
         await self.broker.close()
-        await self.pump
 
     # ---- what happens
 

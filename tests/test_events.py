@@ -94,7 +94,7 @@ def test_bad_names(name: str) -> None:
 @pytest.mark.parametrize("size", [0, 20, 126, 300, 70_000])
 def test_the_bytes_of_an_event(size: int) -> None:
     data = {"text": "ä" * size, "n": [1, {"x": None}]}
-    event = Event(Draft("a:b", 'quote"d', dumpb(data)), Cursor("e", 7), "2026-01-01T00:00:00.000Z", 1.0)
+    event = Event(Draft("a:b", 'quote"d', dumpb(data), given=True), Cursor("e", 7), "2026-01-01T00:00:00.000Z", 1.0)
     envelope = json.loads(event.json)
     assert envelope == {
         "type": "event",

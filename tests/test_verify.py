@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub import verify as verifier
-from hub.audit import Entry, LogFile, chained, entry
+from hub.logfile import Entry, LogFile, chained, entry
 from hub.verify import HEAD, INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, ZEROS, Link, Verdict, verify
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
@@ -121,9 +121,7 @@ def test_another_hash_at_the_seq_of_the_head_is_tampering(tmp_path: Path) -> Non
     assert (verify(tmp_path).status, verify(tmp_path).broken_at) == (TAMPERED, 3)
 
 
-@pytest.mark.parametrize(
-    "head", ["{}", "x", '{"seq":4,"hash":"y"}', '{"seq":true,"hash":"' + "0" * 64 + '"}', "[]"]
-)
+@pytest.mark.parametrize("head", ["{}", "x", '{"seq":4,"hash":"y"}', '{"seq":true,"hash":"' + "0" * 64 + '"}', "[]"])
 def test_a_head_that_the_hub_never_wrote_is_tampering(head: str, tmp_path: Path) -> None:
     write(tmp_path, LOG)
     (tmp_path / HEAD).write_text(head)
@@ -131,8 +129,7 @@ def test_a_head_that_the_hub_never_wrote_is_tampering(head: str, tmp_path: Path)
 
 
 def test_a_forged_chain_still_has_to_look_like_a_log(tmp_path: Path) -> None:
-    """Whoever can compute hashes can write lines that fit; they have the members of a record in their
-    order."""
+    """Whoever can compute hashes can write lines that fit; they have the members of a record in their order."""
     forged = (
         Entry('{"action":1,"actor":NaN,"details":{}', '"timestamp":"","trust":""}'),
         Entry('{"actor":1,"action":1,"details":{}', '"timestamp":"","trust":""}'),
@@ -188,20 +185,16 @@ def test_a_line_that_never_ends_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 # ---- properties: any byte
-# ------------------------------------------------------------------------------------------
 
 anywhere = st.integers(0, len(LOG) - 1)
 any_byte = st.integers(0, 255)
-at_once = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
-)
+at_once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 
 
 @at_once
 @given(at=anywhere, byte=any_byte, head=st.sampled_from([None, 3, 4]))
 def test_any_changed_byte_is_tampering(at: int, byte: int, head: int | None, directory: Path) -> None:
-    """Only the very last newline, changed into a zero, may be what a crash left of a record that is not
-    durable."""
+    """Only the very last newline, changed into a zero, may be what a crash left of a record that is not durable."""
     log = LOG[:at] + bytes([byte]) + LOG[at + 1 :]
     write(directory, log, head, LINES)
     like_a_crash = at == len(LOG) - 1 and byte == 0 and head != 4
@@ -212,8 +205,7 @@ def test_any_changed_byte_is_tampering(at: int, byte: int, head: int | None, dir
 @at_once
 @given(at=anywhere, head=st.sampled_from([None, 3, 4]))
 def test_any_deleted_byte_shows(at: int, head: int | None, directory: Path) -> None:
-    """Without its last newline the last record is torn; if it was durable, the log is shorter than its
-    head."""
+    """Without its last newline the last record is torn; if it was durable, the log is shorter than its head."""
     write(directory, LOG[:at] + LOG[at + 1 :], head, LINES)
     cut = SHORTER if head == 4 else TORN
     assert verify(directory).status == (cut if at == len(LOG) - 1 else TAMPERED)
@@ -230,8 +222,7 @@ def test_any_inserted_byte_shows(at: int, byte: int, directory: Path) -> None:
 @at_once
 @given(at=anywhere, zeros=st.integers(0, 40), durable=st.integers(0, 4))
 def test_any_cut_is_torn_or_shorter(at: int, zeros: int, durable: int, directory: Path) -> None:
-    """A crash loses nothing that the head names; a cut that does is shorter, and zeros in its place are
-    tampering."""
+    """A crash loses nothing that the head names; a cut that does is shorter, and zeros in its place are tampering."""
     write(directory, LOG[:at] + bytes(zeros), durable or None, LINES)
     whole = LOG[:at].count(b"\n")
     torn = zeros > 0 or not (LOG[:at].endswith(b"\n") or at == 0)
@@ -244,13 +235,10 @@ def test_any_cut_is_torn_or_shorter(at: int, zeros: int, durable: int, directory
 def test_any_other_sequence_of_the_same_lines_shows(order: list[int], directory: Path) -> None:
     write(directory, b"".join(LINES[number] for number in order), 4, LINES)
     beginning = order == list(range(len(order)))
-    assert verify(directory).status == (
-        INTACT if len(order) == 4 and beginning else SHORTER if beginning else TAMPERED
-    )
+    assert verify(directory).status == (INTACT if len(order) == 4 and beginning else SHORTER if beginning else TAMPERED)
 
 
 # ---- each check, switched off
-# --------------------------------------------------------------------------------------
 
 
 def no_digest(*_: Any) -> Any:
@@ -262,9 +250,7 @@ def no_digest(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-def test_the_hash_is_what_shows_an_edit(
-    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hash_is_what_shows_an_edit(weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = LINES[0].replace(b"OPERATOR", b"OPERATUR")
     if weakened:
         log = log[:-67] + b"0" * 64 + log[-3:]
@@ -274,9 +260,7 @@ def test_the_hash_is_what_shows_an_edit(
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-def test_the_head_is_what_shows_a_cut_tail(
-    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_head_is_what_shows_a_cut_tail(weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, LINES[0], 4, LINES)
     if weakened:
         monkeypatch.setattr(verifier, "read_head", lambda directory: None)

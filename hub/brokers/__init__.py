@@ -1,11 +1,14 @@
 """How events are kept and travel. A broker numbers events, keeps them, and hands every one on, in order."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..config import Config
 from ..errors import UsageError
 from ..events import Draft, Event
+
+
+Pump = Callable[[list[Event]], Awaitable[None]]
 
 
 class Receipt(NamedTuple):
@@ -23,20 +26,20 @@ class Broker(Protocol):
     tail: int  # the oldest number kept; head + 1 if nothing is
     bytes: int  # of the kept events
 
-    async def open(self) -> None:
-        """Get ready. Raises HubError `broker_unavailable`."""
+    async def open(self, pump: Pump) -> None:
+        """Get ready; from here on give every event to `pump`, in order, in batches, one batch at a time.
+
+        Raises HubError `broker_unavailable`.
+        """
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """Number and keep the drafts, all or none. What it returns is kept. Raises HubError `broker_unavailable`."""
-
-    def batches(self) -> AsyncIterator[list[Event]]:
-        """Every event from here on, in order, in batches; ends when the broker is closed. For one reader."""
 
     async def read(self, after: int, limit: int) -> list[Event]:
         """The oldest kept events behind `after`, at most `limit`, in order, without holes between them."""
 
     async def close(self) -> None:
-        """End `batches` when all that was accepted has been handed on."""
+        """Take no more; returns when all that was accepted has been through the pump."""
 
 
 def make_broker(config: Config) -> Broker:

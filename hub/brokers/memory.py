@@ -1,14 +1,13 @@
 """Events kept in memory only: gone with the process, and a new epoch at every start."""
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from ..errors import HubError
 from ..events import Draft, Event
 from ..messages import Cursor, now
-from . import Receipt
+from . import Pump, Receipt
 
 
 class MemoryBroker:
@@ -21,14 +20,14 @@ class MemoryBroker:
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}
         self._fresh: list[Event] = []
-        self._wake = asyncio.Event()
-        self._closed = False
+        self._pump: Pump | None = None
+        self._pumping = False
 
-    async def open(self) -> None:
-        pass
+    async def open(self, pump: Pump) -> None:
+        self._pump = pump
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        if self._closed:
+        if self._pump is None:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
         timestamp, accepted = now(), time.monotonic()
         receipts = []
@@ -38,8 +37,21 @@ class MemoryBroker:
                 self._keep(Event(draft, Cursor(self.epoch, self.head + 1), timestamp, accepted), draft.given)
             receipts.append(Receipt(first or self.head, first is not None))
         self._trim()
-        self._wake.set()
+        await self._hand_on(self._pump)
         return receipts
+
+    async def _hand_on(self, pump: Pump) -> None:
+        """Pump what is fresh in the publisher's own step: no task has to wake for it. If a pump is at work already,
+        it takes these, too, so that there is one order."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._fresh:
+                batch, self._fresh = self._fresh, []
+                await pump(batch)
+        finally:
+            self._pumping = False
 
     def _keep(self, event: Event, given: bool) -> None:
         self.head = event.seq
@@ -57,19 +69,9 @@ class MemoryBroker:
                 del self._ids[event.id]
             self.tail += 1
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
-        while self._fresh or not self._closed:
-            if not self._fresh:
-                self._wake.clear()
-                await self._wake.wait()
-            batch, self._fresh = self._fresh, []
-            if batch:
-                yield batch
-
     async def read(self, after: int, limit: int) -> list[Event]:
         start = max(after + 1, self.tail)
         return [self._kept[seq] for seq in range(start, min(start + limit, self.head + 1))]
 
     async def close(self) -> None:
-        self._closed = True
-        self._wake.set()
+        self._pump = None

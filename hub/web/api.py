@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +20,7 @@ from .guard import PEER, Guard
 from .peer import Peer
 
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
+RUNNING: "web.AppKey[Counter[str]]" = web.AppKey("running", Counter)  # calls over HTTP, by address
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
@@ -27,12 +28,13 @@ ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addres
 
 def setup(app: web.Application) -> None:
     """Add the routes of PROTOCOL's section 4 that are not the page's or a stream's."""
-    app.router.add_post("/api/events", publish)
-    app.router.add_get("/api/events", history)
-    app.router.add_get("/api/state", state)
-    app.router.add_get("/api/commands", commands)
-    app.router.add_post("/api/commands/{name}", command)
-    app.router.add_get("/api/audit", audit)
+    app[RUNNING] = Counter()
+    app.router.add_post("/api/events", publish, name="api-events")
+    app.router.add_get("/api/events", history, name="api-events")
+    app.router.add_get("/api/state", state, name="api-state")
+    app.router.add_get("/api/commands", commands, name="api-commands")
+    app.router.add_post("/api/commands/{name}", command, name="api-command")
+    app.router.add_get("/api/audit", audit, name="api-audit")
     app.router.add_get("/metrics", make_aiohttp_handler(app[HUB].metrics.registry), name="metrics")
     app.router.add_get("/healthz", health, name="healthz")
     app.router.add_get("/readyz", ready, name="readyz")
@@ -90,17 +92,20 @@ def client_of(request: web.Request, transport: str) -> Client:
     return Client(transport, f"{host}:{peer.port}", peer.uid, peer.trust)
 
 
-def limit(hub: Hub) -> Callable[[Peer], float]:
-    """The rate limit of plain HTTP, by the peer's address."""
-    buckets: OrderedDict[str, Bucket] = OrderedDict()
+def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
+    """The rate limit of plain HTTP, by the peer's address and user. The routes with a name of their own are free: the
+    page, the streams, and what watches the hub, which must get through just when somebody floods it."""
+    buckets: OrderedDict[tuple[str, int | None], Bucket] = OrderedDict()
 
-    def take(peer: Peer) -> float:
-        bucket = buckets.get(peer.address)
-        if bucket is None:
-            bucket = buckets[peer.address] = Bucket(hub.config.rate)
+    def take(request: web.Request, peer: Peer) -> float:
+        if not (request.match_info.route.name or "api").startswith("api"):
+            return 0.0
+        key = peer.address, peer.uid
+        if key not in buckets:
+            buckets[key] = Bucket(hub.config.rate)
             if len(buckets) > ADDRESSES:
                 buckets.popitem(last=False)
-        if wait := bucket.take():
+        if wait := buckets[key].take():
             hub.metrics.rate_limited()
         return wait
 
@@ -134,16 +139,23 @@ async def body(request: web.Request) -> bytes:
         raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
     if (request.content_length or 0) > most:
         raise HubError("too_large", f"A body can have {most} bytes at most.")
+    if request.content.is_eof():  # it is all here, as nearly every body is: no need to wait or to watch the clock
+        return _bounded(request.content.read_nowait(), most)
     received = bytearray()
     try:
         async with asyncio.timeout(hub.config.deadline):
             async for chunk in request.content.iter_any():
                 received += chunk
-                if len(received) > most:
-                    raise HubError("too_large", f"A body can have {most} bytes at most.")
+                _bounded(received, most)
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     return bytes(received)
+
+
+def _bounded(data: bytes | bytearray, most: int) -> bytes:
+    if len(data) > most:
+        raise HubError("too_large", f"A body can have {most} bytes at most.")
+    return data  # type: ignore[return-value]
 
 
 def _content_type(request: web.Request, *allowed: str) -> str:
@@ -231,9 +243,16 @@ def _query(request: web.Request, *names: str) -> dict[str, Any]:
 
 
 async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.Response:
-    hub = request.app[HUB]
-    call = Call(hub, client_of(request, "http"), new_id())
-    return _json(await hub.commands.call(call, name, args))
+    hub, running, address = request.app[HUB], request.app[RUNNING], request[PEER].address
+    if running[address] >= hub.config.max_calls:
+        raise HubError("busy", f"{running[address]} calls are running; wait for one to end.", retry_after=1)
+    running[address] += 1
+    try:
+        call = Call(hub, client_of(request, "http"), new_id())
+        return _json(await hub.commands.call(call, name, args))
+    finally:
+        running[address] -= 1
+        running += Counter()  # drops the addresses that nobody calls from
 
 
 def _json(text: bytes) -> web.Response:

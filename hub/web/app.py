@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -88,9 +89,8 @@ async def _serve(hub: Hub) -> int:
     runner = web.AppRunner(
         app,
         access_log=None,
-        keepalive_timeout=75.0,
+        keepalive_timeout=hub.config.deadline,  # also the time a request's head gets to arrive
         shutdown_timeout=1.0,
-        handler_cancellation=False,
     )
     await runner.setup()
     try:
@@ -100,6 +100,7 @@ async def _serve(hub: Hub) -> int:
         server = await asyncio.get_running_loop().create_server(runner.server, sock=sock, backlog=BACKLOG)
         url = _url(hub.config, sock)
         with _announced(hub, url):
+            _calm_collector()
             print(f"hub is listening on {url}", flush=True)
             if hub.config.open:
                 webbrowser.open(url)
@@ -109,6 +110,14 @@ async def _serve(hub: Hub) -> int:
     finally:
         await runner.cleanup()
     return 0
+
+
+def _calm_collector() -> None:
+    """What is there at the start stays: leave it out of every garbage collection, and collect less often. A full
+    collection over thousands of clients is the longest stall of the loop (measured: 192 ms with 5,000)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _stop_on_signals() -> asyncio.Event:

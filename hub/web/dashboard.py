@@ -30,9 +30,7 @@ STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "t
 
 def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
-    prepare_environment(
-        aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True)
-    )
+    prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
     app.router.add_get("/", page, name="dashboard")
     app.router.add_get("/static/{name}", static)
 
@@ -66,9 +64,7 @@ async def static(request: web.Request) -> web.FileResponse:
     name = request.match_info["name"]
     if name not in STATIC:
         raise web.HTTPNotFound
-    return web.FileResponse(
-        folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"}
-    )
+    return web.FileResponse(folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"})
 
 
 def panels(hub: "Hub") -> list[Panel]:
@@ -101,9 +97,7 @@ def render(env: Environment, hub: "Hub", prepared: Mapping[str, Mapping[str, Any
     moment = {"url": url, "hub": hub, "now": now()}
     drawn = [(panel, draw(env, hub, panel, prepared.get(panel.name, {}), moment)) for panel in panels(hub)]
     topics = _topics([panel for panel, _ in drawn])
-    return env.get_template("dashboard.html").render(
-        panels=drawn, topics=topics, cursor=str(hub.cursor), **moment
-    )
+    return env.get_template("dashboard.html").render(panels=drawn, topics=topics, cursor=str(hub.cursor), **moment)
 
 
 def draw(

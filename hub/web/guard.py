@@ -1,26 +1,23 @@
 """Who gets in: peer, forwarding headers, Host, Origin, fetch metadata and user, before any handler runs.
 
-Only the operator's own programs and the hub's own page are let in; the headers of every response forbid the
-browser the rest. What each check looks at, and its status, is PROTOCOL's section 5.
+Only the operator's own programs and the hub's own page are let in; the headers of every response forbid the browser the
+rest. What each check looks at, and its status, is PROTOCOL's section 5.
 """
 
 import asyncio
 import functools
-import ipaddress
 import math
 import os
-import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from aiohttp import WSCloseCode, hdrs, web
 from aiohttp.typedefs import Handler
 
 from ..config import Config
 from ..errors import HubError, UsageError
+from .origin import Names, shown, target_authority
 from .peer import Peer, endpoint, is_loopback, owner, supported, unmapped
 
 HEADERS = {
@@ -43,11 +40,7 @@ _FORWARDING = frozenset(
         *("x-original-forwarded-for", "x-envoy-external-address"),
     }
 )  # and all that begins with x-forwarded
-_AUTHORITY = re.compile(r"(?:(\[[0-9a-f:.]+\])|([a-z0-9._-]+?)\.?)(?::([1-9][0-9]{0,4}))?", re.ASCII)
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://[a-z0-9._:\[\]-]+", re.ASCII)
-_DEFAULT_PORT = {"http": 80, "https": 443}
 _SEC_FETCH_SITE = "Sec-Fetch-Site"
-
 
 PEER = web.RequestKey("peer", Peer)
 
@@ -78,9 +71,9 @@ Check = Callable[[Connection, web.Request], str | None]
 class Guard:
     """The checks of `--auth local`, in order; each returns None, or a sentence for whom it refuses.
 
-    `refused(reason, address)` is called once for every refusal. `limit(peer)` is called for every request
-    that passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`.
-    Raises UsageError if an `--allow-host` is no host or an `--allow-origin` no origin.
+    `refused(reason, address)` is called once for every refusal. `limit(request, peer)` is called for every request that
+    passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`. Raises UsageError if
+    an `--allow-host` is no host or an `--allow-origin` no origin.
     """
 
     def __init__(
@@ -88,13 +81,12 @@ class Guard:
         config: Config,
         *,
         refused: Callable[[str, str], None],
-        limit: Callable[[Peer], float] | None = None,
+        limit: Callable[[web.Request, Peer], float] | None = None,
     ) -> None:
         self.refused = refused
         self.limit = limit
         self.users = frozenset({0, os.geteuid()})
-        self.allowed_hosts = tuple(_allowed_host(text) for text in config.allow_host)
-        self.allowed_origins = frozenset(_allowed_origin(text) for text in config.allow_origin)
+        self.names = Names(config.allow_host, config.allow_origin)
         self.checks: dict[str, Check] = {
             "peer": self._loopback_peer,
             "forwarded": self._not_forwarded,
@@ -103,8 +95,9 @@ class Guard:
             "fetch_site": self._same_site,
             "user": self._own_user,
         }
-        self._connections: WeakKeyDictionary[asyncio.BaseTransport, Connection] = WeakKeyDictionary()
-        self._origins = functools.lru_cache(maxsize=64)(self._origins_of)
+        # By aiohttp's protocol of the connection, filled and emptied in watch(). No weak references: uvloop's TLS
+        # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
+        self._connections: dict[object, Connection] = {}
 
     def protect(self, app: web.Application) -> None:
         """Stand before every handler of the application, and put the security headers on its responses."""
@@ -116,11 +109,16 @@ class Guard:
 
         Also puts the security headers on aiohttp's answers to what is not HTTP, which no application sees.
         """
-        connection_made, request_factory = server.connection_made, server.request_factory
+        connection_made, connection_lost = server.connection_made, server.connection_lost
+        request_factory = server.request_factory
 
         def made(handler: Any, transport: asyncio.Transport) -> None:
-            self.accepted(transport)
+            self._connections[handler] = self._recognise(transport)
             connection_made(handler, transport)
+
+        def lost(handler: Any, exc: BaseException | None = None) -> None:
+            self._connections.pop(handler, None)
+            connection_lost(handler, exc)
 
         def request_of(*parts: Any) -> web.BaseRequest:
             request = request_factory(*parts)
@@ -129,21 +127,15 @@ class Guard:
             return request
 
         server.connection_made = made  # type: ignore[method-assign]
+        server.connection_lost = lost  # type: ignore[method-assign]
         server.request_factory = request_of
-
-    def accepted(self, transport: asyncio.BaseTransport) -> Connection:
-        """Ask the kernel who is there; remembered as long as the transport lives. Never raises or waits."""
-        connection = self._recognise(transport)
-        with suppress(TypeError):  # uvloop's TLS transport takes no weak reference: asked at every request
-            self._connections[transport] = connection
-        return connection
 
     def check(self, request: web.Request) -> Peer:
         """The peer, if all checks pass. Raises Refused."""
         transport = request.transport
         if transport is None:
             raise Refused("user", "The connection is gone.")
-        connection = self._connection(transport)
+        connection = self._connections.get(request.protocol) or self._recognise(transport)
         for reason, check in self.checks.items():
             if sentence := check(connection, request):
                 self.refused(reason, connection.peer.address)
@@ -157,7 +149,7 @@ class Guard:
             request[PEER] = peer = self.check(request)
         except Refused as refusal:
             return await _refuse(request, refusal)
-        if self.limit is not None and (wait := self.limit(peer)) > 0:
+        if self.limit is not None and (wait := self.limit(request, peer)) > 0:
             error = HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3))
             return web.json_response(
                 error.payload(), status=error.status, headers={"Retry-After": str(math.ceil(wait))}
@@ -184,14 +176,13 @@ class Guard:
         if len(hosts) != 1:
             return "A request needs exactly one Host header."
         if hosts[0] != connection.host:
-            if not self._is_own_host(connection, hosts[0]):
+            if not self.names.is_own(hosts[0], connection.scheme, connection.port):
                 return _wrong_host(hosts[0])
             connection.host = hosts[0]
-        target = request.raw_path
-        if target[:1] in ("/", "*"):
+        target = target_authority(request.raw_path)
+        if target is None or self.names.is_own(target, connection.scheme, connection.port):
             return None
-        authority = re.split("[/?#]", target.partition("://")[2] or target, maxsplit=1)[0]  # RFC 9112, 3.2.2
-        return None if self._is_own_host(connection, authority) else _wrong_host(authority)
+        return _wrong_host(target)
 
     def _own_origin(self, connection: Connection, request: web.Request) -> str | None:
         """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere."""
@@ -200,18 +191,18 @@ class Guard:
             return None
         if len(origins) == 1 and (
             origins[0] in connection.origins
-            or origins[0] in self.allowed_origins
+            or origins[0] in self.names.allowed_origins
             or origins[0] == f"{connection.scheme}://{request.headers.get(hdrs.HOST, '').lower()}"
         ):
             return None
-        return f"Pages of {_shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
+        return f"Pages of {shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
 
     def _same_site(self, connection: Connection, request: web.Request) -> str | None:
         """Stops what other sites make a browser send without an Origin: images, scripts, links, frames."""
         sites = request.headers.getall(_SEC_FETCH_SITE, ())
         if not sites or (len(sites) == 1 and sites[0] in ("same-origin", "none")):
             return None
-        if request.headers.get(hdrs.ORIGIN) in self.allowed_origins:
+        if request.headers.get(hdrs.ORIGIN) in self.names.allowed_origins:
             return None  # to the browser an allowed page is another site all the same
         return "Another site sent the browser here; type the hub's address instead."
 
@@ -224,41 +215,15 @@ class Guard:
             return "The system does not say whose connection this is; stay connected until the answer comes."
         return "This hub belongs to another account of this machine; start your own."
 
-    # What the checks know.
-
-    def _connection(self, transport: asyncio.BaseTransport) -> Connection:
-        try:
-            return self._connections.get(transport) or self.accepted(transport)
-        except TypeError:  # as in accepted()
-            return self.accepted(transport)
-
     def _recognise(self, transport: asyncio.BaseTransport) -> Connection:
+        """Ask the kernel who is there. Never raises or waits."""
         address, port = endpoint(transport.get_extra_info("peername"))
         own_address, own_port = endpoint(transport.get_extra_info("sockname"))
         loopback = is_loopback(address)
         uid = owner(transport) if loopback else None
         peer = Peer(address, port, uid, "OPERATOR" if uid in self.users else "NONE")
         scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        return Connection(peer, loopback, own_port, scheme, self._origins(scheme, own_address, own_port))
-
-    def _origins_of(self, scheme: str, address: str, port: int) -> frozenset[str]:
-        """The hub's own origins as a browser writes them. Not every loopback address is: another account can
-        serve a page on 127.0.0.2 at the hub's port."""
-        names = {("localhost", port), (f"[{address}]" if ":" in address else address, port)}
-        names |= {(name, given or port) for name, given in self.allowed_hosts}
-        return frozenset(_origin(scheme, name, number) for name, number in names)
-
-    def _is_own_host(self, connection: Connection, text: str) -> bool:
-        parsed = _authority(text)
-        if parsed is None:
-            return False
-        name, given = parsed
-        port = given or _DEFAULT_PORT[connection.scheme]
-        if port == connection.port and (name == "localhost" or is_loopback(name.strip("[]"))):
-            return True
-        return (name, port) in self.allowed_hosts or (
-            port == connection.port and (name, None) in self.allowed_hosts
-        )
+        return Connection(peer, loopback, own_port, scheme, self.names.origins(scheme, own_address, own_port))
 
 
 def security_headers(response: web.StreamResponse) -> None:
@@ -274,7 +239,7 @@ def refuse_bind(config: Config) -> None:
         raise UsageError("--trusted-proxy needs --auth token, which does not exist yet.")
     host = config.host.strip("[]")
     if host != "localhost" and not is_loopback(unmapped(host)):
-        raise UsageError(f"--host {_shown(host)} is not loopback; that needs --auth token, not there yet.")
+        raise UsageError(f"--host {shown(host)} is not loopback; that needs --auth token, not there yet.")
     if not supported():
         raise UsageError("This system does not say whose a connection is, so --auth local is not safe.")
 
@@ -296,44 +261,5 @@ async def _refuse(request: web.Request, refusal: Refused) -> web.StreamResponse:
     return response
 
 
-def _authority(text: str) -> tuple[str, int | None] | None:
-    """`Host[:port]` as (name, port): lower case, no trailing dot, addresses in one spelling. Else None."""
-    found = _AUTHORITY.fullmatch(text.lower()) if text.isascii() else None
-    if found is None:
-        return None
-    bracketed, name, port = found.groups()
-    if bracketed:
-        try:
-            address = ipaddress.IPv6Address(bracketed[1:-1])
-        except ValueError:
-            return None
-        name = str(address.ipv4_mapped or f"[{address}]")
-    return name, int(port) if port else None
-
-
-def _allowed_host(text: str) -> tuple[str, int | None]:
-    if parsed := _authority(text):
-        return parsed
-    raise UsageError(f"--allow-host needs NAME or NAME:PORT, not {_shown(text)}.")
-
-
-def _allowed_origin(text: str) -> str:
-    """As a browser would write it. `null` is nobody's origin, so it cannot be allowed."""
-    origin = text.lower().rstrip("/")
-    found = _ORIGIN.fullmatch(origin)
-    if found is None:
-        raise UsageError(f"--allow-origin needs SCHEME://HOST[:PORT], not {_shown(text)}.")
-    return origin.removesuffix(f":{_DEFAULT_PORT.get(found[1])}")
-
-
-def _origin(scheme: str, name: str, port: int) -> str:
-    return f"{scheme}://{name}" if port == _DEFAULT_PORT[scheme] else f"{scheme}://{name}:{port}"
-
-
 def _wrong_host(text: str) -> str:
-    return f"This hub is not {_shown(text)}; use the address it printed, or start it with --allow-host NAME."
-
-
-def _shown(text: str) -> str:
-    """A text from outside, short and without control characters."""
-    return ascii(text[:100])
+    return f"This hub is not {shown(text)}; use the address it printed, or start it with --allow-host NAME."

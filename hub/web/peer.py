@@ -73,8 +73,8 @@ def is_loopback(address: str) -> bool:
 def owner(transport: asyncio.BaseTransport) -> int | None:
     """The user id of who opened this TCP connection; None is no certain answer. Never waits or raises.
 
-    Our own end must still be open after the question. Only then can no other connection have the same
-    four-tuple: after a reset the port is free again, and an innocent user's socket could be the one named.
+    Our own end must still be open after the question. Only then can no other connection have the same four-tuple: after
+    a reset the port is free again, and an innocent user's socket could be the one named.
     """
     peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     uid = uid_of(peer, local)
@@ -120,8 +120,8 @@ def _certain(answer: bytes, wanted: bytes) -> int | None:
 
 
 def _is_held(inode: int) -> bool:
-    """Whether a process still has the socket. A closed one is reported with uid 0 and inode 0: without this
-    check another account that sends and closes at once passes for root."""
+    """Whether a process still has the socket. A closed one is reported with uid 0 and inode 0: without this check
+    another account that sends and closes at once passes for root."""
     return inode != 0
 
 

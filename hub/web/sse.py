@@ -14,7 +14,7 @@ LOOK = 1.0  # seconds between two looks whether the client is still there
 
 
 def setup(app: web.Application) -> None:
-    app.router.add_get("/events", events, name="events")
+    app.router.add_get("/events", events, name="events", allow_head=False)
 
 
 async def events(request: web.Request) -> web.StreamResponse:

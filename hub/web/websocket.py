@@ -18,13 +18,13 @@ from . import HUB, api
 
 log = logging.getLogger("hub")
 
-SOCKETS: "web.AppKey[set[web.WebSocketResponse]]" = web.AppKey("sockets", set)
+CONNECTIONS: "web.AppKey[set[_Connection]]" = web.AppKey("connections", set)
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)
 
 
 def setup(app: web.Application) -> None:
-    app[SOCKETS], app[STOPPING] = set(), asyncio.Event()
-    app.router.add_get("/ws", websocket, name="ws")
+    app[CONNECTIONS], app[STOPPING] = set(), asyncio.Event()
+    app.router.add_get("/ws", websocket, name="ws", allow_head=False)
 
 
 def said_goodbye(app: web.Application) -> asyncio.Event:
@@ -48,7 +48,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     patterns, after = api.stream_query(request)
     admit(hub, after)
     config = hub.config
-    ws = web.WebSocketResponse(heartbeat=config.heartbeat, compress=False, max_msg_size=config.max_frame + 1)
+    ws = web.WebSocketResponse(
+        heartbeat=config.heartbeat, compress=False, autoping=False, max_msg_size=config.max_frame + 1
+    )
     if not ws.can_prepare(request):
         raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
     client = api.client_of(request, "websocket")
@@ -80,6 +82,7 @@ class _Connection:
     def __init__(self, hub: Hub, client: Client, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.hub, self.client, self.ws, self.request = hub, client, ws, request
         self.session = Session(hub, client, self.send, self.close)
+        self._answers: list[bytes] = []
         self._closing: set[asyncio.Task[Any]] = set()
 
     async def open(self, patterns: Patterns | None, after: Cursor | None) -> None:
@@ -91,7 +94,7 @@ class _Connection:
         subscriber.implied = patterns is None
         self.client.subscriber = subscriber
         self.hub.clients.add(self.client)
-        self.request.app[SOCKETS].add(self.ws)
+        self.request.app[CONNECTIONS].add(self)
         self.hub.metrics.connected("websocket")
         self.hub.broadcaster.join(subscriber, patterns or EVERYTHING, after)
 
@@ -100,12 +103,24 @@ class _Connection:
         async for message in self.ws:
             if message.type is WSMsgType.TEXT:
                 self.session.receive(message.data)
+            elif message.type is WSMsgType.PING:
+                if self.session.ping():
+                    await self.ws.pong(message.data)
             elif message.type is WSMsgType.BINARY:
                 await self.ws.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"Text frames only")
                 return "binary"
-            if self._protocol.writing_paused:
-                await self._room()  # who does not read its answers gets no further ones
+            if self._protocol.writing_paused and not await self._has_room():
+                return "heartbeat"
         return self._why()
+
+    async def _has_room(self) -> bool:
+        """Who does not read its answers is not heard either, and is gone after the time that a dead peer gets."""
+        try:
+            async with asyncio.timeout(1.5 * self.hub.config.heartbeat):
+                await self._room()
+        except TimeoutError:
+            return False
+        return True
 
     def _why(self) -> str:
         codes = {1001: "shutdown", 1007: "utf8", 1008: "flood", 1009: "too_large", 1002: "protocol"}
@@ -115,9 +130,16 @@ class _Connection:
         return codes.get(code or 0, "closed")
 
     def send(self, text: bytes) -> None:
-        """Write one frame; to a connection that is closing it would be an error of the client's, so it is dropped."""
-        if not self.ws.closed and not self._transport.is_closing():
-            self._transport.write(websocket_frame(text))
+        """Queue one frame; the answers of one pass of the event loop leave in one write."""
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._answers.append(websocket_frame(text))
+
+    def _write(self) -> None:
+        data = b"".join(self._answers)
+        self._answers.clear()
+        if not self.ws.closed and not self._transport.is_closing():  # else nobody is there to be answered
+            self._transport.write(data)
 
     def close(self, code: int, reason: str) -> None:
         task = asyncio.get_running_loop().create_task(self.ws.close(code=code, message=reason.encode()))
@@ -129,17 +151,23 @@ class _Connection:
         assert self.client.subscriber is not None
         self.hub.broadcaster.leave(self.client.subscriber)
         self.hub.clients.discard(self.client)
-        self.request.app[SOCKETS].discard(self.ws)
+        self.request.app[CONNECTIONS].discard(self)
+        if self._protocol.writing_paused:  # it does not read: a polite close would wait for it for ever
+            self._transport.abort()
         self.hub.metrics.disconnected(reason)
 
 
 async def goodbye(app: web.Application) -> None:
     """Close every connection with 1001: the hub is stopping, come back."""
-    await asyncio.sleep(0)  # answers of the last calls are on their way
+    connections = list(app[CONNECTIONS])
+    answering = [task for connection in connections for task in connection.session.tasks]
+    if answering:
+        await asyncio.wait(answering, timeout=2.0)
+    await asyncio.sleep(0)  # the last answers are written
     app[STOPPING].set()
     closing = [
-        asyncio.create_task(ws.close(code=WSCloseCode.GOING_AWAY, message=b"The hub is stopping"))
-        for ws in app[SOCKETS]
+        asyncio.create_task(connection.ws.close(code=WSCloseCode.GOING_AWAY, message=b"The hub is stopping"))
+        for connection in connections
     ]
     if closing:
         await asyncio.wait(closing, timeout=2.0)

@@ -73,9 +73,7 @@ class Browser:
         async with asyncio.timeout(30):
             while not (port_file.exists() and port_file.read_text().count("\n") >= 1):
                 if self.process.poll() is not None:
-                    raise PageError(
-                        "Chromium ended: " + (self._profile / "log").read_text(errors="replace")[-2000:]
-                    )
+                    raise PageError("Chromium ended: " + (self._profile / "log").read_text(errors="replace")[-2000:])
                 await asyncio.sleep(0.05)
         port, path = port_file.read_text().split("\n")[:2]
         return f"ws://127.0.0.1:{port}{path}"
@@ -148,7 +146,8 @@ class DevTools:
 
 
 class Page:
-    """One tab. `troubles` collects console errors, exceptions, violations of the CSP and dialogs."""
+    """One tab. `troubles` collects console errors, exceptions, violations of the CSP and dialogs; `requests` and
+    `sockets` the addresses that were asked for."""
 
     def __init__(self, tools: DevTools, session: str) -> None:
         self._tools, self._session = tools, session
@@ -157,6 +156,7 @@ class Page:
         self._trouble = asyncio.Event()
         self.troubles: list[str] = []
         self.requests: list[str] = []
+        self.sockets: list[str] = []
 
     async def prepare(self) -> None:
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
@@ -174,25 +174,21 @@ class Page:
                 self._loaded.set()
             case "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
+            case "Network.webSocketCreated":
+                self.sockets.append(params["url"])
             case "Page.javascriptDialogOpening":
                 self.troubles.append(f"dialog: {params['message']}")
-                self._answering.add(
-                    asyncio.create_task(self.send("Page.handleJavaScriptDialog", accept=False))
-                )
+                self._answering.add(asyncio.create_task(self.send("Page.handleJavaScriptDialog", accept=False)))
             case "Runtime.exceptionThrown":
                 details = params["exceptionDetails"]
-                self.troubles.append(
-                    f"exception: {details.get('exception', {}).get('description', details['text'])}"
-                )
+                self.troubles.append(f"exception: {details.get('exception', {}).get('description', details['text'])}")
             case "Runtime.consoleAPICalled" if params["type"] in ("error", "assert"):
                 words = [str(arg.get("value", arg.get("description", ""))) for arg in params["args"]]
                 self.troubles.append("console: " + " ".join(words))
             case "Log.entryAdded" if params["entry"]["level"] == "error":
                 self.troubles.append(f"log: {params['entry']['text']} {params['entry'].get('url', '')}")
             case "Audits.issueAdded" if "ContentSecurityPolicy" in params["issue"]["code"]:
-                self.troubles.append(
-                    f"issue: {params['issue']['code']} {json.dumps(params['issue']['details'])[:300]}"
-                )
+                self.troubles.append(f"issue: {params['issue']['code']} {json.dumps(params['issue']['details'])[:300]}")
 
     async def open(self, url: str) -> Self:
         """Go there and wait until it is loaded."""
@@ -235,15 +231,11 @@ class Page:
                         await self.evaluate(WAIT % condition)
                         return
                     except PageError as error:
-                        if "context" not in str(
-                            error
-                        ):  # a navigation took the document away: look at the next
+                        if "context" not in str(error):  # a navigation took the document away: look at the next
                             raise
         except TimeoutError:
             shown = await self.evaluate("document.body.innerText")
-            raise PageError(
-                f"never true: {condition}\ntroubles: {self.troubles}\nthe page shows:\n{shown}"
-            ) from None
+            raise PageError(f"never true: {condition}\ntroubles: {self.troubles}\nthe page shows:\n{shown}") from None
 
     async def before_scripts(self, source: str) -> None:
         """Run this in every document to come, before its own scripts."""
@@ -277,9 +269,7 @@ class Page:
         await self.send("Emulation.setDeviceMetricsOverride", **size)
 
     async def dark(self) -> None:
-        await self.send(
-            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
-        )
+        await self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
 
     async def without_scripts(self) -> None:
         await self.send("Emulation.setScriptExecutionDisabled", value=True)

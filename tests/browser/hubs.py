@@ -71,9 +71,7 @@ async def publish(url: str, events: Sequence[dict[str, Any]]) -> None:
 
 
 @asynccontextmanager
-async def hub_inside(
-    hub: Hub, prefix: str = "", templates: Mapping[str, str] | None = None
-) -> AsyncIterator[str]:
+async def hub_inside(hub: Hub, prefix: str = "", templates: Mapping[str, str] | None = None) -> AsyncIterator[str]:
     """Run a hub in this process, below `prefix` if one is given (`some/where/`); gives the page's URL."""
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]

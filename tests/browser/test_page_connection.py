@@ -1,8 +1,10 @@
 """The page and its connection: it comes back, misses nothing or says so, and never claims to be fresher than it is."""
 
+import asyncio
 import signal
 from pathlib import Path
 
+from aiohttp import web
 from browser.cdp import Page
 from browser.hubs import HubProcess, Wire, hub_inside, publish
 
@@ -11,9 +13,7 @@ from hub.web.dashboard import Panel
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 GONE = "document.querySelector('#connection').dataset.state === 'gone'"
-THREATS = (
-    "[...document.querySelectorAll('[data-panel=threats] .name')].map((node) => node.textContent).join()"
-)
+THREATS = "[...document.querySelectorAll('[data-panel=threats] .name')].map((node) => node.textContent).join()"
 LOST = ("WebSocket connection to", "Failed to load resource")  # what Chromium itself logs then
 
 # Timers run a hundred times as fast, and are counted.
@@ -22,9 +22,23 @@ FAST = """
     const real = setTimeout;
     window.setTimeout = (f, ms) => real(() => { f(); window.fired += 1; }, ms / 100);
 """
-ASKED = (
-    "performance.getEntriesByType('resource').filter((one) => one.initiatorType === 'xmlhttprequest').length"
-)
+# What is done every five seconds is not done at all.
+NO_ROUTINE = """
+    const real = setTimeout;
+    window.setTimeout = (f, ms) => (ms < 5000 ? real(f, ms) : 0);
+"""
+# Counts what the page got through its WebSocket.
+COUNT_FRAMES = """
+    const Real = WebSocket;
+    window.received = 0;
+    window.WebSocket = class extends Real {
+      constructor(...args) {
+        super(...args);
+        this.addEventListener("message", () => { window.received += 1; });
+      }
+    };
+"""
+ASKED = "performance.getEntriesByType('resource').filter((one) => one.initiatorType === 'xmlhttprequest').length"
 
 
 def threat(name: str) -> dict[str, object]:
@@ -46,6 +60,7 @@ async def test_after_a_broken_connection_nothing_is_missing_and_nothing_is_twice
     await page.until(LIVE)
     await publish(hub.url, [threat("one")])
     await page.until(f"{THREATS} === 'one'")
+    seen = await page.evaluate("document.querySelector('[data-panel=threats] .row').dataset.key")
 
     wire.cut()
     await page.until(GONE)
@@ -58,6 +73,7 @@ async def test_after_a_broken_connection_nothing_is_missing_and_nothing_is_twice
     await page.until(LIVE)
     await page.until(f"{THREATS} === 'three,two,one'")
     await page.until("document.querySelector('[data-panel=tasks] progress').value === 12")
+    assert page.sockets[-1].endswith(f"%3A{seen}"), "it goes on behind the last event it got"
     assert await page.evaluate("document.querySelector('#notice').hidden"), "there was no gap to tell of"
     page.forgive(*LOST)
     wire.cut()
@@ -123,9 +139,43 @@ async def test_a_gap_is_told_and_the_page_is_whole_behind_it(wire: Wire, tmp_pat
         await page.until("document.querySelectorAll('[data-panel=tasks] .row').length === 25")
         await hub.publish("task:progress", {"id": "task-99", "progress": 40})
         await page.until("document.querySelector('[data-key=task-99]')")
-        assert await page.text("[data-panel=tasks] .name") == [
-            f"task-{number:02}" for number in [*range(25), 99]
-        ]
+        assert await page.text("[data-panel=tasks] .name") == [f"task-{number:02}" for number in [*range(25), 99]]
+        await page.leave()
+        wire.cut()
+    page.forgive(*LOST)
+
+
+async def test_what_happens_while_the_page_is_loaded_again_is_not_lost(wire: Wire, tmp_path: Path, page: Page) -> None:
+    seen_as = f"127.0.0.1:{wire.port}"
+    hub = Hub(state_dir=tmp_path, window_events=10, allow_host=(seen_as,), allow_origin=(f"http://{seen_as}",))
+    drawn, deliver = asyncio.Event(), asyncio.Event()
+    deliver.set()
+
+    async def hold_back(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path == "/":
+            drawn.set()
+            await deliver.wait()
+
+    async with hub_inside(hub, prepare=hold_back) as url:
+        wire.target = int(url.split(":")[-1].strip("/"))
+        await page.before_scripts(COUNT_FRAMES)
+        await page.open(f"http://{seen_as}/")
+        await page.until(LIVE)
+        wire.cut()
+        await page.until(GONE)
+        await publish(url, [task(f"task-{number:02}") for number in range(25)])
+        deliver.clear()
+        drawn.clear()
+        wire.mend()
+        await page.until("document.querySelector('#notice').textContent.includes('were missed')")
+        async with asyncio.timeout(10):
+            await drawn.wait()
+        received = await page.evaluate("window.received")
+        await hub.publish("task:progress", {"id": "late", "progress": 40})
+        await page.until(f"window.received > {received}")
+        deliver.set()
+        await page.until("document.querySelector('[data-key=late]')")
+        assert len(await page.text("[data-panel=tasks] .row")) == 26
         await page.leave()
         wire.cut()
     page.forgive(*LOST)
@@ -187,6 +237,7 @@ async def test_a_panel_of_the_application_is_drawn_again_for_its_events(tmp_path
     hub.on("orders:*")(lambda event: orders.append(event.data["order"]))
     template = "<ul>{% for order in orders %}<li>{{ order }}</li>{% endfor %}</ul>"
     async with hub_inside(hub, templates={"panels/orders.html": template}) as url:
+        await page.before_scripts(NO_ROUTINE)
         await page.open(url)
         await page.until(LIVE)
         await hub.publish("orders:new", {"order": "<b>tea</b>"})
@@ -208,8 +259,9 @@ async def test_a_hidden_page_asks_nothing(hub: HubProcess, page: Page) -> None:
     """)
     await page.until("window.fired > window.before")
     asked = await page.evaluate(ASKED)
-    await hub.publish("task:progress", {"id": "build", "progress": 40})
-    await page.until("document.querySelector('[data-panel=tasks] progress')?.value === 40")
+    for percent in range(20):
+        await hub.publish("task:progress", {"id": "build", "progress": percent})
+        await page.until(f"document.querySelector('[data-panel=tasks] progress')?.value === {percent}")
     assert await page.evaluate(ASKED) <= asked + 1, "one may have been on its way"
     asked = await page.evaluate(ASKED)
     await page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")

@@ -117,15 +117,11 @@ async def test_the_line_that_an_empty_panel_suggests_fills_it(hub: HubProcess, p
             response = await http.post(url, data=body, headers={"content-type": "application/json"})
             assert response.status == 200, await response.text()
     await page.until("document.querySelectorAll('[data-rows] > li').length === 5")
-    assert await page.evaluate(
-        "[...document.querySelectorAll('[data-empty]:has(pre)')].every((node) => node.hidden)"
-    )
+    assert await page.evaluate("[...document.querySelectorAll('[data-empty]:has(pre)')].every((node) => node.hidden)")
 
 
 @pytest.mark.parametrize("events", ["demo", "odd"])
-async def test_what_the_script_drew_is_what_the_server_draws(
-    hub: HubProcess, page: Page, events: str
-) -> None:
+async def test_what_the_script_drew_is_what_the_server_draws(hub: HubProcess, page: Page, events: str) -> None:
     """There is one description of a row. The script's half of it is compared with the server's on the same events."""
     story = [{"event": step.event, "data": step.data} for step in islice(life(), 400)]
     await page.open(hub.url)
@@ -154,9 +150,7 @@ async def test_a_tally_counts_the_newest_option_of_each_agent(hub: HubProcess, p
     await cast(agent="bob", option="reject")
     await cast(agent="carol", option="abstain")
     await page.until(f"{tally} === 'approve 1, reject 1, abstain 1'")
-    await hub.publish(
-        "governance:vote_cast", {"vote_id": "release", "votes": {"dave": "reject"}, "status": "failed"}
-    )
+    await hub.publish("governance:vote_cast", {"vote_id": "release", "votes": {"dave": "reject"}, "status": "failed"})
     await page.until(f"{tally} === 'approve 0, reject 1, abstain 0'")
     await page.reload()
     assert await page.evaluate(tally) == "approve 0, reject 1, abstain 0"
@@ -203,16 +197,10 @@ async def test_nothing_is_wider_than_the_page(
     long = "a" * 3000
     story = [{"event": step.event, "data": step.data} for step in islice(life(), 200)]
     await publish(hub.url, story)
-    await hub.publish(
-        "task:progress", {"id": long, "name": long, "message": long, "agent": long, "progress": 5}
-    )
+    await hub.publish("task:progress", {"id": long, "name": long, "message": long, "agent": long, "progress": 5})
     await hub.publish("agent:status_change", {"id": long, "status": "active", "task": long})
-    await hub.publish(
-        "governance:vote_cast", {"vote_id": long, "topic": long, "agent": long, "option": "reject"}
-    )
-    await hub.publish(
-        "security:threat_detected", {"type": long, "severity": "critical", "details": {long: long}}
-    )
+    await hub.publish("governance:vote_cast", {"vote_id": long, "topic": long, "agent": long, "option": "reject"})
+    await hub.publish("security:threat_detected", {"type": long, "severity": "critical", "details": {long: long}})
     await hub.publish("memory:stats_update", {"total_entries": 10**19, "by_type": {long: 10**19}})
     await hub.publish("audit:new_event", {"action": long, "hash": long, "details": long})
     await page.viewport(width)
@@ -223,8 +211,8 @@ async def test_nothing_is_wider_than_the_page(
     widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     scroll, client = await page.evaluate(widths)
     assert scroll <= client
-    wide = "[...document.querySelectorAll('.panel')].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.dataset.panel)"
-    assert await page.evaluate(wide) == []
+    wide = "[...document.querySelectorAll('.panel')].filter((one) => one.scrollWidth > one.clientWidth)"
+    assert await page.evaluate(f"{wide}.map((one) => one.dataset.panel)") == []
     background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(22, 24, 27)") is dark
     await page.screenshot(tmp_path / "page.png")

@@ -44,7 +44,7 @@ def rewrite(patch: pytest.MonkeyPatch, folder: Path, name: str, old: str, new: s
 class Raw(Markup):
     """Markup that does not escape what is put into it."""
 
-    def format(self, *args: object, **kwargs: object) -> "Raw":  # type: ignore[override]
+    def format(self, *args: object, **kwargs: object) -> "Raw":
         return Raw(str.format(self, *args, **kwargs))
 
 
@@ -67,7 +67,9 @@ def plain_objects(patch: pytest.MonkeyPatch, folder: Path) -> None:
     merging = """
         export function maps(value, into = {}) {
           if (value === null || typeof value !== "object") return value;
-          for (const key in value) into[key] = typeof value[key] === "object" ? maps(value[key], into[key]) : value[key];
+          for (const key in value) {
+            into[key] = typeof value[key] === "object" ? maps(value[key], into[key]) : value[key];
+          }
           return into;
         }
         function unused(value) {"""
@@ -79,7 +81,7 @@ async def hostile(running: Hub) -> None:
     for number, payload in enumerate(PAYLOADS):
         by = {payload: number}
         vote = {"vote_id": payload, "topic": payload, "agent": payload, "option": "reject", "deadline": payload}
-        await running.publish("agent:status_change", {"id": payload, "status": "idle", "task": payload, "host": payload})
+        await running.publish("agent:status_change", {"id": payload, "status": "idle", "task": payload})
         await running.publish("task:progress", {"id": payload, "name": payload, "message": payload, "error": payload})
         await running.publish("governance:vote_cast", vote)
         await running.publish("security:threat_detected", {"type": payload, "severity": "low", "details": by})

@@ -28,8 +28,10 @@ from hub.web.guard import HEADERS, PEER, Guard, Refused
 from hub.web.peer import Peer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
+# fails for everyone, not only where the home is closed.
 AS_STRANGER = (
-    "import os,socket,sys;os.setgroups([]);os.setgid(65534);os.setuid(65534);"
+    "import os,socket,sys,traceback;sys.meta_path.clear();os.setgroups([]);os.setgid(65534);os.setuid(65534);"
     "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));s.sendall(sys.stdin.buffer.read());"
 )
 TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
@@ -165,9 +167,7 @@ ATTACKS = [
     ),
     pytest.param("host", page(target="http://localhost:PORT@evil.test/page"), id="target with user"),
     *(pytest.param("origin", page(f"Origin: {origin}"), id=f"Origin {origin!a}") for origin in ORIGINS),
-    pytest.param(
-        "origin", page("Origin: http://localhost:PORT", "Origin: http://localhost:PORT"), id="Origin twice"
-    ),
+    pytest.param("origin", page("Origin: http://localhost:PORT", "Origin: http://localhost:PORT"), id="Origin twice"),
     *(
         pytest.param("fetch_site", page(f"Sec-Fetch-Site: {site}"), id=f"Sec-Fetch-Site {site}")
         for site in ("cross-site", "same-site", "", "anything", "same-origin, none", "Same-Origin")
@@ -306,9 +306,7 @@ async def test_allow_host(sites: Any, allowed: str, host: str, status: int) -> N
         ("hub.test:9", "https://hub.test:9", 403),
     ],
 )
-async def test_a_page_under_an_allowed_host_is_an_own_page(
-    sites: Any, allowed: str, origin: str, status: int
-) -> None:
+async def test_a_page_under_an_allowed_host_is_an_own_page(sites: Any, allowed: str, origin: str, status: int) -> None:
     site = await sites(allow_host=(allowed,))
 
     assert (await site.ask(page(f"Origin: {origin}")))[0] == status
@@ -332,19 +330,10 @@ async def test_allow_origin(sites: Any, allowed: str, headers: list[str], status
     assert (await site.ask(page(*headers)))[0] == status
 
 
-NO_NAMES = ("", "*", "a b", "http://", "http://a/b", "http://*", "a:b", "é", "[::1", "a:0")
-
-
-@pytest.mark.parametrize("value", NO_NAMES)
-def test_what_is_no_host_cannot_be_allowed(value: str) -> None:
-    with pytest.raises(UsageError, match=r"^--allow-host needs "):
-        Guard(Config(allow_host=(value,)), refused=mock.Mock())
-
-
-@pytest.mark.parametrize("value", [*NO_NAMES, "null", "localhost", "localhost:80"])
-def test_what_is_no_origin_cannot_be_allowed(value: str) -> None:
-    with pytest.raises(UsageError, match=r"^--allow-origin needs "):
-        Guard(Config(allow_origin=(value,)), refused=mock.Mock())
+@pytest.mark.parametrize("settings", [{"allow_host": ("a b",)}, {"allow_origin": ("null",)}])
+def test_a_guard_is_not_built_for_what_is_no_name(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^--allow-(host|origin) needs "):
+        Guard(Config(**settings), refused=mock.Mock())
 
 
 # Other accounts.
@@ -434,9 +423,7 @@ def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_no_certain_answer_means_no(
-    sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool
-) -> None:
+async def test_no_certain_answer_means_no(sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     monkeypatch.setattr(guards, "owner", lambda transport: None)
     site = await sites()
     if weakened:
@@ -446,7 +433,7 @@ async def test_no_certain_answer_means_no(
     assert (await site.ask(page(target="/healthz")))[0] == 200
 
 
-async def test_the_kernel_is_asked_once_a_connection_when_it_is_accepted(
+async def test_the_kernel_is_asked_once_a_connection_and_at_every_request_where_that_is_not_seen(
     sites: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -457,21 +444,18 @@ async def test_the_kernel_is_asked_once_a_connection_when_it_is_accepted(
 
     monkeypatch.setattr(guards, "owner", owner)
     site, mounted = await sites(), await sites(mounted=True)
-    for each, path in ((site, "/page"), (mounted, "/hub/page")):
+    for each, path, times in ((site, "/page", 1), (mounted, "/hub/page", 3)):
+        asked.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", each.port)
         lines = f"GET {path} HTTP/1.1\r\nHost: localhost:{each.port}\r\n\r\n"
         writer.write((lines * 2).encode() + each.raw(page(target=path)))
         await reader.read()
         writer.close()
         await writer.wait_closed()
-
-    assert len(site.served) == len(mounted.served) == 3
-    assert len(asked) == 2
+        assert (len(each.served), len(asked)) == (3, times)
 
 
-async def test_a_connection_that_sends_nothing_is_known_already(
-    sites: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_sends_nothing_is_known_already(sites: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
     monkeypatch.setattr(guards, "owner", lambda transport: asked.set())
     site = await sites()
@@ -486,9 +470,7 @@ async def test_a_connection_that_sends_nothing_is_known_already(
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_another_machine_is_refused(
-    sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool
-) -> None:
+async def test_another_machine_is_refused(sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     site = await sites()
     from_elsewhere(monkeypatch, site)
     if weakened:
@@ -500,9 +482,7 @@ async def test_another_machine_is_refused(
     assert site.refused == [("peer", "192.0.2.1")] * (not weakened) + [(second, "192.0.2.1")]
 
 
-async def test_another_machines_websocket_is_closed_with_1008(
-    sites: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_machines_websocket_is_closed_with_1008(sites: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site = await sites()
     from_elsewhere(monkeypatch, site)
     async with ClientSession() as session, session.ws_connect(f"http://localhost:{site.port}/ws") as ws:
@@ -563,11 +543,36 @@ def test_tls(host: str, origin: str, reason: str) -> None:
     assert outcome(mocked_guard(port=443), request) == reason
 
 
-def test_a_transport_that_cannot_be_remembered_is_asked_about_again() -> None:
-    guard = mocked_guard(port=80)
-    transport = Unweak(("127.0.0.1", 9), 80, False)
-    for _ in range(2):
-        assert outcome(guard, mocked_request([("Host", "localhost")], transport=transport)) == "OPERATOR"
+async def test_a_connection_is_remembered_until_it_is_lost_even_if_it_takes_no_weak_reference() -> None:
+    guard, server = mocked_guard(port=80), web.Server(mock.Mock())
+    guard.watch(server)
+    request = mocked_request([("Host", "localhost")])
+    handler: Any = request.protocol
+    with mock.patch.object(guards, "owner", return_value=os.geteuid()) as owner:
+        server.connection_made(handler, handler.transport)
+        assert [guard.check(request).trust for _ in range(2)] == ["OPERATOR"] * 2
+        assert (owner.call_count, len(guard._connections)) == (1, 1)
+        server.connection_lost(handler)
+    assert guard._connections == {}
+
+
+async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> None:
+    site = await sites()
+    for lines in (page(), page(host="evil.test"), "what is this"):
+        await site.ask(lines)
+    await all_gone(site)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(b"GET /page HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % site.port)
+    await reader.readuntil(b"}")
+    assert len(site.guard._connections) == 1
+    writer.transport.abort()
+    await all_gone(site)
+
+
+async def all_gone(site: Site) -> None:
+    """Wait until the guard knows no connection; the time limit of the test ends it."""
+    while site.guard._connections:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 def test_a_connection_that_is_gone_is_nobodys() -> None:
@@ -592,8 +597,8 @@ def test_no_target_makes_the_check_raise(target: str) -> None:
         assert outcome(mocked_guard(port=80), request) in ("host", "OPERATOR")
 
 
-class Unweak:
-    """A transport as uvloop's for TLS: there are no weak references to it."""
+class Transport:
+    """A transport that takes no weak references, as uvloop's for TLS."""
 
     __slots__ = ("facts",)
 
@@ -609,10 +614,6 @@ class Unweak:
         return self.facts.get(name, default)
 
 
-class Transport(Unweak):
-    __slots__ = ("__weakref__",)
-
-
 def mocked_guard(port: int) -> Guard:
     return Guard(Config(port=port), refused=mock.Mock())
 
@@ -623,9 +624,8 @@ def mocked_request(
     port: int = 80,
     peername: Any = ("127.0.0.1", 9),
     tls: bool = False,
-    transport: Any = None,
 ) -> web.Request:
-    transport = transport or Transport(peername, port, tls)
+    transport = Transport(peername, port, tls)
     return make_mocked_request("GET", "/page", CIMultiDict(headers), transport=transport)
 
 
@@ -689,8 +689,8 @@ async def test_the_limit_is_asked_for_those_who_passed(sites: Any) -> None:
     site = await sites()
     waits, asked = iter([0.0, 1.2]), []
 
-    def limit(peer: Peer) -> float:
-        asked.append(peer.uid)
+    def limit(request: web.Request, peer: Peer) -> float:
+        asked.append((request.path, peer.uid))
         return next(waits)
 
     site.guard.limit = limit
@@ -698,7 +698,7 @@ async def test_the_limit_is_asked_for_those_who_passed(sites: Any) -> None:
     assert (await site.ask(page()))[0] == 200
     status, headers, body = await site.ask(page())
 
-    assert asked == [os.geteuid()] * 2
+    assert asked == [("/page", os.geteuid())] * 2
     assert (status, headers["retry-after"]) == (429, "2")
     assert json.loads(body)["code"] == "rate_limited"
     assert json.loads(body)["retry_after"] == 1.2

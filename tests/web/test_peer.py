@@ -15,8 +15,10 @@ import pytest
 from hub.web import peer
 
 STRANGER = 65534
+# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
+# fails for everyone, not only where the home is closed.
 AS_STRANGER = (
-    "import os,socket,sys;os.setgroups([]);os.setgid(65534);os.setuid(65534);"
+    "import os,socket,sys,traceback;sys.meta_path.clear();os.setgroups([]);os.setgid(65534);os.setuid(65534);"
     "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));"
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")

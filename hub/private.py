@@ -1,0 +1,113 @@
+"""Files that nobody else can read, write or plant: the state directory, its lock, and what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK = "lock"
+
+
+class Locked(RuntimeError):
+    """Another hub has this state directory; the sentence names the directory and the process."""
+
+
+class Unsafe(RuntimeError):
+    """The state directory, or a file in it, is not the hub's alone; the sentence says which and why."""
+
+
+def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
+    """Open or create a file that is this account's alone (0600). Raises Unsafe for anything else at that place.
+
+    Stops the planted link: whoever can make `audit.jsonl` a link to another file of the operator's has the hub write
+    there, or reads the log at the other end. A file that another account owns, or a pipe, is the same attack.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unsafe(f"{path} is a symbolic link; the hub does not write through links") from None
+        raise
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise Unsafe(f"{path} is not a regular file of this account")
+    if facts.st_mode & 0o077:
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+@contextlib.contextmanager
+def private(path: Path) -> Iterator[int]:
+    """`open_private`, closed at the end."""
+    descriptor = open_private(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def prepare_directory(directory: Path) -> None:
+    """Create the state directory (0700), or close it to others. Raises Unsafe if another account owns it.
+
+    Whoever owns the directory can exchange every file in it, whatever the mode of the file.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = directory.stat()
+    if facts.st_uid != os.geteuid():
+        raise Unsafe(f"The state directory {directory} belongs to another account")
+    if facts.st_mode & 0o077:
+        directory.chmod(0o700)
+
+
+def lock(directory: Path) -> int:
+    """Take the lock of a state directory; held until the descriptor is closed. Raises Locked if another hub has it."""
+    descriptor = open_private(directory / LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise Locked(f"Another hub (process {pid}) is using the state directory {directory}") from None
+    with contextlib.suppress(OSError):  # the number is only for people
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it: one write, or more if the system takes only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Create or replace a private file by renaming: whoever opens it finds all of this, or what was there before.
+
+    Nothing is written through a link: a planted one is replaced.
+    """
+    spare = path.with_suffix(".tmp")
+    spare.unlink(missing_ok=True)
+    with private(spare) as descriptor:
+        write_all(descriptor, data)
+        os.fdatasync(descriptor)
+    os.rename(spare, path)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make created and renamed names durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
