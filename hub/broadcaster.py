@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .brokers import Broker
 from .errors import HubError
@@ -30,30 +30,31 @@ PAGE = 1000  # events of one read from the store
 
 
 class Subscriber:
-    """One client's place in the stream: what it wants, where it is, and how to write to it.
+    """One client's place in the stream: what it wants and where it is. Whoever owns the socket derives from this.
 
-    `write` must take the bytes whole and at once; `full` says whether the socket's buffer is over its limit; `room`
-    waits until it is not. `position` counts only while the subscriber is behind: a level one is where the stream is.
+    `write` takes bytes, whole and at once; it is kept as an attribute, because it is called once a client and write.
+    `position` counts only while the subscriber is behind: a level one is where the stream is.
     """
 
-    __slots__ = ("behind", "full", "group", "implied", "patterns", "position", "reason", "room", "sse", "task", "write")
+    __slots__ = ("group", "implied", "patterns", "position", "reason", "task", "write")
+    sse = False
 
-    def __init__(
-        self,
-        write: Callable[[bytes], None],
-        full: Callable[[], bool],
-        room: Callable[[], Awaitable[None]],
-        *,
-        sse: bool = False,
-    ) -> None:
-        self.write, self.full, self.room, self.sse = write, full, room, sse
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
         self.patterns: Patterns = EVERYTHING
         self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
         self.position = 0
-        self.behind = False
         self.reason = "expired"  # of the next gap: it came back too late, or (once level) it reads too slowly
         self.group: _Group | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def full(self) -> bool:
+        """Whether the socket's buffer is over its limit."""
+        raise NotImplementedError
+
+    async def room(self) -> None:
+        """Wait until it is not. More than one task may wait."""
+        raise NotImplementedError
 
     @property
     def transport(self) -> str:
@@ -89,13 +90,13 @@ class Broadcaster:
     def __init__(self, window: Window, broker: Broker) -> None:
         self.window, self.broker = window, broker
         self.position = 0
-        self.subscribers: set[Subscriber] = set()
+        self.behind: set[Subscriber] = set()
         self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
         self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
         self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
         self._groups: dict[tuple[Patterns, bool], _Group] = {}
-        self._scheduled = False
-        self._first = self._seen = self._quiet = 0.0
+        self._next_pass: asyncio.Handle | None = None
+        self._first, self._seen, self._quiet = 0.0, 0, 0
 
     def start_at(self, head: int) -> None:
         """Begin behind `head`."""
@@ -109,32 +110,34 @@ class Broadcaster:
 
     @property
     def lagging(self) -> int:
-        return sum(subscriber.behind for subscriber in self.subscribers)
+        """How many subscribers are behind."""
+        return len(self.behind)
 
     def lag(self, subscriber: Subscriber) -> int:
         """How many numbers the subscriber has not been written yet."""
-        return self.window.head - (subscriber.position if subscriber.behind else self.position)
+        return self.window.head - (subscriber.position if subscriber in self.behind else self.position)
 
     # ---- events come in
 
     def deliver(self, batch: Sequence[Event]) -> None:
         """Take a batch from the pump; it is written soon, together with what follows closely. Never waits."""
         self.window.extend(batch)
-        if not self._scheduled and self.subscribers:
-            self._scheduled = True
-            self._first, self._seen, self._quiet = time.monotonic(), self.window.head, 0
-            asyncio.get_running_loop().call_soon(self._pass)
-        elif not self.subscribers:
+        if self._enough():
+            self.flush()
+        elif not self._groups:
             self.position = self.window.head
+        elif self._next_pass is None:
+            self._first, self._seen, self._quiet = time.monotonic(), self.window.head, 0
+            self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
 
     def _pass(self) -> None:
         """One pass of the event loop: flush, or see whether more arrives."""
         self._quiet = self._quiet + 1 if self.window.head == self._seen else 0
         self._seen = self.window.head
-        if self._quiet >= QUIET_PASSES or self._enough() or time.monotonic() - self._first >= LONGEST_WAIT:
+        if self._quiet >= QUIET_PASSES or time.monotonic() - self._first >= LONGEST_WAIT:
             self.flush()
         else:
-            asyncio.get_running_loop().call_soon(self._pass)
+            self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
 
     def _enough(self) -> bool:
         waiting = self.window.head - self.position
@@ -144,7 +147,9 @@ class Broadcaster:
 
     def flush(self) -> None:
         """Write what lies between `position` and the head to every level subscriber. Never waits."""
-        self._scheduled = False
+        if self._next_pass is not None:
+            self._next_pass.cancel()
+            self._next_pass = None
         if self.position == self.window.head:
             return
         if not self.window.covers(self.position):  # one batch larger than the whole window: the store has it
@@ -188,7 +193,6 @@ class Broadcaster:
         """
         position, foreign = self.start(after)
         self.leave(subscriber)
-        self.subscribers.add(subscriber)
         subscriber.patterns, subscriber.position = patterns, position
         if foreign:
             self._tell_gap(subscriber, str(foreign), position + 1, "epoch")
@@ -199,19 +203,17 @@ class Broadcaster:
 
     def narrow(self, subscriber: Subscriber, patterns: Patterns) -> Cursor:
         """Change what a subscriber gets from here on; its position stays. Returns that."""
-        if subscriber.behind:
-            subscriber.patterns = patterns
-            return Cursor(self.broker.epoch, subscriber.position)
         self._leave_group(subscriber)
         subscriber.patterns = patterns
+        if subscriber in self.behind:
+            return Cursor(self.broker.epoch, subscriber.position)
         self._enter_group(subscriber)
         return Cursor(self.broker.epoch, self.position)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber. Unknown ones are no error."""
-        self.subscribers.discard(subscriber)
         self._leave_group(subscriber)
-        subscriber.behind = False
+        self.behind.discard(subscriber)
         if subscriber.task is not None:
             subscriber.task.cancel()
             subscriber.task = None
@@ -242,24 +244,29 @@ class Broadcaster:
         key = (subscriber.patterns, subscriber.sse)
         group = self._groups.get(key) or self._groups.setdefault(key, _Group(*key, self.position))
         group.members[subscriber] = None
-        subscriber.group, subscriber.behind, subscriber.reason = group, False, "slow"
+        subscriber.group, subscriber.reason = group, "slow"
+        self.behind.discard(subscriber)
 
     def _leave_group(self, subscriber: Subscriber) -> None:
-        group, subscriber.group = subscriber.group, None
-        if group is not None:
+        if subscriber.group is not None:
             self.flush()  # what was accepted before still belongs to it
-            group.members.pop(subscriber, None)
-            if not group.members and self._groups.get((group.patterns, group.sse)) is group:
-                del self._groups[group.patterns, group.sse]
+        if subscriber.group is not None:
+            self._remove(subscriber, subscriber.group)
+
+    def _remove(self, subscriber: Subscriber, group: _Group) -> None:
+        subscriber.group = None
+        del group.members[subscriber]
+        if not group.members:
+            del self._groups[group.patterns, group.sse]
 
     # ---- subscribers that are behind
 
     def _fall_behind(self, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
-            position = self.position
             if subscriber.group is not None:
-                subscriber.group.members.pop(subscriber, None)
-            subscriber.group, subscriber.behind, subscriber.position = None, True, position
+                self._remove(subscriber, subscriber.group)
+            subscriber.position = self.position
+            self.behind.add(subscriber)
             self._follow_up(subscriber)
 
     def _follow_up(self, subscriber: Subscriber) -> None:
@@ -267,11 +274,11 @@ class Broadcaster:
 
     def _advance(self, subscriber: Subscriber) -> None:
         """Bring a subscriber level in this very step if that takes no waiting, else behind the scenes."""
-        subscriber.behind = True
+        self.behind.add(subscriber)
         if self.window.covers(subscriber.position) and not subscriber.full():
             self._write_piece(subscriber, self._ahead(subscriber.position))
             self._join_if_level(subscriber)
-        if subscriber.behind:
+        if subscriber in self.behind:
             self._follow_up(subscriber)
 
     def _join_if_level(self, subscriber: Subscriber) -> None:
@@ -281,7 +288,7 @@ class Broadcaster:
     async def _catch_up(self, subscriber: Subscriber) -> None:
         """Lead one subscriber up to the head, as fast as it reads. The only task a client can cost, while behind."""
         with contextlib.suppress(ConnectionError):  # it is gone; whoever reads from it will leave for it
-            while subscriber.behind:
+            while subscriber in self.behind:
                 await subscriber.room()
                 events = await self._next(subscriber)
                 if events and events[0].seq > subscriber.position + 1:

@@ -38,7 +38,7 @@ class EventBus:
 
     def __init__(self, broker: Broker, types: EventTypes) -> None:
         self.broker, self.types = broker, types
-        self.on_event: Signal[Callable[[Sequence[Event]], Awaitable[None]]] = Signal(self)
+        self.on_event: Signal[Sequence[Event]] = Signal(self)
         self.on_redacted: Callable[[int], None] = lambda count: None
         self.on_rejected: Callable[[str, int], None] = lambda reason, count: None
         self.listeners = Listeners()

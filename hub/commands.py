@@ -101,7 +101,7 @@ class Command:
             loaded: dict[str, Any] = self.schema.load(args)
             return loaded
         except ValidationError as error:
-            raise invalid("invalid_args", f"The args of {self.name}", error) from None
+            raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
 
 
 class Commands:
@@ -109,7 +109,7 @@ class Commands:
 
     def __init__(self, audit: "AuditLog", limit: float) -> None:
         self.audit, self._limit = audit, limit
-        self.on_call: Signal[Callable[[str, str, float], Awaitable[None]]] = Signal(self)
+        self.on_call: Signal[str, str, float] = Signal(self)
         self.running: set[Call] = set()
         self.stopping = False
         self._idle = asyncio.Event()

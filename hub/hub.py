@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiosignal import Signal
 
 from . import builtin, signals
-from .audit import AuditLog, Locked, Unsafe
+from .audit import AuditLog
 from .brokers import make_broker
 from .broadcaster import Broadcaster
 from .bus import EventBus, Published, record
@@ -23,6 +23,7 @@ from .events import EventTypes, Key
 from .listeners import Listener
 from .messages import EVERYTHING, Cursor, Patterns
 from .metrics import Gauges, Metrics
+from .private import Locked, Unsafe
 from .state import State
 from .window import Window
 
@@ -62,8 +63,8 @@ class Hub:
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients: set[Client] = set()
         self.panels: list[Any] = []
-        self.on_start: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
-        self.on_stop: Signal[Callable[[Hub], Awaitable[None]]] = Signal(self)
+        self.on_start: Signal[Hub] = Signal(self)
+        self.on_stop: Signal[Hub] = Signal(self)
         self._background: list[Background] = [self.state.run, self._tick]
         self._tasks: list[asyncio.Task[None]] = []
         self._started = 0.0
@@ -126,8 +127,13 @@ class Hub:
     # ---- publishing and reading
 
     async def publish(self, event: str, data: Any, *, id: str | None = None, ttl: float | None = None) -> Published:
-        """Publish one event. Returns when it is kept and on its way. Raises HubError as `EventBus.publish` does."""
-        return await self.bus.publish([record(event, data, id, ttl)])
+        """Publish one event. Returns when it is kept and on its way. Raises HubError as `EventBus.publish` does.
+
+        Gives way to everybody else once, so that code which publishes in a loop starves nobody.
+        """
+        published = await self.bus.publish([record(event, data, id, ttl)])
+        await asyncio.sleep(0)
+        return published
 
     @property
     def cursor(self) -> Cursor:

@@ -292,7 +292,7 @@ class FlagField(fields.Boolean):
         return value
 
 
-class PatternsField(fields.List):
+class PatternsField(fields.List[str]):
     """A list of patterns."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -378,7 +378,7 @@ def load_command(text: str | bytes) -> Command:
     try:
         loaded = _FRAME.load(frame)
     except ValidationError as error:
-        raise BadFrame(invalid("invalid_message", "The message", error), id) from None
+        raise BadFrame(invalid("invalid_message", "The message does not fit", error), id) from None
     return Command(loaded["id"], loaded["payload"]["command"], loaded["payload"]["args"])
 
 
@@ -394,9 +394,9 @@ def _plainly(frame: dict[str, Any]) -> Command | None:
 
 def invalid(code: str, what: str, error: ValidationError) -> HubError:
     """A HubError with marshmallow's field paths in `details` and the first of them in the sentence."""
-    details = error.normalized_messages()
+    details = error.normalized_messages()  # type: ignore[no-untyped-call]
     path, problem = _first(details)
-    sentence = f"{what} does not fit: {path}: {problem}" if path else f"{what} does not fit: {problem}"
+    sentence = f"{what}: {path}: {problem}" if path else f"{what}: {problem}"
     return HubError(code, sentence, details)
 
 
@@ -501,6 +501,7 @@ def _field(field: fields.Field[Any]) -> dict[str, Any]:
 
 
 def _constraint(validator: Any, kind: Any) -> dict[str, Any]:
+    pairs: dict[str, Any]
     unit = {"array": "Items", "object": "Properties"}.get(kind, "Length")
     match validator:
         case validate.OneOf():
@@ -513,6 +514,6 @@ def _constraint(validator: Any, kind: Any) -> dict[str, Any]:
             pairs = {least: validator.min, most: validator.max}
         case _:
             named = {_name: (f"^{NAME.pattern}$", MAX_NAME), _id: (None, 128), _pattern: (None, MAX_NAME)}
-            pattern, most = named.get(validator, (None, None))
-            pairs = {"pattern": pattern, "maxLength": most}
+            pattern, length = named.get(validator, (None, None))
+            pairs = {"pattern": pattern, "maxLength": length}
     return {key: value for key, value in pairs.items() if value is not None}

@@ -48,17 +48,22 @@ class Session:
     `send` must take one JSON text at once; `close(code, reason)` ends the connection.
     """
 
+    __slots__ = ("_bucket", "_close", "_refusals", "_send", "client", "closing", "hub", "tasks")
+
     def __init__(
         self, hub: "Hub", client: Client, send: Callable[[bytes], None], close: Callable[[int, str], None]
     ) -> None:
         self.hub, self.client = hub, client
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], None] = {}
+        self.closing = False  # what comes now comes too late
         self._send, self._close = send, close
         self._bucket = Bucket(hub.config.rate)
-        self._refusals: deque[float] = deque(maxlen=REFUSALS)
+        self._refusals: deque[float] | None = None  # most clients never need it
 
     def receive(self, text: str | bytes) -> None:
         """Take one frame. Never waits and never raises: every frame is answered, now or when its call ends."""
+        if self.closing:
+            return
         wait = self._bucket.take()
         try:
             command = load_command(text)
@@ -92,8 +97,8 @@ class Session:
         else:
             calls[command.id] = call = Call(self.hub, self.client, command.id)
             task = asyncio.get_running_loop().create_task(self._run(call, command))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.tasks[task] = None
+            task.add_done_callback(self.tasks.pop)
             return
         self._refuse(command.id, command.name, error)
 
@@ -121,6 +126,9 @@ class Session:
 
     def _count_refusal(self) -> None:
         now = time.monotonic()
-        if len(self._refusals) == REFUSALS and now - self._refusals[0] < REFUSAL_SECONDS:
+        if self._refusals is None:
+            self._refusals = deque(maxlen=REFUSALS)
+        if len(self._refusals) == REFUSALS and now - self._refusals[0] < REFUSAL_SECONDS and not self.closing:
+            self.closing = True
             self._close(1008, "Too many messages")
         self._refusals.append(now)

@@ -166,6 +166,7 @@ class HubInside:
         for _ in range(count):
             n = self.hub.cursor.seq + 1
             await self.hub.publish(event, {"n": n, "pad": pad} if pad else {"n": n})
+            await asyncio.sleep(0)  # as publishers with sockets of their own would
 
 
 @asynccontextmanager
@@ -176,9 +177,7 @@ async def hub_app(
     hub = Hub(port=0, state_dir=state_dir, **settings)
     prepare(hub)
     app = create_app(hub)
-    runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=75.0, shutdown_timeout=1.0, handler_cancellation=False
-    )
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=hub.config.deadline, shutdown_timeout=1.0)
     await runner.setup()
     try:
         assert runner.server is not None
@@ -240,10 +239,10 @@ class Talk:
         """Send text as it is, or anything else as JSON."""
         await self.ws.send_str(frame if isinstance(frame, str) else json.dumps(frame))
 
-    async def begin(self, command: str, id: str | None = None, **args: Any) -> str:
-        """Send a call and return its id without waiting."""
+    async def begin(self, command: str, call: str | None = None, /, **args: Any) -> str:
+        """Send a call, with this id if one is given, and return its id without waiting."""
         self._calls += 1
-        id = id or f"call-{self._calls}"
+        id = call or f"call-{self._calls}"
         payload = {"command": command, "args": args}
         await self.send({"type": "command", "id": id, "payload": payload})
         return id
@@ -272,15 +271,15 @@ class Talk:
             await self._more()
         return self.answers.pop(id)
 
-    async def call(self, command: str, id: str | None = None, **args: Any) -> Any:
+    async def call(self, command: str, call: str | None = None, /, **args: Any) -> Any:
         """Call and return the result; asserts that it is a response."""
-        answer = await self.answer(await self.begin(command, id, **args))
+        answer = await self.answer(await self.begin(command, call, **args))
         assert answer["type"] == "response", answer
         return answer["payload"]
 
-    async def fails(self, command: str, code: str, id: str | None = None, **args: Any) -> dict[str, Any]:
+    async def fails(self, command: str, code: str, call: str | None = None, /, **args: Any) -> dict[str, Any]:
         """Call and return the error object; asserts that it is one with this code."""
-        answer = await self.answer(await self.begin(command, id, **args))
+        answer = await self.answer(await self.begin(command, call, **args))
         assert answer["type"] == "error", answer
         return refused(answer["payload"], code)
 
@@ -366,9 +365,9 @@ class Raw:
     def packed(opcode: int, payload: bytes, final: bool = True) -> bytes:
         """One masked frame (RFC 6455, section 5.2; the mask is zero, so the payload stays readable)."""
         size = len(payload)
-        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
+        length = struct.pack("!B", 0x80 | size) if size < 126 else struct.pack("!BH", 0xFE, size & 0xFFFF)
         if size > 0xFFFF:
-            length = b"\xff" + struct.pack("!Q", size)
+            length = struct.pack("!BQ", 0xFF, size)
         return bytes([(0x80 if final else 0) | opcode]) + length + bytes(4) + payload
 
     async def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
@@ -396,9 +395,11 @@ class Raw:
         return taken
 
     async def close_code(self) -> int:
-        """Read to the close frame and return its code."""
+        """Read to the close frame, answer it, and return its code."""
         while (frame := await self.frame()) is not None:
             if frame[0] == 0x8:
+                with contextlib.suppress(ConnectionError):
+                    await self.send(0x8, frame[1][:2])
                 return int.from_bytes(frame[1][:2])
         raise AssertionError("the connection ended without a close frame")
 

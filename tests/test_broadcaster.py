@@ -99,7 +99,12 @@ async def test_large_events_do_not_pile_up(stream: Stream) -> None:
 async def test_clients_with_the_same_patterns_share_the_selection(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     joined: list[int] = []
     original = module._joined
-    monkeypatch.setattr(module, "_joined", lambda frames, sse: joined.append(len(frames)) or original(frames, sse))
+
+    def count(frames: Any, sse: bool) -> bytes:
+        joined.append(len(frames))
+        return original(frames, sse)
+
+    monkeypatch.setattr(module, "_joined", count)
     wires = [stream.join("a:*") for _ in range(20)]
     await stream.publish("a:b", "c:d")
     await settle()
@@ -287,8 +292,8 @@ async def test_nothing_per_client_on_the_path_of_an_event(stream: Stream) -> Non
 async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
     written: list[bytes] = []
     wire = Wire()
-    subscriber = module.Subscriber(written.append, wire.full, wire.room, sse=True)
-    stream.broadcaster.join(subscriber, EVERYTHING)
+    wire.sse, wire.write = True, written.append
+    stream.broadcaster.join(wire, EVERYTHING)
     await stream.publish("a:b", "a:b")
     await settle()
     (chunk,) = written

@@ -79,7 +79,8 @@ def test_a_key_without_a_schema() -> None:
     types = EventTypes()
     types.add("door:moved", key="door")
     assert types.check("door:moved", {"door": "front"}) == "front"
-    for data in ({}, [], {"door": None}, {"door": True}, {"door": [1]}):
+    bad: list[Any] = [{}, [], {"door": None}, {"door": True}, {"door": [1]}]
+    for data in bad:
         with pytest.raises(HubError) as refused:
             types.check("door:moved", data)
         assert refused.value.code == "invalid_message"

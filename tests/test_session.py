@@ -146,7 +146,6 @@ async def test_a_flood_is_refused_then_closed(hub: Hub, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "REFUSALS", 50)
     talk = Talk(hub)
     talk.session._bucket = Bucket(0.001, 2)
-    talk.session._refusals = type(talk.session._refusals)(maxlen=50)
     for i in range(52):
         talk.call(str(i), "no:such")
     answers = [await talk.hear() for _ in range(52)]

@@ -20,19 +20,23 @@ def frames(data: bytes) -> Iterator[dict[str, Any]]:
         data = data[head + size :]
 
 
-class Wire:
+class Wire(Subscriber):
     """A client's socket. While nobody reads, it is full as soon as one write lies in it."""
 
     def __init__(self) -> None:
+        super().__init__(self._take)
         self.received: list[dict[str, Any]] = []
         self.writes = 0
         self.reading = True
         self._unread: list[bytes] = []
         self._room = asyncio.Event()
         self._room.set()
-        self.subscriber = Subscriber(self.write, self.full, self.room)
 
-    def write(self, data: bytes) -> None:
+    @property
+    def subscriber(self) -> Subscriber:
+        return self
+
+    def _take(self, data: bytes) -> None:
         self.writes += 1
         self._unread.append(data)
         if self.reading:

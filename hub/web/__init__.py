@@ -7,4 +7,4 @@ from aiohttp import web
 if TYPE_CHECKING:
     from ..hub import Hub
 
-HUB: "web.AppKey[Hub]" = web.AppKey("hub")  # type: ignore[arg-type]
+HUB: "web.AppKey[Hub]" = web.AppKey("hub")

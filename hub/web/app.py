@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -21,6 +21,7 @@ from ..config import Config
 from ..errors import UsageError
 from ..hub import Hub
 from ..messages import now
+from ..private import write_whole
 from . import HUB, api, dashboard, sse, websocket
 from .guard import Guard, refuse_bind
 
@@ -107,6 +108,7 @@ async def _serve(hub: Hub) -> int:
             await stop.wait()
             log.info("stopping")
             server.close()
+            await _shutdown(app)  # while connections still hear: aiohttp's own cleanup begins by not reading any more
     finally:
         await runner.cleanup()
     return 0
@@ -155,16 +157,11 @@ def _url(config: Config, sock: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _announced(hub: Hub, url: str) -> "contextlib.AbstractContextManager[None]":  # type: ignore[misc]
+def _announced(hub: Hub, url: str) -> Iterator[None]:
     """`server.json` beside the audit log, for as long as the hub listens: the way to find it."""
     path = Path(hub.config.state_dir) / "server.json"
     text = json.dumps({"url": url, "pid": os.getpid(), "version": hub.version, "started": now()})
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW  # a link put here would be written through
-    with open(os.open(fresh, flags, 0o600), "w") as file:
-        file.write(text + "\n")
-    fresh.replace(path)
+    write_whole(path, (text + "\n").encode())
     try:
         yield
     finally:

@@ -60,7 +60,7 @@ def votes(hub: "Hub") -> Context:
         cast(found, item["data"], item["timestamp"])["stale"] = item["stale"]
     for event in kept(hub, "governance:vote_cast"):
         cast(found, event.data, event.timestamp)
-    return listed([tallied(vote) for vote in found.values()], SHOWN["votes"])
+    return {**listed([tallied(vote) for vote in found.values()], SHOWN["votes"]), "since": hub.window.tail}
 
 
 def cast(found: dict[str, Item], data: Mapping[str, Any], timestamp: str) -> Item:

@@ -4,17 +4,20 @@ import asyncio
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from ..broadcaster import Subscriber
 from ..errors import HubError
 from ..messages import EVERYTHING, Cursor
 from . import HUB, api
-from .websocket import admit, room, said_goodbye
+from .websocket import Stream, admit, said_goodbye
 
 LOOK = 1.0  # seconds between two looks whether the client is still there
 
 
 def setup(app: web.Application) -> None:
     app.router.add_get("/events", events, name="events", allow_head=False)
+
+
+class _EventStream(Stream):
+    sse = True
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -29,19 +32,14 @@ async def events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
     writer = await response.prepare(request)
     await response.write(b": hub\n\n")
-    transport, protocol = request.transport, request.protocol
-    if writer is None or transport is None:
-        return response
-    client = api.client_of(request, "sse")
-    client.subscriber = subscriber = Subscriber(
-        transport.write, lambda: protocol.writing_paused, room(writer), sse=True
-    )
+    client, subscriber = api.client_of(request, "sse"), _EventStream(request, writer)
+    client.subscriber = subscriber
     hub.clients.add(client)
     hub.metrics.connected("sse")
     reason = "lost"
     try:
         hub.broadcaster.join(subscriber, patterns or EVERYTHING, after)
-        reason = await _keep(request, response, transport)
+        reason = await _keep(request, response)
     finally:
         hub.broadcaster.leave(subscriber)
         hub.clients.discard(client)
@@ -49,11 +47,11 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _keep(request: web.Request, response: web.StreamResponse, transport: asyncio.Transport) -> str:
+async def _keep(request: web.Request, response: web.StreamResponse) -> str:
     """A comment line once a heartbeat, until the client or the hub goes; returns why it ended."""
     heartbeat = request.app[HUB].config.heartbeat
     stopping, waited = said_goodbye(request.app), 0.0
-    while not transport.is_closing():
+    while (transport := request.transport) is not None and not transport.is_closing():
         if await _is_set(stopping, min(LOOK, heartbeat)):
             return "shutdown"
         waited += min(LOOK, heartbeat)

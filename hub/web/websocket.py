@@ -2,44 +2,31 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ..broadcaster import Subscriber
-from ..commands import Client
 from ..errors import HubError
 from ..hub import Hub
-from ..messages import EVERYTHING, Cursor, Patterns, websocket_frame
+from ..messages import EVERYTHING, Cursor, websocket_frame
 from ..session import Session
 from . import HUB, api
 
 log = logging.getLogger("hub")
 
-CONNECTIONS: "web.AppKey[set[_Connection]]" = web.AppKey("connections", set)
+FAIR = 64  # frames of one client in a row, before everybody else has a turn
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)
 
 
 def setup(app: web.Application) -> None:
-    app[CONNECTIONS], app[STOPPING] = set(), asyncio.Event()
+    app[STOPPING] = asyncio.Event()
     app.router.add_get("/ws", websocket, name="ws", allow_head=False)
 
 
 def said_goodbye(app: web.Application) -> asyncio.Event:
     """Set when the hub stops and every stream ends."""
     return app[STOPPING]
-
-
-def room(writer: AbstractStreamWriter) -> Callable[[], Awaitable[None]]:
-    """Wait until the socket's buffer has room. Shielded: aiohttp has one waiter for all, and whoever is cancelled
-    while it waits would cancel that for the others."""
-
-    async def wait() -> None:
-        await asyncio.shield(asyncio.ensure_future(writer.drain()))
-
-    return wait
 
 
 async def websocket(request: web.Request) -> web.StreamResponse:
@@ -53,14 +40,21 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     )
     if not ws.can_prepare(request):
         raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
-    client = api.client_of(request, "websocket")
-    connection = _Connection(hub, client, ws, request)
-    await connection.open(patterns, after)
+    writer = await ws.prepare(request)
+    ws.headers.clear()  # they have been sent; kept, they would be 1 KiB of every idle client
+    connection = _Connection(request, writer, ws)
     reason = "lost"
+    hub.clients.add(connection.client)
+    hub.metrics.connected("websocket")
     try:
+        connection.implied = patterns is None
+        hub.broadcaster.join(connection, patterns or EVERYTHING, after)
         reason = await connection.listen()
-    finally:
-        await connection.closed(reason)
+    finally:  # its running calls go on to their end: their outcome is in the audit log
+        hub.broadcaster.leave(connection)
+        hub.clients.discard(connection.client)
+        connection.abandon()
+        hub.metrics.disconnected(reason)
     return ws
 
 
@@ -76,30 +70,40 @@ def admit(hub: Hub, after: Cursor | None) -> None:
         hub.broadcaster.start(after)
 
 
-class _Connection:
+class Stream(Subscriber):
+    """A subscriber behind an aiohttp response that has been prepared: the socket itself takes the writes."""
+
+    __slots__ = ("_protocol", "_transport", "_writer")
+
+    def __init__(self, request: web.Request, writer: AbstractStreamWriter | None) -> None:
+        if request.transport is None or writer is None:
+            raise ConnectionResetError("The client has gone.")
+        super().__init__(request.transport.write)
+        self._transport, self._protocol, self._writer = request.transport, request.protocol, writer
+
+    def full(self) -> bool:
+        return self._protocol.writing_paused
+
+    async def room(self) -> None:
+        """Shielded: aiohttp has one waiter for all, and who is cancelled while it waits would cancel it for others."""
+        await asyncio.shield(asyncio.ensure_future(self._writer.drain()))
+
+
+class _Connection(Stream):
     """One WebSocket. Frames leave through the transport, whole, as aiohttp's own do, so the two never mix."""
 
-    def __init__(self, hub: Hub, client: Client, ws: web.WebSocketResponse, request: web.Request) -> None:
-        self.hub, self.client, self.ws, self.request = hub, client, ws, request
-        self.session = Session(hub, client, self.send, self.close)
-        self._answers: list[bytes] = []
-        self._closing: set[asyncio.Task[Any]] = set()
+    __slots__ = ("_answers", "client", "session", "ws")
 
-    async def open(self, patterns: Patterns | None, after: Cursor | None) -> None:
-        writer = await self.ws.prepare(self.request)
-        assert writer is not None and self.request.transport is not None
-        self._transport, self._room = self.request.transport, room(writer)
-        self._protocol = protocol = self.request.protocol
-        subscriber = Subscriber(self._transport.write, lambda: protocol.writing_paused, self._room)
-        subscriber.implied = patterns is None
-        self.client.subscriber = subscriber
-        self.hub.clients.add(self.client)
-        self.request.app[CONNECTIONS].add(self)
-        self.hub.metrics.connected("websocket")
-        self.hub.broadcaster.join(subscriber, patterns or EVERYTHING, after)
+    def __init__(self, request: web.Request, writer: AbstractStreamWriter | None, ws: web.WebSocketResponse) -> None:
+        super().__init__(request, writer)
+        self.client, self.ws = api.client_of(request, "websocket"), ws
+        self.client.subscriber = self
+        self.session = Session(request.app[HUB], self.client, self.send, self.close)
+        self._answers: list[bytes] = []
 
     async def listen(self) -> str:
         """Take frames until the connection ends; returns why it did."""
+        taken = 0
         async for message in self.ws:
             if message.type is WSMsgType.TEXT:
                 self.session.receive(message.data)
@@ -109,25 +113,25 @@ class _Connection:
             elif message.type is WSMsgType.BINARY:
                 await self.ws.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"Text frames only")
                 return "binary"
-            if self._protocol.writing_paused and not await self._has_room():
+            elif message.type is WSMsgType.ERROR:
+                return _why(message.data)
+            if self.full() and not await self._has_room():
                 return "heartbeat"
-        return self._why()
+            taken += 1
+            if taken % FAIR == 0:
+                await asyncio.sleep(0)
+        if self.session.closing:
+            return "flood"
+        return "shutdown" if self.session.hub.commands.stopping else "closed"
 
     async def _has_room(self) -> bool:
         """Who does not read its answers is not heard either, and is gone after the time that a dead peer gets."""
         try:
-            async with asyncio.timeout(1.5 * self.hub.config.heartbeat):
-                await self._room()
+            async with asyncio.timeout(1.5 * self.session.hub.config.heartbeat):
+                await self.room()
         except TimeoutError:
             return False
         return True
-
-    def _why(self) -> str:
-        codes = {1001: "shutdown", 1007: "utf8", 1008: "flood", 1009: "too_large", 1002: "protocol"}
-        code = self.ws.close_code
-        if code == WSCloseCode.ABNORMAL_CLOSURE:
-            return "heartbeat" if isinstance(self.ws.exception(), asyncio.TimeoutError) else "lost"
-        return codes.get(code or 0, "closed")
 
     def send(self, text: bytes) -> None:
         """Queue one frame; the answers of one pass of the event loop leave in one write."""
@@ -142,24 +146,33 @@ class _Connection:
             self._transport.write(data)
 
     def close(self, code: int, reason: str) -> None:
-        task = asyncio.get_running_loop().create_task(self.ws.close(code=code, message=reason.encode()))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        """Close from outside of `listen`; which then ends."""
+        task = asyncio.create_task(self._say_goodbye(code, reason))
+        self.session.tasks[task] = None
+        task.add_done_callback(self.session.tasks.pop)
 
-    async def closed(self, reason: str) -> None:
-        """The client is gone. Its running calls go on to their end: their outcome is in the audit log."""
-        assert self.client.subscriber is not None
-        self.hub.broadcaster.leave(self.client.subscriber)
-        self.hub.clients.discard(self.client)
-        self.request.app[CONNECTIONS].discard(self)
-        if self._protocol.writing_paused:  # it does not read: a polite close would wait for it for ever
+    async def _say_goodbye(self, code: int, reason: str) -> None:
+        await self.ws.close(code=code, message=reason.encode())
+
+    def abandon(self) -> None:
+        """Drop what a client that does not read has left unread: a polite close would wait for it for ever."""
+        if self.full():
             self._transport.abort()
-        self.hub.metrics.disconnected(reason)
+
+
+def _why(error: object) -> str:
+    """The reason of a connection's end, for the metrics."""
+    if isinstance(error, asyncio.TimeoutError):
+        return "heartbeat"
+    if isinstance(error, WebSocketError):
+        return {1007: "utf8", 1009: "too_large"}.get(error.code, "protocol")
+    return "lost"
 
 
 async def goodbye(app: web.Application) -> None:
     """Close every connection with 1001: the hub is stopping, come back."""
-    connections = list(app[CONNECTIONS])
+    subscribers = [client.subscriber for client in app[HUB].clients]
+    connections = [subscriber for subscriber in subscribers if isinstance(subscriber, _Connection)]
     answering = [task for connection in connections for task in connection.session.tasks]
     if answering:
         await asyncio.wait(answering, timeout=2.0)

@@ -268,7 +268,7 @@ client.addEventListener("state", ({ detail }) => {
   if (detail.name === "live") {
     goneSince = null;
     refused = 0;
-    refresh();
+    refreshSoon(REFRESH_AFTER_EVENT);
   } else {
     goneSince ??= new Date();
     if (detail.refused && ++refused === 2) startAgain();
@@ -399,7 +399,8 @@ function refreshSoon(milliseconds) {
 async function refresh() {
   clearTimeout(refreshTimer);
   refreshDue = Infinity;
-  if (document.hidden || refreshing || goneSince) return;
+  if (document.hidden || goneSince) return;
+  if (refreshing) return refreshSoon(REFRESH_AFTER_EVENT);
   if (behind) return void reload().then(() => refreshSoon(REFRESH_EVERY));
   refreshing = true;
   const asked = new Date();

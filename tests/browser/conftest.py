@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from browser.cdp import Browser, DevTools, Page, find_browser
-from browser.hubs import HubProcess, Wire
+from browser.hubs import HubProcess, StartHub, Wire
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +34,23 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 
 
 @pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
+async def start_hub(tmp_path: Path) -> AsyncIterator[StartHub]:
+    """Starts `python -m hub` with more flags; what still runs at the end is stopped, and must stop cleanly."""
+    started: list[HubProcess] = []
+
+    async def start(*flags: str) -> HubProcess:
+        started.append(HubProcess(tmp_path / f"state-{len(started)}", *flags))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    assert {await process.stop() for process in started if process.running} <= {0}
+
+
+@pytest.fixture
+async def hub(start_hub: StartHub) -> HubProcess:
     """A running `python -m hub`."""
-    process = HubProcess(tmp_path / "state")
-    await process.start()
-    yield process
-    if process.running:
-        assert await process.stop() == 0
+    return await start_hub()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -47,10 +47,13 @@ class HubProcess:
         assert self._process
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
-        async with asyncio.timeout(START):
-            status = await self._process.wait()
-        self._process = None
-        return status
+        process, self._process = self._process, None
+        try:
+            async with asyncio.timeout(START):
+                return await process.wait()
+        except TimeoutError:
+            process.kill()
+            raise
 
     def signal(self, signum: int) -> None:
         assert self._process
@@ -64,6 +67,9 @@ class HubProcess:
         await publish(self.url, [{"event": event, "data": data, **more}])
 
 
+StartHub = Callable[..., Awaitable[HubProcess]]
+
+
 async def publish(url: str, events: Sequence[dict[str, Any]]) -> None:
     """POST events, at most a thousand at once."""
     async with aiohttp.ClientSession() as http, http.post(url + "api/events", json=events) as response:
@@ -71,8 +77,16 @@ async def publish(url: str, events: Sequence[dict[str, Any]]) -> None:
 
 
 @asynccontextmanager
-async def hub_inside(hub: Hub, prefix: str = "", templates: Mapping[str, str] | None = None) -> AsyncIterator[str]:
-    """Run a hub in this process, below `prefix` if one is given (`some/where/`); gives the page's URL."""
+async def hub_inside(
+    hub: Hub,
+    prefix: str = "",
+    templates: Mapping[str, str] | None = None,
+    prepare: Callable[[web.Request, web.StreamResponse], Awaitable[None]] | None = None,
+) -> AsyncIterator[str]:
+    """Run a hub in this process, below `prefix` if one is given (`some/where/`); gives the page's URL.
+
+    `templates` are an application's own, by name; `prepare` is called before each response leaves.
+    """
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     app = create_app(hub)
@@ -80,6 +94,8 @@ async def hub_inside(hub: Hub, prefix: str = "", templates: Mapping[str, str] | 
         loader = aiohttp_jinja2.get_env(app).loader
         assert isinstance(loader, ChoiceLoader)
         cast(list[BaseLoader], loader.loaders).insert(0, DictLoader(templates))
+    if prepare:
+        app.on_response_prepare.append(prepare)
     if prefix:
         whole = web.Application()
         whole.add_subapp(f"/{prefix}", app)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiohttp import web
 from browser.cdp import Page
-from browser.hubs import HubProcess, Wire, hub_inside, publish
+from browser.hubs import HubProcess, StartHub, Wire, hub_inside, publish
 
 from hub import Hub
 from hub.web.dashboard import Panel
@@ -50,11 +50,10 @@ def task(name: str) -> dict[str, object]:
 
 
 async def test_after_a_broken_connection_nothing_is_missing_and_nothing_is_twice(
-    wire: Wire, tmp_path: Path, page: Page
+    wire: Wire, start_hub: StartHub, page: Page
 ) -> None:
     seen_as = f"127.0.0.1:{wire.port}"
-    hub = HubProcess(tmp_path / "state", "--allow-host", seen_as, "--allow-origin", f"http://{seen_as}")
-    await hub.start()
+    hub = await start_hub("--allow-host", seen_as, "--allow-origin", f"http://{seen_as}")
     wire.target = hub.port
     await page.open(f"http://{seen_as}/")
     await page.until(LIVE)
@@ -75,9 +74,6 @@ async def test_after_a_broken_connection_nothing_is_missing_and_nothing_is_twice
     await page.until("document.querySelector('[data-panel=tasks] progress').value === 12")
     assert page.sockets[-1].endswith(f"%3A{seen}"), "it goes on behind the last event it got"
     assert await page.evaluate("document.querySelector('#notice').hidden"), "there was no gap to tell of"
-    page.forgive(*LOST)
-    wire.cut()
-    await hub.stop()
     page.forgive(*LOST)
 
 
@@ -101,9 +97,8 @@ async def test_after_a_restart_the_page_is_whole_again(hub: HubProcess, page: Pa
     page.forgive(*LOST)
 
 
-async def test_a_new_history_is_told(tmp_path: Path, page: Page) -> None:
-    hub = HubProcess(tmp_path / "state", "--ephemeral")
-    await hub.start()
+async def test_a_new_history_is_told(start_hub: StartHub, page: Page) -> None:
+    hub = await start_hub("--ephemeral")
     await hub.publish("task:progress", {"id": "before", "progress": 40})
     await page.open(hub.url)
     await page.until(LIVE)
@@ -113,8 +108,6 @@ async def test_a_new_history_is_told(tmp_path: Path, page: Page) -> None:
     await page.until("document.querySelector('#notice').textContent.includes('was loaded again at')")
     assert await page.text("[data-panel=tasks] .name") == [], "what the hub no longer knows is not shown"
     page.forgive(*LOST)
-    await page.leave()
-    await hub.stop()
 
 
 async def test_a_gap_is_told_and_the_page_is_whole_behind_it(wire: Wire, tmp_path: Path, page: Page) -> None:
@@ -148,12 +141,12 @@ async def test_a_gap_is_told_and_the_page_is_whole_behind_it(wire: Wire, tmp_pat
 async def test_what_happens_while_the_page_is_loaded_again_is_not_lost(wire: Wire, tmp_path: Path, page: Page) -> None:
     seen_as = f"127.0.0.1:{wire.port}"
     hub = Hub(state_dir=tmp_path, window_events=10, allow_host=(seen_as,), allow_origin=(f"http://{seen_as}",))
-    drawn, deliver = asyncio.Event(), asyncio.Event()
+    drawn, deliver = asyncio.Semaphore(0), asyncio.Event()
     deliver.set()
 
     async def hold_back(request: web.Request, response: web.StreamResponse) -> None:
         if request.path == "/":
-            drawn.set()
+            drawn.release()
             await deliver.wait()
 
     async with hub_inside(hub, prepare=hold_back) as url:
@@ -165,11 +158,11 @@ async def test_what_happens_while_the_page_is_loaded_again_is_not_lost(wire: Wir
         await page.until(GONE)
         await publish(url, [task(f"task-{number:02}") for number in range(25)])
         deliver.clear()
-        drawn.clear()
+        drawn = asyncio.Semaphore(0)
         wire.mend()
         await page.until("document.querySelector('#notice').textContent.includes('were missed')")
         async with asyncio.timeout(10):
-            await drawn.wait()
+            await drawn.acquire()
         received = await page.evaluate("window.received")
         await hub.publish("task:progress", {"id": "late", "progress": 40})
         await page.until(f"window.received > {received}")

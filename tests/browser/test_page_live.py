@@ -211,8 +211,9 @@ async def test_nothing_is_wider_than_the_page(
     widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     scroll, client = await page.evaluate(widths)
     assert scroll <= client
-    wide = "[...document.querySelectorAll('.panel')].filter((one) => one.scrollWidth > one.clientWidth)"
-    assert await page.evaluate(f"{wide}.map((one) => one.dataset.panel)") == []
+    boxes = "[...document.querySelectorAll('.panel, .rows, .line > :not(.hash)')]"
+    wide = f"{boxes}.filter((one) => one.scrollWidth > one.clientWidth + 1)"
+    assert await page.evaluate(f"{wide}.map((one) => one.outerHTML.slice(0, 100))") == []
     background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(22, 24, 27)") is dark
     await page.screenshot(tmp_path / "page.png")

@@ -154,6 +154,11 @@ async def test_a_vote_whose_casts_are_no_longer_kept_is_known_from_its_state(tmp
     await publish(hub, "other:event", {}, {}, {})
     (row,) = panels.votes(hub)["rows"]
     assert (row["approve"], row["cast"]) == (2, 2)
+    app = web.Application()
+    app[HUB] = hub
+    dashboard.setup(app)
+    html = await draw(hub, aiohttp_jinja2.get_env(app))
+    assert "Counted over the events kept in memory, from number 3 on." in html
     await hub.stop()
 
 
