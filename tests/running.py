@@ -28,7 +28,7 @@ async def until(condition: Callable[[], Any], what: str = "the condition") -> No
     """Return as soon as the condition holds."""
     try:
         async with asyncio.timeout(PATIENCE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 (nothing announces what is waited for here)
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true") from None
@@ -84,11 +84,12 @@ async def _python(cwd: Path, *args: str) -> asyncio.subprocess.Process:
 
 
 @asynccontextmanager
-async def hub_process(tmp_path: Path, *flags: str) -> AsyncIterator[HubProcess]:
-    """`python -m hub` on a free port. It is ended with SIGTERM, if the test has not done so, and must say 0."""
+async def hub_process(tmp_path: Path, *flags: str, status: int = 0) -> AsyncIterator[HubProcess]:
+    """`python -m hub` on a free port. It is ended with SIGTERM, if the test has not done so, and must say `status`."""
     state_dir = tmp_path / "state"
     process = await _python(tmp_path, "--port", "0", "--state-dir", str(state_dir), *flags)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     async with ClientSession() as http:
         hub = HubProcess(process, state_dir, "", http)
         reading = asyncio.create_task(_collect(process.stderr, hub.stderr))
@@ -100,7 +101,7 @@ async def hub_process(tmp_path: Path, *flags: str) -> AsyncIterator[HubProcess]:
             yield hub
             if process.returncode is None:
                 process.terminate()
-            assert await hub.ended() == 0, hub.log
+            assert await hub.ended() == status, hub.log
         finally:
             if process.returncode is None:
                 process.kill()
@@ -147,6 +148,12 @@ class HubInside:
     async def records(self, action: str) -> list[dict[str, Any]]:
         """The audit records of this action, oldest first."""
         return [record for record in await self.hub.audit.tail(1000) if record["action"] == action]
+
+    async def recorded(self, action: str) -> list[dict[str, Any]]:
+        """As `records`, once there are any."""
+        while not (found := await self.records(action)):
+            await asyncio.sleep(0.005)
+        return found
 
     async def post(self, path: str, body: Any = None, headers: Mapping[str, str] = JSON) -> "Answer":
         """POST bytes as they are, or anything else as JSON."""

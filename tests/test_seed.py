@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import ClientWebSocketResponse, WSMsgType
-from running import HubInside, hub_app
+from running import HubInside, hub_app, until
 
 
 class SeedClient:
@@ -114,7 +114,6 @@ async def test_commands_run_as_operator(tmp_path: Path) -> None:
 async def test_it_is_pinged_and_stays_while_it_pongs(tmp_path: Path) -> None:
     async with seed(tmp_path, heartbeat=0.1) as (hub, client):
         listening = asyncio.create_task(client.message())
-        while client.pings < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: client.pings >= 3, "that it is pinged")
         await hub.publish(1)
         assert (await listening)["payload"]["event"] == "a:x"

@@ -72,6 +72,7 @@ def _refused(hub: Hub, reason: str, address: str) -> None:
 
 def serve(config: Config) -> int:
     """Run a hub until SIGTERM or SIGINT; returns the exit status. Raises UsageError if it cannot start as asked."""
+    set_up_logging(config)
     refuse_bind(config)
     hub = Hub(config)
     for name in (*config.load, *(["hub.demo"] if config.demo else [])):

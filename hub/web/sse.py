@@ -39,7 +39,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     reason = "lost"
     try:
         hub.broadcaster.join(subscriber, patterns or EVERYTHING, after)
-        reason = await _keep(request, response)
+        reason = await _keep(request, response, subscriber)
     finally:
         hub.broadcaster.leave(subscriber)
         hub.clients.discard(client)
@@ -47,7 +47,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _keep(request: web.Request, response: web.StreamResponse) -> str:
+async def _keep(request: web.Request, response: web.StreamResponse, subscriber: Stream) -> str:
     """A comment line once a heartbeat, until the client or the hub goes; returns why it ended."""
     heartbeat = request.app[HUB].config.heartbeat
     stopping, waited = said_goodbye(request.app), 0.0
@@ -58,8 +58,9 @@ async def _keep(request: web.Request, response: web.StreamResponse) -> str:
         if waited >= heartbeat:
             waited = 0.0
             try:
+                await response.write(b":\n\n")
                 async with asyncio.timeout(heartbeat / 2):  # no room for that long: it has stopped reading, or is gone
-                    await response.write(b":\n\n")
+                    await subscriber.room()
             except TimeoutError:
                 transport.abort()
                 return "heartbeat"
