@@ -335,9 +335,7 @@ class Broadcaster:
         subscriber.position = first - 1
         subscriber.reason = "slow"
 
-    def _tell_gap(
-        self, subscriber: Subscriber, after: str, before: int, reason: str, count: int | None = None
-    ) -> None:
+    def _tell_gap(self, subscriber: Subscriber, after: str, before: int, reason: str, count: int | None = None) -> None:
         data = {"after": after, "before": str(Cursor(self.broker.epoch, before)), "count": count, "reason": reason}
         subscriber.write(self._notice("hub:gap", data, subscriber.sse))
         self.on_gap(reason, count)

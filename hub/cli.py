@@ -105,9 +105,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="hub", description="A hub of events and commands on this machine.", allow_abbrev=False
     )
-    commands = whole.add_subparsers(
-        metavar="COMMAND", title="commands (serve if none is named)", required=True
-    )
+    commands = whole.add_subparsers(metavar="COMMAND", title="commands (serve if none is named)", required=True)
     add_flags(_command(commands, "serve", serve, "run the hub"))
 
     one = _command(commands, "publish", publish, "publish events")
@@ -147,9 +145,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, run: Callable[[Any], int], help: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=help, allow_abbrev=False
-    )
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     command.set_defaults(run=run, error=command.error)
     return command
 
@@ -357,9 +353,7 @@ def _post(hub: "Connection", args: argparse.Namespace, batch: list[Line]) -> Any
 def _by_line(error: HubError, batch: list[Line]) -> HubError:
     """The refusal of a batch names its events by their index; say the line instead."""
     if len(batch) > 1 and error.details:
-        named = {
-            f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()
-        }
+        named = {f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()}
         error.details = named or error.details
     return error
 

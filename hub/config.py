@@ -20,10 +20,7 @@ def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 def setting(default: Any, help: str, **flag: Any) -> Any:
     """One row of the table. `flag` goes to argparse; without it the setting is for embedders only."""
-    metadata = {"help": help, **flag}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"help": help, **flag})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +29,9 @@ class Config:
 
     host: str = setting("127.0.0.1", "address to listen on", kind=str)
     port: int = setting(3141, "port to listen on; 0 takes a free one", kind=int)
-    state_dir: Path = setting(state_directory, "folder of the audit log and server.json", kind=Path)
+    state_dir: Path = field(
+        default_factory=state_directory, metadata={"help": "folder of the audit log and server.json", "kind": Path}
+    )
     ephemeral: bool = setting(False, "keep events in memory only", kind=bool)
     auth: str = setting("local", "who gets in", kind=str, choices=("local", "token"))
     allow_host: tuple[str, ...] = setting((), "a further Host name, NAME[:PORT]", kind=list)

@@ -66,7 +66,7 @@ class HubError(Exception):
         return CODES[self.code].retryable
 
     def payload(self) -> dict[str, Any]:
-        """The error object of the wire: `{error, code, retryable}` and, where they apply, `details` and `retry_after`."""
+        """The error object: `{error, code, retryable}`, with `details` and `retry_after` where they apply."""
         payload: dict[str, Any] = {"error": self.message, "code": self.code, "retryable": self.retryable}
         if self.details is not None:
             payload["details"] = self.details

@@ -88,7 +88,9 @@ class EventType:
         if self.schema is not None and not (self._fits and self._fits(data)):
             errors = self.schema.validate(data)
             if errors:
-                raise invalid("invalid_message", f"The data of {self.name} does not fit", ValidationError({"data": errors}))
+                raise invalid(
+                    "invalid_message", f"The data of {self.name} does not fit", ValidationError({"data": errors})
+                )
         if self.key is None:
             return None
         key = self.key(data) if callable(self.key) else data.get(self.key) if isinstance(data, dict) else None

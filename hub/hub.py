@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from aiosignal import Signal
 
 from . import builtin, signals
 from .audit import AuditLog
-from .brokers import make_broker
 from .broadcaster import Broadcaster
+from .brokers import make_broker
 from .bus import EventBus, Published, record
 from .commands import RESERVED, Args, Client, Commands, Handler
 from .config import Config

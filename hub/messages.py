@@ -85,9 +85,7 @@ def _constant(text: str) -> Any:
     raise HubError("invalid_json", f"{text} is not JSON.")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_constant
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -414,8 +412,7 @@ def _first(details: Any, path: str = "") -> tuple[str, str]:
 def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: bytes) -> bytes:
     """The JSON of one event; `id` and `body` (its data) are JSON already. On the path of every event, so by hand."""
     head = (
-        f'{{"type":"event","id":{id},"timestamp":"{timestamp}","cursor":"{cursor}",'
-        f'"payload":{{"event":"{name}","data":'
+        f'{{"type":"event","id":{id},"timestamp":"{timestamp}","cursor":"{cursor}","payload":{{"event":"{name}","data":'
     )
     return b"%b%b}}" % (head.encode(), body)
 

@@ -73,9 +73,7 @@ class Metrics:
     are for the event loop's thread.
     """
 
-    def __init__(
-        self, version: str = "", *, events: Container[str] = (), commands: Container[str] = ()
-    ) -> None:
+    def __init__(self, version: str = "", *, events: Container[str] = (), commands: Container[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self._commands_known = commands
         self._gauges: Callable[[], Gauges] = Gauges

@@ -1,6 +1,7 @@
 """Last values by key, and leases: what is true now, and at which cursor."""
 
 import asyncio
+import contextlib
 import heapq
 import json
 import logging
@@ -85,10 +86,8 @@ class State:
             self._wake.clear()
             wait = self._leases[0].expires - time.monotonic() if self._leases and self._leases[0].expires else None
             if wait is None or wait > 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), wait)
-                except TimeoutError:
-                    pass
             await self._expire()
 
     async def _expire(self) -> None:

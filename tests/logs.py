@@ -36,7 +36,7 @@ def written(directory: Path, count: int) -> Path:
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for what another thread does; the time limit of the test ends it."""
-    while not true():  # noqa: ASYNC110
+    while not true():
         await asyncio.sleep(0.001)
 
 

@@ -28,7 +28,7 @@ async def until(condition: Callable[[], Any], what: str = "the condition") -> No
     """Return as soon as the condition holds."""
     try:
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 (nothing announces what is waited for here)
+            while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true") from None

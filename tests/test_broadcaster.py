@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from wires import Wire
 
 from hub import broadcaster as module
 from hub.broadcaster import Broadcaster
@@ -12,8 +13,6 @@ from hub.errors import HubError
 from hub.events import Draft, Event
 from hub.messages import EVERYTHING, Cursor, Patterns
 from hub.window import Window
-
-from wires import Wire
 
 
 class Stream:
@@ -96,7 +95,9 @@ async def test_large_events_do_not_pile_up(stream: Stream) -> None:
     assert wire.writes >= 2
 
 
-async def test_clients_with_the_same_patterns_share_the_selection(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_with_the_same_patterns_share_the_selection(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     joined: list[int] = []
     original = module._joined
 

@@ -142,7 +142,12 @@ async def test_data_from_python_is_copied(bus: EventBus) -> None:
     assert (await kept(bus))[0].data == {"list": [1]}
 
 
-@given(st.lists(st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=4, unique_by=lambda id: id or object()), max_size=8))
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=4, unique_by=lambda id: id or object()),
+        max_size=8,
+    )
+)
 def test_numbers_have_no_holes_and_ids_no_second_event(batches: list[list[str | None]]) -> None:
     async def run() -> None:
         bus = EventBus(MemoryBroker(5, 10**6), EventTypes())

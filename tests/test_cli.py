@@ -27,9 +27,7 @@ from hub.errors import HubError, UsageError
 
 
 def event(data: Any, name: str = "a:b") -> Event:
-    return Event(
-        name, data, "id1", "2026-01-02T03:04:05.678Z", "e:1", {"payload": {"event": name, "data": data}}
-    )
+    return Event(name, data, "id1", "2026-01-02T03:04:05.678Z", "e:1", {"payload": {"event": name, "data": data}})
 
 
 @pytest.fixture
@@ -111,9 +109,7 @@ def test_args_are_json_or_words(words: list[str], args: dict[str, Any]) -> None:
     assert call_args(words) == args
 
 
-@pytest.mark.parametrize(
-    "words", [["word"], ["=1"], ["{bad"], ["[1]"], ["a=1", "a=2"], ["{}", "a=1"], ["[" * 100_000]]
-)
+@pytest.mark.parametrize("words", [["word"], ["=1"], ["{bad"], ["[1]"], ["a=1", "a=2"], ["{}", "a=1"], ["[" * 100_000]])
 def test_what_are_no_args_is_said(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"\.$"):
         call_args(words)
@@ -289,9 +285,7 @@ def test_what_is_not_understood_is_usage(run: Run, words: list[str]) -> None:
     assert "error: " in outcome.err.splitlines()[-1]
 
 
-def test_a_setting_of_the_environment_that_does_not_fit_is_usage(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_of_the_environment_that_does_not_fit_is_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_PORT", "many")
     outcome = run("serve")
     assert outcome.status == 2
@@ -425,8 +419,7 @@ def test_what_is_published_is_in_the_tail(run: Run) -> None:
         "cli:said [1,2]",
     ]
     first, _ = (
-        json.loads(line)
-        for line in run("tail", "cli:*", "--after", before, "--count", "2", "--json").out.splitlines()
+        json.loads(line) for line in run("tail", "cli:*", "--after", before, "--count", "2", "--json").out.splitlines()
     )
     assert (first["id"], first["cursor"] + "\n") == ("first", published.out)
     assert first["payload"] == {"event": "cli:said", "data": {"text": "hé"}}
@@ -512,9 +505,7 @@ def test_a_call_prints_its_result(run: Run) -> None:
     assert json.loads(run("call", "hub:ping", '{"x": "\\u001b"}').out)["args"] == {"x": "\x1b"}
 
 
-def test_what_was_called_is_in_the_audit_log_and_the_chain_holds(
-    hub: Running, run: Run, tmp_path: Path
-) -> None:
+def test_what_was_called_is_in_the_audit_log_and_the_chain_holds(hub: Running, run: Run, tmp_path: Path) -> None:
     run("call", "hub:ping", "mark=here")
     tail = run("audit", "tail", "--limit", "5")
     called = [json.loads(line) for line in tail.out.splitlines()]

@@ -236,9 +236,7 @@ def test_a_refusal_keeps_the_hubs_words() -> None:
     assert error.payload() == body
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [(200, b"<html>"), (404, b"Not Found"), (404, b"{}"), (302, b"null")]
-)
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"Not Found"), (404, b"{}"), (302, b"null")])
 def test_what_does_not_answer_as_a_hub_is_none(status: int, body: bytes) -> None:
     with pytest.raises(NoHub, match=f"does not answer as a hub \\(HTTP status {status}\\)"):
         answer("http://u", status, body)
@@ -338,12 +336,8 @@ async def test_it_comes_back_after_a_close_that_may_pass(hub: ScriptedHub, code:
         assert (await waiting) == meaning(event(1))
 
 
-@pytest.mark.parametrize(
-    ("code", "problem"), [(1008, "forbidden"), (1009, "too_large"), (1003, "invalid_message")]
-)
-async def test_it_stays_away_after_a_close_that_will_not_pass(
-    hub: ScriptedHub, code: int, problem: str
-) -> None:
+@pytest.mark.parametrize(("code", "problem"), [(1008, "forbidden"), (1009, "too_large"), (1003, "invalid_message")])
+async def test_it_stays_away_after_a_close_that_will_not_pass(hub: ScriptedHub, code: int, problem: str) -> None:
     async with HubClient(hub.url) as client:
         waiting = following(client)
         peer = await hub.peer()
@@ -539,9 +533,7 @@ async def test_weakened_without_the_bound_all_of_it_is_read_ahead(
 # ---- calls
 
 
-async def opened(
-    client: HubClient, hub: ScriptedHub, *commands: str
-) -> tuple[Peer, list["asyncio.Task[Any]"]]:
+async def opened(client: HubClient, hub: ScriptedHub, *commands: str) -> tuple[Peer, list["asyncio.Task[Any]"]]:
     """Calls under way, and the hub's end of their connection."""
     calls = [asyncio.create_task(client.call(command, {"n": n})) for n, command in enumerate(commands)]
     return await hub.peer(), calls
@@ -565,9 +557,7 @@ async def test_a_refused_call_raises_what_the_wire_said(hub: ScriptedHub) -> Non
     async with HubClient(hub.url) as client:
         peer, (call,) = await opened(client, hub, "a:b")
         payload = error_object("invalid_args", details={"n": ["Not text."]}, retry_after=1.5)
-        await peer.send(
-            {"type": "error", "id": (await peer.command())[0], "timestamp": TIME, "payload": payload}
-        )
+        await peer.send({"type": "error", "id": (await peer.command())[0], "timestamp": TIME, "payload": payload})
         with pytest.raises(HubError, match="The hub says no") as caught:
             await call
         assert caught.value.payload() == payload
@@ -581,9 +571,7 @@ async def test_args_that_are_not_json_are_refused_here(hub: ScriptedHub) -> None
 
 
 @pytest.mark.parametrize("how", ["cut", "close"])
-async def test_calls_that_run_when_the_connection_breaks_fail_and_are_not_run_again(
-    hub: ScriptedHub, how: str
-) -> None:
+async def test_calls_that_run_when_the_connection_breaks_fail_and_are_not_run_again(hub: ScriptedHub, how: str) -> None:
     async with HubClient(hub.url) as client:
         peer, calls = await opened(client, hub, "a:one", "a:two")
         await peer.command()
@@ -683,9 +671,7 @@ async def test_a_refused_publish_is_not_tried_again(hub: ScriptedHub) -> None:
         publishing = asyncio.create_task(client.publish("hub:mine"))
         peer = await hub.peer()
         id, _, _ = await peer.command()
-        await peer.send(
-            {"type": "error", "id": id, "timestamp": TIME, "payload": error_object("reserved_event")}
-        )
+        await peer.send({"type": "error", "id": id, "timestamp": TIME, "payload": error_object("reserved_event")})
         with pytest.raises(HubError) as caught:
             await publishing
         assert caught.value.code == "reserved_event"

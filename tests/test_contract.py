@@ -213,9 +213,7 @@ class Promise(RuleBasedStateMachine):
         view.position = max(view.position, seq)
 
 
-PATIENT = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+PATIENT = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(300)

@@ -149,16 +149,17 @@ class TestNamesAndIds:
     def test_names(self, name: str) -> None:
         assert messages.is_name(name)
 
-    @pytest.mark.parametrize("name", ["", "a", ":", "a:", ":b", "a::b", "a:b ", "a:b\n", "ä:b", "a:*", "a:" + "b" * 127])
+    @pytest.mark.parametrize(
+        "name", ["", "a", ":", "a:", ":b", "a::b", "a:b ", "a:b\n", "ä:b", "a:*", "a:" + "b" * 127]
+    )
     def test_no_names(self, name: str) -> None:
         assert not messages.is_name(name)
 
-    @given(st.integers())
-    def test_new_ids_are_uuid4(self, _: int) -> None:
-        id = messages.new_id()
-        assert str(uuid.UUID(id)) == id
-        assert uuid.UUID(id).version == 4
-        assert uuid.UUID(id).variant == uuid.RFC_4122
+    def test_new_ids_are_uuid4(self) -> None:
+        for id in [messages.new_id() for _ in range(200)]:
+            assert str(uuid.UUID(id)) == id
+            assert uuid.UUID(id).version == 4
+            assert uuid.UUID(id).variant == uuid.RFC_4122
 
     def test_now_is_rfc_3339_with_milliseconds(self) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", messages.now())

@@ -163,18 +163,10 @@ def test_a_gauge_is_read_at_the_scrape(metrics: Metrics) -> None:
     assert samples(metrics)["hub_clients", ("websocket",)] == 5
 
 
-@pytest.mark.parametrize(
-    ("seconds", "bucket"), [(0.0, "5e-05"), (5e-05, "5e-05"), (0.0004, "0.0005"), (99.0, "+Inf")]
-)
-def test_a_delivery_is_in_its_bucket_and_in_those_above(
-    metrics: Metrics, seconds: float, bucket: str
-) -> None:
+@pytest.mark.parametrize(("seconds", "bucket"), [(0.0, "5e-05"), (5e-05, "5e-05"), (0.0004, "0.0005"), (99.0, "+Inf")])
+def test_a_delivery_is_in_its_bucket_and_in_those_above(metrics: Metrics, seconds: float, bucket: str) -> None:
     metrics.delivery(seconds, clients=3)
-    found = {
-        labels[0]: n
-        for (name, labels), n in samples(metrics).items()
-        if name == "hub_delivery_seconds_bucket"
-    }
+    found = {labels[0]: n for (name, labels), n in samples(metrics).items() if name == "hub_delivery_seconds_bucket"}
     bounds = list(found)
     first = bounds.index(bucket)
     assert [found[bound] for bound in bounds] == [0] * first + [3] * (len(bounds) - first)
@@ -261,9 +253,7 @@ def test_made_up_names_make_no_more_series_the_more_there_are(metrics: Metrics) 
     assert "made" not in generate_latest(metrics.registry).decode()
 
 
-def test_weakened_the_same_attack_makes_series_without_end(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weakened_the_same_attack_makes_series_without_end(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     def believe(value: str, names: Container[str]) -> str:
         return value
 

@@ -93,13 +93,8 @@ def test_an_ordinary_text_stays(text: str) -> None:
 
 
 def test_what_stands_around_a_secret_stays_readable() -> None:
-    assert (
-        redact_text("GET https://ann:pw@example.org/x failed")
-        == "GET https://[redacted]@example.org/x failed"
-    )
-    assert (
-        redact_text("Authorization: Bearer abc123, retrying") == "Authorization: Bearer [redacted], retrying"
-    )
+    assert redact_text("GET https://ann:pw@example.org/x failed") == "GET https://[redacted]@example.org/x failed"
+    assert redact_text("Authorization: Bearer abc123, retrying") == "Authorization: Bearer [redacted], retrying"
     assert redact_text(f'line one\\n{JWT}"') == 'line one\\n[redacted]"'
 
 
@@ -224,9 +219,7 @@ def test_no_planted_secret_survives(before: str, text: str, behind: str) -> None
 
 clean = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text("abcXYZ 019.,!", max_size=30),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcXYZ_ 019", max_size=9), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcXYZ_ 019", max_size=9), inner, max_size=4),
     max_leaves=12,
 )
 
@@ -242,9 +235,7 @@ def test_a_value_without_secrets_comes_back_as_the_same_object(value: Any) -> No
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-def test_keys_are_what_protects_values_that_look_ordinary(
-    weakened: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_are_what_protects_values_that_look_ordinary(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if weakened:
         monkeypatch.setattr(redaction, "names_a_secret", lambda key: False)
         monkeypatch.setattr(redaction, "_harmless", set())

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-async def leases(clock: Clock) -> AsyncIterator[tuple[State, list[tuple[str, str]], Callable[[float], Any]]]:
+async def leases(clock: Clock) -> tuple[State, list[tuple[str, str]], Callable[[float], Any]]:
     state, ended = State(10), list[tuple[str, str]]()
 
     async def on_stale(name: str, key: str) -> None:
@@ -69,7 +69,7 @@ async def leases(clock: Clock) -> AsyncIterator[tuple[State, list[tuple[str, str
         clock.now += seconds
         await state._expire()
 
-    yield state, ended, pass_time
+    return state, ended, pass_time
 
 
 async def test_a_lease_ends_once(leases: Any) -> None:

@@ -12,7 +12,11 @@ def event(seq: int, size: int = 0) -> Event:
     return Event(Draft("a:b", str(seq), b'"%b"' % (b"x" * size)), Cursor("e", seq), "t", 0.0)
 
 
-@given(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=5), max_size=12), st.integers(1, 20), st.integers(1, 4000))
+@given(
+    st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=5), max_size=12),
+    st.integers(1, 20),
+    st.integers(1, 4000),
+)
 def test_keeps_the_newest_that_fit(batches: list[list[int]], most: int, most_bytes: int) -> None:
     window, all_events = Window(most, most_bytes), list[Event]()
     for batch in batches:

@@ -7,7 +7,6 @@ from ..config import Config
 from ..errors import UsageError
 from ..events import Draft, Event
 
-
 Pump = Callable[[list[Event]], Awaitable[None]]
 
 

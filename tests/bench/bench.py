@@ -183,9 +183,10 @@ def one_round(kind: str, quick: bool) -> Iterator[tuple[str, float]]:
     for name, count, window, rate, group in (("groups of 8", 480, 0, 160.0, 8), ("saturated", 1000, 32, 0.0, 1)):
         server = Server(kind)
         try:
-            yield f"{name}, 300 clients: µs a delivery", fan_out(
-                server, 300, count // (4 if quick else 1), window, rate, group
-            )[0]
+            yield (
+                f"{name}, 300 clients: µs a delivery",
+                fan_out(server, 300, count // (4 if quick else 1), window, rate, group)[0],
+            )
         finally:
             server.stop()
     server = Server(kind)

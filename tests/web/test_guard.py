@@ -571,7 +571,7 @@ async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> Non
 
 async def all_gone(site: Site) -> None:
     """Wait until the guard knows no connection; the time limit of the test ends it."""
-    while site.guard._connections:  # noqa: ASYNC110
+    while site.guard._connections:
         await asyncio.sleep(0)
 
 
