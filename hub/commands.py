@@ -105,11 +105,13 @@ class Command:
 
 
 class Commands:
-    """The commands of one hub, by name. `on_call(name, outcome, seconds)` is sent after every call."""
+    """The commands of one hub, by name. `on_call(name, outcome, seconds)` is sent after every call that ran;
+    `on_refused(name, code)` is called for every one that did not."""
 
     def __init__(self, audit: "AuditLog", limit: float) -> None:
         self.audit, self._limit = audit, limit
         self.on_call: Signal[str, str, float] = Signal(self)
+        self.on_refused: Callable[[str, str], None] = lambda name, code: None
         self.running: set[Call] = set()
         self.stopping = False
         self._idle = asyncio.Event()
@@ -147,9 +149,9 @@ class Commands:
         Raises HubError with the code that the client sees; nothing else. A call is recorded before it runs and
         answered only when its end is recorded, too.
         """
+        command = self._admit(call, name, args)
         started, outcome = time.monotonic(), "internal"
         try:
-            command = self._admit(call, name, args)
             result = await self._recorded(command, call, args)
             outcome = "ok"
             return result
@@ -160,7 +162,8 @@ class Commands:
             await self.on_call.send(name, outcome, time.monotonic() - started)
 
     def refuse(self, client: Client, id: str | None, name: str, code: str) -> None:
-        """Note in the audit log that a call did not run; many of them are summed up."""
+        """Count a call that did not run, and note it in the audit log; many of them are summed up there."""
+        self.on_refused(name, code)
         details = {"id": id, "command": name, "outcome": code}
         self.audit.note("command.refused", client.actor(), client.trust, details, key="command.refused")
 

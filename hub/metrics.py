@@ -163,11 +163,12 @@ class Metrics:
         self._gaps.labels(known(reason, GAPS)).inc()
         self._missed.inc(missed or 0)
 
-    def command(self, command: str, outcome: str, seconds: float) -> None:
-        """A call was answered; `outcome` is `ok` or the error code."""
+    def command(self, command: str, outcome: str, seconds: float | None) -> None:
+        """A call was answered; `outcome` is `ok` or the error code, `seconds` None if it was refused unrun."""
         name = known(command, self._commands_known)
         self._commands.labels(name, known(outcome, OUTCOMES)).inc()
-        self._command_seconds.labels(name).observe(seconds)
+        if seconds is not None:
+            self._command_seconds.labels(name).observe(seconds)
 
     def rate_limited(self) -> None:
         """A message or request was over the rate limit."""

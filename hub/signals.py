@@ -34,6 +34,7 @@ def connect(hub: "Hub") -> None:
     hub.broadcaster.on_flush = deliveries(hub)
     hub.state.on_stale = stale(hub)
 
+    hub.commands.on_refused = refusals(hub)
     hub.commands.on_call.append(calls(hub))
     hub.commands.on_call.freeze()
 
@@ -66,6 +67,13 @@ def metrics(hub: "Hub") -> OnEvents:
 def calls(hub: "Hub") -> Callable[[str, str, float], Awaitable[None]]:
     async def count(command: str, outcome: str, seconds: float) -> None:
         hub.metrics.command(command, outcome, seconds)
+
+    return count
+
+
+def refusals(hub: "Hub") -> Callable[[str, str], None]:
+    def count(command: str, code: str) -> None:
+        hub.metrics.command(command, code, None)
 
     return count
 

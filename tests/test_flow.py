@@ -241,6 +241,7 @@ async def test_calls_that_come_while_it_stops_are_refused(tmp_path: Path, orders
         refused = [answer["payload"] for answer in client.answers.values() if answer["type"] == "error"]
         assert refused, "calls in the time of grace got no answer at all"
         assert {error["code"] for error in refused} == {"shutting_down"}
+        assert await hub.ended() == 0
 
 
 async def test_the_log_is_one_json_object_a_line(tmp_path: Path) -> None:

@@ -88,8 +88,7 @@ def _of_http(request: web.Request, error: web.HTTPException) -> HubError:
 def client_of(request: web.Request, transport: str) -> Client:
     """The hub's record of who asks: what the kernel and the guard know, nothing that the request says."""
     peer: Peer = request[PEER]
-    host = f"[{peer.address}]" if ":" in peer.address else peer.address
-    return Client(transport, f"{host}:{peer.port}", peer.uid, peer.trust)
+    return Client(transport, str(peer), peer.uid, peer.trust)
 
 
 def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
@@ -107,6 +106,8 @@ def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
                 buckets.popitem(last=False)
         if wait := buckets[key].take():
             hub.metrics.rate_limited()
+            if name := request.match_info.get("name"):
+                hub.commands.refuse(Client("http", str(peer), peer.uid, peer.trust), None, name, "rate_limited")
         return wait
 
     return take
@@ -245,6 +246,7 @@ def _query(request: web.Request, *names: str) -> dict[str, Any]:
 async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.Response:
     hub, running, address = request.app[HUB], request.app[RUNNING], request[PEER].address
     if running[address] >= hub.config.max_calls:
+        hub.commands.refuse(client_of(request, "http"), None, name, "busy")
         raise HubError("busy", f"{running[address]} calls are running; wait for one to end.", retry_after=1)
     running[address] += 1
     try:

@@ -92,6 +92,7 @@ async def _serve(hub: Hub) -> int:
         app,
         access_log=None,
         keepalive_timeout=hub.config.deadline,  # also the time a request's head gets to arrive
+        lingering_time=hub.config.deadline,
         shutdown_timeout=1.0,
     )
     await runner.setup()

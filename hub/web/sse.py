@@ -3,11 +3,13 @@
 import asyncio
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
+from ..broadcaster import Subscriber
 from ..errors import HubError
 from ..messages import EVERYTHING, Cursor
 from . import HUB, api
-from .websocket import Stream, admit, said_goodbye
+from .websocket import admit, said_goodbye
 
 LOOK = 1.0  # seconds between two looks whether the client is still there
 
@@ -16,8 +18,23 @@ def setup(app: web.Application) -> None:
     app.router.add_get("/events", events, name="events", allow_head=False)
 
 
-class _EventStream(Stream):
+class _EventStream(Subscriber):
+    """A subscriber behind an aiohttp response that has been prepared: the socket itself takes the writes."""
+
     sse = True
+
+    def __init__(self, request: web.Request, writer: AbstractStreamWriter | None) -> None:
+        if request.transport is None or writer is None:
+            raise ConnectionResetError("The client has gone.")
+        super().__init__(request.transport.write)
+        self._protocol, self._writer = request.protocol, writer
+
+    def full(self) -> bool:
+        return self._protocol.writing_paused
+
+    async def room(self) -> None:
+        """Shielded: aiohttp has one waiter for all, and who is cancelled while it waits would cancel it for others."""
+        await asyncio.shield(asyncio.ensure_future(self._writer.drain()))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -47,7 +64,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _keep(request: web.Request, response: web.StreamResponse, subscriber: Stream) -> str:
+async def _keep(request: web.Request, response: web.StreamResponse, subscriber: _EventStream) -> str:
     """A comment line once a heartbeat, until the client or the hub goes; returns why it ended."""
     heartbeat = request.app[HUB].config.heartbeat
     stopping, waited = said_goodbye(request.app), 0.0

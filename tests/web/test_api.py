@@ -1,10 +1,12 @@
 """PROTOCOL 4 over real sockets: every route, and every refusal with its status, its code and one sentence."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from running import HubInside, Raw, hub_app, seq, talk, until
 
 from hub import Hub
 from hub.commands import Call
-from hub.errors import CommandError
+from hub.errors import CommandError, HubError
 from hub.session import Bucket
 
 JSON = {"Content-Type": "application/json"}
@@ -583,6 +585,10 @@ async def test_a_bug_is_internal_with_a_reference_that_the_log_has(
         await client.call("hub:ping")
 
 
+async def test_a_bug_says_nothing(hub: HubInside) -> None:
+    assert "secret plan" not in (await hub.post("api/commands/test:bug", {})).text
+
+
 async def test_a_command_over_its_time(hub: HubInside) -> None:
     assert (await hub.post("api/commands/test:hang", {})).refused(504, "timeout")["retryable"] is True
 
@@ -647,6 +653,16 @@ async def test_a_call_over_http_is_in_the_audit_log(hub: HubInside) -> None:
     assert newest[0]["details"]["command"] == "audit:tail"
 
 
+async def test_a_call_over_the_rate_is_in_the_audit_log(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, rate=1) as hub:
+        for _ in range(2):
+            await hub.post("api/commands/hub:ping", {})
+        (await hub.post("api/commands/hub:ping", {})).refused(429, "rate_limited")
+        async with asyncio.timeout(5):
+            details = (await hub.recorded("command.refused"))[0]["details"]
+        assert (details["command"], details["outcome"]) == ("hub:ping", "rate_limited")
+
+
 async def test_publishing_is_not_in_the_audit_log(hub: HubInside) -> None:
     await hub.post("api/events", event())
     await hub.post("api/commands/hub:publish", event())
@@ -699,3 +715,48 @@ async def test_half_a_request_is_not_waited_for(tmp_path: Path) -> None:
         await raw.write(b"GET /healthz HTTP/1.1\r\nHost: 127")
         while await raw.read():
             pass
+
+
+async def test_a_head_that_trickles_does_not_move_the_deadline(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, deadline=0.2) as hub, Raw(hub.port) as raw:
+        await raw.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        end = asyncio.create_task(raw.read())
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                while not end.done():
+                    await asyncio.wait([end], timeout=0.02)
+                    await raw.write(b"x")
+        assert end.done()
+
+
+# ---- weakened builds: the same checks with one mechanism switched off
+
+
+SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
+    "any content type": (
+        lambda hub: test_only_json_is_taken(hub, "api/events", "text/plain"),
+        "hub.web.api._content_type",
+        lambda request, *allowed: allowed[0],
+    ),
+    "any size": (
+        lambda hub: test_a_body_that_is_too_large(hub, "api/events"),
+        "hub.web.api._bounded",
+        lambda data, most: data,
+    ),
+    "any domain": (test_the_domain_of_the_hub_is_reserved, "hub.bus._read", lambda record: ("a:x", 1, None, None)),
+    "any exception's text": (
+        test_a_bug_says_nothing,
+        "hub.commands.internal",
+        lambda where: HubError("internal", f"{sys.exc_info()[1]!r}."),
+    ),
+    "secrets are kept": (test_large_and_secret_args_are_not_in_the_audit_log, "hub.commands.redact", lambda v: (v, 0)),
+}
+
+
+@pytest.mark.parametrize(("check", "switch", "off"), SWITCHES.values(), ids=SWITCHES.keys())
+async def test_the_check_fails_without_the_mechanism(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, check: Callable[[HubInside], Any], switch: str, off: Any
+) -> None:
+    monkeypatch.setattr(switch, off)
+    with pytest.raises(AssertionError):
+        await check(hub)

@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+import running
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, talk, until
+from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, sockets, talk, until
 
 from hub import Hub
 from hub.commands import Call
-from hub.web import websocket
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -397,7 +398,6 @@ async def flood(hub: HubInside, frame: bytes, count: int) -> list[dict[str, Any]
         while (got := await raw.frame()) is not None:
             if got[0] == CLOSE:
                 assert int.from_bytes(got[1][:2]) == 1008
-                await raw.send(CLOSE, got[1][:2])
                 break
             assert got[0] == TEXT
             answers.append(json.loads(got[1])["payload"])
@@ -492,28 +492,35 @@ async def test_half_open_peers_go_also_with_full_buffers(tmp_path: Path) -> None
     """It stopped reading in a storm, so that not even a ping reaches it. Nothing of it may stay with the hub."""
     async with hub_app(tmp_path, heartbeat=0.3) as hub, Raw(hub.port, buffer=4096) as raw:
         await raw.upgrade()
+        both_ends = sockets()
         while hub.hub.broadcaster.lagging == 0:
             await hub.publish(10, pad="x" * 50_000)
         await until(lambda: hub.clients("websocket") == 0, "that the client is gone")
-        await until(lambda: hub.connections <= 1, "that its socket is closed")
+        await until(lambda: sockets() < both_ends, "that its socket is closed")
 
 
 async def test_half_open_peers_go_also_when_they_have_unread_answers(tmp_path: Path) -> None:
     """It sends calls and never reads an answer: the hub waits for room, but not beyond the heartbeat."""
     async with hub_app(tmp_path, heartbeat=0.3, rate=0) as hub, Raw(hub.port, buffer=4096) as raw:
         await raw.upgrade()
+        both_ends = sockets()
         frame = raw.packed(TEXT, command("hub:ping", pad="x" * 60_000).encode())
 
         async def send() -> None:
             while True:
                 await raw.write(frame)
 
+        [client] = hub.hub.clients
+        subscriber = client.subscriber
+        assert subscriber is not None
         sending = asyncio.create_task(send())
-        await until(lambda: any(h.writing_paused for h in hub.runner.server.connections), "that buffers are full")  # type: ignore[union-attr]
-        await until(lambda: hub.clients("websocket") == 0, "that the client is gone")
-        await until(lambda: hub.connections == 0, "that its socket is closed")
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        try:
+            await until(subscriber.full, "that buffers are full")
+            await until(lambda: hub.clients("websocket") == 0, "that the client is gone")
+            await until(lambda: sockets() < both_ends, "that its socket is closed")
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 # ---- the end
@@ -746,8 +753,8 @@ async def storm(hub: HubInside, stuck: int, events: int) -> int:
             reading = asyncio.create_task(healthy.numbers(events))
             for _ in range(events // 20):
                 await hub.publish(20, pad="x" * 50_000)
-                assert hub.runner.server is not None
-                ready = [h.transport.get_write_buffer_size() for h in hub.runner.server.connections if h.transport]  # type: ignore[union-attr]
+                streams: list[Any] = [client.subscriber for client in hub.hub.clients]
+                ready = [stream._transport.get_write_buffer_size() for stream in streams]
                 most = max(most, *ready)
             assert await reading == list(range(1, events + 1))
     finally:
@@ -765,7 +772,7 @@ async def test_a_hub_that_takes_no_notice_of_full_buffers_fills_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same with the mechanism switched off: what nobody reads piles up."""
-    monkeypatch.setattr(websocket.Stream, "full", lambda stream: False)
+    monkeypatch.setattr("hub.web.websocket.Connection.full", lambda connection: False)
     async with hub_app(tmp_path, window_bytes=100_000_000) as hub:
         assert await storm(hub, 10, 600) > 15_000_000
 
@@ -840,3 +847,102 @@ async def test_the_answer_to_close_is_a_close(hub: HubInside, client: Talk) -> N
     assert client.ws.close_code == 1000
     await until(lambda: hub.counted("hub_disconnections_total", "closed") == 1)
     assert (await client.ws.receive()).type is WSMsgType.CLOSED
+
+
+# ---- out of aiohttp's hands: what `_take_over` leans on
+
+
+async def test_what_comes_with_the_upgrade_request_is_not_lost(hub: HubInside) -> None:
+    async with Raw(hub.port) as raw:
+        early = raw.packed(TEXT, command("hub:ping", "early").encode())
+        await raw.write(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            + early
+        )
+        received = b""
+        while b'"id":"early"' not in received:
+            assert (data := await raw.read()), received
+            received += data
+        head, _, rest = received.partition(b"\r\n\r\n")
+        assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head  # the example of RFC 6455, 1.3
+        assert rest[:1] == b"\x81"
+
+
+async def test_aiohttp_forgets_the_connection_and_does_not_close_it(hub: HubInside, client: Talk) -> None:
+    assert hub.runner.server is not None
+    (connection,) = websocket.connections(hub.hub)
+    protocol = connection._transport.get_protocol()
+    assert protocol is connection
+    await until(lambda: not hub.runner.server or connection not in hub.runner.server.connections)
+    assert not [h for h in hub.runner.server.connections if h.transport is connection._transport]
+    assert (await client.call("hub:ping"))["pong"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"Sec-WebSocket-Version": "12"}, 400),
+        ({"Sec-WebSocket-Version": ""}, 400),
+        ({"Sec-WebSocket-Key": "short"}, 400),
+        ({"Sec-WebSocket-Key": "not base64 at all ======"}, 400),
+        ({"Upgrade": "h2c"}, 400),
+        ({"Connection": "keep-alive"}, 400),
+    ],
+    ids=str,
+)
+async def test_a_handshake_that_is_wrong_is_refused_and_the_connection_lives(
+    hub: HubInside, change: dict[str, str], status: int
+) -> None:
+    headers = {
+        "Host": f"127.0.0.1:{hub.port}",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        **change,
+    }
+    request = "GET /ws HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    async with Raw(hub.port) as raw:
+        await raw.write(request.encode())
+        assert (await raw.read()).startswith(f"HTTP/1.1 {status} ".encode())
+    assert websocket.connections(hub.hub) == []
+
+
+# ---- weakened builds: the same checks with one mechanism switched off
+
+
+SWITCHES: dict[str, tuple[Callable[[Path], Any], str, Any]] = {
+    "no rate": (
+        test_over_the_rate_calls_are_refused_with_when_to_come_back,
+        "hub.session.Bucket.take",
+        lambda bucket: 0.0,
+    ),
+    "pings are free": (test_a_ping_flood_is_closed_with_1008, "hub.session.Session.ping", lambda session: True),
+    "a flooder may stay": (
+        test_a_flood_is_not_answered_beyond_its_2000_refusals,
+        "hub.session.Session._count_refusal",
+        lambda session: None,
+    ),
+    "no limit of clients": (
+        test_a_full_hub_refuses_with_503_before_the_upgrade,
+        "hub.web.websocket.admit",
+        lambda hub, after: None,
+    ),
+    "no heartbeat": (
+        test_half_open_peers_go_also_when_they_have_unread_answers,
+        "hub.web.websocket.Connection.beat",
+        lambda connection, now, heartbeat: False,
+    ),
+    "no goodbye": (test_at_the_end_of_the_hub_clients_get_1001, "hub.web.app.websocket.goodbye", AsyncMock()),
+}
+
+
+@pytest.mark.parametrize(("check", "switch", "off"), SWITCHES.values(), ids=SWITCHES.keys())
+async def test_the_check_fails_without_the_mechanism(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[[Path], Any], switch: str, off: Any
+) -> None:
+    monkeypatch.setattr(running, "PATIENCE", 2.0)
+    monkeypatch.setattr(switch, off)
+    with pytest.raises((AssertionError, TimeoutError, pytest.fail.Exception)):
+        await check(tmp_path)
