@@ -16,6 +16,7 @@ from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, socket
 
 from hub import Hub
 from hub.commands import Call
+from hub.web.websocket import connections
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -862,7 +863,8 @@ async def test_what_comes_with_the_upgrade_request_is_not_lost(hub: HubInside) -
         )
         received = b""
         while b'"id":"early"' not in received:
-            assert (data := await raw.read()), received
+            data = await raw.read()
+            assert data, received
             received += data
         head, _, rest = received.partition(b"\r\n\r\n")
         assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head  # the example of RFC 6455, 1.3
@@ -871,10 +873,8 @@ async def test_what_comes_with_the_upgrade_request_is_not_lost(hub: HubInside) -
 
 async def test_aiohttp_forgets_the_connection_and_does_not_close_it(hub: HubInside, client: Talk) -> None:
     assert hub.runner.server is not None
-    (connection,) = websocket.connections(hub.hub)
-    protocol = connection._transport.get_protocol()
-    assert protocol is connection
-    await until(lambda: not hub.runner.server or connection not in hub.runner.server.connections)
+    (connection,) = connections(hub.hub)
+    assert connection._transport.get_protocol() is connection
     assert not [h for h in hub.runner.server.connections if h.transport is connection._transport]
     assert (await client.call("hub:ping"))["pong"] is True
 
@@ -906,7 +906,7 @@ async def test_a_handshake_that_is_wrong_is_refused_and_the_connection_lives(
     async with Raw(hub.port) as raw:
         await raw.write(request.encode())
         assert (await raw.read()).startswith(f"HTTP/1.1 {status} ".encode())
-    assert websocket.connections(hub.hub) == []
+    assert connections(hub.hub) == []
 
 
 # ---- weakened builds: the same checks with one mechanism switched off
