@@ -97,6 +97,7 @@ class Broadcaster:
         self._groups: dict[tuple[Patterns, bool], _Group] = {}
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
+        self._waiting = 0  # bytes not flushed yet
 
     def start_at(self, head: int) -> None:
         """Begin behind `head`."""
@@ -122,7 +123,8 @@ class Broadcaster:
     def deliver(self, batch: Sequence[Event]) -> None:
         """Take a batch from the pump; it is written soon, together with what follows closely. Never waits."""
         self.window.extend(batch)
-        if self._enough():
+        self._waiting += sum(map(len, batch))
+        if self._waiting >= MOST_BYTES or self.window.head - self.position >= MOST_EVENTS:
             self.flush()
         elif not self._groups:
             self.position = self.window.head
@@ -139,17 +141,12 @@ class Broadcaster:
         else:
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
 
-    def _enough(self) -> bool:
-        waiting = self.window.head - self.position
-        if waiting >= MOST_EVENTS or not self.window.covers(self.position):
-            return True
-        return sum(map(len, self.window.between(self.position, self.window.head))) >= MOST_BYTES
-
     def flush(self) -> None:
         """Write what lies between `position` and the head to every level subscriber. Never waits."""
         if self._next_pass is not None:
             self._next_pass.cancel()
             self._next_pass = None
+        self._waiting = 0
         if self.position == self.window.head:
             return
         if not self.window.covers(self.position):  # one batch larger than the whole window: the store has it

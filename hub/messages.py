@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
@@ -141,7 +143,13 @@ def new_id() -> str:
 
 def now() -> str:
     """The time in RFC 3339, UTC, milliseconds, `Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return _stamp(int(time.time() * 1000))
+
+
+@lru_cache(maxsize=2)  # many events and answers share a millisecond
+def _stamp(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 def _timestamp(text: str) -> None:

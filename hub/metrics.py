@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from prometheus_client import (
@@ -92,7 +93,8 @@ class Metrics:
         self._refused = new("hub_connections_refused", "Requests not let in.", reason=REFUSALS)
         self._disconnections = new("hub_disconnections", "Clients that have gone.", reason=DISCONNECTIONS)
         self._rate_limited = new("hub_rate_limited", "Messages and requests over the rate limit.")
-        self._commands = new("hub_commands", "Calls by outcome.", command=(), outcome=())
+        calls = new("hub_commands", "Calls by outcome.", command=(), outcome=())
+        self._call_outcome = cache(calls.labels)  # bounded: both values are known ones
 
     def _count_events(self, new: Callable[..., Counter], events: Container[str]) -> None:
         accepted = new("hub_events", "Events accepted.", event=())
@@ -110,7 +112,7 @@ class Metrics:
         lag, seconds = "How much later than asked the event loop came back.", "From a call to its answer."
         audit = "Making a group of audit records durable."
         self._loop_lag = new("hub_loop_lag_seconds", lag, UP_TO_5_S)
-        self._command_seconds = new("hub_command_seconds", seconds, UP_TO_30_S, "command")
+        self._call_seconds = cache(new("hub_command_seconds", seconds, UP_TO_30_S, "command").labels)
         self._audit_seconds = new("hub_audit_write_seconds", audit, UP_TO_5_S)
 
     def _counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
@@ -166,9 +168,9 @@ class Metrics:
     def command(self, command: str, outcome: str, seconds: float | None) -> None:
         """A call was answered; `outcome` is `ok` or the error code, `seconds` None if it was refused unrun."""
         name = known(command, self._commands_known)
-        self._commands.labels(name, known(outcome, OUTCOMES)).inc()
+        self._call_outcome(name, known(outcome, OUTCOMES)).inc()
         if seconds is not None:
-            self._command_seconds.labels(name).observe(seconds)
+            self._call_seconds(name).observe(seconds)
 
     def rate_limited(self) -> None:
         """A message or request was over the rate limit."""

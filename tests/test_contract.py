@@ -229,14 +229,14 @@ def gap_untold(patch: pytest.MonkeyPatch) -> None:
 
 
 def joins_without_flush(patch: pytest.MonkeyPatch) -> None:
-    original = Broadcaster._enter_group
+    original = Broadcaster.join
 
-    def enter(self: Broadcaster, subscriber: Any) -> None:
+    def join(self: Broadcaster, *args: Any) -> Cursor:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(self, "flush", lambda: None)
-            original(self, subscriber)
+            return original(self, *args)
 
-    patch.setattr(Broadcaster, "_enter_group", enter)
+    patch.setattr(Broadcaster, "join", join)
 
 
 def slow_ones_skip_to_the_head(patch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ def marks_too_far(patch: pytest.MonkeyPatch) -> None:
 def test_the_property_sees_each_mechanism_missing(weaken: Callable[[pytest.MonkeyPatch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         weaken(patch)
-        once = settings(PATIENT, max_examples=400, phases=[Phase.generate], print_blob=False)
+        once = settings(PATIENT, max_examples=2000, phases=[Phase.generate], print_blob=False)
         with pytest.raises(BaseException) as found:  # noqa: PT011
             run_state_machine_as_test(Promise, settings=once)
     assert isinstance(found.value, AssertionError)
