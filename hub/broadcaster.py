@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from .brokers import Broker
 from .errors import HubError
 from .events import Event
-from .messages import EVERYTHING, Cursor, Patterns, notice, sse_frame, websocket_frame
+from .messages import notice, sse_frame, websocket_frame
+from .patterns import EVERYTHING, Cursor, Patterns
 from .window import Window
 
 log = logging.getLogger("hub")

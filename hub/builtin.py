@@ -13,18 +13,8 @@ from .broadcaster import Subscriber
 from .commands import Call, Commands
 from .errors import CommandError, HubError
 from .events import Event
-from .messages import (
-    EVERYTHING,
-    MAX_PATTERNS,
-    MAX_TTL,
-    Cursor,
-    CursorField,
-    IdField,
-    NameField,
-    NumberField,
-    Patterns,
-    PatternsField,
-)
+from .messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
+from .patterns import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 
 PROTOCOL = 1
 PAGE_BYTES = 1024 * 1024  # of events in one answer of hub:history

@@ -12,8 +12,10 @@ from .brokers import Broker, Receipt
 from .errors import HubError
 from .events import Draft, Event, EventTypes
 from .listeners import Listener, Listeners
-from .messages import MAX_TTL, Cursor, dumpb, is_id, is_name, new_id, plain
+from .messages import MAX_TTL
+from .patterns import Cursor, is_id, is_name, new_id
 from .redaction import redact
+from .strictjson import dumpb, plain
 
 _FIELDS = {"event", "data", "id", "ttl"}
 
@@ -46,7 +48,7 @@ class EventBus:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def publish(self, records: Sequence[Mapping[str, Any]], *, many: bool = False) -> Published:
-        """Accept all of `records` (`{event, data, id?, ttl?}`, as `messages.loads` gives them) or none.
+        """Accept all of `records` (`{event, data, id?, ttl?}`, as `strictjson.loads` gives them) or none.
 
         Raises HubError `invalid_message` or `reserved_event`, with `details` by field, or by index if they are
         `many`; `broker_unavailable` if they cannot be kept.

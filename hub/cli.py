@@ -10,37 +10,25 @@ import json
 import os
 import stat
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from itertools import chain
 from pathlib import Path
-from socket import socket
-from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from .client import Disconnected, Event, Gap, HubClient, NoHub, answer, checked_url, running_hub
+from .arrivals import Event
 from .config import Config, add_flags, given, state_directory
+from .connection import Connection
 from .errors import HubError, UsageError
+from .find import Disconnected, NoHub, checked_url, running_hub
+from .publishing import documents, post
+from .terminal import compact, envelope, printable, readable
 
 if TYPE_CHECKING:
     import logging
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
-CHUNK = 64 * 1024  # bytes read from stdin at once
-BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub takes, and half of it
-CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
-PUBLISH_TRIES = 8
-LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
-REASONS = {
-    "slow": "this reader was too slow",
-    "expired": "they are no longer kept",
-    "epoch": "the hub began a new history",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,7 +180,7 @@ def publish(args: argparse.Namespace) -> int:
     try:
         with Connection(args.url or running_hub(args.state_dir)) as hub:
             for batch in batches:
-                cursor = _post(hub, args, batch)["cursor"]
+                cursor = post(hub, batch, args.event, id=args.id, ttl=args.ttl)["cursor"]
     finally:
         if cursor is not None:  # also when a later line was refused: so far everything is published
             print(printable(cursor))
@@ -237,83 +225,8 @@ def audit_tail(args: argparse.Namespace) -> int:
     """Print the newest records, oldest first, one JSON a line."""
     with Connection(args.url or running_hub(args.state_dir)) as hub:
         for record in hub.ask("GET", f"/api/audit?limit={args.limit}"):
-            print(printable(_compact(record)))
+            print(printable(compact(record)))
     return DONE
-
-
-# ---- publish
-
-
-Line = tuple[int, str]  # its number, and its JSON text
-
-
-def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:
-    """The JSON texts of a stream, as they come, in batches for a request: one a line, or one over all lines.
-
-    Raises UsageError with the number of the line; what stands before it has been handed out.
-    """
-    groups, number, begun = _lines(read), 0, False
-    for group in groups:
-        ready: list[Line] = []
-        for index, line in enumerate(group):
-            number += 1
-            if not line.strip():
-                continue
-            if not begun and (whole or _unfinished(line)):
-                text = b"\n".join([*group[index:], *chain.from_iterable(groups)])
-                yield [(number, _strict(text, "on stdin"))]
-                return
-            begun = True
-            try:
-                ready.append((number, _strict(line, f"in line {number}")))
-            except UsageError:
-                yield from _batches(ready)
-                raise
-        yield from _batches(ready)
-
-
-def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes]]:
-    """The lines of a stream, grouped by when they arrived."""
-    rest = b""
-    while chunk := read(CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
-    yield [rest]
-
-
-def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    batch: list[Line] = []
-    size = 0
-    for line in lines:
-        if batch and (len(batch) == BATCH_EVENTS or size + len(line[1]) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line[1])
-    if batch:
-        yield batch
-
-
-def _unfinished(line: bytes) -> bool:
-    """Whether this is the first line of a JSON text that goes on in the next."""
-    try:
-        json.loads(line)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(error.doc.rstrip())
-    except ValueError:
-        pass
-    return False
-
-
-def _strict(text: bytes, where: str) -> str:
-    """The text, if the hub's own reader takes it: so a line that it would refuse is told by its number."""
-    from .messages import loads
-
-    try:
-        loads(text)
-    except HubError as error:
-        raise UsageError(f"{error.message.rstrip('.')}, {where}.") from None
-    return text.decode()
 
 
 def _json_text(text: str) -> str:
@@ -325,87 +238,17 @@ def _json_text(text: str) -> str:
     return text
 
 
-def _event(args: argparse.Namespace, data: str) -> str:
-    """The JSON of one event. Its data goes in as it was written: it has been seen to be one value."""
-    fields = {"event": args.event, "id": args.id or str(uuid.uuid4())}
-    if args.ttl is not None:
-        fields["ttl"] = args.ttl
-    return f'{json.dumps(fields)[:-1]}, "data": {data}}}'
-
-
-def _post(hub: "Connection", args: argparse.Namespace, batch: list[Line]) -> Any:
-    """Publish a batch. Safe to try again, since every event has its id and the hub keeps an id once."""
-    kind = "application/json" if len(batch) == 1 else "application/x-ndjson"
-    body = "\n".join(_event(args, text) for _, text in batch).encode()
-    for left in reversed(range(PUBLISH_TRIES)):
-        try:
-            return hub.ask("POST", "/api/events", body, kind)
-        except Disconnected:
-            if not left:
-                raise  # else it was idle, and closed by the hub; if the hub is gone, connecting says so
-        except HubError as error:
-            if error.retry_after is None or not left:
-                raise _by_line(error, batch) from None
-            time.sleep(min(error.retry_after, LONGEST_WAIT))
-    raise AssertionError("the last try returns or raises")
-
-
-def _by_line(error: HubError, batch: list[Line]) -> HubError:
-    """The refusal of a batch names its events by their index; say the line instead."""
-    if len(batch) > 1 and error.details:
-        named = {f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()}
-        error.details = named or error.details
-    return error
-
-
-class Connection:
-    """One kept-alive HTTP connection to the hub, without aiohttp: `publish` starts in a third of the time."""
-
-    def __init__(self, url: str, answer_timeout: float | None = ANSWER_TIMEOUT) -> None:
-        parts = urlsplit(url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._http = kind(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT)
-        self._url, self._prefix, self._answer_timeout = url, parts.path, answer_timeout
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._http.close()
-
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
-        """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off."""
-        self._connect()
-        try:
-            self._http.request(method, self._prefix + path, body, {"Content-Type": kind} if body else {})
-            response = self._http.getresponse()
-            text = response.read()
-        except (OSError, HTTPException) as error:
-            self._http.close()
-            raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None
-        return answer(self._url, response.status, text)
-
-    def _connect(self) -> None:
-        if self._http.sock is None:
-            try:
-                self._http.connect()
-            except OSError as error:
-                raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
-            cast(socket, self._http.sock).settimeout(self._answer_timeout)
-
-
-def _why(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
 # ---- tail
 
 
 async def _tail(args: argparse.Namespace) -> None:
     import logging
 
+    from . import wires
+    from .client import HubClient
+
     logging.basicConfig(format="hub: %(message)s")
-    logging.getLogger("hub.client").addFilter(_escaped)
+    wires.log.addFilter(_escaped)  # a hub's words stand in its warnings, and must not drive the terminal either
     _stop_when_unread()
     line, left = (envelope if args.json else readable), args.count
     topics = args.patterns or ("*",)
@@ -440,36 +283,6 @@ def _stop_when_unread() -> None:
 def _escaped(record: "logging.LogRecord") -> bool:
     record.msg, record.args = printable(record.getMessage()), None
     return True
-
-
-def readable(item: Event | Gap) -> str:
-    """One line for a person: local time, name, data; or what is missing."""
-    if isinstance(item, Gap):
-        many = "events are" if item.count is None else f"{item.count} events are"
-        why = REASONS.get(item.reason, item.reason)
-        return printable(f"--- {many} missing before {item.before}: {why}")
-    moment = datetime.fromisoformat(item.timestamp).astimezone()
-    when = moment.replace(tzinfo=None).isoformat(" ", "milliseconds")
-    return printable(f"{when} {item.name} {_compact(item.data)}")
-
-
-def envelope(item: Event | Gap) -> str:
-    """One line for a program: the envelope as it came."""
-    return printable(_compact(item.envelope))
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could drive a terminal (controls, bidi marks, line breaks) as JSON escapes.
-
-    A JSON text stays the same JSON.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # ---- call

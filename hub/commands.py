@@ -13,8 +13,10 @@ from aiosignal import Signal
 from marshmallow import Schema, ValidationError, fields
 
 from .errors import HubError
-from .messages import dumpb, invalid, is_name, json_schema, new_id, now, plain, quick
+from .messages import invalid, json_schema, now, quick
+from .patterns import is_name, new_id
 from .redaction import redact, redact_text
+from .strictjson import dumpb, plain
 
 if TYPE_CHECKING:
     from .audit import AuditLog

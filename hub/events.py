@@ -8,18 +8,9 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from .errors import HubError
-from .messages import (
-    Cursor,
-    FlagField,
-    NumberField,
-    dumps,
-    envelope,
-    invalid,
-    is_name,
-    quick,
-    sse_frame,
-    websocket_frame,
-)
+from .messages import FlagField, NumberField, envelope, invalid, quick, sse_frame, websocket_frame
+from .patterns import Cursor, is_name
+from .strictjson import dumps
 
 Key = str | Callable[[Mapping[str, Any]], str]
 

@@ -21,8 +21,8 @@ from .config import Config
 from .errors import UsageError
 from .events import EventTypes, Key
 from .listeners import Listener
-from .messages import EVERYTHING, Cursor, Patterns
 from .metrics import Gauges, Metrics
+from .patterns import EVERYTHING, Cursor, Patterns
 from .private import Locked, Unsafe
 from .state import State
 from .window import Window

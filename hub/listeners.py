@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from .events import Event
-from .messages import Patterns, pattern_problem
+from .patterns import Patterns, pattern_problem
 
 log = logging.getLogger("hub")
 

@@ -1,11 +1,8 @@
-"""What crosses the wire: strict JSON, names, patterns, cursors, and the envelope in both directions."""
+"""What crosses the wire: time stamps, the fields of what comes in, and the envelope in both directions."""
 
-import itertools
-import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,132 +10,14 @@ from typing import Any, NamedTuple
 from marshmallow import Schema, ValidationError, fields, validate
 
 from .errors import HubError
+from .patterns import MAX_NAME, MAX_PATTERNS, NAME, Cursor, is_id, is_name, new_id, pattern_problem
+from .strictjson import dumpb, dumps, loads
 
-try:
-    import orjson
-except ImportError:  # extra "speed"
-    orjson = None  # type: ignore[assignment]
-
-MAX_DEPTH = 32
-MAX_DIGITS = 20
-MAX_NAME = 128
-MAX_PATTERNS = 256
 MAX_TTL = 30 * 86400  # seconds
 
-# ---- strict JSON -----------------------------------------------------------------------------------------------
+# ---- time stamps -----------------------------------------------------------------------------------------------
 
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # possessive and open-ended: linear on any input
-_NOT_BRACKETS = {i: None for i in range(128) if chr(i) not in "[]{}"}
-_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
-
-
-def loads(text: str | bytes) -> Any:
-    """Read one JSON value strictly; raises HubError `invalid_json` with one sentence.
-
-    Refused beyond RFC 8259: duplicate keys, NaN and Infinity (also 1e999), lone surrogates, integers of more than
-    20 digits, nesting deeper than 32. What passes can be written again and is valid for a browser's JSON.parse.
-    """
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        elif not text.isascii():
-            text.encode()
-        if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-            raise HubError("invalid_json", f"The JSON is nested deeper than {MAX_DEPTH}.")
-        value = _DECODER.decode(text)
-        if "\\u" in text:  # only an escape can smuggle a lone surrogate in
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeError:
-        raise HubError("invalid_json", "The text is not valid UTF-8, or has a lone surrogate.") from None
-    except json.JSONDecodeError as error:
-        raise HubError(
-            "invalid_json", f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
-    return value
-
-
-def _depth(text: str) -> int:
-    """How deep the brackets outside of strings go, without recursion, before the parser sees the text."""
-    brackets = _STRING.sub("", text).encode("ascii", "ignore").decode().translate(_NOT_BRACKETS)
-    return max(itertools.accumulate(map(_STEP.__getitem__, brackets)), default=0)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise HubError("invalid_json", "An object has the same key twice.")
-    return result
-
-
-def _int(text: str) -> int:
-    if len(text) > MAX_DIGITS and len(text.lstrip("-")) > MAX_DIGITS:
-        raise HubError("invalid_json", f"An integer has more than {MAX_DIGITS} digits.")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if value - value != 0:  # infinite
-        raise HubError("invalid_json", "A number is too large.")
-    return value
-
-
-def _constant(text: str) -> Any:
-    raise HubError("invalid_json", f"{text} is not JSON.")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_constant)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def dumpb(value: Any) -> bytes:
-    """Compact UTF-8 JSON of a value that `loads` or `plain` has passed."""
-    if orjson is not None:
-        try:
-            return orjson.dumps(value)
-        except TypeError:  # an integer beyond 64 bits
-            pass
-    return _ENCODER.encode(value).encode()
-
-
-def dumps(value: Any) -> str:
-    """As `dumpb`, as text."""
-    return dumpb(value).decode()
-
-
-def plain(value: Any) -> Any:
-    """A private copy of `value` as strict JSON data (tuples become lists); raises HubError `invalid_message`.
-
-    What Python code hands over has not been through `loads`; this also parts it from the caller's object.
-    """
-    try:
-        return loads(_ENCODER.encode(value))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise HubError("invalid_message", f"The data is not JSON: {error}.") from None
-    except HubError as error:
-        raise HubError("invalid_message", error.message) from None
-
-
-# ---- names, ids, times -----------------------------------------------------------------------------------------
-
-NAME = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)+")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` can name an event or a command: `domain:action`, at most 128 characters."""
-    return len(text) <= MAX_NAME and NAME.fullmatch(text) is not None
-
-
-def is_id(text: Any) -> bool:
-    """Whether `text` can be an id: 1 to 128 printable characters."""
-    return isinstance(text, str) and 1 <= len(text) <= 128 and text.isprintable()
-
-
-def new_id() -> str:
-    """A random UUID4 (RFC 9562, section 5.4), put together by hand: a third of uuid.uuid4()'s cost."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
 
 
 def now() -> str:
@@ -152,111 +31,7 @@ def _stamp(milliseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
-def _timestamp(text: str) -> None:
-    try:
-        if _TIMESTAMP.fullmatch(text):
-            datetime.fromisoformat(text.upper().replace(":60", ":59"))  # a leap second is a time, too
-            return
-    except ValueError:
-        pass
-    raise ValidationError("Not an RFC 3339 time with an offset.")
-
-
-def _name(text: str) -> None:
-    if not is_name(text):
-        raise ValidationError(f"Not a name: domain:action, letters, digits, _ . -, at most {MAX_NAME}.")
-
-
-def _id(text: str) -> None:
-    if not is_id(text):
-        raise ValidationError("Not an id: 1 to 128 printable characters.")
-
-
-def _pattern(text: str) -> None:
-    problem = pattern_problem(text)
-    if problem:
-        raise ValidationError(problem)
-
-
-def _cursor(text: str) -> None:
-    Cursor.parse(text)
-
-
-class Cursor(NamedTuple):
-    """A position in the hub's stream: `<epoch>:<seq>` on the wire."""
-
-    epoch: str
-    seq: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}:{self.seq}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Cursor":
-        """Raises HubError `unknown_cursor` if this cannot have come from a hub."""
-        match = _CURSOR.fullmatch(text)
-        if match is None:
-            raise HubError("unknown_cursor", "This is not a cursor: a cursor looks like 3f9a01c2:42.")
-        return cls(match[1], int(match[2]))
-
-
-_CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,17})", re.ASCII)
-
-# ---- patterns --------------------------------------------------------------------------------------------------
-
-_PATTERN = re.compile(r"\*|(?:\*|[A-Za-z0-9_.-]+)(?::(?:\*|[A-Za-z0-9_.-]+))+")
-
-
-def pattern_problem(text: str) -> str | None:
-    """One sentence on why `text` is no pattern, or None if it is one."""
-    if len(text) <= MAX_NAME and _PATTERN.fullmatch(text):
-        return None
-    if is_name(text + ":x") or NAME.fullmatch(f"x:{text}"):
-        return f"No event name has only one part; {text[:MAX_NAME]}:* matches all of that domain."
-    return "Not a pattern: parts separated by ':', each a name or a single *, at most 128 characters."
-
-
-class Patterns:
-    """A set of patterns and what it matches. Equal sets are equal, so that clients can share the work.
-
-    `*` alone matches everything; `*` as a part matches exactly one part, as the last part one or more.
-    """
-
-    __slots__ = ("_match", "_verdicts", "everything", "texts")
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = tuple(sorted(set(texts)))
-        self.everything = "*" in self.texts
-        self._match = re.compile("|".join(map(_expression, self.texts)) or r"(?!)").fullmatch
-        self._verdicts: dict[str, bool] = {}
-
-    def match(self, name: str) -> bool:
-        verdict = self._verdicts.get(name)
-        if verdict is None:
-            if len(self._verdicts) >= 4096:  # names come from outside
-                self._verdicts.clear()
-            verdict = self._verdicts[name] = self._match(name) is not None
-        return verdict
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Patterns) and self.texts == other.texts
-
-    def __hash__(self) -> int:
-        return hash(self.texts)
-
-    def __repr__(self) -> str:
-        return f"Patterns({', '.join(self.texts)})"
-
-
-def _expression(pattern: str) -> str:
-    *front, last = pattern.split(":")
-    parts = ["[^:]+" if part == "*" else re.escape(part) for part in front]
-    return ":".join([*parts, ".+" if last == "*" else re.escape(last)])
-
-
-EVERYTHING = Patterns(("*",))
-
-# ---- what comes in ---------------------------------------------------------------------------------------------
+# ---- fields ----------------------------------------------------------------------------------------------------
 
 
 class NameField(fields.String):
@@ -305,6 +80,32 @@ class PatternsField(fields.List[str]):
         super().__init__(fields.String(validate=_pattern), validate=validate.Length(max=MAX_PATTERNS), **kwargs)
 
 
+def _timestamp(text: str) -> None:
+    try:
+        if _TIMESTAMP.fullmatch(text):
+            datetime.fromisoformat(text.upper().replace(":60", ":59"))  # a leap second is a time, too
+            return
+    except ValueError:
+        pass
+    raise ValidationError("Not an RFC 3339 time with an offset.")
+
+
+def _name(text: str) -> None:
+    if not is_name(text):
+        raise ValidationError(f"Not a name: domain:action, letters, digits, _ . -, at most {MAX_NAME}.")
+
+
+def _id(text: str) -> None:
+    if not is_id(text):
+        raise ValidationError("Not an id: 1 to 128 printable characters.")
+
+
+def _pattern(text: str) -> None:
+    problem = pattern_problem(text)
+    if problem:
+        raise ValidationError(problem)
+
+
 def quick(schema: Schema) -> Callable[[Any], bool] | None:
     """A check that says True only for data that `schema.load` would take as it is, for a quarter of its cost.
 
@@ -331,6 +132,9 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
         return True
 
     return fits
+
+
+# ---- what comes in ---------------------------------------------------------------------------------------------
 
 
 class _Payload(Schema):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .events import Event
-from .messages import Patterns
+from .patterns import Patterns
 
 log = logging.getLogger("hub")
 

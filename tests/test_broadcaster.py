@@ -11,7 +11,7 @@ from hub.broadcaster import Broadcaster
 from hub.brokers.memory import MemoryBroker
 from hub.errors import HubError
 from hub.events import Draft, Event
-from hub.messages import EVERYTHING, Cursor, Patterns
+from hub.patterns import EVERYTHING, Cursor, Patterns
 from hub.window import Window
 
 

@@ -15,77 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from values import HOSTILE
 
-from hub import cli
-from hub.cli import call_args, documents, envelope, main, printable, readable
-from hub.client import Disconnected, Event, Gap, HubClient
+from hub import cli, wires
+from hub.arrivals import Event, Gap
+from hub.cli import call_args, main
+from hub.client import HubClient, _Socket
 from hub.errors import HubError, UsageError
-
-# ---- what a line looks like
-
-
-def event(data: Any, name: str = "a:b") -> Event:
-    return Event(name, data, "id1", "2026-01-02T03:04:05.678Z", "e:1", {"payload": {"event": name, "data": data}})
-
-
-@pytest.fixture
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.usefixtures("_utc")
-def test_an_event_is_one_line_with_time_name_and_data() -> None:
-    assert readable(event({"n": [1, "é"]})) == '2026-01-02 03:04:05.678 a:b {"n":[1,"é"]}'
-
-
-@pytest.mark.parametrize(
-    ("count", "reason", "line"),
-    [
-        (12, "slow", "--- 12 events are missing before e:18: this reader was too slow"),
-        (3, "expired", "--- 3 events are missing before e:18: they are no longer kept"),
-        (None, "epoch", "--- events are missing before e:18: the hub began a new history"),
-    ],
-)
-def test_a_gap_is_told_in_words(count: int | None, reason: str, line: str) -> None:
-    assert readable(Gap("e:5", "e:18", count, reason, {})) == line
-
-
-def test_for_programs_a_line_is_the_envelope() -> None:
-    line = envelope(event({"text": "a\nb\x9b\x7f é"}))
-    assert line == '{"payload":{"event":"a:b","data":{"text":"a\\nb\\u009b\\u007f é"}}}'
-    assert json.loads(line) == {"payload": {"event": "a:b", "data": {"text": "a\nb\x9b\x7f é"}}}
-
-
-@given(
-    st.recursive(
-        st.none() | st.text() | st.integers(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
-def test_escaping_leaves_a_json_text_the_same_json(value: Any) -> None:
-    text = printable(json.dumps(value, ensure_ascii=False))
-    assert text.isprintable()
-    assert json.loads(text) == value
-
-
-HOSTILE = "\x1b]0;owned\x07 \x9b31m \x7f \u202e\u2028 \r"
-
-
-@pytest.mark.parametrize("weakened", [False, True])
-def test_an_event_cannot_drive_the_terminal(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if weakened:
-        monkeypatch.setattr(cli, "printable", lambda text: text)
-    lines = [readable(event(HOSTILE)), readable(Gap(None, "e:1", 1, HOSTILE, {})), envelope(event(HOSTILE))]
-    assert [line.isprintable() for line in lines] == [not weakened] * 3
-
+from hub.find import Disconnected
 
 # ---- what a call's args look like
 
@@ -113,107 +50,6 @@ def test_args_are_json_or_words(words: list[str], args: dict[str, Any]) -> None:
 def test_what_are_no_args_is_said(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"\.$"):
         call_args(words)
-
-
-# ---- what stdin looks like
-
-
-def read(*chunks: bytes) -> Callable[[int], bytes]:
-    """A stream that gives one chunk after the other, as a pipe does."""
-    waiting = iter(chunks)
-    return lambda size: next(waiting, b"")
-
-
-@pytest.mark.parametrize(
-    ("chunks", "batches"),
-    [
-        ([], []),
-        ([b"\n \n"], []),
-        ([b"1"], [[(1, "1")]]),
-        ([b"1\n2\n", b"3\n"], [[(1, "1"), (2, "2")], [(3, "3")]]),  # sent as they come
-        ([b'{"a"', b':1}\n"', b'x"\r\n'], [[(1, '{"a":1}')], [(2, '"x"\r')]]),
-        ([b"\n1\n\n2"], [[(2, "1")], [(4, "2")]]),
-        ([b'{\n"a":\n', b"1\n}\n"], [[(1, '{\n"a":\n1\n}\n')]]),  # one JSON over all lines
-        ([b"[\n]"], [[(1, "[\n]")]]),
-    ],
-)
-def test_stdin_is_one_json_or_one_a_line(chunks: list[bytes], batches: list[Any]) -> None:
-    assert list(documents(read(*chunks))) == batches
-
-
-def test_with_an_id_stdin_is_one_json() -> None:
-    assert list(documents(read(b"1\n"), whole=True)) == [[(1, "1\n")]]
-    with pytest.raises(UsageError, match="on stdin"):
-        list(documents(read(b"1\n2\n"), whole=True))
-
-
-@pytest.mark.parametrize("bad", [b"nope", b'{"a":1,"a":2}', b"NaN", b"\xff", b'"\\ud800"', b"1 2", b"{"])
-def test_what_stands_before_a_bad_line_is_handed_out(bad: bytes) -> None:
-    batches = documents(read(b"1\n2\n" + bad + b"\n3\n"))
-    assert next(batches) == [(1, "1"), (2, "2")]
-    with pytest.raises(UsageError, match="in line 3"):
-        next(batches)
-
-
-def test_a_batch_fits_into_one_request() -> None:
-    short = [len(batch) for batch in documents(read(b"1\n" * 2500))]
-    assert short == [1000, 1000, 500]
-    long = [len(batch) for batch in documents(read(b'"%b"\n' % (b"x" * 300_000) * 3))]
-    assert long == [1, 1, 1]
-
-
-# ---- publishing over a connection that has its troubles
-
-
-class Troubled(cli.Connection):
-    """Raises what it is given, one after the other; then the hub accepts."""
-
-    def __init__(self, *troubles: HubError) -> None:
-        self.troubles, self.bodies = list(troubles), list[bytes | None]()
-
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
-        self.bodies.append(body)
-        if self.troubles:
-            raise self.troubles.pop(0)
-        return {"cursor": "e:1"}
-
-
-def limited(wait: float | None) -> HubError:
-    return HubError("rate_limited", "Too fast.", retry_after=wait)
-
-
-def post(hub: cli.Connection, *texts: str) -> Any:
-    args = cli.parser().parse_args(["publish", "a:b", "-"])
-    return cli._post(hub, args, list(enumerate(texts, 1)))
-
-
-def test_a_publish_is_tried_again_with_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("time.sleep", waits.append)
-    hub = Troubled(Disconnected("idle"), limited(0.25), limited(60.0))
-    assert post(hub, "1", "2") == {"cursor": "e:1"}
-    assert waits == [0.25, 5.0]
-    assert len(set(hub.bodies)) == 1
-    assert hub.bodies[0] is not None
-    events = [json.loads(line) for line in hub.bodies[0].splitlines()]
-    assert [(e["event"], e["data"]) for e in events] == [("a:b", 1), ("a:b", 2)]
-    assert len({e["id"] for e in events}) == 2
-
-
-@pytest.mark.parametrize("trouble", [Disconnected("cut"), limited(0)])
-def test_a_publish_gives_up_in_the_end(trouble: HubError, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    hub = Troubled(*[trouble] * 100)
-    with pytest.raises(type(trouble)):
-        post(hub, "1")
-    assert len(hub.bodies) == cli.PUBLISH_TRIES
-
-
-def test_a_refused_publish_is_not_tried_again() -> None:
-    hub = Troubled(limited(None))
-    with pytest.raises(HubError):
-        post(hub, "1")
-    assert len(hub.bodies) == 1
 
 
 # ---- usage
@@ -538,6 +374,30 @@ def test_a_tail_ends_well_when_interrupted(run: Run) -> None:
         tail.send_signal(signal.SIGINT)
         assert tail.communicate() == ("", "")
         assert tail.returncode == 0
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_warning_cannot_drive_the_terminal(
+    weakened: bool, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sentence a hub closes with stands in the warning that the stream has broken."""
+    monkeypatch.setattr(wires.log, "filters", [])
+    if weakened:
+        monkeypatch.setattr(cli, "_escaped", lambda record: True)
+    opened = _Socket.open
+
+    async def breaks_once(*args: Any) -> _Socket:
+        monkeypatch.setattr(_Socket, "open", opened)
+        raise Disconnected(HOSTILE)
+
+    before = cursor(run)
+    run("publish", "cli:said", "1")
+    monkeypatch.setattr(wires, "FIRST_DELAY", 0)
+    monkeypatch.setattr(_Socket, "open", breaks_once)
+    assert run("tail", "cli:said", "--after", before, "--count", "1").status == 0
+    [warning] = caplog.messages
+    assert warning.isprintable() is not weakened
 
 
 @pytest.mark.usefixtures("hub")

@@ -10,20 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
-from hub import client as rooms
-from hub.client import (
-    Backoff,
-    Disconnected,
-    Event,
-    Gap,
-    HubClient,
-    NoHub,
-    Refusal,
-    answer,
-    arrival,
-    running_hub,
-)
+from hub import client as client_room
+from hub import wires
+from hub.arrivals import Arrival, Event, Gap, arrival
+from hub.client import HubClient
 from hub.errors import HubError
+from hub.find import Disconnected, NoHub
+from hub.wires import Backoff
 
 TIME = "2026-01-02T03:04:05.678Z"
 
@@ -135,9 +128,9 @@ async def hub() -> AsyncIterator[ScriptedHub]:
 
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(rooms, "LONGEST_DELAY", 0.01)
-    monkeypatch.setattr(rooms, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(wires, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(wires, "LONGEST_DELAY", 0.01)
+    monkeypatch.setattr(client_room, "CLOSE_TIMEOUT", 0.01)
 
 
 def meaning(frame: Any) -> Event | Gap | None:
@@ -160,86 +153,6 @@ def following(client: HubClient) -> "asyncio.Task[Event | Gap]":
         return await anext(client)
 
     return asyncio.create_task(first())
-
-
-# ---- what a frame means
-
-
-def test_an_event_keeps_every_field_of_its_envelope() -> None:
-    frame = event(7, {"n": 1}, "task:progress")
-    assert arrival(frame) == ("e:7", Event("task:progress", {"n": 1}, "id7", TIME, "e:7", frame))
-
-
-def test_a_mark_only_moves_the_position() -> None:
-    assert arrival(notice("hub:mark", cursor="e:9")) == ("e:9", None)
-
-
-@pytest.mark.parametrize(("before", "position"), [("e:18", "e:17"), ("e:1", "e:0"), ("e-f:10", "e-f:9")])
-def test_the_position_behind_a_gap_has_the_gaps_end_still_to_come(before: str, position: str) -> None:
-    frame = notice("hub:gap", after="e:5", before=before, count=12, reason="slow")
-    assert arrival(frame) == (position, Gap("e:5", before, 12, "slow", frame))
-
-
-def test_a_frame_that_is_no_event_means_nothing_to_the_stream() -> None:
-    assert arrival({"type": "error", "id": None, "payload": error_object("internal")}) is None
-
-
-# ---- finding the hub
-
-
-def announce(folder: Path, text: str) -> Path:
-    (folder / "server.json").write_text(text)
-    return folder
-
-
-def test_the_running_hub_is_found_in_its_state_directory(tmp_path: Path) -> None:
-    announce(tmp_path, '{"url": "http://127.0.0.1:3141/", "pid": 1, "version": "1", "started": ""}')
-    assert running_hub(tmp_path) == "http://127.0.0.1:3141"
-
-
-def test_without_server_json_there_is_no_hub(tmp_path: Path) -> None:
-    with pytest.raises(NoHub, match=r"No hub is running here: there is no .*server\.json\."):
-        running_hub(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"url": 5}', '{"url": "ftp://x"}', "\x00"])
-def test_a_server_json_that_says_nothing_is_no_hub(tmp_path: Path, text: str) -> None:
-    with pytest.raises(NoHub, match="not readable"):
-        running_hub(announce(tmp_path, text))
-
-
-def test_an_address_that_is_not_http_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="http://"):
-        HubClient("127.0.0.1:3141")
-
-
-# ---- answers over HTTP
-
-
-def test_an_answer_is_its_json() -> None:
-    assert answer("u", 200, b'[1, "x"]') == [1, "x"]
-
-
-def test_a_refusal_keeps_the_hubs_words() -> None:
-    body = {
-        "error": "Slow down.",
-        "code": "made_up_later",
-        "retryable": True,
-        "retry_after": 2,
-        "details": {"a": 1},
-    }
-    with pytest.raises(Refusal) as caught:
-        answer("u", 429, json.dumps(body).encode())
-    error = caught.value
-    assert (error.code, error.message, error.retryable) == ("made_up_later", "Slow down.", True)
-    assert (error.retry_after, error.details, error.status) == (2, {"a": 1}, 429)
-    assert error.payload() == body
-
-
-@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"Not Found"), (404, b"{}"), (302, b"null")])
-def test_what_does_not_answer_as_a_hub_is_none(status: int, body: bytes) -> None:
-    with pytest.raises(NoHub, match=f"does not answer as a hub \\(HTTP status {status}\\)"):
-        answer("http://u", status, body)
 
 
 # ---- coming back
@@ -375,6 +288,11 @@ async def test_it_stays_away_when_the_handshake_says_no(hub: ScriptedHub, status
             await client.call("a:b")
 
 
+def announce(folder: Path, text: str) -> Path:
+    (folder / "server.json").write_text(text)
+    return folder
+
+
 async def test_it_follows_the_hub_to_a_new_address(hub: ScriptedHub, tmp_path: Path) -> None:
     moved = ScriptedHub()
     await moved.start()
@@ -400,6 +318,11 @@ async def test_what_does_not_speak_as_a_hub_ends_the_stream(hub: ScriptedHub, te
 
 
 # ---- entering
+
+
+def test_an_address_that_is_not_http_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="http://"):
+        HubClient("127.0.0.1:3141")
 
 
 async def test_entering_where_nothing_listens_says_so(hub: ScriptedHub) -> None:
@@ -478,14 +401,14 @@ async def flood(peer: Peer) -> None:
         await peer.send(event(seq, data))
 
 
-class Watched(rooms._ReadAhead):
+class Watched(wires.ReadAhead):
     """Tells when it is full, and how much it has ever held."""
 
     full: asyncio.Event
     most = 0
 
-    async def put(self, item: rooms.Arrival, size: int) -> None:
-        if self._size >= rooms.READ_AHEAD:
+    async def put(self, item: Arrival, size: int) -> None:
+        if self._size >= wires.READ_AHEAD:
             self.full.set()
         await super().put(item, size)
         Watched.most = max(Watched.most, self._size)
@@ -494,7 +417,7 @@ class Watched(rooms._ReadAhead):
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     Watched.full, Watched.most = asyncio.Event(), 0
-    monkeypatch.setattr(rooms, "_ReadAhead", Watched)
+    monkeypatch.setattr(wires, "ReadAhead", Watched)
     return Watched
 
 
@@ -513,13 +436,13 @@ async def test_an_iterator_that_stands_still_holds_back_the_hub_but_no_answer(
         assert await calling == "still here"
         assert await take(client, FRAMES - 1) == [f"e:{seq}" for seq in range(2, FRAMES + 1)]
         await flooding
-    assert watched.most < rooms.READ_AHEAD + 2 * SIZE
+    assert watched.most < wires.READ_AHEAD + 2 * SIZE
 
 
 async def test_weakened_without_the_bound_all_of_it_is_read_ahead(
     hub: ScriptedHub, watched: type[Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "READ_AHEAD", 10**9)
+    monkeypatch.setattr(wires, "READ_AHEAD", 10**9)
     async with HubClient(hub.url) as client:
         waiting = following(client)
         peer = await hub.peer()
@@ -681,7 +604,7 @@ async def test_a_refused_publish_is_not_tried_again(hub: ScriptedHub) -> None:
 async def test_a_publish_gives_up_when_the_connection_breaks_every_time(hub: ScriptedHub) -> None:
     async with HubClient(hub.url) as client:
         publishing = asyncio.create_task(client.publish("a:b"))
-        for _ in range(rooms.PUBLISH_TRIES):
+        for _ in range(client_room.PUBLISH_TRIES):
             peer = await hub.peer()
             await peer.command()
             peer.cut()

@@ -121,7 +121,7 @@ async def test_a_handlers_own_refusal(commands: Commands, log: Log) -> None:
 
 @pytest.mark.parametrize("result", [object(), float("nan"), {1, 2}], ids=str)
 async def test_a_result_that_is_not_json_is_a_bug(commands: Commands, result: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("hub.messages.orjson", None)
+    monkeypatch.setattr("hub.strictjson.orjson", None)
 
     async def handler(call: Call) -> Any:
         return result

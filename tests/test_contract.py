@@ -17,7 +17,7 @@ from hub.broadcaster import Broadcaster
 from hub.brokers.memory import MemoryBroker
 from hub.bus import EventBus
 from hub.events import EventTypes
-from hub.messages import Cursor, Patterns
+from hub.patterns import Cursor, Patterns
 from hub.window import Window
 
 NAMES = ["a:x", "a:y", "b:x", "b:y:z"]

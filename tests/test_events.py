@@ -8,7 +8,8 @@ from marshmallow import fields
 
 from hub.errors import HubError
 from hub.events import KNOWN, Draft, Event, EventTypes
-from hub.messages import Cursor, dumpb
+from hub.patterns import Cursor
+from hub.strictjson import dumpb
 
 GOOD: dict[str, list[dict[str, Any]]] = {
     "agent:status_change": [{"id": "a", "status": "idle"}, {"id": "a", "status": "error", "pid": 3, "mood": "fine"}],

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hub import state as module
 from hub.events import Draft, Event
-from hub.messages import EVERYTHING, Cursor, Patterns, dumpb
+from hub.patterns import EVERYTHING, Cursor, Patterns
 from hub.state import State
+from hub.strictjson import dumpb
 
 
 def event(seq: int, key: str | None, data: Any = None, ttl: float | None = None, name: str = "t:x") -> Event:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.events import Draft, Event
-from hub.messages import Cursor
+from hub.patterns import Cursor
 from hub.window import Window
 
 

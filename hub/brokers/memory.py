@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ..errors import HubError
 from ..events import Draft, Event
-from ..messages import Cursor, now
+from ..messages import now
+from ..patterns import Cursor
 from . import Pump, Receipt
 
 

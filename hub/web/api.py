@@ -13,8 +13,9 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from ..commands import Call, Client, internal
 from ..errors import HubError
 from ..hub import Hub
-from ..messages import MAX_PATTERNS, Cursor, Patterns, dumpb, loads, new_id, pattern_problem
+from ..patterns import MAX_PATTERNS, Cursor, Patterns, new_id, pattern_problem
 from ..session import Bucket
+from ..strictjson import dumpb, loads
 from . import HUB
 from .guard import PEER, Guard
 from .peer import Peer

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
-from ..messages import Patterns
+from ..patterns import Patterns
 from .fields import code_units, folded
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from ..broadcaster import Subscriber
 from ..errors import HubError
-from ..messages import EVERYTHING, Cursor
+from ..patterns import EVERYTHING, Cursor
 from . import HUB, api
 from .websocket import admit, said_goodbye
 

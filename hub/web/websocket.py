@@ -18,7 +18,8 @@ from ..broadcaster import Subscriber
 from ..commands import Client
 from ..errors import HubError
 from ..hub import Hub
-from ..messages import EVERYTHING, Cursor, websocket_frame
+from ..messages import websocket_frame
+from ..patterns import EVERYTHING, Cursor
 from ..session import Session
 from . import HUB, api
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol, Subscriber):
     """
 
     __slots__ = (
-        "_answers", "_ended", "_frames", "_heard", "_next_ping", "_paused", "_pinged", "_timer", "_transport",
+        "_answers", "_ended", "_frames", "_heard", "_more", "_next_ping", "_paused", "_pinged", "_timer", "_transport",
         "_waiters", "client", "session",
     )  # fmt: skip
 
@@ -130,7 +131,7 @@ class Connection(asyncio.Protocol, Subscriber):
         self._waiters: list[asyncio.Future[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = ""  # why, as the metrics say it
-        self._paused = self._heard = False
+        self._paused = self._heard = self._more = False
         self._pinged: float | None = None
         self._next_ping = time.monotonic() + hub.config.heartbeat
         self._transport.set_protocol(self)
@@ -142,9 +143,10 @@ class Connection(asyncio.Protocol, Subscriber):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         if self._ended and self._ended != "shutdown":
-            return  # read and forgotten, so that the close frame is not lost in a reset
+            return  # read and forgotten: unread bytes would turn the end into a reset, and lose the close frame
         self._frames.feed(data)
-        self._take()
+        if not self._more:
+            self._take()
         if self._frames.waiting > UNREAD + self.session.hub.config.max_frame:
             self._transport.pause_reading()
 
@@ -161,13 +163,21 @@ class Connection(asyncio.Protocol, Subscriber):
             except Violation as violation:
                 reasons = {1003: "binary", 1007: "utf8", 1009: "too_large"}
                 self.close(violation.code, violation.reason, reasons.get(violation.code, "protocol"))
-                self._frames = Frames(0)
+                return
+            except Exception:
+                log.exception("the hub failed on a frame of client %s", self.client.id)
+                self.close(1011, "The hub failed here; its log says why", "internal")
                 return
         else:
-            asyncio.get_running_loop().call_soon(self._take)
+            self._more = True
+            asyncio.get_running_loop().call_soon(self._go_on)
             return
         if not self._transport.is_reading() and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _go_on(self) -> None:
+        self._more = False
+        self._take()
 
     def _handle(self, opcode: int, payload: str | bytes) -> None:
         if opcode == CLOSE:
