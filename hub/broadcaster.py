@@ -6,10 +6,10 @@ behind, leaves its group with its position and is led up to the head in pieces; 
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from .brokers import Broker
 from .errors import HubError
@@ -20,8 +20,9 @@ from .window import Window
 
 log = logging.getLogger("hub")
 
-# When to flush (measured, see the README): four passes of the loop without news, or 2 ms after the first event, or
-# at 64 events or 256 KiB. Requests pipelined on one connection arrive a few passes apart; this joins them.
+# When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or as
+# long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one connection arrive
+# a few passes apart; this joins them.
 QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
 MOST_EVENTS = 64
@@ -33,8 +34,8 @@ PAGE = 1000  # events of one read from the store
 class Subscriber:
     """One client's place in the stream: what it wants and where it is. Whoever owns the socket derives from this.
 
-    `write` takes bytes, whole and at once; it is kept as an attribute, because it is called once a client and write.
-    `position` counts only while the subscriber is behind: a level one is where the stream is.
+    `write` takes bytes, whole and at once. `position` counts only while the subscriber is behind: a level one is where
+    the stream is.
     """
 
     __slots__ = ("group", "implied", "patterns", "position", "reason", "task", "write")
@@ -57,28 +58,68 @@ class Subscriber:
         """Wait until it is not. More than one task may wait."""
         raise NotImplementedError
 
+    @classmethod
+    def handles(cls, members: Iterable[Any]) -> list[Any]:
+        """What `write_all` needs of each of these subscribers, in their order; asked for when a group has changed."""
+        return list(members)
+
+    @classmethod
+    def write_all(cls, handles: Sequence[Any], data: bytes) -> tuple[list[int], list[int]]:
+        """Write to each; returns the places of those that are full now, and of those that cannot be written to.
+
+        Once a flush and group: the hot loop. A transport that breaks must not cost the others their events.
+        """
+        full, broken = [], []
+        for place, subscriber in enumerate(handles):
+            try:
+                subscriber.write(data)
+                if subscriber.full():
+                    full.append(place)
+            except Exception:
+                log.exception("a client cannot be written to and gets nothing more")
+                broken.append(place)
+        return full, broken
+
     @property
     def transport(self) -> str:
         return "sse" if self.sse else "websocket"
 
 
 class _Group:
-    """Level subscribers with the same patterns and framing."""
+    """Level subscribers of one kind with the same patterns. `told` is the newest position they know of."""
 
-    __slots__ = ("members", "patterns", "sse", "told")
+    __slots__ = ("_handles", "kind", "members", "patterns", "told")
 
-    def __init__(self, patterns: Patterns, sse: bool, told: int) -> None:
-        self.patterns, self.sse, self.told = patterns, sse, told
+    def __init__(self, patterns: Patterns, kind: type[Subscriber], told: int) -> None:
+        self.patterns, self.kind, self.told = patterns, kind, told
         self.members: dict[Subscriber, None] = {}
+        self._handles: list[Any] | None = None
+
+    def add(self, subscriber: Subscriber) -> None:
+        self.members[subscriber] = self._handles = None
+
+    def remove(self, subscriber: Subscriber) -> None:
+        del self.members[subscriber]
+        self._handles = None
 
     def frames(self, events: Iterable[Event]) -> list[bytes]:
         """The bytes of the events that match."""
         if not self.patterns.everything:
             events = filter(self.wants, events)
-        return [event.sse for event in events] if self.sse else [event.frame for event in events]
+        return [event.sse for event in events] if self.kind.sse else [event.frame for event in events]
 
     def wants(self, event: Event) -> bool:
         return self.patterns.match(event.name)
+
+    def write(self, data: bytes) -> tuple[list[Subscriber], list[Subscriber]]:
+        """Write to every member; returns those that are full now, and those that cannot be written to."""
+        if self._handles is None:
+            self._handles = self.kind.handles(self.members)
+        full, broken = self.kind.write_all(self._handles, data)
+        if not full and not broken:
+            return [], []
+        members = list(self.members)
+        return [members[place] for place in full], [members[place] for place in broken]
 
 
 class Broadcaster:
@@ -95,10 +136,11 @@ class Broadcaster:
         self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
         self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
         self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
-        self._groups: dict[tuple[Patterns, bool], _Group] = {}
+        self._groups: dict[tuple[Patterns, type[Subscriber]], _Group] = {}
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
         self._waiting = 0  # bytes not flushed yet
+        self._last_flush = 0.0  # how long it took
 
     def start_at(self, head: int) -> None:
         """Begin behind `head`."""
@@ -137,7 +179,8 @@ class Broadcaster:
         """One pass of the event loop: flush, or see whether more arrives."""
         self._quiet = self._quiet + 1 if self.window.head == self._seen else 0
         self._seen = self.window.head
-        if self._quiet >= QUIET_PASSES or time.monotonic() - self._first >= LONGEST_WAIT:
+        waited = time.monotonic() - self._first
+        if self._quiet >= QUIET_PASSES or waited >= max(LONGEST_WAIT, self._last_flush):
             self.flush()
         else:
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
@@ -155,28 +198,25 @@ class Broadcaster:
                 self._fall_behind(list(group.members))
             self.position = self.window.head
             return
+        started = time.monotonic()
         events = self.window.between(self.position, self.window.head)
-        start, self.position = self.position, self.window.head
+        self.position = self.window.head
         for group in list(self._groups.values()):
-            self._write(group, events, start)
+            self._write(group, events)
+        self._last_flush = time.monotonic() - started
         self.on_flush(events)
 
-    def _write(self, group: _Group, events: Sequence[Event], start: int) -> None:
+    def _write(self, group: _Group, events: Sequence[Event]) -> None:
         frames = group.frames(events)
         if not frames:
             return
-        data = _joined(frames, group.sse)
-        full, broken = [], []
-        for subscriber in group.members:
-            try:
-                subscriber.write(data)
-                if subscriber.full():
-                    full.append(subscriber)
-            except Exception:  # one broken transport must not cost the others their events
-                log.exception("a client cannot be written to and gets nothing more")
-                broken.append(subscriber)
+        data = _joined(frames, group.kind.sse)
+        self.on_write("sse" if group.kind.sse else "websocket", len(frames), len(group.members), len(data))
+        self._send(group, data)
+
+    def _send(self, group: _Group, data: bytes) -> None:
         group.told = self.position
-        self.on_write("sse" if group.sse else "websocket", len(frames), len(group.members), len(data))
+        full, broken = group.write(data)
         self._fall_behind(full)
         for subscriber in broken:
             self.leave(subscriber)
@@ -219,12 +259,11 @@ class Broadcaster:
     def mark(self) -> None:
         """Tell narrowed subscribers where they are, if that moved without an event for them. Once a heartbeat."""
         self.flush()
-        for group in self._groups.values():
+        for group in list(self._groups.values()):
             if group.told < self.position and not group.patterns.everything:
-                data = self._notice("hub:mark", {"cursor": str(Cursor(self.broker.epoch, self.position))}, group.sse)
-                group.told = self.position
-                for subscriber in group.members:
-                    subscriber.write(data)
+                cursor = str(Cursor(self.broker.epoch, self.position))
+                data = self._notice("hub:mark", {"cursor": cursor}, group.kind.sse)
+                self._send(group, data)
 
     def start(self, after: Cursor | None) -> tuple[int, Cursor | None]:
         """Where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
@@ -239,9 +278,9 @@ class Broadcaster:
 
     def _enter_group(self, subscriber: Subscriber) -> None:
         self.flush()
-        key = (subscriber.patterns, subscriber.sse)
+        key = (subscriber.patterns, type(subscriber))
         group = self._groups.get(key) or self._groups.setdefault(key, _Group(*key, self.position))
-        group.members[subscriber] = None
+        group.add(subscriber)
         subscriber.group, subscriber.reason = group, "slow"
         self.behind.discard(subscriber)
 
@@ -253,9 +292,9 @@ class Broadcaster:
 
     def _remove(self, subscriber: Subscriber, group: _Group) -> None:
         subscriber.group = None
-        del group.members[subscriber]
+        group.remove(subscriber)
         if not group.members:
-            del self._groups[group.patterns, group.sse]
+            del self._groups[group.patterns, group.kind]
 
     # ---- subscribers that are behind
 
@@ -285,7 +324,7 @@ class Broadcaster:
 
     async def _catch_up(self, subscriber: Subscriber) -> None:
         """Lead one subscriber up to the head, as fast as it reads. The only task a client can cost, while behind."""
-        with contextlib.suppress(ConnectionError):  # it is gone; whoever reads from it will leave for it
+        try:
             while subscriber in self.behind:
                 await subscriber.room()
                 events = await self._next(subscriber)
@@ -294,6 +333,11 @@ class Broadcaster:
                 self._write_piece(subscriber, events)
                 self._join_if_level(subscriber)
                 await asyncio.sleep(0)
+        except Exception as error:
+            if not isinstance(error, ConnectionError):  # which only says that it has gone
+                log.exception("a client cannot be written to and gets nothing more")
+            subscriber.task = None
+            self.leave(subscriber)
 
     async def _next(self, subscriber: Subscriber) -> list[Event]:
         """The next events for this subscriber: from the window, or behind it from the store."""

@@ -22,13 +22,13 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 
 def now() -> str:
     """The time in RFC 3339, UTC, milliseconds, `Z`."""
-    return _stamp(int(time.time() * 1000))
+    seconds, milliseconds = divmod(int(time.time() * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
 
 
-@lru_cache(maxsize=2)  # many events and answers share a millisecond
-def _stamp(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+@lru_cache(maxsize=2)  # many events and answers share a second
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 # ---- fields ----------------------------------------------------------------------------------------------------

@@ -292,8 +292,12 @@ async def test_nothing_per_client_on_the_path_of_an_event(stream: Stream) -> Non
 
 async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
     written: list[bytes] = []
-    wire = Wire()
-    wire.sse, wire.write = True, written.append
+
+    class EventStream(Wire):
+        sse = True
+
+    wire = EventStream()
+    wire.write = written.append
     stream.broadcaster.join(wire, EVERYTHING)
     await stream.publish("a:b", "a:b")
     await settle()

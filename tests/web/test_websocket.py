@@ -17,7 +17,7 @@ from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, socket
 
 from hub import Hub
 from hub.commands import Call
-from hub.web.websocket import connections
+from hub.web.websocket import Connection, connections
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -775,6 +775,7 @@ async def test_a_hub_that_takes_no_notice_of_full_buffers_fills_its_memory(
 ) -> None:
     """The same with the mechanism switched off: what nobody reads piles up."""
     monkeypatch.setattr("hub.web.websocket.Connection.full", lambda connection: False)
+    monkeypatch.setattr("hub.web.websocket._kind", lambda request: Connection)
     async with hub_app(tmp_path, window_bytes=100_000_000) as hub:
         assert await storm(hub, 10, 600) > 15_000_000
 
