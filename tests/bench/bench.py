@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def fan_out(server: Server, clients: int, events: int, window: int, rate: float,
     return cost, latency
 
 
+def written(server: Server) -> float:
+    """The hub's own word, from its histogram hub_delivery_seconds."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+        text = response.read().decode()
+    total, count = (
+        float(re.search(rf"^hub_delivery_seconds_{part} (\S+)", text, re.M)[1]) for part in ("sum", "count")
+    )  # type: ignore[index]
+    return total / count * 1e3
+
+
 def way_in(server: Server, requests: list[bytes], answer: bytes, sock: socket.socket, window: int = 32) -> float:
     """Server CPU in µs for one request."""
     done = sent = 0
@@ -178,6 +189,8 @@ def one_round(kind: str, quick: bool) -> Iterator[tuple[str, float]]:
         cost, latency = fan_out(server, 100, 100 if quick else 300, 0, 50, 1)
         yield "isolated, 100 clients: µs a delivery", cost
         yield "isolated, 100 clients: median ms to the first client", latency
+        if kind == "hub":
+            yield "isolated, 100 clients: mean ms from accepted to written", written(server)
     finally:
         server.stop()
     for name, count, window, rate, group in (("groups of 8", 480, 0, 160.0, 8), ("saturated", 1000, 32, 0.0, 1)):
