@@ -8,14 +8,14 @@ behind, leaves its group with its position and is led up to the head in pieces; 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from .brokers import Broker
 from .errors import HubError
 from .events import Event
 from .messages import notice, sse_frame, websocket_frame
-from .patterns import EVERYTHING, Cursor, Patterns
+from .patterns import Cursor, Patterns
+from .subscriber import Group, Subscriber
 from .window import Window
 
 log = logging.getLogger("hub")
@@ -29,97 +29,6 @@ MOST_EVENTS = 64
 MOST_BYTES = 256 * 1024
 PIECE = 64 * 1024  # bytes of one write to a subscriber that is behind
 PAGE = 1000  # events of one read from the store
-
-
-class Subscriber:
-    """One client's place in the stream: what it wants and where it is. Whoever owns the socket derives from this.
-
-    `write` takes bytes, whole and at once. `position` counts only while the subscriber is behind: a level one is where
-    the stream is.
-    """
-
-    __slots__ = ("group", "implied", "patterns", "position", "reason", "task", "write")
-    sse = False
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.write = write
-        self.patterns: Patterns = EVERYTHING
-        self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
-        self.position = 0
-        self.reason = "expired"  # of the next gap: it came back too late, or (once level) it reads too slowly
-        self.group: _Group | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    def full(self) -> bool:
-        """Whether the socket's buffer is over its limit."""
-        raise NotImplementedError
-
-    async def room(self) -> None:
-        """Wait until it is not. More than one task may wait."""
-        raise NotImplementedError
-
-    @classmethod
-    def handles(cls, members: Iterable[Any]) -> list[Any]:
-        """What `write_all` needs of each of these subscribers, in their order; asked for when a group has changed."""
-        return list(members)
-
-    @classmethod
-    def write_all(cls, handles: Sequence[Any], data: bytes) -> tuple[list[int], list[int]]:
-        """Write to each; returns the places of those that are full now, and of those that cannot be written to.
-
-        Once a flush and group: the hot loop. A transport that breaks must not cost the others their events.
-        """
-        full, broken = [], []
-        for place, subscriber in enumerate(handles):
-            try:
-                subscriber.write(data)
-                if subscriber.full():
-                    full.append(place)
-            except Exception:
-                log.exception("a client cannot be written to and gets nothing more")
-                broken.append(place)
-        return full, broken
-
-    @property
-    def transport(self) -> str:
-        return "sse" if self.sse else "websocket"
-
-
-class _Group:
-    """Level subscribers of one kind with the same patterns. `told` is the newest position they know of."""
-
-    __slots__ = ("_handles", "kind", "members", "patterns", "told")
-
-    def __init__(self, patterns: Patterns, kind: type[Subscriber], told: int) -> None:
-        self.patterns, self.kind, self.told = patterns, kind, told
-        self.members: dict[Subscriber, None] = {}
-        self._handles: list[Any] | None = None
-
-    def add(self, subscriber: Subscriber) -> None:
-        self.members[subscriber] = self._handles = None
-
-    def remove(self, subscriber: Subscriber) -> None:
-        del self.members[subscriber]
-        self._handles = None
-
-    def frames(self, events: Iterable[Event]) -> list[bytes]:
-        """The bytes of the events that match."""
-        if not self.patterns.everything:
-            events = filter(self.wants, events)
-        return [event.sse for event in events] if self.kind.sse else [event.frame for event in events]
-
-    def wants(self, event: Event) -> bool:
-        return self.patterns.match(event.name)
-
-    def write(self, data: bytes) -> tuple[list[Subscriber], list[Subscriber]]:
-        """Write to every member; returns those that are full now, and those that cannot be written to."""
-        if self._handles is None:
-            self._handles = self.kind.handles(self.members)
-        full, broken = self.kind.write_all(self._handles, data)
-        if not full and not broken:
-            return [], []
-        members = list(self.members)
-        return [members[place] for place in full], [members[place] for place in broken]
 
 
 class Broadcaster:
@@ -136,7 +45,7 @@ class Broadcaster:
         self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
         self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
         self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
-        self._groups: dict[tuple[Patterns, type[Subscriber]], _Group] = {}
+        self._groups: dict[tuple[Patterns, type[Subscriber]], Group] = {}
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
         self._waiting = 0  # bytes not flushed yet
@@ -206,7 +115,7 @@ class Broadcaster:
         self._last_flush = time.monotonic() - started
         self.on_flush(events)
 
-    def _write(self, group: _Group, events: Sequence[Event]) -> None:
+    def _write(self, group: Group, events: Sequence[Event]) -> None:
         frames = group.frames(events)
         if not frames:
             return
@@ -214,7 +123,7 @@ class Broadcaster:
         self.on_write("sse" if group.kind.sse else "websocket", len(frames), len(group.members), len(data))
         self._send(group, data)
 
-    def _send(self, group: _Group, data: bytes) -> None:
+    def _send(self, group: Group, data: bytes) -> None:
         group.told = self.position
         full, broken = group.write(data)
         self._fall_behind(full)
@@ -279,7 +188,7 @@ class Broadcaster:
     def _enter_group(self, subscriber: Subscriber) -> None:
         self.flush()
         key = (subscriber.patterns, type(subscriber))
-        group = self._groups.get(key) or self._groups.setdefault(key, _Group(*key, self.position))
+        group = self._groups.get(key) or self._groups.setdefault(key, Group(*key, self.position))
         group.add(subscriber)
         subscriber.group, subscriber.reason = group, "slow"
         self.behind.discard(subscriber)
@@ -290,7 +199,7 @@ class Broadcaster:
         if subscriber.group is not None:
             self._remove(subscriber, subscriber.group)
 
-    def _remove(self, subscriber: Subscriber, group: _Group) -> None:
+    def _remove(self, subscriber: Subscriber, group: Group) -> None:
         subscriber.group = None
         group.remove(subscriber)
         if not group.members:

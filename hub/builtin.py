@@ -9,12 +9,12 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from .broadcaster import Subscriber
 from .commands import Call, Commands
 from .errors import CommandError, HubError
 from .events import Event
 from .messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from .patterns import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
+from .subscriber import Subscriber
 
 PROTOCOL = 1
 PAGE_BYTES = 1024 * 1024  # of events in one answer of hub:history

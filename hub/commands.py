@@ -20,8 +20,8 @@ from .strictjson import dumpb, plain
 
 if TYPE_CHECKING:
     from .audit import AuditLog
-    from .broadcaster import Subscriber
     from .hub import Hub
+    from .subscriber import Subscriber
 
 log = logging.getLogger("hub")
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from wires import Wire
 
-from hub import broadcaster as module
 from hub.broadcaster import Broadcaster
 from hub.brokers.memory import MemoryBroker
 from hub.bus import EventBus
 from hub.events import EventTypes
 from hub.patterns import Cursor, Patterns
+from hub.subscriber import Group
 from hub.window import Window
 
 NAMES = ["a:x", "a:y", "b:x", "b:y:z"]
@@ -257,7 +257,7 @@ def store_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 
 def marks_too_far(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module._Group, "frames", lambda self, events: [])
+    patch.setattr(Group, "frames", lambda self, events: [])
 
 
 @pytest.mark.timeout(300)

@@ -5,9 +5,9 @@ import asyncio
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from ..broadcaster import Subscriber
 from ..errors import HubError
 from ..patterns import EVERYTHING, Cursor
+from ..subscriber import Subscriber
 from . import HUB, api
 from .websocket import admit, said_goodbye
 

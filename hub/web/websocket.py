@@ -5,25 +5,23 @@ would keep a task, a request and two parsers for each client: an idle one costs 
 """
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from ..broadcaster import Subscriber
 from ..commands import Client
 from ..errors import HubError
 from ..hub import Hub
 from ..messages import websocket_frame
 from ..patterns import EVERYTHING, Cursor
 from ..session import Session
+from ..subscriber import Subscriber
 from . import HUB, api
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
+from .upgrade import handshake, take_over
 
 log = logging.getLogger("hub")
 
@@ -50,7 +48,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     hub = request.app[HUB]
     patterns, after = api.stream_query(request)
     admit(hub, after)
-    response = web.StreamResponse(status=101, headers=_handshake(request))
+    response = web.StreamResponse(status=101, headers=handshake(request))
     await response.prepare(request)
     await response.write_eof()
     connection = _kind(request)(hub, api.client_of(request, "websocket"), request)
@@ -73,42 +71,6 @@ def admit(hub: Hub, after: Cursor | None) -> None:
         hub.broadcaster.start(after)
 
 
-def _handshake(request: web.Request) -> dict[str, str]:
-    """The headers that accept the upgrade (RFC 6455, section 4.2). Raises HubError with status 400 or 426."""
-    headers = request.headers
-    upgrades = headers.get(hdrs.UPGRADE, "").lower().replace(" ", "").split(",")
-    options = headers.get(hdrs.CONNECTION, "").lower().replace(" ", "").split(",")
-    if "websocket" not in upgrades or "upgrade" not in options:
-        raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
-    if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
-        raise HubError("invalid_message", "This hub speaks version 13 of the WebSocket protocol.", status=400)
-    key = headers.get(hdrs.SEC_WEBSOCKET_KEY, "")
-    try:
-        valid = len(base64.b64decode(key, validate=True)) == 16
-    except binascii.Error:
-        valid = False
-    if not valid:
-        raise HubError("invalid_message", "The Sec-WebSocket-Key is not 16 bytes in base64.", status=400)
-    digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
-    accept = base64.b64encode(digest).decode()
-    return {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade", hdrs.SEC_WEBSOCKET_ACCEPT: accept}
-
-
-def _take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
-    """Part the transport from aiohttp, which then believes that the client has hung up and forgets it.
-
-    Also what the client sent behind its request, too early. The two lines that are not in aiohttp's documentation are
-    held by `tests/web/test_websocket.py`.
-    """
-    protocol, transport = request.protocol, request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("The client has gone.")
-    tail: bytes = protocol._message_tail
-    protocol.transport = None  # or it would be closed
-    protocol.connection_lost(None)
-    return transport, tail
-
-
 class Connection(asyncio.Protocol, Subscriber):
     """One WebSocket: the protocol of its transport, a subscriber to the stream, and the wire of a session.
 
@@ -122,7 +84,7 @@ class Connection(asyncio.Protocol, Subscriber):
     )  # fmt: skip
 
     def __init__(self, hub: Hub, client: Client, request: web.Request) -> None:
-        self._transport, tail = _take_over(request)
+        self._transport, tail = take_over(request)
         super().__init__(self._transport.write)
         self.client = client
         client.subscriber = self

@@ -854,7 +854,7 @@ async def test_the_answer_to_close_is_a_close(hub: HubInside, client: Talk) -> N
     assert (await client.ws.receive()).type is WSMsgType.CLOSED
 
 
-# ---- out of aiohttp's hands: what `_take_over` leans on
+# ---- out of aiohttp's hands: what `take_over` leans on
 
 
 async def test_what_comes_with_the_upgrade_request_is_not_lost(hub: HubInside) -> None:
