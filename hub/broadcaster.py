@@ -35,7 +35,7 @@ class Broadcaster:
     """Delivers the stream. `position` is the newest number that every level subscriber has been written.
 
     `on_write(transport, events, subscribers, bytes)` and `on_gap(reason, count)` are called in place, for metrics;
-    `on_flush(events)` once a flush with what has just been written.
+    `on_flush(events, seconds)` once a flush, with what has just been written and how long that took.
     """
 
     def __init__(self, window: Window, broker: Broker) -> None:
@@ -44,7 +44,7 @@ class Broadcaster:
         self.behind: set[Subscriber] = set()
         self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
         self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
-        self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
+        self.on_flush: Callable[[Sequence[Event], float], None] = lambda events, seconds: None
         self._groups: dict[tuple[Patterns, type[Subscriber]], Group] = {}
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
@@ -113,7 +113,7 @@ class Broadcaster:
         for group in list(self._groups.values()):
             self._write(group, events)
         self._last_flush = time.monotonic() - started
-        self.on_flush(events)
+        self.on_flush(events, self._last_flush)
 
     def _write(self, group: Group, events: Sequence[Event]) -> None:
         frames = group.frames(events)
