@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from . import verify as verifier
 from .errors import HubError
@@ -23,6 +23,7 @@ from .private import Locked as Locked  # with Unsafe: what start() raises
 from .private import Unsafe as Unsafe
 from .private import lock, prepare_directory
 from .recovery import lines_backwards, parsed
+from .segments import Limits
 from .verify import CURRENT, Verdict
 
 MAX_QUEUE = 65536  # records waiting for the disk
@@ -31,6 +32,9 @@ MAX_KEYS = 1024  # keys of notes watched at a time
 LIMIT = 10  # notes of one key a second
 LIMITS = {"client.refused": 1}
 RETRY = 1.0  # seconds
+
+
+Read = TypeVar("Read")
 
 
 class Waiting(NamedTuple):
@@ -62,12 +66,18 @@ class AuditLog:
     `on_write(records, seconds)` is called in the loop after each group that became durable.
     """
 
-    def __init__(self, directory: Path, *, on_write: Callable[[int, float], None] = _ignore) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 (it is immutable)
+        on_write: Callable[[int, float], None] = _ignore,
+    ) -> None:
         self.directory = Path(directory)
         self.available = False
         self.unrecorded = 0
         self._on_write = on_write
-        self._file = LogFile(self.directory)
+        self._file = LogFile(self.directory, limits)
         self._failure: str | None = "The audit log is not started"
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._sums: dict[str, Sum] = {}
@@ -151,11 +161,13 @@ class AuditLog:
 
     async def tail(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest records, oldest first, at most so many; lines that are no records are left out."""
-        return await asyncio.to_thread(self._newest, limit, self._file.size)
+        return await asyncio.to_thread(self._undisturbed, lambda: self._newest(limit, self._file.size))
 
     async def verify(self) -> Verdict:
         """Verify everything on disk up to the newest durable record, in a thread, while writing goes on."""
-        verdict = await asyncio.to_thread(verifier.verify, self.directory, size=self._file.size)
+        verdict = await asyncio.to_thread(
+            self._undisturbed, lambda: verifier.verify(self.directory, size=self._file.size)
+        )
         if verdict.status in verifier.DAMAGED:
             self._file.valid, self._file.reason = False, verdict.reason
         return verdict
@@ -255,6 +267,14 @@ class AuditLog:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
             self._loop.call_soon_threadsafe(self._settle, group, failure, written, seconds)  # type: ignore[union-attr]
 
+    def _undisturbed(self, read: Callable[[], Read]) -> Read:
+        """What is read while no file is closed or removed; read again if one was."""
+        while True:
+            rotations = self._file.rotations
+            found = read()
+            if rotations % 2 == 0 and rotations == self._file.rotations:
+                return found
+
     def _newest(self, limit: int, size: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         closed = reversed(verifier.closed_segments(self.directory))
@@ -282,4 +302,5 @@ class AuditLog:
             self._on_write(written, seconds)
 
     def _unavailable(self) -> HubError:
-        return HubError("audit_unavailable", self._failure or "The audit log is overloaded", retry_after=1)
+        why = self._failure or "The audit log is overloaded"
+        return HubError("audit_unavailable", why.rstrip(".") + ".", retry_after=1)

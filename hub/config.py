@@ -58,6 +58,11 @@ class Config:
     stop_timeout: float = setting(5.0, "seconds that running calls get when the hub stops")
     window_events: int = setting(10_000, "newest events kept in memory")
     window_bytes: int = setting(16 * 1024 * 1024, "bytes of events kept in memory")
+    audit_file_bytes: int = setting(64 * 1024 * 1024, "bytes after which an audit file is closed", kind=int)
+    audit_file_seconds: float = setting(86400.0, "seconds after which an audit file is closed", kind=float)
+    audit_keep_files: int = setting(10, "closed audit files kept; 0 means all", kind=int)
+    audit_keep_bytes: int = setting(0, "bytes of closed audit files kept; 0 means no limit", kind=int)
+    audit_keep_seconds: float = setting(0.0, "age at which a closed audit file goes; 0 means never", kind=float)
     state_items: int = setting(10_000, "last values kept; the one longest unchanged goes first")
 
     @classmethod
@@ -75,6 +80,9 @@ class Config:
             raise UsageError(f"The port must be between 0 and 65535, not {self.port}.")
         if self.rate < 0 or self.max_clients < 1:
             raise UsageError("The rate cannot be negative, and at least one client must be allowed.")
+        audit = (self.audit_file_bytes, self.audit_file_seconds)
+        if min(*audit, self.audit_keep_files, self.audit_keep_bytes, self.audit_keep_seconds) < 0:
+            raise UsageError("The limits of the audit log cannot be negative.")
         if not 0.05 <= self.heartbeat <= 3600:
             raise UsageError("The heartbeat must be between 0.05 and 3600 seconds.")
 

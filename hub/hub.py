@@ -24,6 +24,7 @@ from .listeners import Listener
 from .metrics import Gauges, Metrics
 from .patterns import EVERYTHING, Cursor, Patterns
 from .private import Locked, Unsafe
+from .segments import Limits
 from .state import State
 from .window import Window
 
@@ -58,7 +59,7 @@ class Hub:
         self.bus = EventBus(self.broker, self.types)
         self.broadcaster = Broadcaster(self.window, self.broker)
         self.state = State(config.state_items)
-        self.audit = AuditLog(config.state_dir, on_write=self._audit_written)
+        self.audit = AuditLog(config.state_dir, limits=_audit_limits(config), on_write=self._audit_written)
         self.commands = Commands(self.audit, config.call_timeout)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients: set[Client] = set()
@@ -239,6 +240,16 @@ class Hub:
             audit_unrecorded=self.audit.unrecorded,
             audit_chain_valid=self.audit.valid,
         )
+
+
+def _audit_limits(config: Config) -> Limits:
+    return Limits(
+        config.audit_file_bytes,
+        config.audit_file_seconds,
+        config.audit_keep_files,
+        config.audit_keep_bytes,
+        config.audit_keep_seconds,
+    )
 
 
 def _report(task: "asyncio.Task[None]") -> None:

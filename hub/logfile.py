@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import segments
 from . import verify as verifier
 from .messages import now
 from .private import Unsafe, open_private, sync_directory, write_all, write_whole
 from .recovery import lines_backwards, parsed, recover
+from .segments import Limits
 from .verify import CURRENT, HEAD, MAGIC, ZEROS, Link
 
 TRUST = "SYSTEM"  # of the records that the log itself writes
@@ -66,11 +68,16 @@ class LogFile:
     """audit.jsonl and its chain in one state directory. One thread at a time; every call may block on the disk.
 
     `link` is the newest durable record, `size` the bytes of audit.jsonl up to its end. `valid` turns False when what is
-    found is not what was written, and is False again at every later start; `reason` says why.
+    found is not what was written, and is False again at every later start; `reason` says why. `rotations` is odd while
+    audit.jsonl is being closed, and counts what verify and tail must not read across.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: Limits = Limits()) -> None:  # noqa: B008 (it is immutable)
         self.directory = directory
+        self.limits = limits
+        self.rotations = 0
+        self._began: tuple[int, float] | None = None  # number and time of the first record in audit.jsonl, once known
+        self._retiring = False  # a file was closed: there may be too many
         self.link = Link(0, ZEROS)
         self.size = 0
         self.valid = True
@@ -89,14 +96,22 @@ class LogFile:
         """
         try:
             self.open()
+            if self.size:
+                self._rotate_if_full()
+            retired = list(self._retired())
             told = [entry("audit.recovered", None, TRUST, details) for details in self._told()]
+            told += [entry("audit.retired", None, TRUST, details) for _, details in retired]
             if told or entries:
                 self._commit([*told, *entries])
         except (OSError, Unsafe):
             self._refused += len(entries)
             self._take_back()
             raise
-        self._notices, self._refused = [], 0
+        self._notices, self._refused, self._retiring = [], 0, False
+        for path, _ in retired:  # its end is on record now
+            with contextlib.suppress(OSError):  # the next rotation tries again
+                path.unlink()
+                self.rotations += 2
         return len(told) + len(entries)
 
     def open(self) -> None:
@@ -122,12 +137,46 @@ class LogFile:
                     os.close(descriptor)
         self._file = self._head = None
 
+    def _rotate_if_full(self) -> None:
+        """Close audit.jsonl and begin a new one. If it cannot be renamed, it goes on growing and the next append tries.
+
+        From the rename on, a failure is one of this append: nothing is in the new file then.
+        """
+        current = self.directory / CURRENT
+        if self._began is None:
+            self._began = segments.beginning(current)
+        first, began = self._began
+        if not segments.is_full(self.size, began, self.limits):
+            return
+        self.rotations += 1
+        try:
+            with contextlib.suppress(OSError):
+                segments.close_current(self.directory, first)
+                self.size, self._began, self._retiring = 0, None, True
+        finally:
+            self.rotations += 1
+        if self.size == 0:
+            self.close()
+            self.open()
+
+    def _retired(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """What is to be removed, and what to record about it: the end of each file, where `verify` begins later.
+
+        While the chain is broken nothing goes: damage stays to be seen. Only the first records of a new file say what
+        goes, so that a start finds them without reading everything.
+        """
+        if self._retiring and self.valid:
+            for path, last in segments.too_many(self.directory, self.limits):
+                yield path, {"file": path.name, "seq": last["seq"], "hash": last["hash"]}
+
     def _recover(self) -> None:
         self._known = False
+        self._began = None
         self.link, self.size, self._notices, verdict = recover(self.directory)
         self._known = True
         if verdict.status in verifier.DAMAGED:
             self.valid, self.reason = False, verdict.reason
+        segments.seal_all(self.directory)
 
     def _told(self) -> list[dict[str, Any]]:
         refused = [{"what": "could not be written", "refused": self._refused}] if self._refused else []

@@ -46,6 +46,17 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
     return descriptor
 
 
+def seal(path: Path) -> None:
+    """Make a file of this account read-only (0400); what is not a regular file of this account is left alone."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        facts = os.fstat(descriptor)
+        if stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) != 0o400:
+            os.fchmod(descriptor, 0o400)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def private(path: Path) -> Iterator[int]:
     """`open_private`, closed at the end."""

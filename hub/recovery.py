@@ -29,7 +29,7 @@ def recover(directory: Path) -> Recovered:
     Raises OSError if it cannot be read, or not be made ready. It may be interrupted anywhere and called again.
     """
     current = directory / CURRENT
-    verdict = verifier.verify(directory)
+    verdict = verifier.verify(directory, quick=True)  # a start reads one file, however many there are
     exists = current.exists()
     if (exists or verifier.closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)

@@ -5,7 +5,9 @@ It shares nothing with the writer (logfile.py) but the constants of this file.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -26,8 +28,12 @@ PATIENCE = 0.02  # seconds until a line without an end is looked at again
 INTACT, TAMPERED, TORN, SHORTER, UNREADABLE = range(5)
 DAMAGED = (TAMPERED, SHORTER)  # what no crash leaves
 
+TAIL = 1 << 18  # bytes; longer than any record that the hub writes
+
 _HASH_AT = len(',"hash":""}\n') + 64
 _BEGINNING = b'{"action":"'
+_RETIRED = b'{"action":"audit.retired",'
+_TOLD = (_RETIRED, b'{"action":"audit.recovered",')  # what a segment may begin with
 _HASH = re.compile(r"[0-9a-f]{64}")
 # Keys are sorted at every depth but for a record's own hash: only at its end "trust" stands before "hash".
 _END = re.compile(rb'"trust":"(?:[^"\\]|\\.)*","hash":"[0-9a-f]{64}"\}')
@@ -78,32 +84,32 @@ class Broken(Exception):
         self.seq = seq
 
 
-def verify(path: Path, *, size: int | None = None, alone: bool = False) -> Verdict:
+def verify(path: Path, *, size: int | None = None, alone: bool = False, quick: bool = False) -> Verdict:
     """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is written.
 
     `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed segments
     included), or one closed segment or copy (by itself, without a head). `size`: look at so many bytes of audit.jsonl
-    only, because more is being written. `alone`: only this file and the head, whatever number it begins with.
+    only, because more is being written. `alone`: only this file and the head, whatever number it begins with. `quick`:
+    of all files but the newest only how they hang together, and whether damage was recorded when they were begun.
     """
     path = Path(path)
-    reading = _Reading(Link(0, ZEROS))
-    try:
-        files = reading.prepare(path, alone)
-        if alone or CLOSED.fullmatch(path.name):
-            reading.link = None
-        for file in files:
-            with file.open("rb") as stream:  # the gravest first: all of it must be readable
-                stream.read(1)
-        for file in files:
-            closed = CLOSED.fullmatch(file.name) is not None
-            reading.read(file, closed=closed, size=size if file.name == CURRENT else None)
-        reading.compare_with_head()
-    except Broken as broken:
-        return reading.verdict(broken.status, broken.reason, broken.seq)
-    except OSError as error:
-        return reading.verdict(UNREADABLE, f"{error.filename or path} cannot be read: {error.strerror}")
-    unsure = None if reading.head else f"There is no {HEAD} to compare with: a cut tail would not show"
-    return reading.verdict(INTACT, unsure)
+    reading = _Reading(alone or CLOSED.fullmatch(path.name) is not None)
+    with contextlib.ExitStack() as stack:
+        try:
+            streams = reading.open(path, alone, stack)
+            whole = next((file for file in reversed(streams) if os.fstat(file.fileno()).st_size), None)
+            for file in streams:
+                if quick and file is not whole:
+                    reading.skim(file)
+                else:
+                    reading.read(file, size=size if _name(file) == CURRENT else None, quick=quick)
+            reading.compare_with_beginning()
+            reading.compare_with_head()
+        except Broken as broken:
+            return reading.verdict(broken.status, broken.reason, broken.seq)
+        except OSError as error:
+            return reading.verdict(UNREADABLE, f"{error.filename or path} cannot be read: {error.strerror}")
+    return reading.verdict(INTACT, reading.unsure())
 
 
 def read_head(directory: Path) -> Link | None:
@@ -137,13 +143,33 @@ def closed_segments(directory: Path) -> list[Path]:
 class _Reading:
     """How far a verification has come."""
 
-    def __init__(self, link: Link | None) -> None:
-        self.link = link  # None: the first record says where it begins
+    def __init__(self, by_itself: bool) -> None:
+        self.by_itself = by_itself  # what is before the first record does not matter
+        self.link: Link | None = None  # None: the first record says where it begins
+        self.beginning = Link(0, ZEROS)
+        self.anchored = False  # a record says that everything up to `beginning` was retired
+        self.ends_early = False  # more may be in the file, and in the head, than is looked at
         self.records = 0
         self.head: Link | None = None
         self.head_flaw: Broken | None = None
         self.at_head: str | None = None  # hash of the record that the head names
         self.torn: bytes | None = None
+
+    def open(self, path: Path, alone: bool, stack: contextlib.ExitStack) -> list[BinaryIO]:
+        """The files, all opened before one is read: the gravest first, and a running hub may rename and retire."""
+        while True:
+            files = self.prepare(path, alone)
+            try:
+                streams: list[BinaryIO] = [stack.enter_context(file.open("rb")) for file in files]
+            except FileNotFoundError:
+                if files == self.prepare(path, alone):
+                    raise
+                continue
+            for stream in streams:
+                stream.read(1)
+                stream.seek(0)
+            if files == self.prepare(path, alone) and all(map(_is_still, streams, files)):
+                return streams
 
     def prepare(self, path: Path, alone: bool) -> Sequence[Path]:
         """The files to read, in order. The head is read before them: a log may grow meanwhile, it never shrinks."""
@@ -159,27 +185,89 @@ class _Reading:
             return closed  # audit.jsonl was taken away: the head tells
         return [*closed, current]
 
-    def read(self, path: Path, *, closed: bool, size: int | None) -> None:
+    def read(self, file: BinaryIO, *, size: int | None = None, quick: bool = False) -> None:
         """Follow the chain through one file; raises Broken at the first line that does not continue it."""
         marked = self.head.seq if self.head else -1
-        with path.open("rb") as file:
-            for number, line in enumerate(_lines(file, size), 1):
-                link = self.link if self.link is not None else _before(line)
-                reason = flaw(line, link)
-                if reason is not None:
-                    self.link = link
-                    self._stop(path, number, line, reason, closed)
-                    return
-                self.link = link = Link(link.seq + 1, line[-67:-3].decode())
-                self.records += 1
-                if link.seq == marked:
-                    self.at_head = link.hash
+        leading = quick
+        for number, line in enumerate(_lines(file, size), 1):
+            link = self.link if self.link is not None else self._begin(line)
+            reason = flaw(line, link)
+            if reason is not None:
+                self.link = link
+                self._stop(file, number, line, reason)
+                return
+            if line.startswith(_RETIRED):
+                self._look_for_anchor(line)
+            leading = leading and line.startswith(_TOLD)
+            if leading:
+                _refuse_recorded_damage(line, link)
+            self.link = link = Link(link.seq + 1, line[-67:-3].decode())
+            self.records += 1
+            if link.seq == marked:
+                self.at_head = link.hash
+        self.ends_early = size is not None and file.tell() >= size
 
-    def _stop(self, path: Path, number: int, line: bytes, reason: str, closed: bool) -> None:
+    def skim(self, file: BinaryIO) -> None:
+        """Read only how a closed segment begins and ends; all of it if the head names a record inside."""
+        link = self.link
+        for number, line in enumerate(_lines(file, None), 1):
+            link = link if link is not None else self._begin(line)
+            reason = flaw(line, link)
+            if reason is not None:
+                self.link = link
+                self._stop(file, number, line, reason)
+            if not line.startswith(_TOLD):
+                break
+            self._look_for_anchor(line)
+            _refuse_recorded_damage(line, link)
+            link = Link(link.seq + 1, line[-67:-3].decode())
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+        last = file.read().splitlines(keepends=True)[-1:]
+        before = _before(last[0]) if last else Link(0, ZEROS)
+        if last and ((reason := flaw(last[0], before)) or (link and before.seq < link.seq)):
+            raise Broken(TAMPERED, f"{_name(file)}, last line: {reason or 'it is older than the first'}")
+        if last and self.head and (self.link.seq if self.link else 0) < self.head.seq <= before.seq:
+            file.seek(0)
+            self.read(file, quick=True)
+        elif last:
+            self.records += before.seq + 1 - (self.link or self.beginning).seq
+            self.link = Link(before.seq + 1, last[0][-67:-3].decode())
+            if self.head and self.head.seq == self.link.seq:
+                self.at_head = self.link.hash
+
+    def _begin(self, line: bytes) -> Link:
+        self.beginning = _before(line)
+        return self.beginning
+
+    def _look_for_anchor(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            details = json.loads(line)["details"]
+            self.anchored |= Link(details["seq"], details["hash"]) == self.beginning
+
+    def _stop(self, file: BinaryIO, number: int, line: bytes, reason: str) -> None:
         link = self.link or Link(0, ZEROS)
+        closed = CLOSED.fullmatch(_name(file)) is not None
         if closed or len(line) >= MAX_LINE or not looks_torn(line, link):
-            raise Broken(TAMPERED, f"{path.name}, line {number}: {reason}", link.seq + 1)
+            raise Broken(TAMPERED, f"{_name(file)}, line {number}: {reason}", link.seq + 1)
         self.torn = line
+
+    def compare_with_beginning(self) -> None:
+        """Raises Broken unless the log begins with record 1, or says itself that what was before was retired.
+
+        That is a record of the chain. Stops who deletes the oldest files, or leaves a note that they were retired.
+        """
+        if self.beginning.seq and not (self.by_itself or self.anchored):
+            reason = f"Record 1 should be the first, this is {self.beginning.seq + 1}, and no record says why"
+            self.records, self.link = 0, Link(0, ZEROS)
+            raise Broken(TAMPERED, reason, 1)
+
+    def unsure(self) -> str | None:
+        """What could not be checked, in one sentence."""
+        if not self.head:
+            return f"There is no {HEAD} to compare with: a cut tail would not show"
+        if self.beginning.seq and not self.by_itself:
+            return f"Checked from record {self.beginning.seq + 1} on; those before were retired, as the log itself says"
+        return None
 
     def compare_with_head(self) -> None:
         """Raises Broken unless the log reaches its head, with the same record there, and ends with a whole record."""
@@ -187,7 +275,7 @@ class _Reading:
         head = self.head
         if self.head_flaw:
             raise self.head_flaw
-        if head and head.seq > seq:
+        if head and head.seq > seq and not self.ends_early:
             if self.torn and b"\0" in self.torn:
                 reason = f"Record {seq + 1} was durable and is overwritten with zeros"
                 raise Broken(TAMPERED, reason, seq + 1)
@@ -233,6 +321,24 @@ def looks_torn(line: bytes, link: Link) -> bool:
         return False
     end = _END.search(text)
     return end is None or (end.end() == len(text) and flaw(text + b"\n", link) is None)
+
+
+def _refuse_recorded_damage(line: bytes, link: Link) -> None:
+    """Raises Broken for the record that begins a segment behind damage: a quick look does not see the damage itself."""
+    details = json.loads(line)["details"]
+    if details.get("what") == "damage" and details.get("file"):
+        raise Broken(TAMPERED, f"Damage was found at an earlier start: {details.get('reason')}", link.seq + 1)
+
+
+def _name(file: BinaryIO) -> str:
+    return Path(file.name).name
+
+
+def _is_still(stream: BinaryIO, path: Path) -> bool:
+    """Whether the opened file still has that name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    return False
 
 
 def _before(line: bytes) -> Link:

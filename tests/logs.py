@@ -10,12 +10,21 @@ from typing import Any
 import pytest
 
 from hub.logfile import Entry, LogFile, entry
+from hub.recovery import parsed
+from hub.verify import closed_segments
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]
+
+
+def everything(directory: Path) -> list[dict[str, Any]]:
+    """The records of all files, oldest first."""
+    files = [*closed_segments(directory), directory / "audit.jsonl"]
+    found = [parsed(line) for file in files if file.exists() for line in file.read_bytes().splitlines(keepends=True)]
+    return [record for record in found if record]
 
 
 def actions(directory: Path) -> list[str]:
