@@ -20,7 +20,7 @@ from .arrivals import Event
 from .config import Config, add_flags, given, state_directory
 from .connection import Connection
 from .errors import HubError, UsageError
-from .find import Disconnected, NoHub, checked_url, running_hub
+from .find import Disconnected, NoHub, Refusal, checked_url, credentials, running_hub
 from .publishing import documents, post
 from .terminal import compact, envelope, printable, readable
 
@@ -121,6 +121,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("command", metavar="COMMAND", help="its name; hub:commands lists them")
     one.add_argument("args", metavar="ARG", nargs="*", help="one JSON object, or key=value …")
 
+    one = _command(commands, "token", token, "print the token that lets others in, or make a new one")
+    _where(one)
+    one.add_argument("--read-only", action="store_true", help="the one that only reads; made if there is none")
+    what = one.add_mutually_exclusive_group()
+    what.add_argument("--new", action="store_true", help="replace it; whoever has the old one is out")
+    what.add_argument("--link", action="store_true", help="ask the hub for a link that lets one browser in, once")
+
     audit = commands.add_parser("audit", help="the audit log", allow_abbrev=False)
     audits = audit.add_subparsers(metavar="ACTION", required=True)
     one = _command(audits, "verify", audit_verify, "check the chain, with or without a running hub")
@@ -140,7 +147,9 @@ def _command(commands: Any, name: str, run: Callable[[Any], int], help: str) -> 
 
 def _where(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", type=_url, help="the hub's address (default: the hub running here)")
-    command.add_argument("--state-dir", type=Path, metavar="DIR", help="where to look for server.json")
+    command.add_argument("--state-dir", type=Path, metavar="DIR", help="where to look for server.json and the token")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="the hub's token (default: HUB_TOKEN)")
+    command.add_argument("--ca", metavar="FILE", help="certificates to trust for an https hub (default: HUB_CA)")
 
 
 def _url(text: str) -> str:
@@ -170,6 +179,26 @@ def serve(args: argparse.Namespace) -> int:
     return run(config)
 
 
+def _hub(args: argparse.Namespace, **options: Any) -> Connection:
+    """A connection to the hub that the options name, with what it takes to get in."""
+    url = args.url or running_hub(args.state_dir)
+    headers = credentials(url, args.state_dir, _token(args))
+    return Connection(url, **options, headers=headers, ca=args.ca)
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    """What is in `--token-file`; the token itself never stands on a command line, which everybody can read."""
+    if args.token_file is None:
+        return None
+    try:
+        text = args.token_file.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {args.token_file}: {error}.") from None
+    if not text:
+        raise UsageError(f"There is no token in {args.token_file}.")
+    return str(text)
+
+
 def publish(args: argparse.Namespace) -> int:
     """Publish one event, or stdin as it comes; prints the cursor of the last."""
     if args.data == "-":
@@ -178,7 +207,7 @@ def publish(args: argparse.Namespace) -> int:
         batches = iter([[(1, _json_text(args.data))]])
     cursor = None
     try:
-        with Connection(args.url or running_hub(args.state_dir)) as hub:
+        with _hub(args) as hub:
             for batch in batches:
                 cursor = post(hub, batch, args.event, id=args.id, ttl=args.ttl)["cursor"]
     finally:
@@ -201,11 +230,44 @@ def tail(args: argparse.Namespace) -> int:
 def call(args: argparse.Namespace) -> int:
     """Run one command and print its result as JSON."""
     body = json.dumps(call_args(args.args)).encode()
-    with Connection(args.url or running_hub(args.state_dir), answer_timeout=None) as hub:
+    with _hub(args, answer_timeout=None) as hub:
         result = hub.ask("POST", f"/api/commands/{quote(args.command, safe=':')}", body)
     for line in json.dumps(result, indent=2, ensure_ascii=False).split("\n"):
         print(printable(line))
     return DONE
+
+
+def token(args: argparse.Namespace) -> int:
+    """Print a token from its file, or a one-time link from the hub."""
+    from . import tokens
+    from .private import Unsafe
+
+    found: str | None
+    directory, trust = args.state_dir or state_directory(), "OBSERVER" if args.read_only else "OPERATOR"
+    try:
+        if args.link:
+            found = _link(args, tokens.ensure(directory, trust) if args.read_only else _token(args))
+        elif args.new:
+            found = tokens.replace(directory, trust)
+        else:
+            found = tokens.ensure(directory, trust) if args.read_only else tokens.read(directory, trust)
+    except (OSError, Unsafe) as error:
+        raise HubError("forbidden", f"{error}.") from None
+    if found is None:
+        raise HubError("forbidden", f"There is no token in {directory}; hub serve --auth token makes it.")
+    print(printable(found))
+    return DONE
+
+
+def _link(args: argparse.Namespace, token: str | None) -> str:
+    url = args.url or running_hub(args.state_dir)
+    try:
+        with Connection(url, headers=credentials(url, args.state_dir, token), ca=args.ca) as hub:
+            return f"{url}/{hub.ask('POST', '/login')['link']}"
+    except Refusal as refusal:
+        if refusal.status == 404:
+            raise HubError("forbidden", "This hub needs no link: it is not in token mode.") from None
+        raise
 
 
 def audit_verify(args: argparse.Namespace) -> int:
@@ -223,7 +285,7 @@ def audit_verify(args: argparse.Namespace) -> int:
 
 def audit_tail(args: argparse.Namespace) -> int:
     """Print the newest records, oldest first, one JSON a line."""
-    with Connection(args.url or running_hub(args.state_dir)) as hub:
+    with _hub(args) as hub:
         for record in hub.ask("GET", f"/api/audit?limit={args.limit}"):
             print(printable(compact(record)))
     return DONE
@@ -252,7 +314,8 @@ async def _tail(args: argparse.Namespace) -> None:
     _stop_when_unread()
     line, left = (envelope if args.json else readable), args.count
     topics = args.patterns or ("*",)
-    async with HubClient(args.url, topics=topics, after=args.after, state_dir=args.state_dir) as hub:
+    where = {"state_dir": args.state_dir, "token": _token(args), "ca": args.ca}
+    async with HubClient(args.url, topics=topics, after=args.after, **where) as hub:
         async for item in hub:
             print(line(item), flush=True)
             if left and isinstance(item, Event):

@@ -8,6 +8,7 @@ iterates. Each is opened at its first use: who only follows, or only calls, has 
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import aiohttp
 
 from .arrivals import Event, Gap
 from .errors import HubError
-from .find import Disconnected, NoHub, answer, checked_url, running_hub
+from .find import Disconnected, NoHub, answer, checked_url, credentials, running_hub, verifying
 from .patterns import new_id, pattern_problem
 from .wires import Backoff, Calls, Stream
 
@@ -48,6 +49,10 @@ class HubClient:
 
     `url` is the hub's address; without it the hub is looked up in `state_dir` (default: where this account's
     hub lives), at every reconnect again. `patience` is how many seconds a call waits for a hub that is away.
+
+    A hub in token mode is given `token`, else HUB_TOKEN, else the token in `state_dir` (without one: in this account's
+    state directory, if `url` is the hub that runs there). The certificate of an https hub is checked, against the file
+    `ca` or HUB_CA if there is one.
     """
 
     def __init__(
@@ -58,11 +63,14 @@ class HubClient:
         after: str | None = None,
         state_dir: Path | None = None,
         patience: float = 30.0,
+        token: str | None = None,
+        ca: str | Path | None = None,
     ) -> None:
         self.topics = tuple(topics)
         self.cursor = after
         self._url = None if url is None else checked_url(url)
-        self._state_dir = state_dir
+        self._state_dir, self._token, self._ca = state_dir, token, ca
+        self._verifying: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._stream: Stream | None = None
         self._calls = Calls(self._connect, patience)
@@ -139,7 +147,8 @@ class HubClient:
         """Where the stream begins; asked for before it is opened, so that nothing in between is missed."""
         url, query = self._address(), {"limit": "1"} | ({"after": self.cursor} if self.cursor else {})
         try:
-            async with session.get(f"{url}/api/events", params=query, allow_redirects=False) as response:
+            way_in = self._way_in(url)
+            async with session.get(f"{url}/api/events", params=query, allow_redirects=False, **way_in) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
@@ -149,10 +158,19 @@ class HubClient:
     def _address(self) -> str:
         return self._url or running_hub(self._state_dir)
 
+    def _way_in(self, url: str) -> dict[str, Any]:
+        """What aiohttp is given to get in: the token, and how to know the hub's certificate."""
+        way: dict[str, Any] = {"headers": credentials(url, self._state_dir, self._token)}
+        if url.startswith("https:"):
+            self._verifying = self._verifying or verifying(self._ca)
+            way["ssl"] = self._verifying
+        return way
+
     async def _connect(self, query: Mapping[str, str]) -> "_Socket":
         if self._session is None or self._session.closed:
             raise RuntimeError("This client is used outside of its 'async with'.")
-        return await _Socket.open(self._session, self._address(), query)
+        url = self._address()
+        return await _Socket.open(self._session, url, query, self._way_in(url))
 
 
 class _Socket:
@@ -162,12 +180,15 @@ class _Socket:
         self._websocket = websocket
 
     @classmethod
-    async def open(cls, session: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> Self:
+    async def open(
+        cls, session: aiohttp.ClientSession, url: str, query: Mapping[str, str], way_in: Mapping[str, Any]
+    ) -> Self:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 websocket = await session.ws_connect(
                     f"{url}/ws",
                     params=query,
+                    **way_in,
                     heartbeat=HEARTBEAT,
                     max_msg_size=LARGEST_FRAME,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
@@ -207,7 +228,8 @@ def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
     """A handshake carries no error object to a WebSocket client, only its HTTP status."""
     if status not in COME_BACK_STATUS and 400 <= status < 500:
         code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
-        sentence = f"The hub at {url} refused the connection (HTTP status {status})."
+        why = ": it wants another token" * (status == 401)
+        sentence = f"The hub at {url} refused the connection (HTTP status {status}{why})."
         return HubError(code, sentence, status=status)
     return NoHub(f"The hub at {url} takes no client now (HTTP status {status}).")
 

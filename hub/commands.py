@@ -106,6 +106,12 @@ class Command:
             raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
 
 
+def check_trust(trust: str, effect: str, what: str) -> None:
+    """Who was let in to look on gets nothing done, whatever it calls. Raises HubError `forbidden`."""
+    if effect != "read" and trust != "OPERATOR":
+        raise HubError("forbidden", f"You may only read here; {what} needs the hub's own token.")
+
+
 class Commands:
     """The commands of one hub, by name. `on_call(name, outcome, seconds)` is sent after every call that ran;
     `on_refused(name, code)` is called for every one that did not."""
@@ -176,6 +182,7 @@ class Commands:
             command = self._commands.get(name)
             if command is None:
                 raise HubError("unknown_command", f"There is no command {name}; hub:commands lists them.")
+            check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
             return command
         except HubError as error:

@@ -33,10 +33,12 @@ class Config:
         default_factory=state_directory, metadata={"help": "folder of the audit log and server.json", "kind": Path}
     )
     ephemeral: bool = setting(False, "keep events in memory only", kind=bool)
-    auth: str = setting("local", "who gets in", kind=str, choices=("local", "token"))
+    auth: str = setting(
+        "", "who gets in (local where the system says whose a connection is)", kind=str, choices=("local", "token")
+    )
     allow_host: tuple[str, ...] = setting((), "a further Host name, NAME[:PORT]", kind=list)
     allow_origin: tuple[str, ...] = setting((), "a further Origin, SCHEME://HOST[:PORT]", kind=list)
-    trusted_proxy: tuple[str, ...] = setting((), "address of a reverse proxy in front of the hub", kind=list)
+    trusted_proxy: tuple[str, ...] = setting((), "address or network of a reverse proxy in front of the hub", kind=list)
     tls_cert: str = setting("", "certificate file (PEM)", kind=str)
     tls_key: str = setting("", "private key file (PEM)", kind=str)
     heartbeat: float = setting(30.0, "seconds between pings", kind=float)

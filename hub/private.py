@@ -58,9 +58,9 @@ def seal(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def private(path: Path) -> Iterator[int]:
+def private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> Iterator[int]:
     """`open_private`, closed at the end."""
-    descriptor = open_private(path)
+    descriptor = open_private(path, flags)
     try:
         yield descriptor
     finally:

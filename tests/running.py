@@ -105,7 +105,7 @@ async def hub_process(tmp_path: Path, *flags: str, status: int = 0) -> AsyncIter
         try:
             async with asyncio.timeout(PATIENCE):
                 line = (await process.stdout.readline()).decode()
-            assert "http://" in line, f"the hub said {line!r} and not where it listens: {hub.log}"
+            assert "http" in line, f"the hub said {line!r} and not where it listens: {hub.log}"
             hub.url = line.split()[-1]
             yield hub
             if process.returncode is None:

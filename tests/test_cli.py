@@ -144,7 +144,7 @@ def test_help_lists_what_there_is(run: Run) -> None:
     outcome = run("--help")
     assert outcome.status == 0
     listed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("    ")]
-    assert listed == ["serve", "publish", "tail", "call", "audit"]
+    assert listed == ["serve", "publish", "tail", "call", "token", "audit"]
 
 
 CLIENT_COMMANDS = [["publish", "a:b"], ["tail"], ["call", "hub:ping"], ["audit", "tail"]]

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from ..commands import Call, Client, internal
+from ..commands import Call, Client, check_trust, internal
 from ..errors import HubError
 from ..hub import Hub
 from ..patterns import MAX_PATTERNS, Cursor, Patterns, new_id, pattern_problem
@@ -66,6 +66,8 @@ def refusal(error: HubError, allow: str | None = None) -> web.Response:
     response = web.Response(body=dumpb(error.payload()), status=error.status, content_type=JSON)
     if error.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if allow:
         response.headers[hdrs.ALLOW] = allow
     return response
@@ -173,6 +175,11 @@ def _content_type(request: web.Request, *allowed: str) -> str:
 async def publish(request: web.Request) -> web.Response:
     """POST /api/events: one event, an array of them, or NDJSON; all or nothing."""
     hub = request.app[HUB]
+    try:
+        check_trust(request[PEER].trust, "write", "publishing")
+    except HubError as error:
+        hub.commands.refuse(client_of(request, "http"), None, "hub:publish", error.code)
+        raise
     kind = _content_type(request, JSON, NDJSON)
     value = _lines(await body(request)) if kind == NDJSON else loads(await body(request))
     records = value if isinstance(value, list) else [value]

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
@@ -22,8 +23,9 @@ from ..errors import UsageError
 from ..hub import Hub
 from ..messages import now
 from ..private import write_whole
-from . import HUB, api, dashboard, sse, websocket
+from . import HUB, api, dashboard, login, sse, websocket
 from .guard import Guard, refuse_bind
+from .tls import server_context
 
 log = logging.getLogger("hub")
 
@@ -42,6 +44,8 @@ def create_app(hub: Hub) -> web.Application:
     sse.setup(app)
     dashboard.setup(app)
     app.cleanup_ctx.append(_life)
+    if guard.tokens:
+        login.setup(app)
     app.on_shutdown.append(_shutdown)
     return app
 
@@ -74,18 +78,19 @@ def serve(config: Config) -> int:
     """Run a hub until SIGTERM or SIGINT; returns the exit status. Raises UsageError if it cannot start as asked."""
     set_up_logging(config)
     refuse_bind(config)
+    context = server_context(config)
     hub = Hub(config)
     for name in (*config.load, *(["hub.demo"] if config.demo else [])):
         hub.load(name)
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_serve(hub))
+        return asyncio.run(_serve(hub, context))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(hub))
+        return runner.run(_serve(hub, context))
 
 
-async def _serve(hub: Hub) -> int:
+async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     app = create_app(hub)
     stop = _stop_on_signals()
     runner = web.AppRunner(
@@ -100,13 +105,15 @@ async def _serve(hub: Hub) -> int:
         sock = _listen(hub.config)
         assert runner.server is not None
         app[api.GUARD].watch(runner.server)
-        server = await asyncio.get_running_loop().create_server(runner.server, sock=sock, backlog=BACKLOG)
+        loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
+        server = await loop.create_server(
+            runner.server, sock=sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=limit
+        )
         url = _url(hub.config, sock)
         with _announced(hub, url):
             _calm_collector()
             print(f"hub is listening on {url}", flush=True)
-            if hub.config.open:
-                webbrowser.open(url)
+            _show(app, url)
             await stop.wait()
             log.info("stopping")
             server.close()
@@ -114,6 +121,16 @@ async def _serve(hub: Hub) -> int:
     finally:
         await runner.cleanup()
     return 0
+
+
+def _show(app: web.Application, url: str) -> None:
+    """Open the page if asked to; in token mode print the way to it, once good. A browser is not started with that:
+    every account of the machine can read the arguments of a program."""
+    tokens = app[api.GUARD].tokens
+    if tokens is not None:
+        print(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}", flush=True)
+    elif app[HUB].config.open:
+        webbrowser.open(url)
 
 
 def _calm_collector() -> None:
@@ -154,8 +171,10 @@ def _listen(config: Config) -> socket.socket:
 
 
 def _url(config: Config, sock: socket.socket) -> str:
+    """Where programs of this machine reach the hub; of all addresses, the loopback one."""
     port = sock.getsockname()[1]
-    return f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http{'s' * bool(config.tls_cert)}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 @contextlib.contextmanager

@@ -1,15 +1,16 @@
 """Who gets in: peer, forwarding headers, Host, Origin, fetch metadata and user, before any handler runs.
 
 Only the operator's own programs and the hub's own page are let in; the headers of every response forbid the browser the
-rest. What each check looks at, and its status, is PROTOCOL's section 5.
+rest. In token mode a token decides in place of peer and user. What each check looks at is PROTOCOL's section 5.
 """
 
 import asyncio
 import functools
+import ipaddress
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import WSCloseCode, hdrs, web
@@ -19,6 +20,8 @@ from ..config import Config
 from ..errors import HubError, UsageError
 from .origin import Names, shown, target_authority
 from .peer import Peer, endpoint, is_loopback, owner, supported, unmapped
+from .proxy import Proxies
+from .token import BLOCK_SECONDS, Failures, Tokens
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -31,6 +34,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
+LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token
 WEBSOCKET_ROUTE = "ws"  # name of the route where a foreign peer is refused with close code 1008
 
 _FORWARDING = frozenset(
@@ -42,38 +46,50 @@ _FORWARDING = frozenset(
 )  # and all that begins with x-forwarded
 _SEC_FETCH_SITE = "Sec-Fetch-Site"
 
-PEER = web.RequestKey("peer", Peer)
-
 
 class Refused(HubError):
     """Not let in, and nothing ran. `reason` names one of `Guard.checks`, so a metric's label may carry it."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__("forbidden", message, status=421 if reason == "host" else 403)
+        status = {"host": 421, "token": 401, "guesses": 429}.get(reason, 403)
+        wait = BLOCK_SECONDS if reason == "guesses" else None
+        super().__init__("rate_limited" if wait else "forbidden", message, status=status, retry_after=wait)
         self.reason = reason
 
 
 @dataclass(slots=True)
 class Connection:
-    """What holds for every request of a connection, and the Host last found good on it."""
+    """What holds for every request of a connection, and the Host last found good on it. In token mode each request gets
+    a copy, in which a trusted proxy's word and the token's trust are filled in."""
 
     peer: Peer
     loopback: bool
+    address: str  # our end's
     port: int  # our end's: the hub's own port, in a mounted application too
     scheme: str
     origins: frozenset[str]
     host: str | None = None
+    hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
 
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie. With the port: to a browser all ports of a host share their cookies."""
+        return f"hub_session_{self.port}"
+
+
+PEER = web.RequestKey("peer", Peer)
+SEEN = web.RequestKey("seen", Connection)
 
 Check = Callable[[Connection, web.Request], str | None]
 
 
 class Guard:
-    """The checks of `--auth local`, in order; each returns None, or a sentence for whom it refuses.
+    """The checks of `--auth`, in order; each returns None, or a sentence for whom it refuses. `tokens` is None in local
+    mode.
 
     `refused(reason, address)` is called once for every refusal. `limit(request, peer)` is called for every request that
     passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`. Raises UsageError if
-    an `--allow-host` is no host or an `--allow-origin` no origin.
+    an `--allow-host` is no host, an `--allow-origin` no origin, or a `--trusted-proxy` no address.
     """
 
     def __init__(
@@ -86,7 +102,10 @@ class Guard:
         self.refused = refused
         self.limit = limit
         self.users = frozenset({0, os.geteuid()})
-        self.names = Names(config.allow_host, config.allow_origin)
+        self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
+        self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
+        self.proxies = Proxies(config.trusted_proxy if self.tokens else ())
+        self.failures = Failures()
         self.checks: dict[str, Check] = {
             "peer": self._loopback_peer,
             "forwarded": self._not_forwarded,
@@ -95,6 +114,9 @@ class Guard:
             "fetch_site": self._same_site,
             "user": self._own_user,
         }
+        if self.tokens:
+            del self.checks["peer"], self.checks["user"]
+            self.checks |= {"forwarded": self._from_proxy, "guesses": self._few_guesses, "token": self._holds_token}
         # By aiohttp's protocol of the connection, filled and emptied in watch(). No weak references: uvloop's TLS
         # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
         self._connections: dict[object, Connection] = {}
@@ -136,11 +158,19 @@ class Guard:
         if transport is None:
             raise Refused("user", "The connection is gone.")
         connection = self._connections.get(request.protocol) or self._recognise(transport)
+        if self.tokens:  # who asks can change from request to request, so nothing is kept for the next
+            connection = replace(connection, peer=replace(connection.peer, trust="NONE"))
+        request[SEEN] = connection
         for reason, check in self.checks.items():
             if sentence := check(connection, request):
                 self.refused(reason, connection.peer.address)
                 raise Refused(reason, sentence)
         return connection.peer
+
+    def failed(self, peer: Peer) -> None:
+        """Count a one-time link that was none, as a bad token is counted."""
+        self.failures.count(peer)
+        self.refused("token", peer.address)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -164,10 +194,25 @@ class Guard:
 
     def _not_forwarded(self, connection: Connection, request: web.Request) -> str | None:
         """Stops the world behind a proxy or tunnel on this machine, which makes everybody look local."""
-        for name in request.headers:
-            lower = name.lower()
-            if lower in _FORWARDING or lower.startswith("x-forwarded"):
-                return "A proxy forwarded this request; the hub only serves programs of its own machine."
+        if _is_forwarded(request):
+            return "A proxy forwarded this request; the hub only serves programs of its own machine."
+        return None
+
+    def _from_proxy(self, connection: Connection, request: web.Request) -> str | None:
+        """Stops whoever writes forwarding headers himself, to pass for another address, scheme or host.
+
+        A trusted proxy's request is nobody's of this machine, also without such a header: a proxy may add none.
+        """
+        if not self.proxies.trusts(connection.peer.address):
+            return "A proxy forwarded this request; --trusted-proxy names it." if _is_forwarded(request) else None
+        try:
+            found = self.proxies.read(request.headers)
+        except ValueError as error:
+            return f"The trusted proxy's headers cannot be read: {error}."
+        connection.loopback, connection.host, connection.hosts = False, None, tuple(found.hosts)
+        connection.peer = Peer(found.address or connection.peer.address, 0, None, "NONE")
+        connection.scheme = found.scheme or connection.scheme
+        connection.origins = self.names.origins(connection.scheme, connection.address, connection.port)
         return None
 
     def _known_host(self, connection: Connection, request: web.Request) -> str | None:
@@ -176,13 +221,18 @@ class Guard:
         if len(hosts) != 1:
             return "A request needs exactly one Host header."
         if hosts[0] != connection.host:
-            if not self.names.is_own(hosts[0], connection.scheme, connection.port):
+            if not self._is_own(hosts[0], connection):
                 return _wrong_host(hosts[0])
             connection.host = hosts[0]
-        target = target_authority(request.raw_path)
-        if target is None or self.names.is_own(target, connection.scheme, connection.port):
-            return None
-        return _wrong_host(target)
+        # What a proxy says of the host comes beside the Host, never in its place: both must be good.
+        for named in (target_authority(request.raw_path), *connection.hosts):
+            if named is not None and not self._is_own(named, connection):
+                return _wrong_host(named)
+        return None
+
+    def _is_own(self, host: str, connection: Connection) -> bool:
+        address = connection.address if self.tokens else ""
+        return self.names.is_own(host, connection.scheme, connection.port, address)
 
     def _own_origin(self, connection: Connection, request: web.Request) -> str | None:
         """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere."""
@@ -215,6 +265,30 @@ class Guard:
             return "The system does not say whose connection this is; stay connected until the answer comes."
         return "This hub belongs to another account of this machine; start your own."
 
+    def _few_guesses(self, connection: Connection, request: web.Request) -> str | None:
+        """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
+        if self._is_open(connection, request) or not self.failures.blocked(connection.peer):
+            return None
+        return "Too many bad tokens came from here; wait a second."
+
+    def _holds_token(self, connection: Connection, request: web.Request) -> str | None:
+        """Stops everybody who has neither the token nor a session that was begun with it."""
+        assert self.tokens is not None
+        if request.match_info.route.name == LOGIN_ROUTE:
+            return None
+        if self._is_open(connection, request):
+            return None
+        trust = self.tokens.trust(request, connection.peer, connection.cookie)
+        if trust is None:
+            self.failures.count(connection.peer)
+            return "This hub wants its token: hub token prints it, hub token --link opens the page."
+        connection.peer = replace(connection.peer, trust=trust)
+        return None
+
+    @staticmethod
+    def _is_open(connection: Connection, request: web.Request) -> bool:
+        return connection.loopback and request.match_info.route.name in OPEN_ROUTES
+
     def _recognise(self, transport: asyncio.BaseTransport) -> Connection:
         """Ask the kernel who is there. Never raises or waits."""
         address, port = endpoint(transport.get_extra_info("peername"))
@@ -223,7 +297,8 @@ class Guard:
         uid = owner(transport) if loopback else None
         peer = Peer(address, port, uid, "OPERATOR" if uid in self.users else "NONE")
         scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        return Connection(peer, loopback, own_port, scheme, self.names.origins(scheme, own_address, own_port))
+        origins = self.names.origins(scheme, own_address, own_port)
+        return Connection(peer, loopback, own_address, own_port, scheme, origins)
 
 
 def security_headers(response: web.StreamResponse) -> None:
@@ -231,17 +306,40 @@ def security_headers(response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
 
 
+def mode(config: Config) -> str:
+    """`--auth`, or what stands in its place: the token where the system does not say whose a connection is."""
+    return config.auth or ("local" if supported() else "token")
+
+
 def refuse_bind(config: Config) -> None:
-    """Raises UsageError for what `--auth local` cannot protect: token mode and all that needs it."""
-    if config.auth != "local":
-        raise UsageError(f"--auth {config.auth} does not exist yet; use --auth local.")
+    """Raises UsageError for what the chosen `--auth` cannot protect."""
+    if config.auth == "token":
+        return
     if config.trusted_proxy:
-        raise UsageError("--trusted-proxy needs --auth token, which does not exist yet.")
-    host = config.host.strip("[]")
-    if host != "localhost" and not is_loopback(unmapped(host)):
-        raise UsageError(f"--host {shown(host)} is not loopback; that needs --auth token, not there yet.")
-    if not supported():
+        raise UsageError("--trusted-proxy lets others in than programs of this machine; that needs --auth token.")
+    if not _is_local(config.host):
+        raise UsageError(f"--host {shown(config.host)} is not loopback; that needs --auth token.")
+    if config.auth == "local" and not supported():
         raise UsageError("This system does not say whose a connection is, so --auth local is not safe.")
+
+
+def _is_local(host: str) -> bool:
+    return host == "localhost" or is_loopback(unmapped(host.strip("[]")))
+
+
+def _hosts(config: Config) -> tuple[str, ...]:
+    """The names that a hub in token mode answers to: also the one that it was told to listen on."""
+    host = config.host.strip("[]")
+    try:
+        ipaddress.ip_address(host)  # an address is known from the connection itself
+    except ValueError:
+        return (*config.allow_host, host) if host else config.allow_host
+    return config.allow_host
+
+
+def _is_forwarded(request: web.Request) -> bool:
+    names = [name.lower() for name in request.headers]
+    return any(name in _FORWARDING or name.startswith("x-forwarded") for name in names)
 
 
 async def _on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -257,6 +355,10 @@ async def _refuse(request: web.Request, refusal: Refused) -> web.StreamResponse:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Only local connections allowed")
         return socket
     response = web.json_response(refusal.payload(), status=refusal.status)
+    if refusal.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(refusal.retry_after))
+    if refusal.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     response.force_close()
     return response
 

@@ -25,10 +25,11 @@ class Names:
         self.allowed_origins = frozenset(_allowed_origin(text) for text in allow_origin)
         self.origins = functools.lru_cache(maxsize=64)(self._origins)
 
-    def is_own(self, host: str, scheme: str, port: int) -> bool:
+    def is_own(self, host: str, scheme: str, port: int, address: str = "") -> bool:
         """Whether the text of a Host header addresses the hub that is reached by `scheme` at its own `port`.
 
-        Any loopback address does: a page whose name was pointed at this machine sends that name, never an address.
+        Any loopback address does, and the `address` of the connection's own end: a page whose name was pointed at this
+        machine sends that name, never an address.
         """
         found = authority(host)
         if found is None:
@@ -36,8 +37,9 @@ class Names:
         name, given = found[0], found[1] or DEFAULT_PORT[scheme]
         if (name, given) in self.allowed_hosts:
             return True
-        own = name == "localhost" or is_loopback(name.strip("[]")) or (name, None) in self.allowed_hosts
-        return own and given == port
+        literal = name.strip("[]")
+        own = name == "localhost" or is_loopback(literal) or (name, None) in self.allowed_hosts
+        return (own or (address != "" and literal == address)) and given == port
 
     def _origins(self, scheme: str, address: str, port: int) -> frozenset[str]:
         """The hub's own origins as a browser writes them, for a connection to `address` and `port`. Not every loopback

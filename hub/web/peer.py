@@ -38,15 +38,17 @@ _CONNECTED = frozenset({_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LAST
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end. Address and user are the kernel's word, never what a client says of itself."""
+    """Who is at the other end. Address and user are the kernel's word, never what a client says of itself; behind a
+    trusted proxy the address is that proxy's word, and port (0) and user are not known."""
 
     address: str
     port: int
     uid: int | None
-    trust: str  # "OPERATOR", or "NONE" for another account, which only reads OPEN_ROUTES
+    trust: str  # "OPERATOR"; "OBSERVER", who only reads; or "NONE", who only gets OPEN_ROUTES
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}" if self.port else address
 
 
 def endpoint(name: Any) -> tuple[str, int]:

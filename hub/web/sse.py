@@ -18,7 +18,7 @@ def setup(app: web.Application) -> None:
     app.router.add_get("/events", events, name="events", allow_head=False)
 
 
-class _EventStream(Subscriber):
+class EventStream(Subscriber):
     """A subscriber behind an aiohttp response that has been prepared: the socket itself takes the writes."""
 
     sse = True
@@ -28,6 +28,11 @@ class _EventStream(Subscriber):
             raise ConnectionResetError("The client has gone.")
         super().__init__(request.transport.write)
         self._protocol, self._writer = request.protocol, writer
+
+    def end(self) -> None:
+        """Cut the client off."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.abort()
 
     def full(self) -> bool:
         return self._protocol.writing_paused
@@ -49,7 +54,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
     writer = await response.prepare(request)
     await response.write(b": hub\n\n")
-    client, subscriber = api.client_of(request, "sse"), _EventStream(request, writer)
+    client, subscriber = api.client_of(request, "sse"), EventStream(request, writer)
     client.subscriber = subscriber
     hub.clients.add(client)
     hub.metrics.connected("sse")
@@ -64,7 +69,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _keep(request: web.Request, response: web.StreamResponse, subscriber: _EventStream) -> str:
+async def _keep(request: web.Request, response: web.StreamResponse, subscriber: EventStream) -> str:
     """A comment line once a heartbeat, until the client or the hub goes; returns why it ended."""
     heartbeat = request.app[HUB].config.heartbeat
     stopping, waited = said_goodbye(request.app), 0.0

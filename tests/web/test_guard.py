@@ -712,10 +712,14 @@ def test_a_loopback_bind_is_fine(host: str) -> None:
     guards.refuse_bind(Config(host=host))
 
 
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"trusted_proxy": ("127.0.0.1",)}, {"host": "192.0.2.1"}])
+def test_with_a_token_every_bind_is_fine(settings: dict[str, Any]) -> None:
+    guards.refuse_bind(Config(auth="token", **settings))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        {"auth": "token"},
         {"trusted_proxy": ("127.0.0.1",)},
         *({"host": host} for host in ("0.0.0.0", "::", "", "192.0.2.1", "example.org", "localhost.example")),
     ],
@@ -728,5 +732,7 @@ def test_what_needs_a_token_does_not_start(settings: dict[str, Any]) -> None:
 def test_a_system_that_does_not_name_the_user_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "supported", lambda: False)
 
+    guards.refuse_bind(Config())
+    assert guards.mode(Config()) == "token"
     with pytest.raises(UsageError, match="does not say whose"):
-        guards.refuse_bind(Config())
+        guards.refuse_bind(Config(auth="local"))

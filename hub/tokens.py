@@ -1,0 +1,40 @@
+"""The token files of a state directory: made at the first start in token mode, read by whoever finds the hub there."""
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from .private import Unsafe, prepare_directory, private, sync_directory, write_whole
+
+FILES = {"OPERATOR": "token", "OBSERVER": "token.read"}  # by the trust that it gives
+
+_TOKEN = re.compile(r"[!-~]{20,512}")  # an empty or a short one could be guessed
+
+
+def read(directory: Path, trust: str = "OPERATOR") -> str | None:
+    """The token for this trust, None if there is none yet. Raises Unsafe for what is no token or not ours alone."""
+    path = directory / FILES[trust]
+    if not os.path.lexists(path):
+        return None
+    with private(path, os.O_RDONLY) as descriptor:
+        text = os.read(descriptor, 1024).decode("ascii", "replace").strip()
+    if not text:
+        return None  # a crash between creating and writing
+    if not _TOKEN.fullmatch(text):
+        raise Unsafe(f"There is no good token in {path}; make a new one with hub token --new")
+    return text
+
+
+def replace(directory: Path, trust: str = "OPERATOR") -> str:
+    """Make a new token; the old one opens nothing any more. A running hub takes notice within a second."""
+    prepare_directory(directory)
+    token = secrets.token_urlsafe(32)
+    write_whole(directory / FILES[trust], f"{token}\n".encode())
+    sync_directory(directory)
+    return token
+
+
+def ensure(directory: Path, trust: str = "OPERATOR") -> str:
+    """The token that is there, or a new one."""
+    return read(directory, trust) or replace(directory, trust)

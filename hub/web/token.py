@@ -1,0 +1,171 @@
+"""Who holds the hub's token, a browser's session or a one-time link, and who has tried too often without."""
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import hdrs, web
+
+from .. import tokens
+from ..private import Unsafe
+from .peer import Peer
+
+LINK_SECONDS = 600.0
+SESSION_SECONDS = 30 * 86_400.0
+SESSIONS = LINKS = 256  # kept at most; the oldest goes first
+FAILURES = 10  # in a second, from one address and user
+BLOCK_SECONDS = 1.0  # the right token has to wait as long
+ADDRESSES = 1024  # whose failures are remembered
+
+log = logging.getLogger("hub")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a session or a one-time link is good for, until when (monotonic), and for whose connections."""
+
+    trust: str
+    until: float
+    uid: int | None = None
+
+
+class Tokens:
+    """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
+
+    Sessions and links live in memory and are looked up by digest, so that neither the time of a comparison nor a dump
+    of the dictionaries gives one away. They end with the hub, and with the token that they stand for.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._held: dict[str, bytes] = {}  # trust → token
+        self._seen: dict[str, tuple[int, ...] | None] = {}  # trust → which file that was
+        self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._links: OrderedDict[bytes, Ticket] = OrderedDict()
+
+    def open(self) -> None:
+        """Make the token if there is none, and read. Raises Unsafe. Before this nobody gets in."""
+        tokens.ensure(self.directory)
+        self.refresh()
+
+    def refresh(self) -> frozenset[str]:
+        """Read again what `hub token --new` has replaced. The trusts whose token is another now, or gone."""
+        changed = set()
+        for trust, name in tokens.FILES.items():
+            found = _which(self.directory / name)
+            if trust not in self._seen or found != self._seen[trust]:
+                before = self._held.pop(trust, None)
+                if token := self._read(trust):
+                    self._held[trust] = token
+                self._seen[trust] = found
+                if before is not None and before != self._held.get(trust):
+                    changed.add(trust)
+        if changed:
+            for tickets in (self._sessions, self._links):
+                for key in [key for key, ticket in tickets.items() if ticket.trust in changed]:
+                    del tickets[key]
+        return frozenset(changed)
+
+    def _read(self, trust: str) -> bytes | None:
+        try:
+            token = tokens.read(self.directory, trust)
+        except (OSError, Unsafe) as error:
+            log.error("nobody gets in with this token any more: %s", error)
+            return None
+        return token.encode() if token else None
+
+    # ---- who asks
+
+    def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
+        """The trust that the request's token or session gives; None if it has none. One header, one token: with an
+        Authorization header there is no second try by cookie."""
+        self.refresh()
+        given = request.headers.getall(hdrs.AUTHORIZATION, ())
+        if not given:
+            return self._session(request.cookies.get(cookie, ""), peer.uid)
+        scheme, _, token = given[0].partition(" ")
+        if len(given) > 1 or scheme.lower() != "bearer":
+            return None
+        return self.holder(token.strip(" ").encode("utf-8", "surrogateescape"))
+
+    def holder(self, token: bytes) -> str | None:
+        """Whose token these bytes are. Compared with each to the end, in a time that does not say how much fits."""
+        found = None
+        for trust, held in self._held.items():
+            if hmac.compare_digest(token, held):
+                found = trust
+        return found
+
+    def _session(self, secret: str, uid: int | None) -> str | None:
+        """A session is good for the account that began it only: a browser sends its cookies to every port of a host,
+        so another account's server on this machine may get to see one."""
+        ticket = self._sessions.get(_digest(secret))
+        if ticket is None or ticket.until < time.monotonic() or ticket.uid != uid:
+            return None
+        return ticket.trust
+
+    # ---- links and sessions
+
+    def link(self, trust: str) -> str:
+        """A code that opens one session with this trust, within LINK_SECONDS."""
+        code = secrets.token_urlsafe(32)
+        _keep(self._links, code, Ticket(trust, time.monotonic() + LINK_SECONDS), LINKS)
+        return code
+
+    def enter(self, code: str, uid: int | None) -> str | None:
+        """The secret of a new session for a code that has not been used; None for any other."""
+        self.refresh()
+        link = self._links.pop(_digest(code), None)
+        if link is None or link.until < time.monotonic():
+            return None
+        secret = secrets.token_urlsafe(32)
+        _keep(self._sessions, secret, Ticket(link.trust, time.monotonic() + SESSION_SECONDS, uid), SESSIONS)
+        return secret
+
+
+class Failures:
+    """Ten bad tokens a second from one address and user, then a second in which nobody's there is looked at.
+
+    By address and user, so that a stranger cannot shut the operator out. A block is never prolonged by what comes
+    during it, so the right token waits BLOCK_SECONDS at most.
+    """
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[tuple[str, int | None], tuple[float, int]] = OrderedDict()  # since when, how many
+
+    def blocked(self, peer: Peer) -> bool:
+        since, count = self._counts.get((peer.address, peer.uid), (0.0, 0))
+        return count >= FAILURES and time.monotonic() - since < BLOCK_SECONDS
+
+    def count(self, peer: Peer) -> None:
+        key, now = (peer.address, peer.uid), time.monotonic()
+        since, count = self._counts.pop(key, (now, 0))
+        if now - since >= 1:
+            since, count = now, 0
+        self._counts[key] = (now if count + 1 == FAILURES else since, count + 1)  # the block begins now
+        if len(self._counts) > ADDRESSES:
+            self._counts.popitem(last=False)
+
+
+def _which(path: Path) -> tuple[int, ...] | None:
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _keep(tickets: OrderedDict[bytes, Ticket], secret: str, ticket: Ticket, most: int) -> None:
+    tickets[_digest(secret)] = ticket
+    while len(tickets) > most:
+        tickets.popitem(last=False)
