@@ -276,7 +276,8 @@ def audit_verify(args: argparse.Namespace) -> int:
 
     verdict = verify(args.file or args.state_dir or state_directory())
     if verdict.valid:
-        print(printable(f"intact: {verdict.records} records, head {verdict.head}"))
+        more = f"; {verdict.reason}" if verdict.reason else ""
+        print(printable(f"intact: {verdict.records} records, head {verdict.head}{more}"))
     else:
         at = f" (at record {verdict.broken_at})" if verdict.broken_at is not None else ""
         print(printable(f"not intact: {verdict.reason}{at}; {verdict.records} records before that are good"))

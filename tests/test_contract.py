@@ -4,6 +4,7 @@ model's, or the gap that stands there names what is missing."""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,6 +212,12 @@ class Promise(RuleBasedStateMachine):
         missing = [s for s in range(view.position + 1, seq + 1) if view.wants(self.names[s - 1])]
         assert not missing, f"{missing} lost silently before {what}"
         view.position = max(view.position, seq)
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only turns of the loop decide when a flush is due: the same steps must do the same each time."""
+    monkeypatch.setattr("hub.broadcaster.time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 PATIENT = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))

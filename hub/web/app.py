@@ -29,6 +29,9 @@ from .tls import server_context
 
 log = logging.getLogger("hub")
 
+# Accepted in one pass of the loop. Python 3.11 tries as often also when there are no descriptors left, each time with a
+# line in the log and a timer: with the whole backlog the hub would do nothing else.
+ACCEPTS = 4
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
 
 
@@ -107,8 +110,9 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         app[api.GUARD].watch(runner.server)
         loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
         server = await loop.create_server(
-            runner.server, sock=sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=limit
+            runner.server, sock=sock, backlog=ACCEPTS, ssl=context, ssl_handshake_timeout=limit
         )
+        sock.listen(BACKLOG)
         url = _url(hub.config, sock)
         with _announced(hub, url):
             _calm_collector()
@@ -194,6 +198,9 @@ def set_up_logging(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JSONLines() if config.log_format == "json" else _TextLines())
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+
+
+"".encode("unicode_escape")  # loads the codec now: without descriptors, when the log matters most, it cannot be
 
 
 class _TextLines(logging.Formatter):
