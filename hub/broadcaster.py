@@ -142,9 +142,11 @@ class Broadcaster:
         self._waiting = 0  # bytes not flushed yet
         self._last_flush = 0.0  # how long it took
 
-    def start_at(self, head: int) -> None:
-        """Begin behind `head`."""
-        self.window.start_at(head)
+    def start_at(self, head: int, newest: Sequence[Event] = ()) -> None:
+        """Begin behind `head`, with the `newest` events up to it from before."""
+        self.window.start_at(head - len(newest))
+        if newest:
+            self.window.extend(newest)
         self.position = head
 
     @property

@@ -127,6 +127,7 @@ async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> 
     size, position, more = 0, start, False
     complete = not foreign and start + 1 >= hub.broker.tail
     while not more and position < hub.cursor.seq and (page := await hub.broker.read(position, 1000)):
+        complete = complete and page[0].seq == position + 1  # else something was trimmed meanwhile
         for event in page:
             if patterns.match(event.name):
                 more = len(found) == limit or size >= PAGE_BYTES

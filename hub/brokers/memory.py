@@ -8,7 +8,7 @@ from ..errors import HubError
 from ..events import Draft, Event
 from ..messages import now
 from ..patterns import Cursor
-from . import Pump, Receipt
+from . import Kept, Limits, Pump, Receipt
 
 
 class MemoryBroker:
@@ -17,7 +17,8 @@ class MemoryBroker:
     def __init__(self, most: int, most_bytes: int) -> None:
         self.epoch = os.urandom(4).hex()
         self.head, self.tail, self.bytes = 0, 1, 0
-        self._most, self._most_bytes = most, most_bytes
+        self.limits = Limits(most, most_bytes)
+        self.problem: str | None = None
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}
         self._fresh: list[Event] = []
@@ -26,6 +27,9 @@ class MemoryBroker:
 
     async def open(self, pump: Pump) -> None:
         self._pump = pump
+
+    async def last_values(self) -> list[Kept]:
+        return []
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
         if self._pump is None:
@@ -63,7 +67,8 @@ class MemoryBroker:
         self._fresh.append(event)
 
     def _trim(self) -> None:
-        while self.tail <= self.head and (len(self._kept) > self._most or self.bytes > self._most_bytes):
+        most, most_bytes, _ = self.limits
+        while self.tail <= self.head and (len(self._kept) > most or self.bytes > most_bytes):
             event = self._kept.pop(self.tail)
             self.bytes -= len(event)
             if self._ids.get(event.id) == event.seq:
