@@ -21,7 +21,8 @@ from .window import Window
 log = logging.getLogger("hub")
 
 # When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or as
-# long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one connection arrive
+# long as the last flush took, if that is more; or at 64 events or 256 KiB. While the broker commits more, that counts as
+# news. Requests pipelined on one connection arrive
 # a few passes apart; this joins them.
 QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
@@ -138,6 +139,7 @@ class Broadcaster:
         self.on_flush: Callable[[Sequence[Event]], None] = lambda events: None
         self._groups: dict[tuple[Patterns, type[Subscriber]], _Group] = {}
         self._next_pass: asyncio.Handle | None = None
+        self._resting = False  # until the broker has committed what it has
         self._first, self._seen, self._quiet = 0.0, 0, 0
         self._waiting = 0  # bytes not flushed yet
         self._last_flush = 0.0  # how long it took
@@ -176,13 +178,23 @@ class Broadcaster:
         elif self._next_pass is None:
             self._first, self._seen, self._quiet = time.monotonic(), self.window.head, 0
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
+        elif self._resting:  # here is what it waited for
+            self._next_pass.cancel()
+            self._resting = False
+            self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
 
     def _pass(self) -> None:
         """One pass of the event loop: flush, or see whether more arrives."""
         self._quiet = self._quiet + 1 if self.window.head == self._seen else 0
         self._seen = self.window.head
-        waited = time.monotonic() - self._first
-        if self._quiet >= QUIET_PASSES or waited >= max(LONGEST_WAIT, self._last_flush):
+        self._resting = False
+        left = max(LONGEST_WAIT, self._last_flush) - (time.monotonic() - self._first)
+        if left <= 0:
+            self.flush()
+        elif self.broker.waiting:  # more is being committed, and the loop need not turn until that is done
+            self._quiet, self._resting = 0, True
+            self._next_pass = asyncio.get_running_loop().call_later(left, self._pass)
+        elif self._quiet >= QUIET_PASSES:
             self.flush()
         else:
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
@@ -191,7 +203,7 @@ class Broadcaster:
         """Write what lies between `position` and the head to every level subscriber. Never waits."""
         if self._next_pass is not None:
             self._next_pass.cancel()
-            self._next_pass = None
+            self._next_pass, self._resting = None, False
         self._waiting = 0
         if self.position == self.window.head:
             return

@@ -40,6 +40,7 @@ class Broker(Protocol):
     tail: int  # the oldest number kept; head + 1 if nothing is
     bytes: int  # of the kept events
     limits: Limits
+    waiting: int  # appends that have not been answered
     problem: str | None  # one sentence on why events cannot be kept just now
 
     async def open(self, pump: Pump) -> None:

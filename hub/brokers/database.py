@@ -60,6 +60,7 @@ class Database:
     def __init__(self, path: Path, limits: Limits, state_items: int, *, full: bool) -> None:
         self.path, self.limits, self._items, self._full = path, limits, state_items, full
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
+        self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `open` on
         self._sizes: deque[int] = deque()  # of the kept events
         self._live: dict[Place, int] = {}  # the newest event of each key, if it is kept; in their order
         self._saved: dict[Place, int] = {}  # the same, if it is not any more: those that have a row in `state`
@@ -78,8 +79,14 @@ class Database:
             self._begin()
         except (sqlite3.Error, OSError, Unsafe) as error:
             held = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
+            self._drop()
             hint = "end the program that holds it" if held else "move it away, or keep events in memory (--ephemeral)"
             raise UsageError(f"The events in {self.path} cannot be used ({error}); {hint}.") from None
+
+    def _drop(self) -> None:
+        if self._sql is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._sql.close()
 
     def _connect(self) -> None:
         self._sql = connect(self.path)
@@ -93,8 +100,7 @@ class Database:
 
     def reconnect(self) -> None:
         """Begin anew with the file after it has failed. What was refused must not come back from its journal."""
-        with contextlib.suppress(sqlite3.Error):
-            self._sql.close()
+        self._drop()
         self._connect()
         self._sql.execute("DELETE FROM events WHERE seq > ?", (self.head,))
         self._sql.execute("UPDATE meta SET value = value WHERE name = 'clean'")

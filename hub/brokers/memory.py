@@ -19,6 +19,7 @@ class MemoryBroker:
         self.head, self.tail, self.bytes = 0, 1, 0
         self.limits = Limits(most, most_bytes)
         self.problem: str | None = None
+        self.waiting = 0
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}
         self._fresh: list[Event] = []

@@ -53,6 +53,7 @@ class SqliteBroker:
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
         self.limits = limits
         self.problem: str | None = None
+        self.waiting = 0
         self._database = Database(directory / FILE, limits, state_items, full=full)
         self._slack = min(SLACK, limits.events // 100)
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
@@ -86,6 +87,7 @@ class SqliteBroker:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
         future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
         self._queue.put(_Append(Waiting(drafts, now(), time.monotonic()), future))
+        self.waiting += 1
         return await future
 
     async def read(self, after: int, limit: int) -> list[Event]:
@@ -132,6 +134,7 @@ class SqliteBroker:
                 outcome = self._outcomes.popleft()
                 self.tail, self.bytes = max(self.tail, outcome.tail), outcome.bytes
                 self.problem = outcome.problem
+                self.waiting -= len(outcome.answers)
                 if outcome.events:
                     self.head = outcome.events[-1].seq
                     try:
