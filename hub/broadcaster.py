@@ -21,9 +21,8 @@ from .window import Window
 log = logging.getLogger("hub")
 
 # When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or as
-# long as the last flush took, if that is more; or at 64 events or 256 KiB. While the broker commits more, that counts as
-# news. Requests pipelined on one connection arrive
-# a few passes apart; this joins them.
+# long as the last flush took, if that is more; or at 64 events or 256 KiB. What the broker commits counts as news.
+# Requests pipelined on one connection arrive a few passes apart; this joins them.
 QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
 MOST_EVENTS = 64

@@ -2,19 +2,24 @@
 model's, or the gap that stands there names what is missing."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from running import until
 from wires import Wire
 
 from hub import broadcaster as module
 from hub.broadcaster import Broadcaster
+from hub.brokers import Broker, Limits
 from hub.brokers.memory import MemoryBroker
+from hub.brokers.sqlite import SqliteBroker
 from hub.bus import EventBus
 from hub.events import EventTypes
 from hub.patterns import Cursor, Patterns
@@ -38,6 +43,9 @@ class View:
 class Promise(RuleBasedStateMachine):
     """Publishers, clients with patterns, slow readers, reconnects; a window and a store that are too small."""
 
+    def make(self) -> Broker:
+        return MemoryBroker(20, 10**6)
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -48,7 +56,7 @@ class Promise(RuleBasedStateMachine):
         self.run(self._start())
 
     async def _start(self) -> None:
-        self.broker = MemoryBroker(20, 10**6)
+        self.broker = self.make()
         self.broadcaster = Broadcaster(Window(8, 10**6), self.broker)
         self.bus = EventBus(self.broker, EventTypes())
 
@@ -66,7 +74,7 @@ class Promise(RuleBasedStateMachine):
         try:
             for view in self.views:
                 view.wire.resume()
-            self.run(self._spin(400))
+            self.run(self._settle())
             for view in self.views:
                 self._judge(view)
                 self._know_up_to(view, len(self.names), "the end")
@@ -142,6 +150,9 @@ class Promise(RuleBasedStateMachine):
         for _ in range(passes):
             await asyncio.sleep(0)
 
+    async def _settle(self) -> None:
+        await self._spin(400)
+
     async def _leave(self, view: View) -> None:
         self.broadcaster.leave(view.wire.subscriber)
 
@@ -213,12 +224,34 @@ class Promise(RuleBasedStateMachine):
         view.position = max(view.position, seq)
 
 
+class OnDisk(Promise):
+    """The same with the store on disk, which commits and trims behind the scenes."""
+
+    def make(self) -> Broker:
+        self.folder = tempfile.TemporaryDirectory(prefix="hub-contract-")
+        return SqliteBroker(Path(self.folder.name), Limits(20, 10**6, 86400.0), 100)
+
+    async def _settle(self) -> None:
+        """Reading from the store takes time, and not only turns of the loop."""
+        await until(lambda: not self.broadcaster.behind, "that everybody is level")
+        await super()._settle()
+
+    async def _end(self) -> None:
+        await super()._end()
+        self.folder.cleanup()
+
+
 PATIENT = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(300)
 def test_the_promise_holds() -> None:
     run_state_machine_as_test(Promise, settings=PATIENT)
+
+
+@pytest.mark.timeout(300)
+def test_the_promise_holds_on_disk() -> None:
+    run_state_machine_as_test(OnDisk, settings=settings(PATIENT, max_examples=40))
 
 
 def gap_untold(patch: pytest.MonkeyPatch) -> None:
