@@ -18,7 +18,7 @@ from .brokers import make_broker
 from .bus import EventBus, Published, record
 from .commands import RESERVED, Args, Client, Commands, Handler
 from .config import Config
-from .errors import UsageError
+from .errors import HubError, UsageError
 from .events import EventTypes, Key
 from .listeners import Listener
 from .metrics import Gauges, Metrics
@@ -188,10 +188,11 @@ class Hub:
             raise UsageError(str(error)) from None
         try:
             await self.broker.open(self.bus.pump)
-        except UsageError:
+            await self._refill()
+        except (UsageError, HubError) as error:
+            await self.broker.close()
             await self.audit.stop()
-            raise
-        await self._refill()
+            raise UsageError(str(error)) from None
         for background in self._background:
             self._run(background)
         await self.audit.record("hub.started", None, "SYSTEM", {"version": self.version, "epoch": self.broker.epoch})

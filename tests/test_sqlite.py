@@ -416,3 +416,45 @@ async def test_what_fails_is_refused_alone(tmp_path: Path) -> None:
         assert bad.code == "broker_unavailable"
         assert (good, more) == ([1], [2])
         assert [event.seq for event in it.pumped] == [1, 2]
+
+
+# ---- without what protects it
+
+
+async def test_what_is_not_committed_would_be_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with store(tmp_path) as it:
+        monkeypatch.setattr(database.Database, "_insert", lambda self, events, drafts: None)
+        assert await it.put(draft("a")) == [1]
+    assert kept_in(tmp_path) == {}
+
+
+async def test_a_planted_link_would_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "open_private", lambda path: os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    (tmp_path / "other").touch()
+    (tmp_path / FILE).symlink_to(tmp_path / "other")
+    async with store(tmp_path) as it:
+        await it.put(draft("a"))
+    assert (tmp_path / "other").stat().st_size > 0
+
+
+async def test_without_a_new_epoch_a_cursor_would_mean_two_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with store(tmp_path) as one:
+        await one.put(draft("a"), draft("b"))
+        seen = str(one.pumped[-1].cursor)
+    closed_badly(tmp_path, "the power failed")
+    with sqlite3.connect(tmp_path / FILE) as sql:
+        sql.execute("DELETE FROM events WHERE seq = 2")  # as a power failure takes a commit
+    sql.close()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / FILE).write_bytes((tmp_path / FILE).read_bytes())
+    async with store(tmp_path) as two:
+        await two.put(draft("c"))
+        assert str(two.pumped[-1].cursor) != seen
+    (tmp_path / "boot").write_text("the power failed")
+    monkeypatch.setattr(database, "BOOT", tmp_path / "boot")
+    async with store(copy) as three:
+        await three.put(draft("c"))
+        assert str(three.pumped[-1].cursor) == seen

@@ -69,14 +69,15 @@ class Database:
 
     # ---- life
 
-    def open(self) -> None:
-        """Find or create the file. Raises UsageError with one sentence if that cannot be."""
+    def open(self) -> list[Kept]:
+        """Find or create the file; the last value of every key. Raises UsageError, one sentence, if that cannot be."""
         try:
             for suffix in ("", "-wal", "-shm"):  # SQLite would write through a link that somebody has planted
                 if not suffix or os.path.lexists(f"{self.path}{suffix}"):
                     os.close(open_private(Path(f"{self.path}{suffix}")))
             self._connect()
             self._begin()
+            return self.last_values()
         except (sqlite3.Error, OSError, Unsafe) as error:
             held = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
             self._drop()
@@ -267,7 +268,7 @@ class Database:
         return young is None and bool(self._sizes)
 
     def _limit(self) -> str:
-        return stamp(max(0.0, time.time() - (self.limits.seconds or time.time())))
+        return stamp(max(0.0, time.time() - self.limits.seconds)) if self.limits.seconds else ""
 
     def _forget(self, last: int) -> None:
         """Remove the events up to `last`; the last value of a key moves to a table of its own first."""

@@ -66,10 +66,9 @@ class SqliteBroker:
     # ---- in the loop
 
     async def open(self, pump: Pump) -> None:
-        await asyncio.to_thread(self._database.open)
+        self._kept = await asyncio.to_thread(self._database.open)
         database = self._database
         self.epoch, self.head, self.tail, self.bytes = database.epoch, database.head, database.tail, database.bytes
-        self._kept = await asyncio.to_thread(database.last_values)
         self._readers = ThreadPoolExecutor(1, "hub-events-reader")
         self._reader: Reader | None = None
         self._loop = asyncio.get_running_loop()
