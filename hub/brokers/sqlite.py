@@ -96,6 +96,8 @@ class SqliteBroker:
             found = await self._loop.run_in_executor(self._readers, self._read, after, head, limit)
         except (DatabaseError, RuntimeError) as error:
             raise _unavailable(f"The kept events cannot be read: {error}.") from None
+        if not found and head < self.head:  # all of it was trimmed meanwhile; what came since may be kept
+            return await self.read(after, limit)
         if limit and after < head:  # the writer's word on what it trimmed may still be on its way
             self.tail = max(self.tail, found[0].seq if found and found[0].seq > after + 1 else 0)
             self.tail = max(self.tail, 0 if found else head + 1)
