@@ -51,9 +51,11 @@ class Broadcaster:
         self._waiting = 0  # bytes not flushed yet
         self._last_flush = 0.0  # how long it took
 
-    def start_at(self, head: int) -> None:
-        """Begin behind `head`."""
-        self.window.start_at(head)
+    def start_at(self, head: int, newest: Sequence[Event] = ()) -> None:
+        """Begin behind `head`, with the `newest` events up to it from before."""
+        self.window.start_at(head - len(newest))
+        if newest:
+            self.window.extend(newest)
         self.position = head
 
     @property
@@ -252,7 +254,7 @@ class Broadcaster:
         """The next events for this subscriber: from the window, or behind it from the store."""
         if not self.window.covers(subscriber.position):
             try:
-                events = await self.broker.read(subscriber.position, PAGE)
+                events = await self.broker.read(subscriber.position, PAGE, PIECE)
             except HubError as error:  # the store is away: what is gone from memory cannot be had
                 log.warning("a client that is behind cannot be served from the store: %s", error)
                 events = []

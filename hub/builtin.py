@@ -3,12 +3,14 @@
 The docstring of a handler is what `hub:commands` shows.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from marshmallow import fields, validate
 
+from .brokers import Broker
 from .commands import Call, Commands
 from .errors import CommandError, HubError
 from .events import Event
@@ -18,6 +20,7 @@ from .subscriber import Subscriber
 
 PROTOCOL = 1
 PAGE_BYTES = 1024 * 1024  # of events in one answer of hub:history
+SCAN = 200  # events that it reads at a time
 
 _limit = validate.Range(min=1, max=1000)
 
@@ -126,7 +129,8 @@ async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> 
     found: list[Event] = []
     size, position, more = 0, start, False
     complete = not foreign and start + 1 >= hub.broker.tail
-    while not more and position < hub.cursor.seq and (page := await hub.broker.read(position, 1000)):
+    while not more and position < hub.cursor.seq and (page := await _read(hub.broker, position)):
+        complete = complete and page[0].seq == position + 1  # else something was trimmed meanwhile
         for event in page:
             if patterns.match(event.name):
                 more = len(found) == limit or size >= PAGE_BYTES
@@ -144,7 +148,7 @@ async def _newest(call: Call, patterns: Patterns, limit: int) -> dict[str, Any]:
     found: list[Event] = []
     size = 0
     while until >= hub.broker.tail and len(found) < limit and size < PAGE_BYTES:
-        page = await hub.broker.read(max(until - 1000, 0), min(until, 1000))
+        page = await _read(hub.broker, max(until - SCAN, 0), min(until, SCAN))
         for event in reversed(page):
             if event.seq <= until and patterns.match(event.name) and len(found) < limit and size < PAGE_BYTES:
                 found.append(event)
@@ -152,6 +156,11 @@ async def _newest(call: Call, patterns: Patterns, limit: int) -> dict[str, Any]:
         until = min(until, page[0].seq) - 1 if page else 0
     complete = len(found) == limit or hub.broker.tail == 1
     return _page(hub.broker.epoch, found[::-1], head, complete, False)
+
+
+async def _read(broker: Broker, after: int, limit: int = SCAN) -> list[Event]:
+    await asyncio.sleep(0)  # looking through all that is kept keeps nobody else waiting
+    return await broker.read(after, limit)
 
 
 def _page(epoch: str, found: Sequence[Event], position: int, complete: bool, more: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from .errors import UsageError
 
 
 def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where a hub keeps its audit log and `server.json`: HUB_STATE_DIR, else `hub` under XDG_STATE_HOME."""
+    """Where a hub keeps its events, its audit log and `server.json`: HUB_STATE_DIR, else `hub` under XDG_STATE_HOME."""
     if given := environ.get("HUB_STATE_DIR"):
         return Path(given)
     base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -30,9 +30,10 @@ class Config:
     host: str = setting("127.0.0.1", "address to listen on", kind=str)
     port: int = setting(3141, "port to listen on; 0 takes a free one", kind=int)
     state_dir: Path = field(
-        default_factory=state_directory, metadata={"help": "folder of the audit log and server.json", "kind": Path}
+        default_factory=state_directory,
+        metadata={"help": "folder of the events, the audit log and server.json", "kind": Path},
     )
-    ephemeral: bool = setting(False, "keep events in memory only", kind=bool)
+    ephemeral: bool = setting(False, "keep events in memory only, as --broker memory:", kind=bool)
     auth: str = setting(
         "", "who gets in (local where the system says whose a connection is)", kind=str, choices=("local", "token")
     )
@@ -49,7 +50,11 @@ class Config:
     open: bool = setting(False, "open the page in the browser", kind=bool)
     log_level: str = setting("info", "least level", kind=str, choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "format of the log", kind=str, choices=("text", "json"))
-    broker: str = setting("memory:", "where events are kept: memory:", kind=str)
+    broker: str = setting("sqlite:", "where events are kept: sqlite: (the state directory) or memory:", kind=str)
+    keep_events: int = setting(100_000, "newest events kept", kind=int)
+    keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", kind=int)
+    keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", kind=float)
+    sync: str = setting("normal", "full: also power loss takes no event", kind=str, choices=("normal", "full"))
 
     max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in")
     max_body: int = setting(1024 * 1024, "bytes of one HTTP body")
@@ -87,6 +92,10 @@ class Config:
             raise UsageError("The limits of the audit log cannot be negative.")
         if not 0.05 <= self.heartbeat <= 3600:
             raise UsageError("The heartbeat must be between 0.05 and 3600 seconds.")
+        if self.keep_events < 1 or self.keep_bytes < 1 or self.keep_seconds <= 0:
+            raise UsageError("At least one event, one byte and some time must be kept.")
+        if self.ephemeral:
+            object.__setattr__(self, "broker", "memory:")
 
 
 def flags() -> list[Any]:

@@ -18,7 +18,7 @@ from .brokers import make_broker
 from .bus import EventBus, Published, record
 from .commands import RESERVED, Args, Client, Commands, Handler
 from .config import Config
-from .errors import UsageError
+from .errors import HubError, UsageError
 from .events import EventTypes, Key
 from .listeners import Listener
 from .metrics import Gauges, Metrics
@@ -152,13 +152,14 @@ class Hub:
 
     def retention(self) -> dict[str, Any]:
         """What is kept of the stream, and how much may be."""
-        config, broker = self.config, self.broker
+        broker = self.broker
         return {
             "events": broker.head - broker.tail + 1,
             "bytes": broker.bytes,
             "oldest": str(Cursor(broker.epoch, broker.tail)),
-            "max_events": config.window_events,
-            "max_bytes": config.window_bytes,
+            "max_events": broker.limits.events,
+            "max_bytes": broker.limits.bytes,
+            "max_seconds": broker.limits.seconds,
         }
 
     def problems(self) -> dict[str, str]:
@@ -168,6 +169,8 @@ class Hub:
             found["hub"] = "The hub is not running."
         if any(task.done() for task in self._tasks[:2]):
             found["hub"] = "A part of the hub has ended; its log says why."
+        if self.broker.problem:
+            found["broker"] = self.broker.problem
         if not self.audit.available:
             found["audit"] = self.audit.reason or "The audit log cannot be written."
         elif not self.audit.valid:
@@ -184,9 +187,13 @@ class Hub:
             await self.audit.start()
         except (Locked, Unsafe) as error:
             raise UsageError(str(error)) from None
-        await self.broker.open(self.bus.pump)
-        self.broadcaster.start_at(self.broker.head)
-        self.bus.position = self.broker.head
+        try:
+            await self.broker.open(self.bus.pump)
+            await self._refill()
+        except (UsageError, HubError) as error:
+            await self.broker.close()
+            await self.audit.stop()
+            raise UsageError(str(error)) from None
         for background in self._background:
             self._run(background)
         await self.audit.record("hub.started", None, "SYSTEM", {"version": self.version, "epoch": self.broker.epoch})
@@ -209,6 +216,17 @@ class Hub:
             await self.audit.record("hub.stopped", None, "SYSTEM", {"version": self.version})
         await self.audit.stop()
         self._tasks.clear()
+
+    async def _refill(self) -> None:
+        """Go on where the last run ended: the newest events into the window, the last values into the state."""
+        broker, newest = self.broker, []
+        position = max(broker.tail - 1, broker.head - self.config.window_events)
+        while page := await broker.read(position, 1000):
+            newest += page
+            position = page[-1].seq
+        self.broadcaster.start_at(broker.head, newest)
+        self.state.restore(await broker.last_values(), broker.head)
+        self.bus.position = broker.head
 
     def _run(self, background: Background) -> None:
         task = asyncio.get_running_loop().create_task(background())
@@ -235,7 +253,7 @@ class Hub:
             lagging_clients=self.broadcaster.lagging,
             history_events=self.broker.head - self.broker.tail + 1,
             history_bytes=self.broker.bytes,
-            broker_up=bool(self._tasks),
+            broker_up=bool(self._tasks) and not self.broker.problem,
             audit_records=self.audit.seq,
             audit_unrecorded=self.audit.unrecorded,
             audit_chain_valid=self.audit.valid,

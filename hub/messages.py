@@ -22,7 +22,12 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 
 def now() -> str:
     """The time in RFC 3339, UTC, milliseconds, `Z`."""
-    seconds, milliseconds = divmod(int(time.time() * 1000), 1000)
+    return stamp(time.time())
+
+
+def stamp(at: float) -> str:
+    """These seconds since 1970 as `now` gives them; later ones sort behind earlier ones as texts, too."""
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
     return f"{_second(seconds)}.{milliseconds:03d}Z"
 
 

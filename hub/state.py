@@ -6,7 +6,7 @@ import heapq
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from .events import Event
@@ -49,9 +49,21 @@ class State:
                 self._put(event, (event.name, event.key))
         self.position = batch[-1].seq
 
-    def _put(self, event: Event, place: tuple[str, str]) -> None:
-        expires = time.monotonic() + event.ttl if event.ttl is not None else None
+    def restore(self, kept: Iterable[tuple[Event, bool]], position: int) -> None:
+        """Begin with what was true at `position`, longest unchanged first: events, and whether they are stale.
+
+        Leases run on from when the events were accepted.
+        """
+        for event, stale in kept:
+            assert event.key is not None
+            self._put(event, (event.name, event.key), event.accepted, stale)
+        self.position = position
+
+    def _put(self, event: Event, place: tuple[str, str], since: float | None = None, stale: bool = False) -> None:
+        lease = event.ttl is not None and not stale
+        expires = (time.monotonic() if since is None else since) + (event.ttl or 0.0) if lease else None
         item = _Item(event, expires)
+        item.stale = stale
         self._items.pop(place, None)  # to the end: the order of the dict is the order of changes
         self._items[place] = item
         if expires is not None:

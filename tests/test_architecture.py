@@ -17,8 +17,8 @@ HUB = Path(next(iter(hub.__path__)))
 CHECKOUT = Path(__file__).parents[1]
 # A room is a file of hub/ or a folder of it; it may import the rooms before it.
 ORDER = (
-    "errors config strictjson patterns messages events redaction brokers listeners bus window subscriber "
-    "broadcaster state commands builtin providers session verify private tokens recovery segments logfile "
+    "errors config strictjson patterns messages events redaction private brokers listeners bus window subscriber "
+    "broadcaster state commands builtin providers session verify tokens recovery segments logfile "
     "audit metrics signals hub web find arrivals wires client demo connection publishing terminal cli __main__"
 ).split()
 ROOMS = {
@@ -27,7 +27,7 @@ ROOMS = {
     "marshmallow": {"messages", "events", "commands", "builtin", "providers"},
     "prometheus_client": {"metrics", "web"},
     "redis": {"brokers/redis"},
-    "sqlite3": {"brokers/sqlite"},
+    "sqlite3": {"brokers/database"},
 }
 
 

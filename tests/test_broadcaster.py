@@ -313,7 +313,7 @@ async def test_the_store_away_is_told_as_a_gap(stream: Any, monkeypatch: pytest.
     for _ in range(20):
         await stream.publish("a:b")
 
-    async def away(after: int, limit: int) -> Any:
+    async def away(after: int, limit: int, size: int | None = None) -> Any:
         raise HubError("broker_unavailable", "Gone.")
 
     monkeypatch.setattr(stream.broker, "read", away)

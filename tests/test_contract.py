@@ -2,8 +2,10 @@
 model's, or the gap that stands there names what is missing."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from wires import Wire
 
 from hub.broadcaster import Broadcaster
+from hub.brokers import Broker, Limits
 from hub.brokers.memory import MemoryBroker
+from hub.brokers.sqlite import SqliteBroker
 from hub.bus import EventBus
 from hub.events import EventTypes
 from hub.patterns import Cursor, Patterns
@@ -39,6 +43,9 @@ class View:
 class Promise(RuleBasedStateMachine):
     """Publishers, clients with patterns, slow readers, reconnects; a window and a store that are too small."""
 
+    def make(self) -> Broker:
+        return MemoryBroker(20, 10**6)
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -49,7 +56,7 @@ class Promise(RuleBasedStateMachine):
         self.run(self._start())
 
     async def _start(self) -> None:
-        self.broker = MemoryBroker(20, 10**6)
+        self.broker = self.make()
         self.broadcaster = Broadcaster(Window(8, 10**6), self.broker)
         self.bus = EventBus(self.broker, EventTypes())
 
@@ -220,12 +227,29 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hub.broadcaster.time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
+class OnDisk(Promise):
+    """The same with the store on disk."""
+
+    def make(self) -> Broker:
+        self.folder = tempfile.TemporaryDirectory(prefix="hub-contract-")
+        return SqliteBroker(Path(self.folder.name), Limits(20, 10**6, 86400.0), 100)
+
+    async def _end(self) -> None:
+        await super()._end()
+        self.folder.cleanup()
+
+
 PATIENT = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(300)
 def test_the_promise_holds() -> None:
     run_state_machine_as_test(Promise, settings=PATIENT)
+
+
+@pytest.mark.timeout(300)
+def test_the_promise_holds_on_disk() -> None:
+    run_state_machine_as_test(OnDisk, settings=settings(PATIENT, max_examples=40))
 
 
 def gap_untold(patch: pytest.MonkeyPatch) -> None:

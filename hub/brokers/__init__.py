@@ -17,6 +17,21 @@ class Receipt(NamedTuple):
     duplicate: bool
 
 
+class Limits(NamedTuple):
+    """How much of the stream is kept: events, their bytes, and seconds (None: as long as there is room)."""
+
+    events: int
+    bytes: int
+    seconds: float | None = None
+
+
+class Kept(NamedTuple):
+    """The last event of a key, from before the start; `stale` if the end of its lease has been announced."""
+
+    event: Event
+    stale: bool
+
+
 class Broker(Protocol):
     """What the hub needs of a broker. One stream of events, numbered from 1 without holes in each epoch."""
 
@@ -24,28 +39,59 @@ class Broker(Protocol):
     head: int  # the newest number given
     tail: int  # the oldest number kept; head + 1 if nothing is
     bytes: int  # of the kept events
+    limits: Limits
+    problem: str | None  # one sentence on why events cannot be kept just now
 
     async def open(self, pump: Pump) -> None:
         """Get ready; from here on give every event to `pump`, in order, in batches, one batch at a time.
 
-        Raises HubError `broker_unavailable`.
+        Raises UsageError if the hub cannot start like this.
         """
+
+    async def last_values(self) -> list[Kept]:
+        """Once after `open`: the last event of every key, longest unchanged first, also of those trimmed since."""
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """Number and keep the drafts, all or none. What it returns is kept. Raises HubError `broker_unavailable`."""
 
-    async def read(self, after: int, limit: int) -> list[Event]:
-        """The oldest kept events behind `after`, at most `limit`, in order, without holes between them."""
+    async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
+        """The oldest kept events behind `after`, in order, without holes between them: at most `limit`, and no more
+        once they fill `size` bytes."""
 
     async def close(self) -> None:
         """Take no more; returns when all that was accepted has been through the pump."""
 
 
+class Outlet:
+    """The way from a broker to the pump, in the publisher's own step: no task has to wake for it."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump, self._fresh, self._pumping = pump, list[Event](), False
+
+    async def send(self, events: Sequence[Event]) -> None:
+        """Hand events on. If the pump is at work already, it takes these, too, so that there is one order."""
+        self._fresh += events
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._fresh:
+                batch, self._fresh = self._fresh, []
+                await self._pump(batch)
+        finally:
+            self._pumping = False
+
+
 def make_broker(config: Config) -> Broker:
     """The broker for `--broker URL`. Raises UsageError for a scheme that no broker has."""
-    scheme = config.broker.partition(":")[0]
-    if scheme == "memory":
+    scheme, _, rest = config.broker.partition(":")
+    if config.broker == "sqlite:":
+        from .sqlite import SqliteBroker
+
+        limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
+        return SqliteBroker(config.state_dir, limits, config.state_items, full=config.sync == "full")
+    if scheme == "memory" and not rest:
         from .memory import MemoryBroker
 
         return MemoryBroker(config.window_events, config.window_bytes)
-    raise UsageError(f"There is no broker for {scheme}: URLs; this hub knows memory:.")
+    raise UsageError(f"There is no broker for {scheme}:{rest and '…'}; this hub knows sqlite: and memory:.")

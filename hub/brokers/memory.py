@@ -8,7 +8,7 @@ from ..errors import HubError
 from ..events import Draft, Event
 from ..messages import now
 from ..patterns import Cursor
-from . import Pump, Receipt
+from . import Kept, Limits, Outlet, Pump, Receipt
 
 
 class MemoryBroker:
@@ -17,42 +17,33 @@ class MemoryBroker:
     def __init__(self, most: int, most_bytes: int) -> None:
         self.epoch = os.urandom(4).hex()
         self.head, self.tail, self.bytes = 0, 1, 0
-        self._most, self._most_bytes = most, most_bytes
+        self.limits = Limits(most, most_bytes)
+        self.problem: str | None = None
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}
-        self._fresh: list[Event] = []
-        self._pump: Pump | None = None
-        self._pumping = False
+        self._outlet: Outlet | None = None
 
     async def open(self, pump: Pump) -> None:
-        self._pump = pump
+        self._outlet = Outlet(pump)
+
+    async def last_values(self) -> list[Kept]:
+        return []
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        if self._pump is None:
+        if self._outlet is None:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
         timestamp, accepted = now(), time.monotonic()
-        receipts = []
+        events, receipts = [], []
         for draft in drafts:
             first = self._ids.get(draft.id) if draft.given else None
             if first is None:
-                self._keep(Event(draft, Cursor(self.epoch, self.head + 1), timestamp, accepted), draft.given)
+                events.append(Event(draft, Cursor(self.epoch, self.head + 1), timestamp, accepted))
+                self._keep(events[-1], draft.given)
             receipts.append(Receipt(first or self.head, first is not None))
         self._trim()
-        await self._hand_on(self._pump)
+        if events:
+            await self._outlet.send(events)
         return receipts
-
-    async def _hand_on(self, pump: Pump) -> None:
-        """Pump what is fresh in the publisher's own step: no task has to wake for it. If a pump is at work already,
-        it takes these, too, so that there is one order."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            while self._fresh:
-                batch, self._fresh = self._fresh, []
-                await pump(batch)
-        finally:
-            self._pumping = False
 
     def _keep(self, event: Event, given: bool) -> None:
         self.head = event.seq
@@ -60,19 +51,19 @@ class MemoryBroker:
         self.bytes += len(event)
         if given:
             self._ids[event.id] = event.seq
-        self._fresh.append(event)
 
     def _trim(self) -> None:
-        while self.tail <= self.head and (len(self._kept) > self._most or self.bytes > self._most_bytes):
+        most, most_bytes, _ = self.limits
+        while self.tail <= self.head and (len(self._kept) > most or self.bytes > most_bytes):
             event = self._kept.pop(self.tail)
             self.bytes -= len(event)
             if self._ids.get(event.id) == event.seq:
                 del self._ids[event.id]
             self.tail += 1
 
-    async def read(self, after: int, limit: int) -> list[Event]:
+    async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
         start = max(after + 1, self.tail)
         return [self._kept[seq] for seq in range(start, min(start + limit, self.head + 1))]
 
     async def close(self) -> None:
-        self._pump = None
+        self._outlet = None

@@ -71,9 +71,12 @@ def finished(state_dir: Path, command: str) -> int:
 # ---- a full disk
 
 
+@pytest.mark.parametrize(("store", "kept"), [("--ephemeral", 200), ("--no-ephemeral", 503)])
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_a_full_disk_refuses_commands_and_nothing_else(weakened: bool, tmp_path: Path) -> None:
-    flags = ("--load", "work", "--load", "not_closed") if weakened else ("--load", "work")
+async def test_a_full_disk_refuses_what_must_be_kept_and_nothing_else(
+    weakened: bool, store: str, kept: int, tmp_path: Path
+) -> None:
+    flags = (store, "--load", "work", "--load", "not_closed") if weakened else (store, "--load", "work")
     async with hub_process(tmp_path, *flags) as hub, talk(hub.url) as client:
         assert await client.call("work:do") == "done"
         log = hub.state_dir / "audit.jsonl"
@@ -89,16 +92,19 @@ async def test_a_full_disk_refuses_commands_and_nothing_else(weakened: bool, tmp
             error = await client.fails("work:do", "audit_unavailable")
             assert error["retry_after"] == 1
         assert (await client.call("hub:ping"))["pong"] is True  # a read
-        assert await publish(hub) == 200
-        assert await client.name() == "a:x"
+        assert await publish(hub) == kept  # in memory there is room
         status, why = await ready(hub)
         assert status == 503
         assert "audit" in why
+        assert ("Events cannot be kept" in why) is (kept == 503)
         assert "File too large" in why
         assert log.read_bytes() == before  # no partial line
         resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (soft, hard))
         await once_it_works(client)
-        assert (await ready(hub))[0] == 200
+        while (await ready(hub))[0] != 200:
+            await asyncio.sleep(0.05)
+        assert await publish(hub) == 200
+        assert await client.numbers(1 + (kept == 200)) == list(range(1, 2 + (kept == 200)))  # the stream has no hole
         assert finished(hub.state_dir, "work:do") == 2
     assert verify(tmp_path / "state").status == INTACT
 

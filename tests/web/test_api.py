@@ -330,7 +330,7 @@ async def test_an_event_in_the_history_is_the_event_of_the_stream(hub: HubInside
 
 
 async def test_what_was_trimmed_is_not_complete(tmp_path: Path) -> None:
-    async with hub_app(tmp_path, window_events=5) as hub:
+    async with hub_app(tmp_path, ephemeral=True, window_events=5) as hub:
         await hub.publish(9)
         epoch = hub.hub.cursor.epoch
         page = (await hub.get("api/events", after=f"{epoch}:2")).json
@@ -401,7 +401,7 @@ def test_paging_gives_each_kept_event_once(
     """From any cursor, with any page size: all that matches and is kept, in order; `complete` and `more` are true."""
 
     async def page_through() -> None:
-        async with hub_app(tmp_path_factory.mktemp("state"), window_events=20) as hub:
+        async with hub_app(tmp_path_factory.mktemp("state"), ephemeral=True, window_events=20) as hub:
             for name in names:
                 await hub.hub.publish(name, None)
             head, tail = len(names), max(1, len(names) - 19)

@@ -65,7 +65,7 @@ async def test_after_resumes_and_the_last_event_id_wins(hub: HubInside) -> None:
 
 
 async def test_what_is_no_longer_kept_is_a_gap(tmp_path: Path) -> None:
-    async with hub_app(tmp_path, window_events=5) as hub:
+    async with hub_app(tmp_path, ephemeral=True, window_events=5) as hub:
         await hub.publish(12)
         epoch = hub.hub.cursor.epoch
         async with stream(hub.url, f"?after={epoch}:3") as client:
@@ -173,7 +173,7 @@ async def test_a_slow_reader_gets_everything_that_is_still_kept(hub: HubInside) 
 
 
 async def test_a_reader_slower_than_the_window_is_told_what_it_misses(tmp_path: Path) -> None:
-    async with hub_app(tmp_path, window_events=20) as hub, Raw(hub.port, buffer=4096) as raw:
+    async with hub_app(tmp_path, ephemeral=True, window_events=20) as hub, Raw(hub.port, buffer=4096) as raw:
         await stuck(hub, raw)
         await hub.publish(30, pad="x" * 50_000)
         frames = await read_to(raw, str(hub.hub.cursor))

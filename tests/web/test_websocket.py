@@ -643,7 +643,7 @@ async def test_an_unknown_epoch_is_one_gap_and_then_everything(hub: HubInside) -
 
 
 async def test_what_is_no_longer_kept_is_a_gap_in_its_place(tmp_path: Path) -> None:
-    async with hub_app(tmp_path, window_events=5) as hub:
+    async with hub_app(tmp_path, ephemeral=True, window_events=5) as hub:
         await hub.publish(12)
         epoch = hub.hub.cursor.epoch
         async with talk(hub.url, f"?after={epoch}:3") as client:
@@ -722,7 +722,7 @@ async def test_a_slow_reader_gets_everything_that_is_still_kept(hub: HubInside) 
 
 
 async def test_a_reader_slower_than_the_window_is_told_what_it_misses(tmp_path: Path) -> None:
-    async with hub_app(tmp_path, window_events=20) as hub, Raw(hub.port, buffer=4096) as raw:
+    async with hub_app(tmp_path, ephemeral=True, window_events=20) as hub, Raw(hub.port, buffer=4096) as raw:
         await raw.upgrade()
         for _ in range(2):  # it stops and starts twice
             while hub.hub.broadcaster.lagging == 0:
