@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiohttp import ClientError
 from logs import everything
 from running import JSON, HubProcess, Talk, hub_process, talk
 
@@ -26,8 +27,9 @@ FLAGS = ("--rate", "0", "--audit-file-bytes", "60000", "--audit-keep-files", "40
 class Round:
     """What one life of a hub has answered, and how long the next start took."""
 
-    answered: set[str] = field(default_factory=set)
-    missing: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)  # calls, by id
+    published: dict[str, str] = field(default_factory=dict)  # cursor to id
+    missing: set[str] = field(default_factory=set)  # of both
     status: int = INTACT  # of verify, of what the killed hub has left
     start: float = 0.0  # seconds until the next hub listened, interpreter included
     valid: bool = False  # what the next hub says of its chain
@@ -41,10 +43,32 @@ async def _calls(client: Talk, name: str, answered: set[str]) -> None:
                 answered.add(id)
 
 
-async def _publishes(hub: HubProcess) -> None:
-    with contextlib.suppress(Exception):
+async def _publishes(hub: HubProcess, many: int, published: dict[str, str]) -> None:
+    """Publish so many at a time; an answer names the last one's cursor."""
+    body = "[" + ",".join(['{"event":"a:x","data":1}'] * many) + "]"
+    with contextlib.suppress(ClientError, ConnectionError):
         while True:
-            await hub.http.post(hub.url + "api/events", data='{"event":"a:x","data":1}', headers=JSON)
+            async with hub.http.post(hub.url + "api/events", data=body, headers=JSON) as response:
+                answer = await response.json()
+            epoch, _, last = answer["cursor"].rpartition(":")
+            for number, id in zip(range(int(last) - many + 1, int(last) + 1), answer["ids"], strict=True):
+                cursor = f"{epoch}:{number}"
+                assert published.setdefault(cursor, id) == id, f"{cursor} was given twice"
+
+
+async def _kept(hub: HubProcess, cursors: set[str]) -> dict[str, str]:
+    """What the hub has of the events from the first of these cursors on."""
+    if not cursors:
+        return {}
+    kept: dict[str, str] = {}
+    epoch, _, first = min(cursors, key=lambda cursor: int(cursor.rpartition(":")[2])).rpartition(":")
+    query, more = {"after": f"{epoch}:{int(first) - 1}", "limit": "1000"}, True
+    while more:
+        async with hub.http.get(hub.url + "api/events", params=query) as response:
+            page = await response.json()
+        kept.update({event["cursor"]: event["id"] for event in page["events"]})
+        query["after"], more = page["cursor"], page["more"]
+    return kept
 
 
 async def _life(folder: Path, name: str, answers: int, found: Round) -> None:
@@ -53,7 +77,7 @@ async def _life(folder: Path, name: str, answers: int, found: Round) -> None:
         hub = await stack.enter_async_context(hub_process(folder, *FLAGS, status=-signal.SIGKILL))
         clients = [await stack.enter_async_context(talk(hub.url, "?topics=hub:none")) for _ in range(CLIENTS)]
         tasks = [asyncio.create_task(_calls(c, f"{name}-{n}", found.answered)) for n, c in enumerate(clients)]
-        tasks.append(asyncio.create_task(_publishes(hub)))
+        tasks += [asyncio.create_task(_publishes(hub, many, found.published)) for many in (1, 1, 20)]
         while len(found.answered) < answers:
             await asyncio.sleep(0)
         hub.process.kill()
@@ -71,23 +95,26 @@ async def kill_once(folder: Path, name: str, answers: int) -> Round:
     async with hub_process(folder, *FLAGS) as hub, talk(hub.url) as client:
         found.start = time.monotonic() - began
         found.valid = (await client.call("audit:verify"))["valid"]
+        kept = await _kept(hub, set(found.published))
+    found.missing |= {cursor for cursor, id in found.published.items() if kept.get(cursor) != id}
     return found
 
 
 async def main(rounds: int, seed: int) -> int:
     """Print what was found; 1 if anything is missing or wrong."""
-    rng, bad, slowest, answered = random.Random(seed), 0, 0.0, 0
+    rng, bad, slowest, answered, published = random.Random(seed), 0, 0.0, 0, 0
     for first in range(0, rounds, 25):  # a new state directory now and then, so that a round stays short
         with tempfile.TemporaryDirectory() as folder:
             for number in range(first, min(rounds, first + 25)):
                 found = await kill_once(Path(folder), str(number), rng.randrange(1, 400))
                 wrong = found.missing or found.status not in (INTACT, TORN) or not found.valid
                 bad, slowest = bad + bool(wrong), max(slowest, found.start)
-                answered += len(found.answered)
+                answered, published = answered + len(found.answered), published + len(found.published)
                 if wrong:
                     print(f"round {number}: {found}")
     print(
-        f"{rounds} rounds (seed {seed}), {answered} answers, {bad} rounds with a fault, slowest start {slowest:.2f} s"
+        f"{rounds} rounds (seed {seed}), {answered} calls and {published} events answered, "
+        f"{bad} rounds with a fault, slowest start {slowest:.2f} s"
     )
     return 1 if bad else 0
 
