@@ -1,7 +1,6 @@
 """The events on disk, in one SQLite file. All SQL is here, and nothing of the event loop."""
 
 import contextlib
-import json
 import os
 import sqlite3
 import time
@@ -18,6 +17,7 @@ from ..messages import now, stamp
 from ..patterns import Cursor
 from ..private import Unsafe, open_private
 from . import Kept, Limits, Receipt
+from .lastvalues import COLUMNS, TABLE, LastValues
 
 DatabaseError = sqlite3.Error
 
@@ -29,20 +29,14 @@ SPARE = 256  # free pages that are left for the next events
 PAGE = 4096  # bytes
 WAL_PAGES = 2000  # after so many the journal is brought into the file
 
-# `given` marks an id that the publisher chose. `state` has the last value of a key once its event has been trimmed.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL, given INTEGER,
     key TEXT, ttl REAL, timestamp TEXT NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS given ON events (id) WHERE given;
-CREATE TABLE IF NOT EXISTS state (seq INTEGER NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, given INTEGER,
-    key TEXT NOT NULL, ttl REAL, timestamp TEXT NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL,
-    stale INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (name, key));
-"""
-COLUMNS = "seq, name, id, given, key, ttl, timestamp, size, body"
+CREATE UNIQUE INDEX IF NOT EXISTS given ON events (id) WHERE given
+"""  # `given` marks an id that the publisher chose
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-Place = tuple[str, str]  # name and key
 Row = tuple[int, str, str, bool | None, str | None, float | None, str, int, bytes]  # COLUMNS
 
 
@@ -55,7 +49,7 @@ class Database:
     """
 
     def __init__(self, path: Path, limits: Limits, state_items: int, *, full: bool) -> None:
-        self.path, self.limits, self._items, self._full = path, limits, state_items, full
+        self.path, self.limits, self._state_items, self._full = path, limits, state_items, full
         self.epoch, self.unsaved = "", 0
         self._slack = min(STEP, limits.events // 100)
         self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `open` on
@@ -64,10 +58,7 @@ class Database:
     def _forget_all(self) -> None:
         self.head, self.tail, self.bytes = 0, 1, 0
         self._sizes: deque[int] = deque()  # of the kept events
-        self._live: dict[Place, int] = {}  # the newest event of each key, if it is kept; in their order
-        self._saved: dict[Place, int] = {}  # the same, if it is not any more: those that have a row in `state`
-        self._dead: list[tuple[str, str, int]] = []  # rows of `state` that something newer has taken the place of
-        self._stale: deque[tuple[int, str, str]] = deque()  # the kept events hub:stale, and what they are about
+        self._last_values = LastValues(self._state_items)
 
     # ---- life
 
@@ -79,9 +70,8 @@ class Database:
                     os.close(open_private(Path(f"{self.path}{suffix}")))
             self._connect(PATIENCE)
             self._begin()
-            kept = self.last_values()
             self._sql.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
-            return kept
+            return [Kept(self._event(row), stale) for row, stale in self._last_values.rows(self._sql)]
         except (sqlite3.Error, OSError, Unsafe) as error:
             held = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
             self._drop()
@@ -115,7 +105,7 @@ class Database:
         self._load(int(self._one("SELECT value FROM meta WHERE name = 'trimmed'") or 0))
 
     def _begin(self) -> None:
-        for statement in SCHEMA.split(";"):
+        for statement in (*SCHEMA.split(";"), TABLE):
             self._sql.execute(statement)
         meta = dict(self._sql.execute("SELECT name, value FROM meta"))
         boot = BOOT.read_text().strip()
@@ -139,16 +129,7 @@ class Database:
             raise sqlite3.DatabaseError("numbers are missing among the events")
         self._sizes.extend(size for _, size in rows)
         self.bytes = sum(self._sizes)
-        stale = self._sql.execute("SELECT seq, body FROM events WHERE name = 'hub:stale' ORDER BY seq")
-        self._stale.extend((seq, *_place(body)) for seq, body in stale)
-        places = "SELECT name, key, max(seq) AS last FROM events WHERE key IS NOT NULL GROUP BY name, key ORDER BY last"
-        self._live = {(name, key): seq for name, key, seq in self._sql.execute(places)}
-        for name, key, seq in self._sql.execute("SELECT name, key, seq FROM state ORDER BY seq").fetchall():
-            if (name, key) in self._live:
-                self._dead.append((name, key, seq))
-            else:
-                self._saved[name, key] = seq
-        self._cap()
+        self._last_values.load(self._sql)
 
     def _note(self, **values: Any) -> None:
         row = ", ".join("(?, ?)" for _ in values)
@@ -231,28 +212,11 @@ class Database:
             self._sizes.append(size)
             new += size
             if key is not None:
-                self._set_live((name, key), seq)
+                self._last_values.set(name, key, seq)
             elif name == "hub:stale":
-                self._stale.append((seq, *_place(body)))
+                self._last_values.end(seq, body)
         self.bytes += new
         self.unsaved += 1 + new // PAGE
-
-    def _set_live(self, place: Place, seq: int) -> None:
-        self._live.pop(place, None)  # to the end: they are in their order
-        self._live[place] = seq
-        if (old := self._saved.pop(place, None)) is not None:
-            self._dead.append((*place, old))
-        elif len(self._live) + len(self._saved) > self._items:
-            self._cap()
-
-    def _cap(self) -> None:
-        """As many last values as the hub shows; the one longest unchanged goes first."""
-        while len(self._live) + len(self._saved) > self._items:
-            if self._saved:
-                place = next(iter(self._saved))
-                self._dead.append((*place, self._saved.pop(place)))
-            else:
-                del self._live[next(iter(self._live))]
 
     # ---- reading
 
@@ -262,11 +226,18 @@ class Database:
         events, filled = [], 0
         with contextlib.closing(self._sql.execute(query, (after, until, limit))) as rows:
             for row in rows:
-                events.append(revived(row, self.epoch))
+                events.append(self._event(row))
                 filled += len(events[-1])
                 if size is not None and filled >= size:
                     break
         return events
+
+    def _event(self, row: Sequence[Any]) -> Event:
+        """When it was accepted is put on the monotonic clock of now, so that leases run on."""
+        seq, name, id, given, key, ttl, timestamp, _, body = row
+        age = max(0.0, time.time() - datetime.fromisoformat(timestamp).timestamp())
+        draft = Draft(name, id, body, key, ttl, bool(given))
+        return Event(draft, Cursor(self.epoch, seq), timestamp, time.monotonic() - age)
 
     # ---- on to the disk
 
@@ -323,26 +294,12 @@ class Database:
         return stamp(max(0.0, time.time() - self.limits.seconds)) if self.limits.seconds else ""
 
     def _forget(self, last: int) -> None:
-        """Remove the events up to `last`; the last value of a key moves to a table of its own first."""
-        moved, dead = [], list(self._dead)
-        for place, seq in self._live.items():
-            if seq > last:
-                break
-            moved.append((place, seq))
+        """Remove the events up to `last`."""
         with self._transaction():
-            for name, key, seq in dead:
-                self._sql.execute("DELETE FROM state WHERE name = ? AND key = ? AND seq = ?", (name, key, seq))
-            copy = f"INSERT OR REPLACE INTO state ({COLUMNS}) SELECT {COLUMNS} FROM events WHERE seq = ?"
-            self._sql.executemany(copy, [(seq,) for _, seq in moved])
-            ended = [(name, key, seq) for seq, name, key in self._stale if seq <= last]
-            self._sql.executemany("UPDATE state SET stale = 1 WHERE name = ? AND key = ? AND seq < ?", ended)
+            self._last_values.move(self._sql, last)
             self._sql.execute("DELETE FROM events WHERE seq <= ?", (last,))
             self._note(trimmed=last)
-        for place, seq in moved:
-            self._saved[place] = self._live.pop(place, seq)
-        del self._dead[: len(dead)]
-        while self._stale and self._stale[0][0] <= last:
-            self._stale.popleft()
+        self._last_values.moved(last)
         for _ in range(last - self.tail + 1):
             self.bytes -= self._sizes.popleft()
         self.tail = last + 1
@@ -358,36 +315,7 @@ class Database:
             self.unsaved += WAL_PAGES  # the file gets smaller when the journal has been brought into it
         return bool(free > SPARE + STEP)
 
-    # ---- last values
-
-    def last_values(self) -> list[Kept]:
-        """The last value of every key, longest unchanged first."""
-        ended = {(name, key): seq for seq, name, key in self._stale}
-        rows = []
-        for seq in self._live.values():
-            query = f"SELECT {COLUMNS}, 0 FROM events WHERE seq = ?"
-            rows.append(self._sql.execute(query, (seq,)).fetchone())
-        for (name, key), seq in self._saved.items():
-            query = f"SELECT {COLUMNS}, stale FROM state WHERE name = ? AND key = ? AND seq = ?"
-            rows.append(self._sql.execute(query, (name, key, seq)).fetchone())
-        rows.sort(key=lambda row: row[0])
-        events = [(revived(row, self.epoch), row) for row in rows]
-        return [Kept(e, bool(row[-1]) or ended.get((e.name, row[4]), 0) > e.seq) for e, row in events]
-
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
     """A connection without transactions of its own making, to be handed from thread to thread."""
     return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
-
-
-def revived(row: Sequence[Any], epoch: str) -> Event:
-    """The event of a row. When it was accepted is put on the monotonic clock of now, so that leases run on."""
-    seq, name, id, given, key, ttl, timestamp, _, body = row[:9]
-    age = max(0.0, time.time() - datetime.fromisoformat(timestamp).timestamp())
-    draft = Draft(name, id, body, key, ttl, bool(given))
-    return Event(draft, Cursor(epoch, seq), timestamp, time.monotonic() - age)
-
-
-def _place(body: bytes) -> Place:
-    data = json.loads(body)
-    return data["event"], data["key"]
