@@ -244,20 +244,25 @@ class Broadcaster:
                 self._write_piece(subscriber, events)
                 self._join_if_level(subscriber)
                 await asyncio.sleep(0)
+        except HubError as error:  # not a gap: what it asks for is kept
+            log.warning("a client that is behind cannot be served from the store: %s", error)
+            self._drop(subscriber)
+            subscriber.turn_away()
         except Exception as error:
             if not isinstance(error, ConnectionError):  # which only says that it has gone
                 log.exception("a client cannot be written to and gets nothing more")
-            subscriber.task = None
-            self.leave(subscriber)
+            self._drop(subscriber)
+
+    def _drop(self, subscriber: Subscriber) -> None:
+        """Let go of a subscriber from within its own task."""
+        subscriber.task = None
+        self.leave(subscriber)
 
     async def _next(self, subscriber: Subscriber) -> list[Event]:
-        """The next events for this subscriber: from the window, or behind it from the store."""
+        """The next events for this subscriber: from the window, or behind it from the store. Raises HubError
+        `broker_unavailable` if that cannot be read."""
         if not self.window.covers(subscriber.position):
-            try:
-                events = await self.broker.read(subscriber.position, PAGE, PIECE)
-            except HubError as error:  # the store is away: what is gone from memory cannot be had
-                log.warning("a client that is behind cannot be served from the store: %s", error)
-                events = []
+            events = await self.broker.read(subscriber.position, PAGE, PIECE)
             if events and events[0].seq < self.window.tail:
                 return events
         return self._ahead(max(subscriber.position, self.window.tail - 1))

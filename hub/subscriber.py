@@ -38,6 +38,10 @@ class Subscriber:
         """Wait until it is not. More than one task may wait."""
         raise NotImplementedError
 
+    def turn_away(self) -> None:
+        """End the connection, so that it comes back: what it is to get next cannot be had just now."""
+        raise NotImplementedError
+
     @classmethod
     def handles(cls, members: Iterable[Any]) -> list[Any]:
         """What `write_all` needs of each of these subscribers, in their order; asked for when a group has changed."""

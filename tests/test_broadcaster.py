@@ -308,7 +308,7 @@ async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
     assert rest.count(b"\nevent: a:b\n") == 2
 
 
-async def test_the_store_away_is_told_as_a_gap(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_needs_a_store_that_is_away_comes_back_later(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = await opened(store=100, window=5)
     for _ in range(20):
         await stream.publish("a:b")
@@ -319,5 +319,13 @@ async def test_the_store_away_is_told_as_a_gap(stream: Any, monkeypatch: pytest.
     monkeypatch.setattr(stream.broker, "read", away)
     wire = stream.join(after=0)
     await settle()
-    assert [gap["count"] for gap in wire.gaps] == [15]
-    assert wire.events == [16, 17, 18, 19, 20]
+    assert (wire.turned_away, wire.received) == (True, [])  # what it asked for is kept: no gap
+    level = stream.join()
+    await stream.publish("a:b")
+    await settle()
+    assert level.events == [21]
+    assert wire.received == []
+    monkeypatch.undo()
+    again = stream.join(after=0)
+    await settle()
+    assert again.events == list(range(1, 22))

@@ -485,6 +485,28 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(tmp_path: Path, failin
         assert await client.numbers(2) == [1, 2]
 
 
+async def test_a_store_that_cannot_be_read_turns_away_who_needs_it(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, window_events=30) as hub, talk(hub.url, "?topics=b:*") as level:
+        await hub.publish(40)
+        assert isinstance(hub.hub.broker, SqliteBroker)
+        await hub.publish(1, "b:x")
+        hub.hub.broker._database._sql.close()
+        behind = f"?after={hub.hub.cursor.epoch}:0"
+        async with talk(hub.url, behind) as client:
+            assert await client.end() == 1013
+            assert client.events == []  # no gap: what it asked for is kept
+        async with hub.http.get(hub.url + "events" + behind) as stream:
+            with pytest.raises(ClientError):
+                await stream.read()
+        (await hub.get("api/events", after=f"{hub.hub.cursor.epoch}:0")).refused(503, "broker_unavailable")
+        assert await level.numbers(1) == [41]  # it needs no store
+        (await hub.post("api/events", {"event": "a:x", "data": 1})).refused(503, "broker_unavailable")
+        await until(lambda: hub.hub.broker.problem is None, "recovery")
+        async with talk(hub.url, behind) as client:
+            assert await client.numbers(41) == list(range(1, 42))
+        assert (await hub.post("api/events", {"event": "a:x", "data": 1})).json["cursor"].endswith(":42")
+
+
 async def play(folder: Path) -> dict[int, str]:
     """A short life with everything in it: single and many, keys, known ids, trimming, a restart; what was answered."""
     answered: dict[int, str] = {}

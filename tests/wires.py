@@ -27,7 +27,7 @@ class Wire(Subscriber):
         super().__init__(self._take)
         self.received: list[dict[str, Any]] = []
         self.writes = 0
-        self.reading = True
+        self.reading, self.turned_away = True, False
         self._unread: list[bytes] = []
         self._room = asyncio.Event()
         self._room.set()
@@ -49,6 +49,9 @@ class Wire(Subscriber):
 
     async def room(self) -> None:
         await self._room.wait()
+
+    def turn_away(self) -> None:
+        self.turned_away = True
 
     def read(self) -> None:
         for data in self._unread:

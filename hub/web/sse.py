@@ -37,6 +37,9 @@ class EventStream(Subscriber):
     def full(self) -> bool:
         return self._protocol.writing_paused
 
+    def turn_away(self) -> None:
+        self.end()
+
     async def room(self) -> None:
         """Shielded: aiohttp has one waiter for all, and who is cancelled while it waits would cancel it for others."""
         await asyncio.shield(asyncio.ensure_future(self._writer.drain()))

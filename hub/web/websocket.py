@@ -186,6 +186,9 @@ class Connection(asyncio.Protocol, Subscriber):
             self._waiters = [*(self._waiters or ()), waiter]
             await waiter
 
+    def turn_away(self) -> None:
+        self.close(1013, "The store of events is away; come back", "store")
+
     def pause_writing(self) -> None:
         self._paused = True
 
