@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -408,6 +408,35 @@ async def test_publishers_wait_in_order_while_the_file_is_in_use(
 # ---- what cannot be used
 
 
+def spoiled(folder: Path) -> None:
+    """Ended without a close, and somebody has written into the file."""
+    with closing(sqlite3.connect(folder / FILE)) as sql:
+        sql.execute("UPDATE meta SET value = 0 WHERE name = 'clean'")
+        sql.commit()
+        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with (folder / FILE).open("r+b") as file:
+        file.seek(3 * database.PAGE)
+        file.write(b"\x07" * 2000)
+
+
+def with_a_hole(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE)) as sql:
+        sql.execute("DELETE FROM events WHERE seq = 3")
+        sql.commit()
+
+
+@pytest.mark.parametrize(("spoil", "why"), [(spoiled, "malformed"), (with_a_hole, "numbers are missing")])
+async def test_a_store_that_was_tampered_with_is_not_used(tmp_path: Path, spoil: Any, why: str) -> None:
+    async with store(tmp_path) as it:
+        await it.put(*(draft(f"{i}", key=f"{i}") for i in range(50)))
+    spoil(tmp_path)
+    with pytest.raises(UsageError) as found:
+        async with store(tmp_path):
+            pass
+    assert str(tmp_path / FILE) in str(found.value)
+    assert "move it away" in str(found.value)
+
+
 @pytest.mark.parametrize("spoil", ["text", "link", "held"])
 async def test_a_start_that_cannot_be_is_one_sentence(tmp_path: Path, spoil: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(database, "PATIENCE", 0.05)
@@ -580,6 +609,51 @@ class Counting:
             self.seen += 1
             if self.seen == self.fatal:
                 raise sqlite3.OperationalError("disk I/O error")
+
+
+async def test_trimming_that_fails_costs_no_publisher_its_answer(
+    tmp_path: Path, failing: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with store(tmp_path, Limits(2, 2**20, 86400.0)) as it:
+        await it.put(draft("a"), draft("b"))
+        monkeypatch.setattr(it.broker._database, "_forget", lambda last: it.broker._database._sql.execute("BOGUS"))
+        assert await it.put(draft("c")) == [3]
+        assert "syntax error" in str(it.broker.problem)
+        monkeypatch.undo()
+        await until(lambda: it.broker.problem is None, "recovery")
+        await until(lambda: it.broker.tail == 2, "the trimming")
+        assert await it.ids() == ["b", "c"]
+
+
+async def test_a_group_is_refused_as_one(tmp_path: Path, failing: Callable[[str], None]) -> None:
+    async with store(tmp_path) as it:
+        await it.put(draft("a"))
+        failing("database or disk is full")
+        tasks = [asyncio.create_task(it.put(draft(f"{i}"))) for i in range(5)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(error) for error in found] == [HubError] * 2 + [asyncio.CancelledError] + [HubError] * 2
+        failing("")
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert await it.put(draft("b")) == [2]
+
+
+async def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        pass
+    await it.broker.close()
+    with pytest.raises(HubError, match="stopping"):
+        await it.put(draft("late"))
+
+
+async def test_a_page_is_no_larger_than_asked_for(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        await it.put(*(draft(f"{i}") for i in range(20)))
+        size = len(it.pumped[0])
+        assert [e.seq for e in await it.broker.read(4, 100, 3 * size)] == [5, 6, 7]
+        assert [e.seq for e in await it.broker.read(4, 2, 3 * size)] == [5, 6]
+        assert [e.seq for e in await it.broker.read(4, 100, 1)] == [5]
 
 
 async def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
