@@ -7,13 +7,15 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiohttp import hdrs, web
 
 from .. import tokens
 from ..private import Unsafe
+from . import LOGIN_ROUTE, OPEN_ROUTES
+from .accepted import Accepted
 from .peer import Peer
 
 LINK_SECONDS = 600.0
@@ -34,6 +36,14 @@ class Ticket:
     until: float
     uid: int | None = None
 
+    def is_good(self) -> bool:
+        return time.monotonic() <= self.until
+
+    def is_for(self, uid: int | None) -> bool:
+        """Stops another account's server on this machine: a browser sends its cookies to every port of a host, so that
+        one may get to see a session's."""
+        return self.uid == uid
+
 
 class Tokens:
     """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
@@ -48,6 +58,7 @@ class Tokens:
         self._seen: dict[str, tuple[int, ...] | None] = {}  # trust → which file that was
         self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
         self._links: OrderedDict[bytes, Ticket] = OrderedDict()
+        self.failures = Failures()
 
     def open(self) -> None:
         """Make the token if there is none, and read. Raises Unsafe. Before this nobody gets in."""
@@ -80,7 +91,24 @@ class Tokens:
             return None
         return token.encode() if token else None
 
-    # ---- who asks
+    # ---- who asks: the checks of the guard in token mode
+
+    def few_guesses(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
+        if _is_open(connection, request) or not self.failures.blocked(connection.peer):
+            return None
+        return "Too many bad tokens came from here; wait a second."
+
+    def known(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops everybody who has neither the token nor a session that was begun with it."""
+        if request.match_info.route.name == LOGIN_ROUTE or _is_open(connection, request):
+            return None
+        trust = self.trust(request, connection.peer, connection.cookie)
+        if trust is None:
+            self.failures.count(connection.peer)
+            return "This hub wants its token: hub token prints it, hub token --link opens the page."
+        connection.peer = replace(connection.peer, trust=trust)
+        return None
 
     def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
         """The trust that the request's token or session gives; None if it has none. One header, one token: with an
@@ -103,12 +131,9 @@ class Tokens:
         return found
 
     def _session(self, secret: str, uid: int | None) -> str | None:
-        """A session is good for the account that began it only: a browser sends its cookies to every port of a host,
-        so another account's server on this machine may get to see one."""
+        """The trust of a session, for the account that began it."""
         ticket = self._sessions.get(_digest(secret))
-        if ticket is None or ticket.until < time.monotonic() or ticket.uid != uid:
-            return None
-        return ticket.trust
+        return ticket.trust if ticket and ticket.is_good() and ticket.is_for(uid) else None
 
     # ---- links and sessions
 
@@ -122,7 +147,7 @@ class Tokens:
         """The secret of a new session for a code that has not been used; None for any other."""
         self.refresh()
         link = self._links.pop(_digest(code), None)
-        if link is None or link.until < time.monotonic():
+        if link is None or not link.is_good():
             return None
         secret = secrets.token_urlsafe(32)
         _keep(self._sessions, secret, Ticket(link.trust, time.monotonic() + SESSION_SECONDS, uid), SESSIONS)
@@ -151,6 +176,10 @@ class Failures:
         self._counts[key] = (now if count + 1 == FAILURES else since, count + 1)  # the block begins now
         if len(self._counts) > ADDRESSES:
             self._counts.popitem(last=False)
+
+
+def _is_open(connection: Accepted, request: web.Request) -> bool:
+    return connection.loopback and request.match_info.route.name in OPEN_ROUTES
 
 
 def _which(path: Path) -> tuple[int, ...] | None:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,26 +13,22 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import strangers
 from aiohttp import ClientSession, WSMsgType, web
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from strangers import as_older_kernels_say, needs_root
 
 from hub.config import Config
 from hub.errors import UsageError
+from hub.web import accepted, peer
 from hub.web import guard as guards
-from hub.web import peer
 from hub.web.guard import HEADERS, PEER, Guard, Refused
 from hub.web.peer import Peer
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
-# fails for everyone, not only where the home is closed.
-AS_STRANGER = (
-    "import os,socket,sys,traceback;sys.meta_path.clear();os.setgroups([]);os.setgid(65534);os.setuid(65534);"
-    "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));s.sendall(sys.stdin.buffer.read());"
-)
+AS_STRANGER = strangers.CONNECTED + "s.sendall(sys.stdin.buffer.read());"
 TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
 
 
@@ -409,22 +404,9 @@ async def as_stranger(site: Site, request: str, then: str) -> str:
     return answer.decode()
 
 
-def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed socket with uid 0. Newer kernels remember whose it was; the inode is 0 in both."""
-    ask = peer._Kernel.ask
-
-    def older(self: peer._Kernel, question: bytes) -> bytes | None:
-        answer = ask(self, question)
-        if answer and struct.unpack_from("=I", answer, 84) == (0,):
-            return answer[:80] + bytes(4) + answer[84:]
-        return answer
-
-    monkeypatch.setattr(peer._Kernel, "ask", older)
-
-
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_no_certain_answer_means_no(sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
-    monkeypatch.setattr(guards, "owner", lambda transport: None)
+    monkeypatch.setattr(accepted, "owner", lambda transport: None)
     site = await sites()
     if weakened:
         del site.guard.checks["user"]
@@ -442,7 +424,7 @@ async def test_the_kernel_is_asked_once_a_connection_and_at_every_request_where_
         asked.append(transport)
         return os.geteuid()
 
-    monkeypatch.setattr(guards, "owner", owner)
+    monkeypatch.setattr(accepted, "owner", owner)
     site, mounted = await sites(), await sites(mounted=True)
     for each, path, times in ((site, "/page", 1), (mounted, "/hub/page", 3)):
         asked.clear()
@@ -457,7 +439,7 @@ async def test_the_kernel_is_asked_once_a_connection_and_at_every_request_where_
 
 async def test_a_connection_that_sends_nothing_is_known_already(sites: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
-    monkeypatch.setattr(guards, "owner", lambda transport: asked.set())
+    monkeypatch.setattr(accepted, "owner", lambda transport: asked.set())
     site = await sites()
     _, writer = await asyncio.open_connection("127.0.0.1", site.port)
 
@@ -500,7 +482,7 @@ def from_elsewhere(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     def endpoint(name: Any) -> tuple[str, int]:
         return peer.endpoint(name) if name[1] == site.port else ("192.0.2.1", name[1])
 
-    monkeypatch.setattr("hub.web.guard.endpoint", endpoint)
+    monkeypatch.setattr(accepted, "endpoint", endpoint)
 
 
 @pytest.mark.parametrize(
@@ -548,12 +530,12 @@ async def test_a_connection_is_remembered_until_it_is_lost_even_if_it_takes_no_w
     guard.watch(server)
     request = mocked_request([("Host", "localhost")])
     handler: Any = request.protocol
-    with mock.patch.object(guards, "owner", return_value=os.geteuid()) as owner:
+    with mock.patch.object(accepted, "owner", return_value=os.geteuid()) as owner:
         server.connection_made(handler, handler.transport)
         assert [guard.check(request).trust for _ in range(2)] == ["OPERATOR"] * 2
-        assert (owner.call_count, len(guard._connections)) == (1, 1)
+        assert (owner.call_count, len(guard.accepted.connections)) == (1, 1)
         server.connection_lost(handler)
-    assert guard._connections == {}
+    assert guard.accepted.connections == {}
 
 
 async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> None:
@@ -564,14 +546,14 @@ async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> Non
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /page HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % site.port)
     await reader.readuntil(b"}")
-    assert len(site.guard._connections) == 1
+    assert len(site.guard.accepted.connections) == 1
     writer.transport.abort()
     await all_gone(site)
 
 
 async def all_gone(site: Site) -> None:
     """Wait until the guard knows no connection; the time limit of the test ends it."""
-    while site.guard._connections:
+    while site.guard.accepted.connections:
         await asyncio.sleep(0)
 
 
@@ -631,7 +613,7 @@ def mocked_request(
 
 def outcome(guard: Guard, request: web.Request) -> str:
     """The peer's trust, or the reason of the refusal."""
-    with mock.patch.object(guards, "owner", return_value=os.geteuid()):
+    with mock.patch.object(accepted, "owner", return_value=os.geteuid()):
         try:
             return guard.check(request).trust
         except Refused as refusal:

@@ -34,6 +34,12 @@ def guard_of(hub: HubInside) -> Guard:
     return hub.app[api.GUARD]
 
 
+def tokens_of(hub: HubInside) -> token.Tokens:
+    found = guard_of(hub).tokens
+    assert found
+    return found
+
+
 def bearer(hub: HubInside, trust: str = "OPERATOR") -> dict[str, str]:
     return {"Authorization": f"Bearer {tokens.ensure(hub.hub.config.state_dir, trust)}"}
 
@@ -379,16 +385,14 @@ async def test_behind_a_proxy_the_client_is_the_last_hop(tmp_path: Path) -> None
         assert (await raw(hub.port, *lines, "X-Forwarded-Host: hub.test", "Host: evil.test"))[0] == 421
         assert (await raw(hub.port, *lines, "Forwarded: for=192.0.2.1"))[0] == 403
         await raw(hub.port, "X-Forwarded-For: 192.0.2.8")
-        assert guard_of(hub).failures._counts.keys() == {("192.0.2.8", None)}
+        assert tokens_of(hub).failures._counts.keys() == {("192.0.2.8", None)}
 
 
 async def test_a_proxied_browsers_cookie_is_secure(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"trusted_proxy": ("127.0.0.1",), "allow_host": ("hub.test:443",)}
     async with hub_app(tmp_path, auth="token", **settings) as hub:
-        held = guard_of(hub).tokens
-        assert held
         lines = ["X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https", "Host: hub.test"]
-        _, answer = await raw(hub.port, *lines, target=f"/login/{held.link('OPERATOR')}")
+        _, answer = await raw(hub.port, *lines, target=f"/login/{tokens_of(hub).link('OPERATOR')}")
     assert re.search(r"\r\nSet-Cookie: .*; Secure", answer)
 
 
@@ -588,6 +592,6 @@ async def test_through_a_reverse_proxy(tmp_path: Path) -> None:
                 forged = {**headers, "X-Forwarded-For": "198.51.100.1"}
                 async with http.get(f"http://127.0.0.2:{port}/{path}", headers=forged) as answer:
                     assert answer.status == status
-            assert guard_of(inside).failures._counts.keys() == {("127.0.0.3", None)}
+            assert tokens_of(inside).failures._counts.keys() == {("127.0.0.3", None)}
     finally:
         await runner.cleanup()
