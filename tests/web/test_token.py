@@ -16,12 +16,14 @@ from running import HubInside, Talk, hub_app, hub_process, run_hub, talk, until
 
 from hub import Hub, HubClient, commands, create_app, tokens
 from hub.arrivals import Event
+from hub.config import Config
 from hub.errors import HubError
-from hub.find import NoHub
-from hub.web import api, guard, token
+from hub.find import NoHub, verifying
+from hub.web import api, guard, token, websocket
 from hub.web import app as apps
 from hub.web.guard import Guard
 from hub.web.peer import Peer
+from hub.web.tls import server_context
 
 
 @pytest.fixture
@@ -527,12 +529,32 @@ async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
         assert (await run_hub(tmp_path, "publish", "a:b", *where))[0] == 3
         assert (await run_hub(tmp_path, "publish", "a:b", *where, "--ca", cert))[0] == 0
         _, link, _ = await run_hub(tmp_path, "token", "--link", *where, "--ca", cert)
-        context = guard_context(cert)
-        async with hub.http.get(link.strip(), ssl=context, allow_redirects=False) as answer:
+        async with hub.http.get(link.strip(), ssl=verifying(cert), allow_redirects=False) as answer:
             assert answer.status == 303
             assert "; Secure" in answer.headers["Set-Cookie"]
         status, _, err = await run_hub(tmp_path, "publish", "a:b", *where, "--ca", key)
         assert (status, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_over_tls_an_event_does_not_wait_for_the_next_ping(
+    tmp_path: Path, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(websocket, "_least", lambda transport: 0)
+    cert, key = certificate
+    context = server_context(Config(tls_cert=cert, tls_key=key))
+    async with (
+        hub_app(tmp_path, tls=context, heartbeat=3600.0) as hub,
+        talk(hub.url, ssl=verifying(cert)) as client,
+    ):
+        (connection,) = websocket.connections(hub.hub)
+        for number in range(1, 9):
+            await hub.publish(1)
+            if not weakened:
+                assert await client.numbers(1) == [number]
+        if weakened:
+            await until(lambda: connection.full() and connection._transport.get_write_buffer_size() == 0)
 
 
 async def test_a_certificate_that_does_not_fit_its_key(tmp_path: Path, certificate: tuple[str, str]) -> None:
@@ -540,12 +562,6 @@ async def test_a_certificate_that_does_not_fit_its_key(tmp_path: Path, certifica
     status, _, err = await run_hub(tmp_path, "--port", "0", "--tls-cert", cert, "--tls-key", cert)
     assert status == 2
     assert re.fullmatch(r"hub: [^\n]+\.\n", err)
-
-
-def guard_context(cert: str) -> Any:
-    from hub.find import verifying
-
-    return verifying(cert)
 
 
 async def test_open_in_token_mode_starts_no_browser(
