@@ -1,7 +1,10 @@
 """Another account of this machine, for tests that run as root: who becomes it, and what the kernel says of it."""
 
+import asyncio
 import os
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -17,6 +20,7 @@ BECOME = (
     f"os.setgroups([]);os.setgid({STRANGER});os.setuid({STRANGER});"
 )
 CONNECTED = BECOME + "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));"  # as `s`
+TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
 
 
 def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +34,15 @@ def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
         return answer
 
     monkeypatch.setattr(peer._Kernel, "ask", older)
+
+
+async def as_stranger(port: int, data: bytes, then: str = TO_THE_END) -> str:
+    """Send this to a port of 127.0.0.1 as another account, go on with the code `then`, and return what that printed."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"{CONNECTED}s.sendall(sys.stdin.buffer.read());{then}", str(port)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    answer, _ = await child.communicate(data)
+    assert child.returncode == 0
+    return answer.decode()

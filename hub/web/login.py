@@ -68,7 +68,7 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK)
-            end(app, tokens.refresh())
+            end(app, tokens.replaced())
 
     task = asyncio.create_task(look())
     yield

@@ -58,6 +58,7 @@ class Tokens:
         self._seen: dict[str, tuple[int, ...] | None] = {}  # trust → which file that was
         self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
         self._links: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._replaced: set[str] = set()
         self.failures = Failures()
 
     def open(self) -> None:
@@ -65,8 +66,8 @@ class Tokens:
         tokens.ensure(self.directory)
         self.refresh()
 
-    def refresh(self) -> frozenset[str]:
-        """Read again what `hub token --new` has replaced. The trusts whose token is another now, or gone."""
+    def refresh(self) -> None:
+        """Read again what `hub token --new` has replaced, and end the sessions and links that stood for it."""
         changed = set()
         for trust, name in tokens.FILES.items():
             found = _which(self.directory / name)
@@ -81,7 +82,14 @@ class Tokens:
             for tickets in (self._sessions, self._links):
                 for key in [key for key, ticket in tickets.items() if ticket.trust in changed]:
                     del tickets[key]
-        return frozenset(changed)
+        self._replaced |= changed
+
+    def replaced(self) -> frozenset[str]:
+        """The trusts whose token is another now, or gone; each once, whoever has noticed it."""
+        self.refresh()
+        found = frozenset(self._replaced)
+        self._replaced.clear()
+        return found
 
     def _read(self, trust: str) -> bytes | None:
         try:
