@@ -713,6 +713,23 @@ def test_what_needs_a_token_does_not_start(settings: dict[str, Any]) -> None:
         guards.refuse_bind(Config(**settings))
 
 
+@pytest.mark.parametrize(
+    ("host", "name", "own"),
+    [
+        ("hub.test", "hub.test:80", True),
+        ("hub.test", "other.test:80", False),
+        ("[::1]", "hub.test:80", False),
+        ("", "hub.test:80", False),
+        ("0.0.0.0", "127.0.0.1:80", True),
+    ],
+)
+def test_in_token_mode_a_hub_answers_to_the_name_that_it_listens_on(
+    tmp_path: Path, host: str, name: str, own: bool
+) -> None:
+    guard = Guard(Config(auth="token", host=host, port=80, state_dir=tmp_path), refused=mock.Mock())
+    assert outcome(guard, mocked_request([("Host", name)])) == ("token" if own else "host")
+
+
 def test_a_system_that_does_not_name_the_user_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "supported", lambda: False)
 

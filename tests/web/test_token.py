@@ -8,7 +8,7 @@ import re
 import ssl
 import subprocess
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from http.cookies import SimpleCookie
@@ -450,6 +450,17 @@ async def test_a_replaced_token_opens_nothing(hub: HubInside, monkeypatch: pytes
     found.append((await hub.ask("GET", link, allow_redirects=False)).status)
     assert found == ([200, 200, 303] if weakened else [401] * 3)
     assert (await hub.ask("GET", "api/state", headers=bearer(hub))).status == (401 if weakened else 200)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("short\n"), lambda path: path.symlink_to("/dev/null")])
+async def test_a_token_file_that_cannot_be_trusted_opens_nothing(
+    hub: HubInside, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    headers, path = bearer(hub), hub.hub.config.state_dir / "token"
+    path.unlink()
+    spoil(path)
+    assert (await hub.ask("GET", "api/state", headers=headers)).status == 401
+    assert "nobody gets in with this token any more" in caplog.text
 
 
 async def test_without_its_file_a_token_opens_nothing(hub: HubInside) -> None:
