@@ -165,7 +165,7 @@ class Tokens:
 class Failures:
     """Ten bad tokens a second from one address and user, then a second in which nobody's there is looked at.
 
-    By address and user, so that a stranger cannot shut the operator out. A block is never prolonged by what comes
+    A block is never prolonged by what comes
     during it, so the right token waits BLOCK_SECONDS at most.
     """
 
@@ -173,17 +173,22 @@ class Failures:
         self._counts: OrderedDict[tuple[str, int | None], tuple[float, int]] = OrderedDict()  # since when, how many
 
     def blocked(self, peer: Peer) -> bool:
-        since, count = self._counts.get((peer.address, peer.uid), (0.0, 0))
+        since, count = self._counts.get(_whose(peer), (0.0, 0))
         return count >= FAILURES and time.monotonic() - since < BLOCK_SECONDS
 
     def count(self, peer: Peer) -> None:
-        key, now = (peer.address, peer.uid), time.monotonic()
+        key, now = _whose(peer), time.monotonic()
         since, count = self._counts.pop(key, (now, 0))
         if now - since >= 1:
             since, count = now, 0
         self._counts[key] = (now if count + 1 == FAILURES else since, count + 1)  # the block begins now
         if len(self._counts) > ADDRESSES:
             self._counts.popitem(last=False)
+
+
+def _whose(peer: Peer) -> tuple[str, int | None]:
+    """Whose failures count together: by address and user, so that a stranger cannot shut the operator out."""
+    return peer.address, peer.uid
 
 
 def _is_open(connection: Accepted, request: web.Request) -> bool:
