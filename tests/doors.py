@@ -2,6 +2,7 @@
 
 import asyncio
 
+from aiohttp import ClientSession, CookieJar
 from running import HubInside
 
 from hub import tokens
@@ -39,3 +40,8 @@ def request(port: int, *lines: str, target: str = "/api/state") -> bytes:
     if not any(line.startswith("Host:") for line in lines):
         head.insert(1, f"Host: 127.0.0.1:{port}")
     return "\r\n".join(head).encode("utf-8", "surrogateescape")
+
+
+def browser() -> ClientSession:
+    """Keeps cookies, as browsers do, also of a host that is an address."""
+    return ClientSession(cookie_jar=CookieJar(unsafe=True))
