@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
+FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 
 
 class Locked(RuntimeError):
@@ -32,7 +33,7 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Unsafe(f"{path} is a symbolic link; the hub does not write through links") from None
@@ -41,8 +42,8 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
         os.close(descriptor)
         raise Unsafe(f"{path} is not a regular file of this account")
-    if facts.st_mode & 0o077:
-        os.fchmod(descriptor, 0o600)
+    if facts.st_mode & 0o077 & ~FILE:
+        os.fchmod(descriptor, FILE)
     return descriptor
 
 
@@ -72,12 +73,12 @@ def prepare_directory(directory: Path) -> None:
 
     Whoever owns the directory can exchange every file in it, whatever the mode of the file.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
     facts = directory.stat()
     if facts.st_uid != os.geteuid():
         raise Unsafe(f"The state directory {directory} belongs to another account")
-    if facts.st_mode & 0o077:
-        directory.chmod(0o700)
+    if facts.st_mode & 0o077 & ~DIRECTORY:
+        directory.chmod(DIRECTORY)
 
 
 def lock(directory: Path) -> int:

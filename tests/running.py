@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -181,7 +182,11 @@ class HubInside:
 
 @asynccontextmanager
 async def hub_app(
-    state_dir: Path, *, prepare: Callable[[Hub], None] = lambda hub: None, **settings: Any
+    state_dir: Path,
+    *,
+    prepare: Callable[[Hub], None] = lambda hub: None,
+    tls: ssl.SSLContext | None = None,
+    **settings: Any,
 ) -> AsyncIterator[HubInside]:
     """A hub inside the test, served as `hub.web.app.serve` does it. `prepare` adds commands and the like."""
     hub = Hub(port=0, state_dir=state_dir, **settings)
@@ -193,8 +198,8 @@ async def hub_app(
         assert runner.server is not None
         app[api.GUARD].watch(runner.server)
         listener = socket.create_server(("127.0.0.1", 0))
-        await web.SockSite(runner, listener).start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        await web.SockSite(runner, listener, ssl_context=tls).start()
+        url = f"http{'s' * bool(tls)}://127.0.0.1:{listener.getsockname()[1]}/"
         async with ClientSession() as http:
             yield HubInside(hub, app, runner, url, http)
     finally:

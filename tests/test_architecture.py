@@ -17,8 +17,8 @@ HUB = Path(next(iter(hub.__path__)))
 CHECKOUT = Path(__file__).parents[1]
 # A room is a file of hub/ or a folder of it; it may import the rooms before it.
 ORDER = (
-    "errors config strictjson patterns messages events redaction private brokers listeners bus window subscriber "
-    "broadcaster state commands builtin providers session verify tokens recovery segments logfile "
+    "errors config strictjson patterns messages events redaction stderr private brokers listeners bus window "
+    "subscriber broadcaster state commands builtin providers session verify tokens recovery segments logfile "
     "audit metrics signals hub web find arrivals wires client demo connection publishing terminal cli __main__"
 ).split()
 ROOMS = {

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, post_load, validate
 from values import strict_json
 
 from hub import messages
 from hub.errors import CODES, HubError
-from hub.messages import BadFrame, CursorField, NameField, PatternsField, json_schema, load_command
+from hub.messages import BadFrame, CursorField, FlagField, NameField, PatternsField, json_schema, load_command
 from hub.strictjson import dumpb
 
 
@@ -129,3 +129,47 @@ def test_json_schema() -> None:
     assert properties["more"]["properties"]["on"] == {"type": "boolean", "description": "whether"}
     assert properties["any"] == {}
     assert json_schema(None) == {"type": "object"}
+
+
+def test_what_may_be_null_and_what_may_be_left_out_stand_in_the_json_schema() -> None:
+    class Optional(Schema):
+        class Meta:
+            unknown = "include"
+
+        note = fields.String(allow_none=True)
+        share = fields.Float(validate=validate.Range(0, 1, min_inclusive=False, max_inclusive=False))
+        counts = fields.Dict(validate=validate.Length(equal=2))
+
+    assert json_schema(Optional()) == {
+        "type": "object",
+        "properties": {
+            "note": {"type": ["string", "null"]},
+            "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            "counts": {"type": "object", "minProperties": 2, "maxProperties": 2},
+        },
+    }
+
+
+@pytest.mark.parametrize("value", ["yes", "true", 1, 0, None, [], {}])
+def test_a_flag_is_true_or_false_and_nothing_that_looks_like_it(value: Any) -> None:
+    schema = Schema.from_dict({"on": FlagField()})()
+    assert [schema.load({"on": flag}) for flag in (True, False)] == [{"on": True}, {"on": False}]
+    with pytest.raises(ValidationError):
+        schema.load({"on": value})
+
+
+class Doubled(Schema):
+    n = fields.Integer(strict=True)
+
+    @post_load
+    def double(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {"n": data["n"] * 2}
+
+
+def test_there_is_no_quick_check_for_a_schema_with_hooks() -> None:
+    """It would take the data as they are, and the hook would not run."""
+    assert messages.quick(Doubled()) is None
+    fits = messages.quick(Schema.from_dict({"n": fields.Integer(strict=True, required=True)})())
+    assert fits
+    given: list[Any] = [{"n": 1}, {"n": "x"}, {}, [], {"n": 1, "m": 1}]
+    assert [fits(data) for data in given] == [True, *[False] * 4]

@@ -1,10 +1,16 @@
 """Files of this account alone: nothing is written through a link, to a pipe, or for another account."""
 
+import asyncio
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import hub_app
+from strangers import BECOME, needs_root
 
 from hub import private
 from hub.private import Locked, Unsafe
@@ -36,15 +42,55 @@ def test_a_pipe_or_a_foreign_file_is_refused(tmp_path: Path, monkeypatch: pytest
         private.prepare_directory(tmp_path)
 
 
-def test_what_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    directory = tmp_path / "state" / "hub"
-    directory.mkdir(parents=True, mode=0o755)
-    (directory / "open").touch(mode=0o644)
-    private.prepare_directory(directory)
-    for name in ("open", "new"):
-        os.close(private.open_private(directory / name))
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {0o600}
+@pytest.fixture
+def _no_umask(tmp_path: Path) -> Iterator[None]:
+    """Nothing but the hub itself keeps others out."""
+    tmp_path.chmod(0o755)
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(params=[False, True], ids=["", "weakened"])
+def weakened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param:
+        monkeypatch.setattr(private, "FILE", 0o666)
+        monkeypatch.setattr(private, "DIRECTORY", 0o777)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("_no_umask")
+def test_what_others_could_read_is_closed_to_them(tmp_path: Path, weakened: bool) -> None:
+    old, new = tmp_path / "state" / "hub", tmp_path / "new"
+    old.mkdir(parents=True, mode=0o755)
+    (old / "open").touch(mode=0o644)
+    for directory in (old, new):
+        private.prepare_directory(directory)
+        for name in ("open", "new"):
+            os.close(private.open_private(directory / name))
+        private.write_whole(directory / "whole", b"")
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (old, new)]
+    assert modes == ([0o755, 0o777] if weakened else [0o700] * 2)
+    modes = [stat.S_IMODE((folder / name).stat().st_mode) for folder in (old, new) for name in ("open", "new", "whole")]
+    assert modes == ([0o644, *[0o666] * 5] if weakened else [0o600] * 6)
+
+
+READABLE = "print(*(path.name for path in pathlib.Path('state').iterdir() if path.read_bytes() or 1))"
+
+
+@needs_root
+@pytest.mark.usefixtures("_no_umask")
+async def test_another_account_reads_nothing_of_a_running_hub(tmp_path: Path, weakened: bool) -> None:
+    async with hub_app(tmp_path / "state", auth="token"):
+        # In the folder itself, as pytest's own folders above it are closed, too.
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", BECOME + READABLE), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    if weakened:
+        assert set(out.decode().split()) == {"audit.head", "audit.jsonl", "lock", "token"}
+    else:
+        assert (out, b"PermissionError" in err) == (b"", True)
 
 
 def test_a_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:

@@ -253,3 +253,26 @@ def test_patterns_are_what_protects_texts(weakened: bool, monkeypatch: pytest.Mo
 def test_the_cheap_first_look_never_overlooks_what_the_patterns_find(text: str) -> None:
     if redaction._SECRET.search(text) or redaction._PEM.search(text):
         assert redaction._is_suspicious(text)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Pairs(dict[str, Any]):
+    pass
+
+
+class Items(list[Any]):
+    pass
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "value", [Text("Bearer abc123"), Pairs(token="abc123"), Items(["Bearer abc123"]), {"a": [Pairs(password="abc123")]}]
+)
+def test_a_subclass_hides_nothing(value: Any, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers may publish what their libraries gave them."""
+    if weakened:
+        monkeypatch.setattr(redaction, "_is_clean", lambda value: True)
+    assert ("abc123" in repr(redact(value)[0])) is weakened

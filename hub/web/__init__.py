@@ -8,3 +8,6 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+
+OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
+LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token

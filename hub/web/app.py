@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..errors import UsageError
 from ..hub import Hub
 from ..messages import now
 from ..private import write_whole
+from ..stderr import set_up_logging
 from . import HUB, api, dashboard, login, sse, websocket
 from .guard import Guard, refuse_bind
 from .tls import server_context
@@ -191,33 +191,3 @@ def _announced(hub: Hub, url: str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def set_up_logging(config: Config) -> None:
-    """The log on stderr: text for people, or one JSON object a line. Control characters are escaped in both."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JSONLines() if config.log_format == "json" else _TextLines())
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
-
-
-"".encode("unicode_escape")  # loads the codec now: without descriptors, when the log matters most, it cannot be
-
-
-class _TextLines(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """A name with a line break in it must not forge a line of the log."""
-        head, *trace = super().format(record).split("\nTraceback", 1)
-        line = head.encode("unicode_escape").decode("ascii")
-        return "\nTraceback".join([line, *trace])
-
-
-class _JSONLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"timestamp": now(), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = record.getMessage()
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)

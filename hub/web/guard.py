@@ -4,13 +4,12 @@ Only the operator's own programs and the hub's own page are let in; the headers 
 rest. In token mode a token decides in place of peer and user. What each check looks at is PROTOCOL's section 5.
 """
 
-import asyncio
 import functools
 import ipaddress
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import WSCloseCode, hdrs, web
@@ -18,10 +17,12 @@ from aiohttp.typedefs import Handler
 
 from ..config import Config
 from ..errors import HubError, UsageError
+from . import OPEN_ROUTES
+from .accepted import Accepted, Watch
 from .origin import Names, shown, target_authority
-from .peer import Peer, endpoint, is_loopback, owner, supported, unmapped
-from .proxy import Proxies
-from .token import BLOCK_SECONDS, Failures, Tokens
+from .peer import Peer, is_loopback, supported, unmapped
+from .proxy import Proxies, is_forwarded
+from .token import BLOCK_SECONDS, Tokens
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -33,17 +34,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
-LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token
 WEBSOCKET_ROUTE = "ws"  # name of the route where a foreign peer is refused with close code 1008
 
-_FORWARDING = frozenset(
-    {
-        *("forwarded", "via", "x-real-ip", "cf-connecting-ip", "cf-ray", "cdn-loop", "true-client-ip"),
-        *("fastly-client-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host"),
-        *("x-original-forwarded-for", "x-envoy-external-address"),
-    }
-)  # and all that begins with x-forwarded
 _SEC_FETCH_SITE = "Sec-Fetch-Site"
 
 
@@ -57,30 +49,10 @@ class Refused(HubError):
         self.reason = reason
 
 
-@dataclass(slots=True)
-class Connection:
-    """What holds for every request of a connection, and the Host last found good on it. In token mode each request gets
-    a copy, in which a trusted proxy's word and the token's trust are filled in."""
-
-    peer: Peer
-    loopback: bool
-    address: str  # our end's
-    port: int  # our end's: the hub's own port, in a mounted application too
-    scheme: str
-    origins: frozenset[str]
-    host: str | None = None
-    hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
-
-    @property
-    def cookie(self) -> str:
-        """The name of the session's cookie. With the port: to a browser all ports of a host share their cookies."""
-        return f"hub_session_{self.port}"
-
-
 PEER = web.RequestKey("peer", Peer)
-SEEN = web.RequestKey("seen", Connection)
+SEEN = web.RequestKey("seen", Accepted)
 
-Check = Callable[[Connection, web.Request], str | None]
+Check = Callable[[Accepted, web.Request], str | None]
 
 
 class Guard:
@@ -104,8 +76,7 @@ class Guard:
         self.users = frozenset({0, os.geteuid()})
         self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
-        self.proxies = Proxies(config.trusted_proxy if self.tokens else ())
-        self.failures = Failures()
+        self.accepted = Watch(self.users)
         self.checks: dict[str, Check] = {
             "peer": self._loopback_peer,
             "forwarded": self._not_forwarded,
@@ -116,10 +87,8 @@ class Guard:
         }
         if self.tokens:
             del self.checks["peer"], self.checks["user"]
-            self.checks |= {"forwarded": self._from_proxy, "guesses": self._few_guesses, "token": self._holds_token}
-        # By aiohttp's protocol of the connection, filled and emptied in watch(). No weak references: uvloop's TLS
-        # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
-        self._connections: dict[object, Connection] = {}
+            self.checks["forwarded"] = Proxies(config.trusted_proxy).check
+            self.checks |= {"guesses": self.tokens.few_guesses, "token": self.tokens.known}
 
     def protect(self, app: web.Application) -> None:
         """Stand before every handler of the application, and put the security headers on its responses."""
@@ -127,20 +96,9 @@ class Guard:
         app.on_response_prepare.append(_on_prepare)
 
     def watch(self, server: web.Server) -> None:
-        """Ask the kernel when a connection is accepted, not at its first request. Call it before listening.
-
-        Also puts the security headers on aiohttp's answers to what is not HTTP, which no application sees.
-        """
-        connection_made, connection_lost = server.connection_made, server.connection_lost
+        """Know its connections from when they are accepted; call it before listening. And put the security headers on
+        aiohttp's answers to what is not HTTP, which no application sees."""
         request_factory = server.request_factory
-
-        def made(handler: Any, transport: asyncio.Transport) -> None:
-            self._connections[handler] = self._recognise(transport)
-            connection_made(handler, transport)
-
-        def lost(handler: Any, exc: BaseException | None = None) -> None:
-            self._connections.pop(handler, None)
-            connection_lost(handler, exc)
 
         def request_of(*parts: Any) -> web.BaseRequest:
             request = request_factory(*parts)
@@ -148,16 +106,14 @@ class Guard:
                 request._prepare_hook = functools.partial(_on_prepare, request)  # type: ignore[method-assign]
             return request
 
-        server.connection_made = made  # type: ignore[method-assign]
-        server.connection_lost = lost  # type: ignore[method-assign]
         server.request_factory = request_of
+        self.accepted.over(server)
 
     def check(self, request: web.Request) -> Peer:
         """The peer, if all checks pass. Raises Refused."""
-        transport = request.transport
-        if transport is None:
+        connection = self.accepted.connection(request)
+        if connection is None:
             raise Refused("user", "The connection is gone.")
-        connection = self._connections.get(request.protocol) or self._recognise(transport)
         if self.tokens:  # who asks can change from request to request, so nothing is kept for the next
             connection = replace(connection, peer=replace(connection.peer, trust="NONE"))
         request[SEEN] = connection
@@ -166,11 +122,6 @@ class Guard:
                 self.refused(reason, connection.peer.address)
                 raise Refused(reason, sentence)
         return connection.peer
-
-    def failed(self, peer: Peer) -> None:
-        """Count a one-time link that was none, as a bad token is counted."""
-        self.failures.count(peer)
-        self.refused("token", peer.address)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -188,34 +139,17 @@ class Guard:
 
     # The checks, in their order.
 
-    def _loopback_peer(self, connection: Connection, request: web.Request) -> str | None:
+    def _loopback_peer(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops other machines."""
         return None if connection.loopback else "Only local connections allowed."
 
-    def _not_forwarded(self, connection: Connection, request: web.Request) -> str | None:
+    def _not_forwarded(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops the world behind a proxy or tunnel on this machine, which makes everybody look local."""
-        if _is_forwarded(request):
+        if is_forwarded(request.headers):
             return "A proxy forwarded this request; the hub only serves programs of its own machine."
         return None
 
-    def _from_proxy(self, connection: Connection, request: web.Request) -> str | None:
-        """Stops whoever writes forwarding headers himself, to pass for another address, scheme or host.
-
-        A trusted proxy's request is nobody's of this machine, also without such a header: a proxy may add none.
-        """
-        if not self.proxies.trusts(connection.peer.address):
-            return "A proxy forwarded this request; --trusted-proxy names it." if _is_forwarded(request) else None
-        try:
-            found = self.proxies.read(request.headers)
-        except ValueError as error:
-            return f"The trusted proxy's headers cannot be read: {error}."
-        connection.loopback, connection.host, connection.hosts = False, None, tuple(found.hosts)
-        connection.peer = Peer(found.address or connection.peer.address, 0, None, "NONE")
-        connection.scheme = found.scheme or connection.scheme
-        connection.origins = self.names.origins(connection.scheme, connection.address, connection.port)
-        return None
-
-    def _known_host(self, connection: Connection, request: web.Request) -> str | None:
+    def _known_host(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops DNS rebinding: a foreign name pointed at this machine, so that its page looks same-origin."""
         hosts = request.headers.getall(hdrs.HOST, ())
         if len(hosts) != 1:
@@ -230,24 +164,25 @@ class Guard:
                 return _wrong_host(named)
         return None
 
-    def _is_own(self, host: str, connection: Connection) -> bool:
+    def _is_own(self, host: str, connection: Accepted) -> bool:
         address = connection.address if self.tokens else ""
         return self.names.is_own(host, connection.scheme, connection.port, address)
 
-    def _own_origin(self, connection: Connection, request: web.Request) -> str | None:
+    def _own_origin(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere."""
         origins = request.headers.getall(hdrs.ORIGIN, ())
         if not origins:
             return None
+        own = self.names.origins(connection.scheme, connection.address, connection.port)
         if len(origins) == 1 and (
-            origins[0] in connection.origins
+            origins[0] in own
             or origins[0] in self.names.allowed_origins
             or origins[0] == f"{connection.scheme}://{request.headers.get(hdrs.HOST, '').lower()}"
         ):
             return None
         return f"Pages of {shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
 
-    def _same_site(self, connection: Connection, request: web.Request) -> str | None:
+    def _same_site(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops what other sites make a browser send without an Origin: images, scripts, links, frames."""
         sites = request.headers.getall(_SEC_FETCH_SITE, ())
         if not sites or (len(sites) == 1 and sites[0] in ("same-origin", "none")):
@@ -256,7 +191,7 @@ class Guard:
             return None  # to the browser an allowed page is another site all the same
         return "Another site sent the browser here; type the hub's address instead."
 
-    def _own_user(self, connection: Connection, request: web.Request) -> str | None:
+    def _own_user(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops the other accounts of this machine, which are loopback peers too."""
         uid = connection.peer.uid
         if uid in self.users or request.match_info.route.name in OPEN_ROUTES:
@@ -264,41 +199,6 @@ class Guard:
         if uid is None:
             return "The system does not say whose connection this is; stay connected until the answer comes."
         return "This hub belongs to another account of this machine; start your own."
-
-    def _few_guesses(self, connection: Connection, request: web.Request) -> str | None:
-        """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
-        if self._is_open(connection, request) or not self.failures.blocked(connection.peer):
-            return None
-        return "Too many bad tokens came from here; wait a second."
-
-    def _holds_token(self, connection: Connection, request: web.Request) -> str | None:
-        """Stops everybody who has neither the token nor a session that was begun with it."""
-        assert self.tokens is not None
-        if request.match_info.route.name == LOGIN_ROUTE:
-            return None
-        if self._is_open(connection, request):
-            return None
-        trust = self.tokens.trust(request, connection.peer, connection.cookie)
-        if trust is None:
-            self.failures.count(connection.peer)
-            return "This hub wants its token: hub token prints it, hub token --link opens the page."
-        connection.peer = replace(connection.peer, trust=trust)
-        return None
-
-    @staticmethod
-    def _is_open(connection: Connection, request: web.Request) -> bool:
-        return connection.loopback and request.match_info.route.name in OPEN_ROUTES
-
-    def _recognise(self, transport: asyncio.BaseTransport) -> Connection:
-        """Ask the kernel who is there. Never raises or waits."""
-        address, port = endpoint(transport.get_extra_info("peername"))
-        own_address, own_port = endpoint(transport.get_extra_info("sockname"))
-        loopback = is_loopback(address)
-        uid = owner(transport) if loopback else None
-        peer = Peer(address, port, uid, "OPERATOR" if uid in self.users else "NONE")
-        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        origins = self.names.origins(scheme, own_address, own_port)
-        return Connection(peer, loopback, own_address, own_port, scheme, origins)
 
 
 def security_headers(response: web.StreamResponse) -> None:
@@ -335,11 +235,6 @@ def _hosts(config: Config) -> tuple[str, ...]:
     except ValueError:
         return (*config.allow_host, host) if host else config.allow_host
     return config.allow_host
-
-
-def _is_forwarded(request: web.Request) -> bool:
-    names = [name.lower() for name in request.headers]
-    return any(name in _FORWARDING or name.startswith("x-forwarded") for name in names)
 
 
 async def _on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:

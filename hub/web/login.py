@@ -9,8 +9,8 @@ from aiohttp import hdrs, web
 from ..errors import HubError, UsageError
 from ..private import Unsafe
 from ..strictjson import dumpb
-from . import HUB, api
-from .guard import LOGIN_ROUTE, PEER, SEEN
+from . import HUB, LOGIN_ROUTE, api
+from .guard import PEER, SEEN
 from .sse import EventStream
 from .token import Tokens
 from .websocket import Connection
@@ -33,11 +33,12 @@ async def link(request: web.Request) -> web.Response:
 
 async def enter(request: web.Request) -> web.Response:
     """GET /login/{code}: the cookie, and on to the page. The cookie is neither the code nor the token."""
-    guard, peer = request.app[api.GUARD], request[PEER]
+    tokens, peer = _tokens(request.app), request[PEER]
     code = request.match_info["code"]
-    secret = _tokens(request.app).enter(code, peer.uid)
-    if secret is None:
-        guard.failed(peer)
+    secret = tokens.enter(code, peer.uid)
+    if secret is None:  # counts as a bad token does
+        tokens.failures.count(peer)
+        request.app[api.GUARD].refused("token", peer.address)
         raise HubError("forbidden", "This link is used up or too old; hub token --link prints a new one.", status=401)
     response = web.Response(status=303, headers={hdrs.LOCATION: "../"})
     response.set_cookie(
@@ -67,7 +68,7 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK)
-            end(app, tokens.refresh())
+            end(app, tokens.replaced())
 
     task = asyncio.create_task(look())
     yield

@@ -5,14 +5,29 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from ..errors import UsageError
-from .peer import unmapped
+from .accepted import Accepted
+from .peer import Peer, unmapped
 
+_FORWARDING = frozenset(
+    {
+        *("forwarded", "via", "x-real-ip", "cf-connecting-ip", "cf-ray", "cdn-loop", "true-client-ip"),
+        *("fastly-client-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host"),
+        *("x-original-forwarded-for", "x-envoy-external-address"),
+    }
+)  # and all that begins with x-forwarded
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _PAIR = re.compile(r'([a-zA-Z]+)=(?:"([^"\\,;]*)"|([^",;\s]*))', re.ASCII)
 _NODE = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d{1,5})?|(\d+\.\d+\.\d+\.\d+)(?::\d{1,5})?|([0-9a-fA-F:.]+)", re.ASCII)
+
+
+def is_forwarded(headers: Mapping[str, str]) -> bool:
+    """Whether a proxy says that it has forwarded this; a header that says so counts whatever is in it."""
+    names = [name.lower() for name in headers]
+    return any(name in _FORWARDING or name.startswith("x-forwarded") for name in names)
 
 
 class Forwarded(NamedTuple):
@@ -31,6 +46,23 @@ class Proxies:
             self._networks = [ipaddress.ip_network(unmapped(text)) for text in texts]
         except ValueError as error:
             raise UsageError(f"--trusted-proxy needs an address or a network: {str(error)!a}.") from None
+
+    def check(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops whoever writes forwarding headers himself, to pass for another address, scheme or host.
+
+        A trusted proxy's request is nobody's of this machine, also without such a header: a proxy may add none.
+        """
+        if not self.trusts(connection.peer.address):
+            forwarded = is_forwarded(request.headers)
+            return "A proxy forwarded this request; --trusted-proxy names it." if forwarded else None
+        try:
+            found = self.read(request.headers)
+        except ValueError as error:
+            return f"The trusted proxy's headers cannot be read: {error}."
+        connection.loopback, connection.host, connection.hosts = False, None, tuple(found.hosts)
+        connection.peer = Peer(found.address or connection.peer.address, 0, None, "NONE")
+        connection.scheme = found.scheme or connection.scheme
+        return None
 
     def trusts(self, address: str) -> bool:
         try:

@@ -7,13 +7,15 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiohttp import hdrs, web
 
 from .. import tokens
 from ..private import Unsafe
+from . import LOGIN_ROUTE, OPEN_ROUTES
+from .accepted import Accepted
 from .peer import Peer
 
 LINK_SECONDS = 600.0
@@ -34,6 +36,14 @@ class Ticket:
     until: float
     uid: int | None = None
 
+    def is_good(self) -> bool:
+        return time.monotonic() <= self.until
+
+    def is_for(self, uid: int | None) -> bool:
+        """Stops another account's server on this machine: a browser sends its cookies to every port of a host, so that
+        one may get to see a session's."""
+        return self.uid == uid
+
 
 class Tokens:
     """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
@@ -48,14 +58,16 @@ class Tokens:
         self._seen: dict[str, tuple[int, ...] | None] = {}  # trust → which file that was
         self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
         self._links: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._replaced: set[str] = set()
+        self.failures = Failures()
 
     def open(self) -> None:
         """Make the token if there is none, and read. Raises Unsafe. Before this nobody gets in."""
         tokens.ensure(self.directory)
         self.refresh()
 
-    def refresh(self) -> frozenset[str]:
-        """Read again what `hub token --new` has replaced. The trusts whose token is another now, or gone."""
+    def refresh(self) -> None:
+        """Read again what `hub token --new` has replaced, and end the sessions and links that stood for it."""
         changed = set()
         for trust, name in tokens.FILES.items():
             found = _which(self.directory / name)
@@ -70,7 +82,14 @@ class Tokens:
             for tickets in (self._sessions, self._links):
                 for key in [key for key, ticket in tickets.items() if ticket.trust in changed]:
                     del tickets[key]
-        return frozenset(changed)
+        self._replaced |= changed
+
+    def replaced(self) -> frozenset[str]:
+        """The trusts whose token is another now, or gone; each once, whoever has noticed it."""
+        self.refresh()
+        found = frozenset(self._replaced)
+        self._replaced.clear()
+        return found
 
     def _read(self, trust: str) -> bytes | None:
         try:
@@ -80,7 +99,24 @@ class Tokens:
             return None
         return token.encode() if token else None
 
-    # ---- who asks
+    # ---- who asks: the checks of the guard in token mode
+
+    def few_guesses(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
+        if _is_open(connection, request) or not self.failures.blocked(connection.peer):
+            return None
+        return "Too many bad tokens came from here; wait a second."
+
+    def known(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops everybody who has neither the token nor a session that was begun with it."""
+        if request.match_info.route.name == LOGIN_ROUTE or _is_open(connection, request):
+            return None
+        trust = self.trust(request, connection.peer, connection.cookie)
+        if trust is None:
+            self.failures.count(connection.peer)
+            return "This hub wants its token: hub token prints it, hub token --link opens the page."
+        connection.peer = replace(connection.peer, trust=trust)
+        return None
 
     def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
         """The trust that the request's token or session gives; None if it has none. One header, one token: with an
@@ -103,12 +139,9 @@ class Tokens:
         return found
 
     def _session(self, secret: str, uid: int | None) -> str | None:
-        """A session is good for the account that began it only: a browser sends its cookies to every port of a host,
-        so another account's server on this machine may get to see one."""
+        """The trust of a session, for the account that began it."""
         ticket = self._sessions.get(_digest(secret))
-        if ticket is None or ticket.until < time.monotonic() or ticket.uid != uid:
-            return None
-        return ticket.trust
+        return ticket.trust if ticket and ticket.is_good() and ticket.is_for(uid) else None
 
     # ---- links and sessions
 
@@ -122,7 +155,7 @@ class Tokens:
         """The secret of a new session for a code that has not been used; None for any other."""
         self.refresh()
         link = self._links.pop(_digest(code), None)
-        if link is None or link.until < time.monotonic():
+        if link is None or not link.is_good():
             return None
         secret = secrets.token_urlsafe(32)
         _keep(self._sessions, secret, Ticket(link.trust, time.monotonic() + SESSION_SECONDS, uid), SESSIONS)
@@ -132,7 +165,7 @@ class Tokens:
 class Failures:
     """Ten bad tokens a second from one address and user, then a second in which nobody's there is looked at.
 
-    By address and user, so that a stranger cannot shut the operator out. A block is never prolonged by what comes
+    A block is never prolonged by what comes
     during it, so the right token waits BLOCK_SECONDS at most.
     """
 
@@ -140,17 +173,26 @@ class Failures:
         self._counts: OrderedDict[tuple[str, int | None], tuple[float, int]] = OrderedDict()  # since when, how many
 
     def blocked(self, peer: Peer) -> bool:
-        since, count = self._counts.get((peer.address, peer.uid), (0.0, 0))
+        since, count = self._counts.get(_whose(peer), (0.0, 0))
         return count >= FAILURES and time.monotonic() - since < BLOCK_SECONDS
 
     def count(self, peer: Peer) -> None:
-        key, now = (peer.address, peer.uid), time.monotonic()
+        key, now = _whose(peer), time.monotonic()
         since, count = self._counts.pop(key, (now, 0))
         if now - since >= 1:
             since, count = now, 0
         self._counts[key] = (now if count + 1 == FAILURES else since, count + 1)  # the block begins now
         if len(self._counts) > ADDRESSES:
             self._counts.popitem(last=False)
+
+
+def _whose(peer: Peer) -> tuple[str, int | None]:
+    """Whose failures count together: by address and user, so that a stranger cannot shut the operator out."""
+    return peer.address, peer.uid
+
+
+def _is_open(connection: Accepted, request: web.Request) -> bool:
+    return connection.loopback and request.match_info.route.name in OPEN_ROUTES
 
 
 def _which(path: Path) -> tuple[int, ...] | None:

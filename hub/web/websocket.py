@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol, Subscriber):
         self._pinged: float | None = None
         self._next_ping = time.monotonic() + hub.config.heartbeat
         self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(0)  # paused means: something is left over
+        self._transport.set_write_buffer_limits(_least(self._transport))
         if tail:
             self.data_received(tail)
 
@@ -282,6 +282,12 @@ class Direct(Connection):
                 directs[place].write(data[taken:])
                 full.append(place)
         return full, []
+
+
+def _least(transport: asyncio.Transport) -> int:
+    """The write buffer limit with which "paused" means that something is left over. For asyncio's TLS a limit of 0 is
+    reached by an empty buffer: every other write would pause the connection, until its next ping or for good."""
+    return 1 if transport.get_extra_info("sslcontext") else 0
 
 
 def _kind(request: web.Request) -> type[Connection]:

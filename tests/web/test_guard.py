@@ -5,9 +5,6 @@ import json
 import os
 import re
 import socket
-import struct
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,22 +16,14 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from strangers import as_older_kernels_say, as_stranger, needs_root
 
 from hub.config import Config
 from hub.errors import UsageError
+from hub.web import accepted, peer
 from hub.web import guard as guards
-from hub.web import peer
 from hub.web.guard import HEADERS, PEER, Guard, Refused
 from hub.web.peer import Peer
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
-# fails for everyone, not only where the home is closed.
-AS_STRANGER = (
-    "import os,socket,sys,traceback;sys.meta_path.clear();os.setgroups([]);os.setgid(65534);os.setuid(65534);"
-    "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));s.sendall(sys.stdin.buffer.read());"
-)
-TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
 
 
 class Site:
@@ -381,7 +370,7 @@ async def test_another_account_that_sends_and_closes_at_once_is_refused(
         monkeypatch.setattr(peer, "_is_held", lambda inode: True)
     site, listener = Site(), listening()
     site.port = listener.getsockname()[1]
-    await as_stranger(site, page(), "s.close()")
+    await as_stranger(site.port, site.raw(page()), "s.close()")
 
     runner = await site.start(listener)  # only now is anything accepted
     await site.happened.wait()
@@ -393,38 +382,13 @@ async def test_another_account_that_sends_and_closes_at_once_is_refused(
 
 async def stranger(site: Site, request: str) -> tuple[int, str]:
     """The answer that another account of this machine gets: (status, body)."""
-    status, _, body = read(await as_stranger(site, request, TO_THE_END))
+    status, _, body = read(await as_stranger(site.port, site.raw(request)))
     return status, body
-
-
-async def as_stranger(site: Site, request: str, then: str) -> str:
-    """Send the request as another account, go on with the code `then`, and return what that printed."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", AS_STRANGER + then, str(site.port)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    answer, _ = await child.communicate(site.raw(request))
-    assert child.returncode == 0
-    return answer.decode()
-
-
-def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed socket with uid 0. Newer kernels remember whose it was; the inode is 0 in both."""
-    ask = peer._Kernel.ask
-
-    def older(self: peer._Kernel, question: bytes) -> bytes | None:
-        answer = ask(self, question)
-        if answer and struct.unpack_from("=I", answer, 84) == (0,):
-            return answer[:80] + bytes(4) + answer[84:]
-        return answer
-
-    monkeypatch.setattr(peer._Kernel, "ask", older)
 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_no_certain_answer_means_no(sites: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
-    monkeypatch.setattr(guards, "owner", lambda transport: None)
+    monkeypatch.setattr(accepted, "owner", lambda transport: None)
     site = await sites()
     if weakened:
         del site.guard.checks["user"]
@@ -442,7 +406,7 @@ async def test_the_kernel_is_asked_once_a_connection_and_at_every_request_where_
         asked.append(transport)
         return os.geteuid()
 
-    monkeypatch.setattr(guards, "owner", owner)
+    monkeypatch.setattr(accepted, "owner", owner)
     site, mounted = await sites(), await sites(mounted=True)
     for each, path, times in ((site, "/page", 1), (mounted, "/hub/page", 3)):
         asked.clear()
@@ -457,7 +421,7 @@ async def test_the_kernel_is_asked_once_a_connection_and_at_every_request_where_
 
 async def test_a_connection_that_sends_nothing_is_known_already(sites: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
-    monkeypatch.setattr(guards, "owner", lambda transport: asked.set())
+    monkeypatch.setattr(accepted, "owner", lambda transport: asked.set())
     site = await sites()
     _, writer = await asyncio.open_connection("127.0.0.1", site.port)
 
@@ -500,7 +464,7 @@ def from_elsewhere(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     def endpoint(name: Any) -> tuple[str, int]:
         return peer.endpoint(name) if name[1] == site.port else ("192.0.2.1", name[1])
 
-    monkeypatch.setattr("hub.web.guard.endpoint", endpoint)
+    monkeypatch.setattr(accepted, "endpoint", endpoint)
 
 
 @pytest.mark.parametrize(
@@ -548,12 +512,12 @@ async def test_a_connection_is_remembered_until_it_is_lost_even_if_it_takes_no_w
     guard.watch(server)
     request = mocked_request([("Host", "localhost")])
     handler: Any = request.protocol
-    with mock.patch.object(guards, "owner", return_value=os.geteuid()) as owner:
+    with mock.patch.object(accepted, "owner", return_value=os.geteuid()) as owner:
         server.connection_made(handler, handler.transport)
         assert [guard.check(request).trust for _ in range(2)] == ["OPERATOR"] * 2
-        assert (owner.call_count, len(guard._connections)) == (1, 1)
+        assert (owner.call_count, len(guard.accepted.connections)) == (1, 1)
         server.connection_lost(handler)
-    assert guard._connections == {}
+    assert guard.accepted.connections == {}
 
 
 async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> None:
@@ -564,14 +528,14 @@ async def test_nothing_is_kept_of_a_connection_that_is_closed(sites: Any) -> Non
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /page HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % site.port)
     await reader.readuntil(b"}")
-    assert len(site.guard._connections) == 1
+    assert len(site.guard.accepted.connections) == 1
     writer.transport.abort()
     await all_gone(site)
 
 
 async def all_gone(site: Site) -> None:
     """Wait until the guard knows no connection; the time limit of the test ends it."""
-    while site.guard._connections:
+    while site.guard.accepted.connections:
         await asyncio.sleep(0)
 
 
@@ -631,7 +595,7 @@ def mocked_request(
 
 def outcome(guard: Guard, request: web.Request) -> str:
     """The peer's trust, or the reason of the refusal."""
-    with mock.patch.object(guards, "owner", return_value=os.geteuid()):
+    with mock.patch.object(accepted, "owner", return_value=os.geteuid()):
         try:
             return guard.check(request).trust
         except Refused as refusal:
@@ -641,6 +605,21 @@ def outcome(guard: Guard, request: web.Request) -> str:
 # What every response carries.
 
 
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+PROMISED = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+@pytest.mark.parametrize("weakened", [None, *HEADERS])
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
@@ -656,13 +635,18 @@ def outcome(guard: Guard, request: web.Request) -> str:
         (page("Content-Length: x"), 400),
     ],
 )
-async def test_every_response_has_the_security_headers(sites: Any, request_: str, status: int) -> None:
+async def test_every_response_has_the_security_headers(
+    sites: Any, request_: str, status: int, weakened: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = await sites()
+    if weakened:
+        monkeypatch.delitem(HEADERS, weakened)
 
     found, headers, _ = await site.ask(request_)
 
     assert found == status
-    assert {name: headers.get(name.lower()) for name in HEADERS} == {k: v.lower() for k, v in HEADERS.items()}
+    missing = {name for name, value in PROMISED.items() if headers.get(name) != value}
+    assert missing == ({weakened.lower()} if weakened else set())
     assert not [name for name in headers if name.startswith("access-control-")]
 
 
@@ -727,6 +711,23 @@ def test_with_a_token_every_bind_is_fine(settings: dict[str, Any]) -> None:
 def test_what_needs_a_token_does_not_start(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^[ -~]{10,120}\.$"):
         guards.refuse_bind(Config(**settings))
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "own"),
+    [
+        ("hub.test", "hub.test:80", True),
+        ("hub.test", "other.test:80", False),
+        ("[::1]", "hub.test:80", False),
+        ("", "hub.test:80", False),
+        ("0.0.0.0", "127.0.0.1:80", True),
+    ],
+)
+def test_in_token_mode_a_hub_answers_to_the_name_that_it_listens_on(
+    tmp_path: Path, host: str, name: str, own: bool
+) -> None:
+    guard = Guard(Config(auth="token", host=host, port=80, state_dir=tmp_path), refused=mock.Mock())
+    assert outcome(guard, mocked_request([("Host", name)])) == ("token" if own else "host")
 
 
 def test_a_system_that_does_not_name_the_user_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,17 +11,9 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+from strangers import CONNECTED, STRANGER, as_older_kernels_say, needs_root
 
 from hub.web import peer
-
-STRANGER = 65534
-# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
-# fails for everyone, not only where the home is closed.
-AS_STRANGER = (
-    "import os,socket,sys,traceback;sys.meta_path.clear();os.setgroups([]);os.setgid(65534);os.setuid(65534);"
-    "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));"
-)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
 
 
 @pytest.fixture
@@ -48,19 +40,6 @@ def reset(sock: socket.socket) -> None:
     """Close with RST: both ends are gone at once, and the port is free again."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed socket with uid 0. Newer kernels remember whose it was; the inode is 0 in both."""
-    ask = peer._Kernel.ask
-
-    def older(self: peer._Kernel, question: bytes) -> bytes | None:
-        answer = ask(self, question)
-        if answer and struct.unpack_from("=I", answer, 84) == (0,):
-            return answer[:80] + bytes(4) + answer[84:]
-        return answer
-
-    monkeypatch.setattr(peer._Kernel, "ask", older)
 
 
 class Transport:
@@ -110,7 +89,7 @@ def test_the_end_that_is_asked_about_is_the_peers(sockets: ExitStack) -> None:
 @needs_root
 def test_another_accounts_connection_is_that_accounts(sockets: ExitStack) -> None:
     server = listen(sockets)
-    code = AS_STRANGER + "s.recv(1)"
+    code = CONNECTED + "s.recv(1)"
     with subprocess.Popen([sys.executable, "-c", code, str(server.getsockname()[1])]):
         accepted, address = server.accept()
         with accepted:
@@ -126,7 +105,7 @@ def test_another_account_that_closed_does_not_pass_for_root(
     if weakened:
         monkeypatch.setattr(peer, "_is_held", lambda inode: True)
     server = listen(sockets)
-    code = AS_STRANGER + "s.sendall(b'x');s.close()"
+    code = CONNECTED + "s.sendall(b'x');s.close()"
     subprocess.run([sys.executable, "-c", code, str(server.getsockname()[1])], check=True)
     accepted, address = server.accept()
     with accepted:

@@ -1,0 +1,69 @@
+"""The connections that the hub has accepted: who is at the other end of each, before its first request is read."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from .peer import Peer, endpoint, is_loopback, owner
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What holds for every request of a connection, and the Host last found good on it. In token mode each request gets
+    a copy, in which a trusted proxy's word and the token's trust are filled in."""
+
+    peer: Peer
+    loopback: bool
+    address: str  # our end's
+    port: int  # our end's: the hub's own port, in a mounted application too
+    scheme: str
+    host: str | None = None
+    hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie. With the port: to a browser all ports of a host share their cookies."""
+        return f"hub_session_{self.port}"
+
+
+class Watch:
+    """Knows every connection of the servers that it watches. The connections of `users` are the operator's."""
+
+    def __init__(self, users: frozenset[int]) -> None:
+        self.users = users
+        # By aiohttp's protocol of the connection, filled and emptied in over(). No weak references: uvloop's TLS
+        # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
+        self.connections: dict[object, Accepted] = {}
+
+    def over(self, server: web.Server) -> None:
+        """Ask the kernel when a connection is accepted, not at its first request. Call it before listening."""
+        connection_made, connection_lost = server.connection_made, server.connection_lost
+
+        def made(handler: Any, transport: asyncio.Transport) -> None:
+            self.connections[handler] = self._recognise(transport)
+            connection_made(handler, transport)
+
+        def lost(handler: Any, exc: BaseException | None = None) -> None:
+            self.connections.pop(handler, None)
+            connection_lost(handler, exc)
+
+        server.connection_made = made  # type: ignore[method-assign]
+        server.connection_lost = lost  # type: ignore[method-assign]
+
+    def connection(self, request: web.Request) -> Accepted | None:
+        """The connection that a request came on; None if it is gone."""
+        if request.transport is None:
+            return None
+        return self.connections.get(request.protocol) or self._recognise(request.transport)
+
+    def _recognise(self, transport: asyncio.BaseTransport) -> Accepted:
+        """Ask the kernel who is there. Never raises or waits."""
+        address, port = endpoint(transport.get_extra_info("peername"))
+        own_address, own_port = endpoint(transport.get_extra_info("sockname"))
+        loopback = is_loopback(address)
+        uid = owner(transport) if loopback else None
+        peer = Peer(address, port, uid, "OPERATOR" if uid in self.users else "NONE")
+        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        return Accepted(peer, loopback, own_address, own_port, scheme)

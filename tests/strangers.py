@@ -1,0 +1,48 @@
+"""Another account of this machine, for tests that run as root: who becomes it, and what the kernel says of it."""
+
+import asyncio
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from hub.web import peer
+
+STRANGER = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+
+# That account may be unable to read the interpreter's own home. So everything is imported before, and a later import
+# fails for everyone, not only where the home is closed.
+BECOME = (
+    "import os,pathlib,socket,sys,traceback;sys.meta_path.clear();"
+    f"os.setgroups([]);os.setgid({STRANGER});os.setuid({STRANGER});"
+)
+CONNECTED = BECOME + "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));"  # as `s`
+TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
+
+
+def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed socket with uid 0. Newer kernels remember whose it was; the inode is 0 in both."""
+    ask = peer._Kernel.ask
+
+    def older(self: peer._Kernel, question: bytes) -> bytes | None:
+        answer = ask(self, question)
+        if answer and struct.unpack_from("=I", answer, 84) == (0,):
+            return answer[:80] + bytes(4) + answer[84:]
+        return answer
+
+    monkeypatch.setattr(peer._Kernel, "ask", older)
+
+
+async def as_stranger(port: int, data: bytes, then: str = TO_THE_END) -> str:
+    """Send this to a port of 127.0.0.1 as another account, go on with the code `then`, and return what that printed."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"{CONNECTED}s.sendall(sys.stdin.buffer.read());{then}", str(port)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    answer, _ = await child.communicate(data)
+    assert child.returncode == 0
+    return answer.decode()
