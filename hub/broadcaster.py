@@ -211,8 +211,8 @@ class Broadcaster:
 
     def _fall_behind(self, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
-            if subscriber.group is not None:
-                self._remove(subscriber, subscriber.group)
+            assert subscriber.group is not None
+            self._remove(subscriber, subscriber.group)
             subscriber.position = self.position
             self.behind.add(subscriber)
             self._follow_up(subscriber)

@@ -308,6 +308,29 @@ async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
     assert rest.count(b"\nevent: a:b\n") == 2
 
 
+@pytest.mark.parametrize(("error", "logged"), [(RuntimeError("a bug"), True), (ConnectionError("gone"), False)])
+async def test_one_that_cannot_be_written_to_while_behind_is_left_alone(
+    error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = await opened(store=100, window=5)
+    for _ in range(20):
+        await stream.publish("a:b")
+
+    def fails(data: bytes) -> None:
+        raise error
+
+    wire = Wire()
+    wire.write = fails
+    stream.broadcaster.join(wire, EVERYTHING, stream.cursor(0))
+    healthy = stream.join(after=0)
+    await settle()
+    assert stream.broadcaster.lagging == 0
+    assert ("cannot be written to" in caplog.text) is logged
+    await stream.publish("a:b")
+    await settle()
+    assert healthy.events == list(range(1, 22))
+
+
 async def test_who_needs_a_store_that_is_away_comes_back_later(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = await opened(store=100, window=5)
     for _ in range(20):

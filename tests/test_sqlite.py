@@ -35,7 +35,7 @@ PLENTY = Limits(100_000, 2**26, 86400.0)
 class Store:
     """A broker that is open, and what came through its pump."""
 
-    def __init__(self, broker: SqliteBroker) -> None:
+    def __init__(self, broker: Any) -> None:
         self.broker, self.batches = broker, list[list[Event]]()
 
     async def pump(self, batch: list[Event]) -> None:
@@ -131,7 +131,7 @@ async def test_it_keeps_what_the_memory_broker_keeps(
     tmp_path_factory: pytest.TempPathFactory, batches: Any, most: int, most_bytes: int, restarts: set[int]
 ) -> None:
     path = tmp_path_factory.mktemp("model")
-    model = Store(MemoryBroker(most, most_bytes))  # type: ignore[arg-type]
+    model = Store(MemoryBroker(most, most_bytes))
     await model.broker.open(model.pump)
     limits = Limits(most, most_bytes, 86400.0)
     context = store(path, limits)
@@ -205,6 +205,19 @@ async def test_what_is_too_old_goes(tmp_path: Path) -> None:
         assert (it.broker.head, it.broker.tail) == (2, 3)
         assert [kept.event.id for kept in await it.broker.last_values()] == ["a"]
         assert await it.put(draft("c")) == [3]
+
+
+async def test_a_value_that_was_saved_and_set_again_is_the_new_one(tmp_path: Path) -> None:
+    limits = Limits(2, 2**20, 86400.0)
+    async with store(tmp_path, limits) as it:
+        await it.put(draft("old", key="k"))
+        await it.put(draft("b"), draft("c"))  # "old" goes, and is saved
+    async with store(tmp_path) as it:
+        await it.put(draft("new", key="k"))
+    for _ in range(2):
+        async with store(tmp_path, limits) as it:
+            assert [(k.event.id, k.stale) for k in await it.broker.last_values()] == [("new", False)]
+            await it.put(draft("d"), draft("e"))  # "new" goes, and takes the place of "old"
 
 
 def last(name: str, key: str) -> Draft:
@@ -290,6 +303,38 @@ async def test_with_sync_full_nothing_goes_on_before_the_disk_has_it(tmp_path: P
         assert [await task for task in more] == [[n] for n in range(4, 24)]
         assert disk.rounds <= 3  # not one for each
         assert [event.seq for event in it.pumped] == list(range(1, 24))
+
+
+async def test_a_known_event_is_answered_when_the_disk_has_the_first(tmp_path: Path, disk: Disk) -> None:
+    async with store(tmp_path, Limits(1, 2**20, 86400.0), full=True) as it:
+        disk.go.clear()
+        first = asyncio.create_task(it.put(draft("a", given=True), draft("b")))
+        await until(lambda: disk.rounds == 1, "the first round")
+        again = asyncio.create_task(it.put(draft("a", given=True)))
+        await passes()
+        assert not again.done()
+        assert it.broker._database.tidy(it.broker.head) is False  # nothing goes that nobody has seen
+        disk.go.set()
+        assert (await first, await again) == ([1, 2], [1])
+        assert len(it.batches) == 1
+
+
+async def test_a_publisher_of_a_round_that_fails_may_have_gone(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with store(tmp_path, full=True) as it:
+        disk.fails = True
+        disk.go.clear()
+        gone = asyncio.create_task(it.put(draft("a")))
+        await passes()
+        gone.cancel()
+        await passes()
+        disk.go.set()
+        await until(lambda: it.broker.problem, "the failure")
+        assert "events cannot be kept" in caplog.text
+        disk.fails = False
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert await it.put(draft("b")) == [1]
 
 
 async def test_without_sync_nothing_waits_for_the_disk(tmp_path: Path, disk: Disk) -> None:
@@ -625,6 +670,44 @@ async def test_trimming_that_fails_costs_no_publisher_its_answer(
         assert await it.ids() == ["b", "c"]
 
 
+async def test_a_store_that_stays_away_is_tried_again(
+    tmp_path: Path, failing: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hub.brokers.sqlite.LOOK", 0.01)
+    async with store(tmp_path) as it:
+        tries: list[int] = []
+        real = it.broker._database.reopen
+
+        def reopen(head: int) -> None:
+            tries.append(head)
+            real(head)
+
+        monkeypatch.setattr(it.broker._database, "reopen", reopen)
+        failing("disk I/O error")
+        with pytest.raises(HubError):
+            await it.put(draft("a"))
+        await until(lambda: len(tries) >= 3, "three tries")
+        assert caplog.text.count("events cannot be kept") == 1  # told once
+        failing("")
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert await it.put(draft("b")) == [1]
+
+
+async def test_much_at_once_is_trimmed_at_once(tmp_path: Path) -> None:
+    async with store(tmp_path, Limits(10, 2**20, 86400.0)) as it:
+        await it.put(*(draft(f"{i}") for i in range(3000)))
+        assert (it.broker.head, it.broker.tail) == (3000, 2991)
+
+
+async def test_what_lower_limits_leave_over_goes_in_steps(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        await it.put(*(draft(f"{i}") for i in range(3000)))
+    async with store(tmp_path, Limits(10, 2**20, 86400.0)) as it:
+        await it.put(draft("more"))
+        assert it.broker.tail < 1000  # not all in the step of one publisher
+        await until(lambda: it.broker.tail == 2992, "the rest")
+
+
 async def test_a_group_is_refused_as_one(tmp_path: Path, failing: Callable[[str], None]) -> None:
     async with store(tmp_path) as it:
         await it.put(draft("a"))
@@ -639,12 +722,39 @@ async def test_a_group_is_refused_as_one(tmp_path: Path, failing: Callable[[str]
         assert await it.put(draft("b")) == [2]
 
 
-async def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
-    async with store(tmp_path) as it:
-        pass
-    await it.broker.close()
+BROKERS: list[Callable[[Path], Broker]] = [
+    lambda folder: MemoryBroker(100, 2**20),
+    lambda folder: SqliteBroker(folder, PLENTY, 100),
+]
+
+
+@pytest.mark.parametrize("make", BROKERS)
+async def test_a_closed_store_takes_nothing_more(tmp_path: Path, make: Callable[[Path], Broker]) -> None:
+    it = Store(make(tmp_path))
+    await it.broker.open(it.pump)
+    for _ in range(2):
+        await it.broker.close()
     with pytest.raises(HubError, match="stopping"):
         await it.put(draft("late"))
+
+
+async def test_what_is_published_while_events_are_handed_on_comes_behind_them() -> None:
+    broker, seen = MemoryBroker(100, 2**20), list[str]()
+
+    async def pump(batch: list[Event]) -> None:
+        for event in batch:
+            seen.append(event.id)
+            if event.id == "first":
+                await broker.append([draft("nested")])
+
+    await broker.open(pump)
+    await broker.append([draft("first"), draft("second")])
+    assert seen == ["first", "second", "nested"]
+
+
+def test_an_unknown_broker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no broker for amqp:"):
+        Hub(state_dir=tmp_path, broker="amqp://somewhere")
 
 
 async def test_a_page_is_no_larger_than_asked_for(tmp_path: Path) -> None:

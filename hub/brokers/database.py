@@ -200,9 +200,8 @@ class Database:
             yield
             self._sql.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
+                self._sql.execute("ROLLBACK")
             raise
 
     def _advance(self, rows: Sequence[Row]) -> None:

@@ -166,7 +166,7 @@ class SqliteBroker:
         if self._round is None:
             collected: list[Event] = []
             self._round = collected, asyncio.get_running_loop().create_task(self._sync(collected))
-            self._round[1].add_done_callback(_seen)
+            self._round[1].add_done_callback(_look_at)
         collected, task = self._round
         collected += events
         await asyncio.shield(task)  # it is not this publisher's alone
@@ -241,7 +241,6 @@ def _unavailable(sentence: str) -> HubError:
     return HubError("broker_unavailable", sentence, retry_after=LOOK)
 
 
-def _seen(task: asyncio.Task[None]) -> None:
-    """Those who publish hear of an error; if all of them have gone, the log has it."""
-    if not task.cancelled():
-        task.exception()
+def _look_at(task: asyncio.Task[None]) -> object:
+    """Those who publish hear of an error; if all of them have gone, the log has it all the same."""
+    return task.cancelled() or task.exception()
