@@ -15,9 +15,10 @@ from logs import ACTOR, Disk, actions, command, records, until
 
 from hub import audit
 from hub import verify as verifier
-from hub.audit import AuditLog, Locked, Unsafe
+from hub.audit import AuditLog
 from hub.errors import HubError
 from hub.logfile import LogFile
+from hub.private import Locked, Unsafe
 from hub.verify import INTACT, TAMPERED, verify
 
 
