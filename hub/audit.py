@@ -22,7 +22,8 @@ from .logfile import Entry, LogFile, entry, reduced
 from .private import Unsafe, lock, prepare_directory
 from .recovery import lines_backwards, parsed
 from .segments import Limits
-from .verify import CURRENT, Verdict
+from .stored import CURRENT, closed_segments
+from .verify import Verdict
 
 MAX_QUEUE = 65536  # records waiting for the disk
 MAX_GROUP = 4096  # records a commit
@@ -305,7 +306,7 @@ class AuditLog:
 
     def _newest(self, limit: int, size: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        closed = reversed(verifier.closed_segments(self.directory))
+        closed = reversed(closed_segments(self.directory))
         for path, end in ((self.directory / CURRENT, size), *((path, None) for path in closed)):
             for line in lines_backwards(path, end):
                 if len(found) >= limit:

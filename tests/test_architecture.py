@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 # A room is a file of hub/ or a folder of it; it may import the rooms before it.
 ORDER = (
     "errors config strictjson patterns messages events redaction brokers patience listeners bus window subscriber "
-    "broadcaster state commands builtin providers session verify private tokens recovery segments logfile "
+    "broadcaster state commands builtin providers session chain stored verify private tokens recovery segments logfile "
     "audit metrics signals hub web find arrivals wires client demo connection publishing terminal cli __main__"
 ).split()
 ROOMS = {

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from logs import ACTOR, Disk, actions, command, records, until
 
-from hub import audit
-from hub import verify as verifier
+from hub import audit, stored
 from hub.audit import AuditLog
 from hub.errors import HubError
 from hub.logfile import LogFile
@@ -25,7 +24,7 @@ from hub.verify import INTACT, TAMPERED, verify
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
 @pytest.fixture

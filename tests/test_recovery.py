@@ -10,18 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import actions, command, records, until, written
 
-from hub import audit
+from hub import audit, stored
 from hub import verify as verifier
 from hub.audit import AuditLog
+from hub.chain import Link
 from hub.logfile import LogFile, chained
 from hub.recovery import lines_backwards
-from hub.verify import INTACT, SHORTER, TAMPERED, Link, verify
+from hub.stored import closed_segments
+from hub.verify import INTACT, SHORTER, TAMPERED, verify
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
 @pytest.mark.parametrize("tail", [b'{"action":"comm', bytes(300), b'{"action":"x' + bytes(9), b"{"])
@@ -98,11 +100,11 @@ async def test_damage_is_never_hidden(damage: Callable[[bytes], bytes], tmp_path
         assert log.reason
         await log.stop()
         assert verify(tmp_path).status == verify(path).status == TAMPERED
-    everything = b"".join(file.read_bytes() for file in [*verifier.closed_segments(tmp_path), path])
+    everything = b"".join(file.read_bytes() for file in [*closed_segments(tmp_path), path])
     assert everything.startswith(damaged)
     assert everything.count(b'"action":"audit.recovered"') >= (damage is not first_lines_gone)
     assert everything.count(b'"action":"x:y"') == 3
-    assert len(verifier.closed_segments(tmp_path)) <= 1
+    assert len(closed_segments(tmp_path)) <= 1
 
 
 @pytest.mark.parametrize("weakened", [False, True])

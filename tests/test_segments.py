@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from logs import Disk, command, everything, until
 
-from hub import audit, segments
+from hub import audit, chain, segments, stored
 from hub import verify as verifier
 from hub.audit import AuditLog
+from hub.chain import Link
 from hub.logfile import LogFile
 from hub.recovery import parsed
 from hub.segments import Limits
-from hub.verify import INTACT, TAMPERED, closed_segments, verify
+from hub.stored import closed_segments
+from hub.verify import INTACT, TAMPERED, verify
 
 SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a file
 
@@ -25,7 +27,7 @@ SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
 def ids(directory: Path) -> list[str]:
@@ -135,14 +137,14 @@ def test_a_start_looks_at_the_ends_of_every_file(place: str, tmp_path: Path) -> 
 def test_a_start_reads_one_file_and_verify_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path, 60).close()
     looked = 0
-    real = verifier.flaw
+    real = chain.follow
 
-    def flaw(line: bytes, link: verifier.Link) -> str | None:
+    def follow(line: bytes, link: Link) -> Link:
         nonlocal looked
         looked += 1
         return real(line, link)
 
-    monkeypatch.setattr(verifier, "flaw", flaw)
+    monkeypatch.setattr(verifier, "follow", follow)
     LogFile(tmp_path, SMALL).append([])
     assert looked <= 2 * len(names(tmp_path)) + 4
     looked = 0
