@@ -26,15 +26,27 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
+def left_where_it_is(path: Path, seq: int) -> tuple[int, list[dict[str, Any]]]:
+    return path.stat().st_size, []
+
+
+@pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("tail", [b'{"action":"comm', bytes(300), b'{"action":"x' + bytes(9), b"{"])
-async def test_a_torn_tail_is_set_aside_and_recorded(tail: bytes, tmp_path: Path) -> None:
+async def test_a_torn_tail_is_set_aside_and_recorded(
+    tail: bytes, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.recovery._set_torn_aside", left_where_it_is)
     path = written(tmp_path, 3)
     path.write_bytes(path.read_bytes() + tail)
     log = AuditLog(tmp_path)
     await log.start()
     await log.record("x:y", None, "OPERATOR", {})
-    assert (log.valid, log.available, log.seq) == (True, True, 5)
+    assert (log.valid, log.available, log.seq) == (True, True, 4 if weakened else 5)
     await log.stop()
+    if weakened:  # a crash has become damage
+        assert verify(tmp_path).status == TAMPERED
+        return
     assert (tmp_path / "audit-4.torn").read_bytes() == tail
     assert actions(tmp_path)[3:] == ["audit.recovered", "x:y"]
     assert records(tmp_path)[3]["details"] == {
