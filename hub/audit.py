@@ -181,9 +181,9 @@ class AuditLog:
             return
         await self._ended.wait()  # not in a thread: the application's may have taken them all
         thread.join()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        assert self._lock is not None
+        os.close(self._lock)
+        self._lock = None
         self.available, self._failure = False, "The audit log is closed"
 
     def end(self, action: str, details: Mapping[str, Any]) -> None:
@@ -191,11 +191,11 @@ class AuditLog:
 
         Waits for END seconds at most: the disk may be what hangs.
         """
-        if self._thread is not None:
+        thread = self._thread
+        if thread is not None:
             self.sum_up()
             self._put(action, None, "SYSTEM", details)
-        thread = self._last_words()
-        if thread is not None:
+            self._last_words()
             thread.join(END)
 
     def _last_words(self) -> threading.Thread | None:

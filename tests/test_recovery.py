@@ -15,7 +15,7 @@ from hub import verify as verifier
 from hub.audit import AuditLog
 from hub.chain import Link
 from hub.logfile import LogFile, chained
-from hub.recovery import lines_backwards
+from hub.recovery import lines_backwards, parsed
 from hub.stored import closed_segments
 from hub.verify import INTACT, SHORTER, TAMPERED, verify
 
@@ -182,3 +182,21 @@ def test_lines_backwards_are_the_lines(text: bytes, block: int, cut: bool, tmp_p
     expected = [*(line + b"\n" for line in lines[:-1]), *filter(None, lines[-1:])]
     assert list(lines_backwards(tmp_path / "log", size, block)) == expected[::-1]
     assert list(lines_backwards(tmp_path / "nothing")) == []
+
+
+def test_a_damaged_file_takes_no_others_name(tmp_path: Path) -> None:
+    path = written(tmp_path, 3)
+    other = tmp_path / "audit-1.jsonl"
+    other.write_bytes(path.read_bytes())
+    path.write_bytes(edited(path.read_bytes()).replace(b'"id":"1"', b'"id":"9"'))
+    damaged = path.read_bytes()
+    log = LogFile(tmp_path)
+    log.append([command()])
+    log.close()
+    assert (other.read_bytes() != damaged, (tmp_path / "audit-2.jsonl").read_bytes()) == (True, damaged)
+    assert verify(tmp_path).status == TAMPERED
+
+
+@pytest.mark.parametrize("line", [b"", b"[]\n", b'{"seq":1,"hash":"x"}\n', b'{"seq":"1","hash":"%064d"}\n' % 0])
+def test_what_is_no_record(line: bytes) -> None:
+    assert parsed(line) is None

@@ -102,6 +102,7 @@ def test_the_report_is_what_the_command_answers(tmp_path: Path) -> None:
         (LOG + bytes(300), 4, TORN, 5),
         (LOG + b'{"act', 4, TORN, 5),
         (LOG[:-9] + b"\n", 3, TAMPERED, 4),
+        (LINES[0] + LINES[2][:-1], 1, TAMPERED, 2),  # whole but for its newline, and not the one due
         (LINES[0] + LINES[2] + LOG[:-9], 4, TAMPERED, 2),  # the gravest counts
     ],
 )
@@ -300,6 +301,17 @@ def test_what_is_not_plain(old: str, new: str) -> None:
     assert plain(BODY, Link(0, ZEROS))
     assert old in BODY
     assert not plain(BODY.replace(old, new), Link(0, ZEROS))
+
+
+def test_what_is_remembered_of_actors_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "_FRONTS", 100)
+    monkeypatch.setattr(chain, "_fronts", set())
+    many = [entry("a:b", {"client": str(number)}, "OPERATOR", {}) for number in range(150)]
+    long = entry("a:b", {"client": "x" * 200}, "OPERATOR", {})
+    write(tmp_path, chained([*many, long], Link(0, ZEROS))[0])
+    assert verify(tmp_path).status == INTACT
+    assert 0 < len(chain._fronts) <= 100
+    assert all(len(front) <= 100 for front in chain._fronts)
 
 
 # ---- each check, switched off
