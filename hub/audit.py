@@ -19,12 +19,11 @@ from typing import Any, NamedTuple, TypeVar
 from . import verify as verifier
 from .errors import HubError
 from .logfile import Entry, LogFile, entry, reduced
-from .private import Locked as Locked  # with Unsafe: what start() raises
-from .private import Unsafe as Unsafe
-from .private import lock, prepare_directory
+from .private import Unsafe, lock, prepare_directory
 from .recovery import lines_backwards, parsed
 from .segments import Limits
-from .verify import CURRENT, Verdict
+from .stored import CURRENT, closed_segments
+from .verify import Verdict
 
 MAX_QUEUE = 65536  # records waiting for the disk
 MAX_GROUP = 4096  # records a commit
@@ -32,6 +31,7 @@ MAX_KEYS = 1024  # keys of notes watched at a time
 LIMIT = 10  # notes of one key a second
 LIMITS = {"client.refused": 1}
 RETRY = 1.0  # seconds
+END = 0.5  # seconds
 
 
 Read = TypeVar("Read")
@@ -84,6 +84,7 @@ class AuditLog:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
+        self._ended = asyncio.Event()
 
     @property
     def valid(self) -> bool:
@@ -109,6 +110,7 @@ class AuditLog:
         """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._take_directory)
+        self._ended.clear()
         started = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="hub-audit", daemon=True)
         self._thread.start()
@@ -174,19 +176,42 @@ class AuditLog:
 
     async def stop(self) -> None:
         """Write what is waiting, sums included, then close the files and the lock. A second call does nothing."""
-        thread, self._thread = self._thread, None
+        thread = self._last_words()
         if thread is None:
             return
-        for key in list(self._sums):
-            self._close_sum(key)
-        self._queue.put(None)
-        await asyncio.to_thread(thread.join)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        await self._ended.wait()  # not in a thread: the application's may have taken them all
+        thread.join()
+        assert self._lock is not None
+        os.close(self._lock)
+        self._lock = None
         self.available, self._failure = False, "The audit log is closed"
 
+    def end(self, action: str, details: Mapping[str, Any]) -> None:
+        """As `stop`, behind one more record, from any thread and without the event loop: the process ends now.
+
+        Waits for END seconds at most: the disk may be what hangs.
+        """
+        thread = self._thread
+        if thread is not None:
+            self.sum_up()
+            self._put(action, None, "SYSTEM", details)
+            self._last_words()
+            thread.join(END)
+
+    def _last_words(self) -> threading.Thread | None:
+        """Let the thread write what is waiting, and end; None if it is told already."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self.sum_up()
+            self._queue.put(None)
+        return thread
+
     # -- sums
+
+    def sum_up(self) -> None:
+        """Write what has been summed up so far, without waiting for the second to be over."""
+        for key in list(self._sums):
+            self._close_sum(key)
 
     def _open_sum(self, key: str) -> Sum:
         if len(self._sums) >= MAX_KEYS:  # keys may come from outside: beyond this many, one sum for all
@@ -237,6 +262,7 @@ class AuditLog:
             group, going = self._next_group()
             self._commit(group, [waiting.entry for waiting in group])
         self._file.close()
+        self._tell_loop(self._ended.set)
 
     def _next_group(self) -> tuple[list[Waiting], bool]:
         """Whatever waits, and whether more may come. While the log is unavailable, nothing, once a second."""
@@ -264,8 +290,11 @@ class AuditLog:
             failure = f"The audit log cannot be written: {error}"
         self._failure = failure
         seconds = time.perf_counter() - begun
+        self._tell_loop(self._settle, group, failure, written, seconds)
+
+    def _tell_loop(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
-            self._loop.call_soon_threadsafe(self._settle, group, failure, written, seconds)  # type: ignore[union-attr]
+            self._loop.call_soon_threadsafe(function, *args)  # type: ignore[union-attr]
 
     def _undisturbed(self, read: Callable[[], Read]) -> Read:
         """What is read while no file is closed or removed; read again if one was."""
@@ -277,7 +306,7 @@ class AuditLog:
 
     def _newest(self, limit: int, size: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        closed = reversed(verifier.closed_segments(self.directory))
+        closed = reversed(closed_segments(self.directory))
         for path, end in ((self.directory / CURRENT, size), *((path, None) for path in closed)):
             for line in lines_backwards(path, end):
                 if len(found) >= limit:

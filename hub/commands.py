@@ -14,6 +14,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from .errors import HubError
 from .messages import invalid, json_schema, now, quick
+from .patience import Work
 from .patterns import is_name, new_id
 from .redaction import redact, redact_text
 from .strictjson import dumpb, plain
@@ -58,8 +59,7 @@ class Call:
     client: Client
     id: str
     args: dict[str, Any] = field(default_factory=dict)
-    _task: "asyncio.Task[Any] | None" = None  # while the handler runs, and only then
-    _ended: str | None = None  # the code of a cancellation
+    _work: Work | None = None  # while the handler runs, and only then
 
     @property
     def trust(self) -> str:
@@ -71,11 +71,7 @@ class Call:
 
     def cancel(self, code: str = "cancelled") -> bool:
         """End the call with this code unless its handler is done. Whether that is so."""
-        if self._ended is None and self._task is not None:
-            self._ended = code
-            self._task.cancel()
-            return True
-        return False
+        return self._work is not None and self._work.end(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +117,7 @@ class Commands:
         self.on_call: Signal[str, str, float] = Signal(self)
         self.on_refused: Callable[[str, str], None] = lambda name, code: None
         self.running: set[Call] = set()
-        self.stopping = False
+        self.stopping = self._ended = False
         self._idle = asyncio.Event()
         self._commands: dict[str, Command] = {}
 
@@ -216,25 +212,28 @@ class Commands:
             self.audit.unrecorded += 1
 
     async def _run(self, command: Command, call: Call) -> bytes:
+        """The handler's result as JSON. A handler that does not let go when its time is over is given up."""
+        if self._ended:  # while its beginning was recorded
+            raise self._refusal(command, "shutting_down")
+        call._work = work = Work(f"the command {command.name}", self._limit, command.handler, call)
         self.running.add(call)
-        call._task = asyncio.current_task()
-        deadline = asyncio.timeout(self._limit)
         try:
-            async with deadline:
-                result = await command.handler(call)
-            return dumpb(result)
+            return dumpb(await (work.run() if command.audited else work.here()))
         except asyncio.CancelledError:
-            raise self._cancelled(call) from None
+            raise self._cancelled(command, work) from None
         except HubError as error:
             raise self._presentable(error, command) from None
         except Exception:
-            if deadline.expired():
-                raise HubError("timeout", f"{command.name} took longer than {self._limit:g} s.") from None
+            if work.ended == "timeout":
+                raise self._refusal(command, work.ended) from None
             raise internal(f"the command {command.name}") from None
         finally:
-            call._task = None
+            call._work = None
             self.running.discard(call)
             self._idle.set()
+            if work.given_up:
+                details = {"id": call.id, "command": command.name}
+                self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
 
     @staticmethod
     def _presentable(error: HubError, command: Command) -> HubError:
@@ -246,27 +245,35 @@ class Commands:
             return internal(f"the refusal of {command.name}")
         return error
 
-    @staticmethod
-    def _cancelled(call: Call) -> BaseException:
-        """The refusal for a call that was asked to end; a cancellation from elsewhere stays one."""
+    def _cancelled(self, command: Command, work: Work) -> BaseException:
+        """The refusal for a call that was ended. When whoever waits for it is cancelled, that goes on."""
         task = asyncio.current_task()
-        if call._ended is None or task is None:
+        if task is not None and task.cancelling():
             return asyncio.CancelledError()
-        task.uncancel()
-        if call._ended == "shutting_down":
-            return HubError("shutting_down", "The hub is stopping and ended this call.", retry_after=1)
-        return HubError(call._ended, "The call was cancelled.")
+        return self._refusal(command, work.ended) if work.ended else internal(f"the command {command.name}")
+
+    def _refusal(self, command: Command, code: str) -> HubError:
+        if code == "timeout":
+            return HubError(code, f"{command.name} took longer than {self._limit:g} s.")
+        if code == "shutting_down":
+            return HubError(code, "The hub is stopping and ended this call.", retry_after=1)
+        return HubError(code, "The call was cancelled.")
 
     async def stop(self, seconds: float) -> None:
-        """Take no more calls; let those that run finish for so many seconds, then end them."""
+        """Take no more calls; let those that run finish for so many seconds, then end them. None runs behind this."""
         self.stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.running:
-                    self._idle.clear()
-                    await self._idle.wait()
-        for call in list(self.running):
+                await self._all_ended()
+        self._ended = True
+        for call in self.running:
             call.cancel("shutting_down")
+        await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        while self.running:
+            self._idle.clear()
+            await self._idle.wait()
 
 
 def internal(where: str) -> HubError:

@@ -22,6 +22,7 @@ from .errors import HubError, UsageError
 from .events import EventTypes, Key
 from .listeners import Listener
 from .metrics import Gauges, Metrics
+from .patience import GRACE, Work
 from .patterns import EVERYTHING, Cursor, Patterns
 from .private import Locked, Unsafe
 from .segments import Limits
@@ -38,6 +39,7 @@ try:
 except metadata.PackageNotFoundError:  # run from a checkout that is not installed
     VERSION = "0+unknown"
 
+ON_STOP = 2.0  # seconds that the application gets for it
 TICK = 0.5  # seconds between two looks at how late the loop is
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -204,14 +206,14 @@ class Hub:
     async def stop(self) -> None:
         """Let running calls finish, hand on what was accepted, end the background work, close the audit log."""
         await self.commands.stop(self.config.stop_timeout)
-        with contextlib.suppress(Exception):
-            await self.on_stop.send(self)
+        await self._tell_of_stop()
         await self.broker.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(self._tasks, timeout=GRACE)
         self.broadcaster.flush()
         await self.bus.listeners.drain(1.0)
+        self.audit.sum_up()
         with contextlib.suppress(Exception):
             await self.audit.record("hub.stopped", None, "SYSTEM", {"version": self.version})
         await self.audit.stop()
@@ -227,6 +229,20 @@ class Hub:
         self.broadcaster.start_at(broker.head, newest)
         self.state.restore(await broker.last_values(), broker.head)
         self.bus.position = broker.head
+
+    def end(self) -> None:
+        """Close the audit log without the event loop, from any thread, because the process ends now."""
+        self.audit.end("hub.stopped", {"version": self.version, "forced": True})
+
+    async def _tell_of_stop(self) -> None:
+        work = Work("a listener of on_stop", ON_STOP, self.on_stop.send, self)
+        try:
+            await work.run()
+        except asyncio.CancelledError:
+            if work.ended != "timeout":
+                raise
+        except Exception:
+            log.exception("a listener of on_stop failed")
 
     def _run(self, background: Background) -> None:
         task = asyncio.get_running_loop().create_task(background())

@@ -62,7 +62,7 @@ class Listeners:
                 result = follower.listener(event)
                 if result is not None:
                     await result
-        except Exception:
+        except (Exception, SystemExit):  # one that calls sys.exit() ends itself, not the hub
             self.failures += 1
             log.exception("a listener of %s failed on %s", follower.patterns, event.cursor)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import segments
-from . import verify as verifier
+from .chain import MAGIC, ZEROS, Link
 from .messages import now
 from .private import Unsafe, open_private, sync_directory, write_all, write_whole
 from .recovery import lines_backwards, parsed, recover
 from .segments import Limits
-from .verify import CURRENT, HEAD, MAGIC, ZEROS, Link
+from .stored import CURRENT, HEAD
+from .verify import DAMAGED
 
 TRUST = "SYSTEM"  # of the records that the log itself writes
 MAX_ARGS = 4096  # bytes of JSON; larger args are recorded by size and SHA-256
@@ -174,7 +175,7 @@ class LogFile:
         self._began = None
         self.link, self.size, self._notices, verdict = recover(self.directory)
         self._known = True
-        if verdict.status in verifier.DAMAGED:
+        if verdict.status in DAMAGED:
             self.valid, self.reason = False, verdict.reason
         segments.seal_all(self.directory)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import verify as verifier
+from .chain import MAX_LINE, ZEROS, Link
 from .private import private, write_all
-from .verify import CURRENT, HEAD, MAX_LINE, ZEROS, Link, Verdict
+from .stored import CURRENT, HEAD, BadHead, closed_segments, read_head
+from .verify import Verdict
 
 
 class Recovered(NamedTuple):
@@ -31,7 +33,7 @@ def recover(directory: Path) -> Recovered:
     current = directory / CURRENT
     verdict = verifier.verify(directory, quick=True)  # a start reads one file, however many there are
     exists = current.exists()
-    if (exists or verifier.closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
+    if (exists or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
     link = _newest_record(directory)
     head, notices = _head_of(directory, link)
@@ -47,7 +49,7 @@ def recover(directory: Path) -> Recovered:
 
 def _newest_record(directory: Path) -> Link:
     """The last line that can be read as a record, in the newest file that has one."""
-    for path in (directory / CURRENT, *reversed(verifier.closed_segments(directory))):
+    for path in (directory / CURRENT, *reversed(closed_segments(directory))):
         for line in lines_backwards(path):
             if (record := parsed(line)) is not None:
                 return Link(record["seq"], record["hash"])
@@ -57,12 +59,12 @@ def _newest_record(directory: Path) -> Link:
 def _head_of(directory: Path, newest: Link) -> tuple[Link | None, list[dict[str, Any]]]:
     """The head, and what to record if it is missing or unreadable; an unreadable one is set aside."""
     try:
-        head = verifier.read_head(directory)
-    except verifier.Broken as broken:
+        head = read_head(directory)
+    except BadHead as flaw:
         name = f"audit-{newest.seq + 1}.torn"
         _keep(directory / name, (directory / HEAD).read_bytes())
         (directory / HEAD).unlink()
-        return None, [{"what": "damage", "reason": broken.reason, "file": name}]
+        return None, [{"what": "damage", "reason": str(flaw), "file": name}]
     missing = head is None and newest.seq > 0
     return head, [{"what": "damage", "reason": f"{HEAD} was missing"}] if missing else []
 

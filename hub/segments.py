@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .chain import MAX_LINE
 from .private import seal
 from .recovery import lines_backwards, parsed
-from .verify import CURRENT, MAX_LINE, closed_segments
+from .stored import CURRENT, closed_segments
 
 DAY = 86400.0  # seconds
 

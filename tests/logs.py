@@ -11,7 +11,7 @@ import pytest
 
 from hub.logfile import Entry, LogFile, entry
 from hub.recovery import parsed
-from hub.verify import closed_segments
+from hub.stored import closed_segments
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 

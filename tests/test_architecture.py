@@ -17,9 +17,9 @@ HUB = Path(next(iter(hub.__path__)))
 CHECKOUT = Path(__file__).parents[1]
 # A room is a file of hub/ or a folder of it; it may import the rooms before it.
 ORDER = (
-    "errors config strictjson patterns messages events redaction stderr private brokers listeners bus window "
-    "subscriber broadcaster state commands builtin providers session verify tokens recovery segments logfile "
-    "audit metrics signals hub web find arrivals wires client demo connection publishing terminal cli __main__"
+    "errors config strictjson patterns messages events redaction stderr private brokers patience listeners bus window "
+    "subscriber broadcaster state commands builtin providers session chain stored verify tokens recovery segments "
+    "logfile audit metrics signals hub web find arrivals wires client demo connection publishing terminal cli __main__"
 ).split()
 ROOMS = {
     "aiohttp": {"web", "client", "cli"},
@@ -152,3 +152,17 @@ def test_what_is_installed_is_what_is_in_the_checkout() -> None:
     assert "templates/dashboard.html" in installed
     wanted = files(CHECKOUT / "hub") | {f"templates/{path}" for path in files(CHECKOUT / "templates")}
     assert wanted - installed == set()
+
+
+def test_only_the_hubs_own_process_is_ended() -> None:
+    """A mounted hub must never end the process of its application: only `_serve`, the program, asks for it."""
+    found = sources()
+    assert [path for path, text in found.items() if "os._exit" in text] == ["web/ending"]
+    users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("ending.Ending")]
+    assert users == ["web/app"]
+    (function,) = [
+        node.name
+        for node in ast.walk(ast.parse(found["web/app"]))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "Ending(" in ast.unparse(node)
+    ]
+    assert function == "_serve"

@@ -7,24 +7,26 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from logs import ACTOR, Disk, actions, command, records, until
+from logs import ACTOR, Disk, actions, command, records, until, written
 
-from hub import audit
-from hub import verify as verifier
-from hub.audit import AuditLog, Locked, Unsafe
+from hub import audit, stored
+from hub.audit import AuditLog
 from hub.errors import HubError
-from hub.logfile import LogFile
+from hub.logfile import Entry, LogFile
+from hub.private import Locked, Unsafe
 from hub.verify import INTACT, TAMPERED, verify
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
 @pytest.fixture
@@ -343,6 +345,7 @@ async def test_stop_writes_what_waits_and_can_be_called_twice(tmp_path: Path) ->
 VICTIM = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from hub.audit import AuditLog
 
 async def main():
@@ -384,3 +387,84 @@ async def test_after_kill_9_every_answered_record_is_there(tmp_path: Path, root:
     assert len(answered) >= 200
     assert all(found.count(one) >= answered.count(one) for one in set(answered))
     assert verify(state).status == INTACT
+
+
+# ---- the rest of it
+
+
+async def test_an_end_without_the_loop_says_a_last_word(log: AuditLog, tmp_path: Path) -> None:
+    for number in range(12):
+        log.note("client.refused", None, "NONE", {"number": number}, key="client.refused")
+    await asyncio.to_thread(log.end, "hub.stopped", {"forced": True})
+    log.end("hub.stopped", {"forced": True})  # a second time it says nothing
+    assert actions(tmp_path) == ["client.refused", "client.refused", "hub.stopped"]
+    assert verify(tmp_path).status == INTACT
+
+
+async def test_a_key_that_has_nothing_more_to_tell_is_forgotten(log: AuditLog, tmp_path: Path) -> None:
+    log.note("a:b", None, "NONE", {}, key="a")
+    log._second_over("a")
+    log._second_over("a")
+    assert log._sums == {}
+    await log.stop()
+    assert actions(tmp_path) == ["a:b"]
+
+
+async def test_a_commit_has_a_bound(log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MAX_GROUP", 2)
+    groups: list[int] = []
+    log._on_write = lambda count, seconds: groups.append(count)
+    await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(7)))
+    assert sum(groups) == 7
+    assert max(groups) == 2
+
+
+async def test_a_bug_of_the_writer_is_a_failure_like_any_other(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(file: LogFile, entries: object) -> int:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "append", append)
+        with pytest.raises(HubError, match="a bug"):
+            await log.record("x:y", None, "SYSTEM", {})
+    await until(lambda: log.available)
+    await log.record("x:y", None, "SYSTEM", {})
+
+
+async def test_who_waits_no_longer_is_not_told(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, append = threading.Event(), LogFile.append
+
+    def slow(file: LogFile, entries: Sequence[Entry]) -> int:
+        gate.wait()
+        return append(file, entries)
+
+    monkeypatch.setattr(LogFile, "append", slow)
+    one, other = (asyncio.create_task(log.record("x:y", None, "SYSTEM", {})) for _ in range(2))
+    await asyncio.sleep(0)
+    one.cancel()
+    await asyncio.wait({one})
+    gate.set()
+    await other
+    assert one.cancelled()
+    assert log.seq == 2  # it may be written all the same
+
+
+async def test_the_tail_leaves_out_what_is_no_record(tmp_path: Path) -> None:
+    path = written(tmp_path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"junk\n" + lines[2])
+    log = AuditLog(tmp_path)
+    await log.start()
+    assert [record["action"] for record in await log.tail()] == ["command.called"] * 2 + ["audit.recovered"]
+    await log.stop()
+
+
+async def test_what_was_read_across_a_rotation_is_read_again(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotations = iter([2, 0])
+
+    def newest(limit: int, size: int) -> list[dict[str, Any]]:
+        log._file.rotations += (rotation := next(rotations))
+        return [{"seq": rotation}]
+
+    monkeypatch.setattr(log, "_newest", newest)
+    assert await log.tail() == [{"seq": 0}]

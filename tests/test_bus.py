@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hub.brokers.memory import MemoryBroker
 from hub.bus import EventBus, record
 from hub.errors import HubError
 from hub.events import Event, EventTypes
+from hub.listeners import Listeners
 
 
 @pytest.fixture
@@ -168,6 +169,12 @@ def test_numbers_have_no_holes_and_ids_no_second_event(batches: list[list[str | 
     asyncio.run(run())
 
 
+async def one_that_trusts(listeners: Listeners, follower: Any, event: Event) -> None:
+    result = follower.listener(event)
+    if result is not None:
+        await result
+
+
 class TestListeners:
     async def test_everyone_hears_what_matches_in_order(self, bus: EventBus) -> None:
         heard: list[Any] = []
@@ -207,7 +214,7 @@ class TestListeners:
         bus.listeners._limit = 0.01
 
         def broken(event: Event) -> None:
-            raise RuntimeError("mine")
+            raise RuntimeError("mine") if event.data != 1 else SystemExit("mine")
 
         async def stuck(event: Event) -> None:
             await asyncio.Event().wait()
@@ -220,6 +227,19 @@ class TestListeners:
         assert heard == [0, 1, 2]
         assert bus.listeners.failures == 6
         assert "a listener of Patterns(*) failed" in caplog.text
+
+    async def test_without_a_task_for_each_it_would(
+        self, bus: EventBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def all_in_a_row(listeners: Listeners, batch: Sequence[Event]) -> None:
+            for follower in listeners._all:
+                for event in batch:
+                    await listeners._tell(follower, event)
+
+        monkeypatch.setattr(Listeners, "offer", all_in_a_row)
+        monkeypatch.setattr(Listeners, "_tell", one_that_trusts)
+        with pytest.raises((RuntimeError, AssertionError)):
+            await self.test_one_that_raises_or_hangs_holds_up_nobody(bus, caplog)
 
     async def test_one_that_is_far_behind_misses_the_oldest_and_the_log_says_so(
         self, bus: EventBus, caplog: pytest.LogCaptureFixture

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from marshmallow import Schema, fields
+from running import until
 
+from hub import patience
 from hub.audit import AuditLog
 from hub.commands import Call, Client, Commands
 from hub.errors import CommandError, HubError
@@ -191,6 +193,128 @@ async def test_a_running_call_can_be_cancelled(commands: Commands, log: Log) -> 
     assert log.records[-1][1]["outcome"] == "cancelled"
     assert not call.cancel()
     assert not commands.running
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("code", ["timeout", "cancelled", "shutting_down"])
+async def test_a_handler_that_does_not_let_go_is_given_up(
+    code: str, weakened: bool, commands: Commands, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "GRACE", 0.01)
+    if weakened:
+        monkeypatch.setattr(patience.Work, "_wake", lambda work, task=None: task and work._over.set_result(None))
+    asked, gate, call = asyncio.Event(), asyncio.Event(), a_call()
+
+    async def stubborn(call: Call) -> str:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                asked.set()
+        return "done at last"
+
+    commands.add("a:b", stubborn)
+    commands._limit = 0.01 if code == "timeout" else 5.0
+    calling = asyncio.create_task(run(commands, "a:b", call=call))
+    await until(lambda: call in commands.running)
+    if code == "cancelled":
+        assert call.cancel()
+    ending = asyncio.create_task(commands.stop(0.01 if code == "shutting_down" else 60.0))
+    await asked.wait()
+    if weakened:  # its caller waits for as long as the handler likes, and so does the stop
+        await asyncio.wait({calling, ending}, timeout=10 * patience.GRACE)
+        assert not calling.done()
+        assert not ending.done()
+        gate.set()
+        assert await calling == "done at last"
+    else:
+        with pytest.raises(HubError) as refused:
+            await calling
+        assert refused.value.code == code
+        assert [name for name, _ in log.records] == ["command.called", "command.finished"]
+        assert log.records[-1][1]["outcome"] == code
+        assert log.notes == [("command.abandoned", {"id": "1", "command": "a:b"})]
+        assert not commands.running
+        gate.set()
+    await ending
+
+
+async def test_what_a_handler_does_when_it_is_asked_to_end_counts_while_it_is_waited_for(commands: Commands) -> None:
+    running = asyncio.Event()
+
+    async def tidy(call: Call) -> str:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+        return "tidied up"
+
+    commands.add("a:b", tidy)
+    call = a_call()
+    calling = asyncio.create_task(run(commands, "a:b", call=call))
+    await running.wait()
+    assert call.cancel()
+    assert await calling == "tidied up"
+
+
+async def test_who_waits_for_a_call_takes_it_along(commands: Commands, log: Log) -> None:
+    running, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    commands.add("a:b", handler)
+    calling = asyncio.create_task(run(commands, "a:b"))
+    await running.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert ended.is_set()
+    assert log.records[-1][1]["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("failure", [SystemExit(3), asyncio.CancelledError()], ids=["exit", "cancelled"])
+async def test_a_handler_that_ends_itself_ends_nothing_else(
+    commands: Commands, log: Log, failure: BaseException
+) -> None:
+    async def handler(call: Call) -> None:
+        raise failure
+
+    commands.add("a:b", handler)
+    with pytest.raises(HubError) as refused:
+        await run(commands, "a:b")
+    assert refused.value.code == "internal"
+    assert log.records[-1][1]["outcome"] == "internal"
+
+
+async def test_a_call_whose_beginning_is_still_being_recorded_is_ended_too(
+    commands: Commands, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, ran = asyncio.Event(), []
+
+    async def handler(call: Call) -> None:
+        ran.append(1)
+
+    async def slow(*args: Any) -> None:
+        await gate.wait()
+        log.records.append((args[0], args[3]))
+
+    monkeypatch.setattr(log, "record", slow)
+    commands.add("a:b", handler)
+    calling = asyncio.create_task(run(commands, "a:b"))
+    await asyncio.sleep(0)
+    await commands.stop(0.01)
+    gate.set()
+    with pytest.raises(HubError) as refused:
+        await calling
+    assert refused.value.code == "shutting_down"
+    assert ran == []
+    assert log.records[-1][1]["outcome"] == "shutting_down"
 
 
 async def test_stopping_waits_then_ends_what_runs(commands: Commands, log: Log) -> None:

@@ -10,29 +10,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import actions, command, records, until, written
 
-from hub import audit
+from hub import audit, stored
 from hub import verify as verifier
 from hub.audit import AuditLog
+from hub.chain import Link
 from hub.logfile import LogFile, chained
-from hub.recovery import lines_backwards
-from hub.verify import INTACT, SHORTER, TAMPERED, Link, verify
+from hub.recovery import lines_backwards, parsed
+from hub.stored import closed_segments
+from hub.verify import INTACT, SHORTER, TAMPERED, verify
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
+def left_where_it_is(path: Path, seq: int) -> tuple[int, list[dict[str, Any]]]:
+    return path.stat().st_size, []
+
+
+@pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("tail", [b'{"action":"comm', bytes(300), b'{"action":"x' + bytes(9), b"{"])
-async def test_a_torn_tail_is_set_aside_and_recorded(tail: bytes, tmp_path: Path) -> None:
+async def test_a_torn_tail_is_set_aside_and_recorded(
+    tail: bytes, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.recovery._set_torn_aside", left_where_it_is)
     path = written(tmp_path, 3)
     path.write_bytes(path.read_bytes() + tail)
     log = AuditLog(tmp_path)
     await log.start()
     await log.record("x:y", None, "OPERATOR", {})
-    assert (log.valid, log.available, log.seq) == (True, True, 5)
+    assert (log.valid, log.available, log.seq) == (True, True, 4 if weakened else 5)
     await log.stop()
+    if weakened:  # a crash has become damage
+        assert verify(tmp_path).status == TAMPERED
+        return
     assert (tmp_path / "audit-4.torn").read_bytes() == tail
     assert actions(tmp_path)[3:] == ["audit.recovered", "x:y"]
     assert records(tmp_path)[3]["details"] == {
@@ -98,11 +112,11 @@ async def test_damage_is_never_hidden(damage: Callable[[bytes], bytes], tmp_path
         assert log.reason
         await log.stop()
         assert verify(tmp_path).status == verify(path).status == TAMPERED
-    everything = b"".join(file.read_bytes() for file in [*verifier.closed_segments(tmp_path), path])
+    everything = b"".join(file.read_bytes() for file in [*closed_segments(tmp_path), path])
     assert everything.startswith(damaged)
     assert everything.count(b'"action":"audit.recovered"') >= (damage is not first_lines_gone)
     assert everything.count(b'"action":"x:y"') == 3
-    assert len(verifier.closed_segments(tmp_path)) <= 1
+    assert len(closed_segments(tmp_path)) <= 1
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -168,3 +182,21 @@ def test_lines_backwards_are_the_lines(text: bytes, block: int, cut: bool, tmp_p
     expected = [*(line + b"\n" for line in lines[:-1]), *filter(None, lines[-1:])]
     assert list(lines_backwards(tmp_path / "log", size, block)) == expected[::-1]
     assert list(lines_backwards(tmp_path / "nothing")) == []
+
+
+def test_a_damaged_file_takes_no_others_name(tmp_path: Path) -> None:
+    path = written(tmp_path, 3)
+    other = tmp_path / "audit-1.jsonl"
+    other.write_bytes(path.read_bytes())
+    path.write_bytes(edited(path.read_bytes()).replace(b'"id":"1"', b'"id":"9"'))
+    damaged = path.read_bytes()
+    log = LogFile(tmp_path)
+    log.append([command()])
+    log.close()
+    assert (other.read_bytes() != damaged, (tmp_path / "audit-2.jsonl").read_bytes()) == (True, damaged)
+    assert verify(tmp_path).status == TAMPERED
+
+
+@pytest.mark.parametrize("line", [b"", b"[]\n", b'{"seq":1,"hash":"x"}\n', b'{"seq":"1","hash":"%064d"}\n' % 0])
+def test_what_is_no_record(line: bytes) -> None:
+    assert parsed(line) is None

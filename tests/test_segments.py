@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from logs import Disk, command, everything, until
 
-from hub import audit, segments
+from hub import audit, chain, segments, stored
 from hub import verify as verifier
 from hub.audit import AuditLog
+from hub.chain import Link
 from hub.logfile import LogFile
 from hub.recovery import parsed
 from hub.segments import Limits
-from hub.verify import INTACT, TAMPERED, closed_segments, verify
+from hub.stored import closed_segments
+from hub.verify import INTACT, TAMPERED, UNREADABLE, verify
 
 SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a file
 
@@ -25,7 +27,7 @@ SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "RETRY", 0.01)
-    monkeypatch.setattr(verifier, "PATIENCE", 0)
+    monkeypatch.setattr(stored, "PATIENCE", 0)
 
 
 def ids(directory: Path) -> list[str]:
@@ -132,19 +134,22 @@ def test_a_start_looks_at_the_ends_of_every_file(place: str, tmp_path: Path) -> 
     assert log.valid is False
 
 
-def test_a_start_reads_one_file_and_verify_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_start_reads_one_file_and_verify_all(weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path, 60).close()
     looked = 0
-    real = verifier.flaw
+    real = chain.follow
 
-    def flaw(line: bytes, link: verifier.Link) -> str | None:
+    def follow(line: bytes, link: Link) -> Link:
         nonlocal looked
         looked += 1
         return real(line, link)
 
-    monkeypatch.setattr(verifier, "flaw", flaw)
+    monkeypatch.setattr(verifier, "follow", follow)
+    if weakened:  # a start that looks closely
+        monkeypatch.setattr(verifier._Reading, "skim", lambda reading, file: reading.read(file))
     LogFile(tmp_path, SMALL).append([])
-    assert looked <= 2 * len(names(tmp_path)) + 4
+    assert (looked <= 2 * len(names(tmp_path)) + 4) is not weakened
     looked = 0
     assert verify(tmp_path).status == INTACT
     assert looked == 60
@@ -317,3 +322,46 @@ async def test_rotation_is_not_in_the_loop(tmp_path: Path, monkeypatch: pytest.M
     await log.stop()
     assert threads
     assert set(threads) == {"hub-audit"}
+
+
+def test_a_record_without_a_time_was_made_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"seq":3,"hash":"%064d"}\n' % 0)
+    assert segments.beginning(path) == (3, 5.0)
+
+
+@pytest.mark.parametrize("ending", ["junk", "an older record"])
+def test_a_start_looks_at_the_end_of_a_closed_file(ending: str, tmp_path: Path) -> None:
+    filled(tmp_path, 20).close()
+    first, second = closed_segments(tmp_path)[:2]
+    older = first.read_bytes().splitlines(keepends=True)[-1]
+    second.chmod(0o600)
+    second.write_bytes(second.read_bytes() + (b"junk\n" if ending == "junk" else older))
+    assert verify(tmp_path, quick=True).status == TAMPERED
+    assert "last line" in (verify(tmp_path, quick=True).reason or "")
+
+
+# ---- while a running hub closes and retires files
+
+
+@pytest.mark.parametrize("what", ["retired", "closed", "gone"])
+def test_files_that_change_while_they_are_opened_are_opened_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, 20).close()
+    closed, calls = closed_segments(tmp_path), 0
+
+    def seen(directory: Path) -> list[Path]:
+        nonlocal calls
+        calls += 1
+        if what == "gone" and calls == 2:
+            (tmp_path / "audit.jsonl").unlink()
+        if calls == 1 and what != "gone":
+            return [tmp_path / "audit-0.jsonl", *closed] if what == "retired" else closed[:-1]
+        return closed
+
+    monkeypatch.setattr(stored, "closed_segments", seen)
+    verdict = verify(tmp_path / "audit.jsonl")
+    assert calls > 2
+    assert verdict.status == (UNREADABLE if what == "gone" else INTACT)

@@ -166,13 +166,16 @@ def closed_badly(path: Path, boot: str) -> None:
 
 
 @pytest.mark.parametrize(("boot", "full", "same"), [("", False, True), ("x", False, False), ("x", True, True)])
-async def test_a_new_epoch_begins_if_commits_may_be_gone(tmp_path: Path, boot: str, full: bool, same: bool) -> None:
+async def test_a_new_epoch_begins_if_commits_may_be_gone(
+    tmp_path: Path, boot: str, full: bool, same: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async with store(tmp_path, full=full) as one:
         await one.put(draft("a"))
         epoch = one.broker.epoch
     closed_badly(tmp_path, boot or database.BOOT.read_text().strip())
     async with store(tmp_path) as two:
         assert (two.broker.epoch == epoch) is same
+        assert ("a new epoch begins" in caplog.text) is not same
         assert [str(event.cursor) for event in await two.broker.read(0, 9)] == [f"{two.broker.epoch}:1"]
     async with store(tmp_path) as three:
         assert three.broker.epoch == two.broker.epoch

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hub import chain, stored
 from hub import verify as verifier
+from hub.chain import KEYS, MAX_LINE, ZEROS, Flaw, Link
 from hub.logfile import Entry, LogFile, chained, entry
-from hub.verify import HEAD, INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, ZEROS, Link, Verdict, verify
+from hub.stored import HEAD
+from hub.verify import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict, verify
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 
@@ -47,7 +50,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture(autouse=True, scope="module")
 def _nobody_is_writing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verifier, "PATIENCE", 0)
+        patch.setattr(stored, "PATIENCE", 0)
         yield
 
 
@@ -59,7 +62,7 @@ def test_what_the_writer_writes_is_intact_and_has_the_form_of_the_protocol(tmp_p
     path = write(tmp_path, LOG, head=4)
     last = json.loads(LINES[-1])
     assert verify(tmp_path) == verify(path) == Verdict(True, 4, last["hash"], None, None, INTACT)
-    assert list(last) == [*verifier.KEYS, "hash"] == [*sorted(verifier.KEYS), "hash"]
+    assert list(last) == [*KEYS, "hash"] == [*sorted(KEYS), "hash"]
     assert json.loads(LINES[0])["previous_hash"] == "0" * 64
     assert LOG.isascii()
     assert b" " not in LINES[0].replace(b"T ", b"")
@@ -99,6 +102,7 @@ def test_the_report_is_what_the_command_answers(tmp_path: Path) -> None:
         (LOG + bytes(300), 4, TORN, 5),
         (LOG + b'{"act', 4, TORN, 5),
         (LOG[:-9] + b"\n", 3, TAMPERED, 4),
+        (LINES[0] + LINES[2][:-1], 1, TAMPERED, 2),  # whole but for its newline, and not the one due
         (LINES[0] + LINES[2] + LOG[:-9], 4, TAMPERED, 2),  # the gravest counts
     ],
 )
@@ -180,7 +184,7 @@ def test_what_is_being_written_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_line_that_never_ends_is_not_read_into_memory(tmp_path: Path) -> None:
-    write(tmp_path, LOG + b'{"action":"' + b"x" * (3 * verifier.MAX_LINE), head=4)
+    write(tmp_path, LOG + b'{"action":"' + b"x" * (3 * MAX_LINE), head=4)
     assert verify(tmp_path).status == TAMPERED
 
 
@@ -238,6 +242,78 @@ def test_any_other_sequence_of_the_same_lines_shows(order: list[int], directory:
     assert verify(directory).status == (INTACT if len(order) == 4 and beginning else SHORTER if beginning else TAMPERED)
 
 
+# ---- the quick look is never wider than the close one
+
+PIECES = [
+    *'{}[],:"\\0é \n\0', '\\"', "-0", "01", "1.", ".5", "1e9", "NaN", "null", "tru", '""', '"a":', '"a":1',
+    ',"details":', ',"details":{}', ',"actor":null', '"trust":"NONE"', '","trust":""', '{"action":"a"', '{"b":[{}]}',
+]  # fmt: skip
+
+
+def plain(body: str, link: Link) -> bool:
+    return chain._is_plain(body.encode() + b',"hash":"' + b"0" * 64 + b'"}\n', link)
+
+
+def fits_closely(body: str, link: Link) -> bool:
+    try:
+        chain._look_closely(body.encode() + b"}", link)
+    except Flaw:
+        return False
+    return True
+
+
+BODY = (
+    '{"action":"a:b","actor":{"client":null,"uid":7},"details":{"args":{"n":[-1.5,"x"],"o":{}},"ms":0.5},'
+    f'"previous_hash":"{ZEROS}","seq":1,"timestamp":"2026-11-23T04:50:31.495Z","trust":"OPERATOR"'
+)  # but for its last brace
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, len(BODY)), st.integers(0, 3), st.sampled_from(PIECES)), max_size=3),
+    st.sampled_from([Link(0, ZEROS), Link(1, ZEROS), Link(0, "1" * 64)]),
+)
+def test_a_line_that_is_plain_would_also_pass_the_close_look(edits: list[tuple[int, int, str]], link: Link) -> None:
+    body = BODY
+    for at, gone, piece in edits:
+        body = body[:at] + piece + body[at + gone :]
+    assert fits_closely(body, link) or not plain(body, link)
+    assert plain(body, link) or (edits or link != Link(0, ZEROS))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (',"details":{"args"', ',"details":{},"details":{"args"'),
+        ('"details":{"args"', '"details":1,"more":{"args"'),
+        ('"actor":{"client":null,', '"actor":{"a":1,"details":{"client":null,'),
+        ('"actor":{"client":null,"uid":7}', '"actor":{"client":null,"uid":7'),
+        ('"uid":7}', '"uid":NaN}'),
+        ('"ms":0.5', '"ms":00.5'),
+        ('"ms":0.5', '"ms":0.5]'),
+        ('"x"', '"\t"'),
+        ('"2026', '2026'),
+        ('Z","trust"', 'Z""trust"'),
+        ('"OPERATOR"', '"OPERATOR"}'),
+    ],
+)  # fmt: skip
+def test_what_is_not_plain(old: str, new: str) -> None:
+    assert plain(BODY, Link(0, ZEROS))
+    assert old in BODY
+    assert not plain(BODY.replace(old, new), Link(0, ZEROS))
+
+
+def test_what_is_remembered_of_actors_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "_FRONTS", 100)
+    monkeypatch.setattr(chain, "_fronts", set())
+    many = [entry("a:b", {"client": str(number)}, "OPERATOR", {}) for number in range(150)]
+    long = entry("a:b", {"client": "x" * 200}, "OPERATOR", {})
+    write(tmp_path, chained([*many, long], Link(0, ZEROS))[0])
+    assert verify(tmp_path).status == INTACT
+    assert 0 < len(chain._fronts) <= 100
+    assert all(len(front) <= 100 for front in chain._fronts)
+
+
 # ---- each check, switched off
 
 
@@ -254,7 +330,7 @@ def test_the_hash_is_what_shows_an_edit(weakened: bool, tmp_path: Path, monkeypa
     log = LINES[0].replace(b"OPERATOR", b"OPERATUR")
     if weakened:
         log = log[:-67] + b"0" * 64 + log[-3:]
-        monkeypatch.setattr(verifier, "sha256", no_digest)
+        monkeypatch.setattr(chain, "sha256", no_digest)
     write(tmp_path, log)
     assert (verify(tmp_path).status == INTACT) is weakened
 
@@ -263,7 +339,7 @@ def test_the_hash_is_what_shows_an_edit(weakened: bool, tmp_path: Path, monkeypa
 def test_the_head_is_what_shows_a_cut_tail(weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, LINES[0], 4, LINES)
     if weakened:
-        monkeypatch.setattr(verifier, "read_head", lambda directory: None)
+        monkeypatch.setattr(stored, "read_head", lambda directory: None)
     assert (verify(tmp_path).status == INTACT) is weakened
 
 

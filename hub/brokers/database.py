@@ -44,13 +44,14 @@ class Database:
     """The kept events and the numbers about them, which change only after a commit. For one thread at a time, but for
     `sync`, which may run beside everything else. No other program can open the file meanwhile.
 
-    `unsaved` counts, roughly, the pages of the journal that are not in the file yet. Every method raises DatabaseError
-    if the disk or the file does not do its part; nothing has changed then.
+    `unsaved` counts, roughly, the pages of the journal that are not in the file yet; `lost` says that the newest events
+    may be gone, and that this is why the epoch is new. Every method raises DatabaseError if the disk or the file does
+    not do its part; nothing has changed then.
     """
 
     def __init__(self, path: Path, limits: Limits, state_items: int, *, full: bool) -> None:
         self.path, self.limits, self._state_items, self._full = path, limits, state_items, full
-        self.epoch, self.unsaved = "", 0
+        self.epoch, self.unsaved, self.lost = "", 0, False
         self._slack = min(STEP, limits.events // 100)
         self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `open` on
         self._forget_all()
@@ -113,8 +114,8 @@ class Database:
             raise sqlite3.DatabaseError(str(found).splitlines()[0])
         # Not closed, and the machine has been started since: the last commits may be gone, and their numbers with
         # them. What is left goes on under a new epoch, so that no cursor can mean two events.
-        lost = meta and not meta["clean"] and meta["boot"] != boot and not meta["full"]
-        self.epoch = os.urandom(4).hex() if lost or not meta else str(meta["epoch"])
+        self.lost = bool(meta and not meta["clean"] and meta["boot"] != boot and not meta["full"])
+        self.epoch = os.urandom(4).hex() if self.lost or not meta else str(meta["epoch"])
         self._load(int(meta.get("trimmed", 0)))
         self._set_sync(True)  # before the first event: after this, "clean" must not come back
         self._note(epoch=self.epoch, boot=boot, clean=0, full=int(self._full))

@@ -58,6 +58,8 @@ class SqliteBroker:
         except UsageError:
             self._threads.shutdown()
             raise
+        if self._database.lost:
+            log.warning("the machine went down under the last hub: the newest events may be gone, a new epoch begins")
         self._outlet = Outlet(pump)
         self.epoch, self.head = self._database.epoch, self._database.head
         self._count()

@@ -7,11 +7,10 @@ import gc
 import json
 import logging
 import os
-import signal
 import socket
 import ssl
 import webbrowser
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -24,6 +23,7 @@ from ..messages import now
 from ..private import write_whole
 from ..stderr import set_up_logging
 from . import HUB, api, dashboard, login, sse, websocket
+from .ending import Ending
 from .guard import Guard, refuse_bind
 from .tls import server_context
 
@@ -32,6 +32,7 @@ log = logging.getLogger("hub")
 # Accepted in one pass of the loop. Python 3.11 tries as often also when there are no descriptors left, each time with a
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
+LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
 
 
@@ -85,17 +86,21 @@ def serve(config: Config) -> int:
     hub = Hub(config)
     for name in (*config.load, *(["hub.demo"] if config.demo else [])):
         hub.load(name)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(hub, context))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_serve(hub, context))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(hub, context))
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     app = create_app(hub)
-    stop = _stop_on_signals()
+    ending = Ending(hub.config.stop_timeout + LAST, hub.end)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -118,12 +123,13 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
             _calm_collector()
             print(f"hub is listening on {url}", flush=True)
             _show(app, url)
-            await stop.wait()
+            await ending.asked.wait()
             log.info("stopping")
             server.close()
             await _shutdown(app)  # while connections still hear: aiohttp's own cleanup begins by not reading any more
     finally:
         await runner.cleanup()
+    ending.done()
     return 0
 
 
@@ -143,20 +149,6 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Set at the first SIGTERM or SIGINT; the second ends the process at once."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
 
 
 def _listen(config: Config) -> socket.socket:

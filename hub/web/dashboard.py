@@ -13,6 +13,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ..messages import now
+from ..patience import Work
 from . import HUB, fields
 from .panels import PANELS, Panel
 
@@ -81,9 +82,14 @@ async def prepare(hub: "Hub") -> dict[str, Mapping[str, Any] | None]:
 
 async def _prepared(panel: Panel, hub: "Hub") -> Mapping[str, Any] | None:
     assert panel.prepare
+    work = Work(f"the panel {panel.name}", PREPARE_SECONDS, panel.prepare, hub)
     try:
-        async with asyncio.timeout(PREPARE_SECONDS):
-            return await panel.prepare(hub)
+        return await work.run()  # type: ignore[no-any-return]
+    except asyncio.CancelledError:
+        if work.ended != "timeout":
+            raise
+        log.error("the panel %s took longer than %g s", panel.name, PREPARE_SECONDS)
+        return None
     except Exception:
         log.exception("the panel %s could not be prepared", panel.name)
         return None
@@ -109,7 +115,7 @@ def draw(
     try:
         context = {**moment, **prepared, **panel.context(hub)}
         return Markup(env.get_template(f"panels/{panel.name}.html").render(panel=panel, **context))
-    except Exception:
+    except (Exception, SystemExit):
         log.exception("the panel %s could not be drawn", panel.name)
         return None
 

@@ -40,8 +40,26 @@ def setup(hub):
 """
 
 
+SPINS = """
+def setup(hub):
+    import sys
+    from asyncio import constants
+    from hub.web import app
+    sys.modules["uvloop"] = None  # it has a rest of its own
+    app.ACCEPTS = 100
+    constants.ACCEPT_RETRY_DELAY = 0
+"""
+SHORT_QUEUE = """
+def setup(hub):
+    from hub.web import app
+    app.BACKLOG = 100
+"""
+
+
 @pytest.fixture(autouse=True)
 def _modules(tmp_path: Path) -> None:
+    (tmp_path / "spins.py").write_text(SPINS)
+    (tmp_path / "short_queue.py").write_text(SHORT_QUEUE)
     (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "not_closed.py").write_text(NOT_CLOSED)
 
@@ -148,6 +166,38 @@ async def test_without_descriptors_it_rests_keeps_its_files_and_recovers(tmp_pat
         async with talk(hub.url) as another:  # by itself
             assert await another.call("work:do") == "done"
     assert verify(tmp_path / "state").status == INTACT
+
+
+async def test_without_the_rest_it_does_nothing_else(tmp_path: Path) -> None:
+    async with hub_process(tmp_path, "--load", "spins") as hub:
+        pid = hub.process.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 4, hard))
+        raws = await occupy(hub, 40)
+        await until(lambda: hub.log.count("\n") > 500, "that it spins")
+        for raw in raws:
+            await raw.__aexit__()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# ---- a thousand clients at once
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_thousand_connections_find_room_while_the_hub_is_busy(weakened: bool, tmp_path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    async with hub_process(tmp_path, *(("--load", "short_queue") if weakened else ())) as hub:
+        os.kill(hub.process.pid, signal.SIGSTOP)
+        raws = [Raw(hub.port) for _ in range(1000)]
+        connecting = [asyncio.create_task(raw.__aenter__()) for raw in raws]
+        done, waiting = await asyncio.wait(connecting, timeout=2.0 if weakened else None)
+        assert (len(done) < 200) is weakened
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*connecting, return_exceptions=True)
+        for raw in raws:
+            raw.socket.close()
+        os.kill(hub.process.pid, signal.SIGCONT)
 
 
 # ---- SIGTERM with stuck clients

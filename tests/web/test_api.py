@@ -8,9 +8,11 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from marshmallow import fields
@@ -738,6 +740,12 @@ SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
         "hub.web.api._content_type",
         lambda request, *allowed: allowed[0],
     ),
+    "lenient JSON": (
+        lambda hub: test_bad_json(hub, BAD_JSON["a key twice"]),
+        "hub.strictjson._DECODER",
+        json.JSONDecoder(),
+    ),
+    "any depth": (lambda hub: test_bad_json(hub, BAD_JSON["depth 33"]), "hub.strictjson.MAX_DEPTH", 10**9),
     "any size": (
         lambda hub: test_a_body_that_is_too_large(hub, "api/events"),
         "hub.web.api._bounded",
@@ -760,3 +768,31 @@ async def test_the_check_fails_without_the_mechanism(
     monkeypatch.setattr(switch, off)
     with pytest.raises(AssertionError):
         await check(hub)
+
+
+def patient_runner(*args: Any, **options: Any) -> web.AppRunner:
+    return web.AppRunner(*args, **{**options, "keepalive_timeout": 3600.0})
+
+
+NO_DEADLINES: dict[str, tuple[Callable[[Path], Any], str, Any]] = {
+    "heads": (
+        test_half_a_request_is_not_waited_for,
+        "running.web",
+        SimpleNamespace(AppRunner=patient_runner, SockSite=web.SockSite),
+    ),
+    "bodies": (
+        test_a_body_that_does_not_come_is_not_waited_for,
+        "hub.web.api.asyncio.timeout",
+        lambda seconds: contextlib.AsyncExitStack(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("check", "switch", "off"), NO_DEADLINES.values(), ids=NO_DEADLINES.keys())
+async def test_without_the_deadline_a_slow_client_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[[Path], Any], switch: str, off: Any
+) -> None:
+    monkeypatch.setattr("running.PATIENCE", 1.0)
+    monkeypatch.setattr(switch, off)
+    with pytest.raises(TimeoutError):
+        await check(tmp_path)

@@ -1,6 +1,7 @@
 """The page as the server draws it: complete, of one moment, escaped, and whole when a part of it fails."""
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -211,10 +212,23 @@ async def _hangs(hub: Hub) -> dict[str, Any]:
     return {}
 
 
+def _exits(hub: Hub) -> dict[str, Any]:
+    raise SystemExit("internal words")
+
+
+async def _does_not_let_go(hub: Hub) -> dict[str, Any]:
+    for _ in range(2):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    return {}
+
+
 @pytest.mark.parametrize(
     ("panel", "template"),
     [
         pytest.param(Panel("own", "Own", (), _raises), "", id="context raises"),
+        pytest.param(Panel("own", "Own", (), _exits), "", id="context exits"),
+        pytest.param(Panel("own", "Own", (), lambda hub: {}, _does_not_let_go), "", id="prepare does not let go"),
         pytest.param(Panel("own", "Own", (), lambda hub: {}, _prepare_raises), "", id="prepare raises"),
         pytest.param(Panel("own", "Own", (), lambda hub: {}, _hangs), "", id="prepare hangs"),
         pytest.param(Panel("own", "Own", (), lambda hub: {}), "{{ 1 / 0 }}", id="template raises"),
@@ -230,14 +244,43 @@ async def test_a_panel_that_fails_harms_no_other(
     template: str | None,
 ) -> None:
     monkeypatch.setattr(dashboard, "PREPARE_SECONDS", 0.01)
+    monkeypatch.setattr("hub.patience.GRACE", 0.01)
     own_panel(env, hub, panel, template)
     await publish(hub, "task:progress", {"id": "build", "progress": 40})
     html = await draw(hub, env)
     assert html.count("This panel could not be drawn") == 1
     assert "internal words" not in html
     assert rows(html, "tasks") == ["build"]
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [r.levelno for r in caplog.records if r.levelno > logging.WARNING] == [logging.ERROR]
     assert "own" in caplog.text
+
+
+def trusting_draw(env: Environment, hub: Hub, panel: Panel, prepared: Any, moment: dict[str, Any]) -> Markup:
+    context = {**moment, **prepared, **panel.context(hub)}
+    return Markup(env.get_template(f"panels/{panel.name}.html").render(panel=panel, **context))
+
+
+async def trusting_preparation(panel: Panel, hub: Hub) -> Any:
+    assert panel.prepare
+    return await panel.prepare(hub)
+
+
+@pytest.mark.parametrize(
+    ("panel", "template"),
+    [
+        pytest.param(Panel("own", "Own", (), _raises), "", id="context"),
+        pytest.param(Panel("own", "Own", (), lambda hub: {}, _prepare_raises), "", id="prepare"),
+        pytest.param(Panel("own", "Own", (), lambda hub: {}), "{{ 1 / 0 }}", id="template"),
+    ],
+)
+async def test_without_the_catch_a_panel_that_fails_takes_the_page_with_it(
+    hub: Hub, env: Environment, monkeypatch: pytest.MonkeyPatch, panel: Panel, template: str
+) -> None:
+    monkeypatch.setattr(dashboard, "draw", trusting_draw)
+    monkeypatch.setattr(dashboard, "_prepared", trusting_preparation)
+    own_panel(env, hub, panel, template)
+    with pytest.raises((RuntimeError, ZeroDivisionError)):
+        await draw(hub, env)
 
 
 MARKUP = "<script>alert(1)</script>"

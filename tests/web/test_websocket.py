@@ -17,6 +17,7 @@ from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, socket
 
 from hub import Hub
 from hub.commands import Call
+from hub.session import Session
 from hub.web.websocket import Connection, connections
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -789,8 +790,48 @@ async def test_an_application_that_publishes_in_a_loop_starves_nobody(tmp_path: 
         assert await reading == list(range(1, 1001))
 
 
+async def test_a_neighbour_of_a_flooder_is_served_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit of the rate helps here: 40,000 frames, all allowed, come at once; answers must not wait for them all."""
+    taken = 0
+
+    def ping(session: Session) -> bool:
+        nonlocal taken
+        taken += 1
+        return True
+
+    monkeypatch.setattr(Session, "ping", ping)
+    async with hub_app(tmp_path) as hub, talk(hub.url, "?topics=none:*") as neighbour, Raw(hub.port) as raw:
+        await raw.upgrade()
+        flooding = asyncio.create_task(raw.write(Raw.packed(PONG, b"") * 40_000))
+        answers = 0
+        while taken < 40_000:
+            await neighbour.call("hub:publish", event="a:x", data=answers)
+            answers += 1
+        await flooding
+    assert answers >= 10, f"{answers} answers while 40,000 frames of another client were taken"
+
+
+async def test_without_turns_the_neighbour_waits_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.web.websocket.FAIR", 10**9)
+    with pytest.raises(AssertionError, match="answers while"):
+        await test_a_neighbour_of_a_flooder_is_served_in_between(tmp_path, monkeypatch)
+
+
 async def test_all_clients_drop_and_resume_at_once_and_miss_nothing(hub: HubInside) -> None:
     """A thousand, in one process with the hub: so the limit of descriptors must allow two for each."""
+    await all_come_back(hub, 1000)
+
+
+async def test_where_the_cursor_is_not_looked_at_they_miss_what_was_published(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.web.api.stream_query", lambda request: (None, None))
+    monkeypatch.setattr(running, "PATIENCE", 2.0)
+    with pytest.raises(TimeoutError):
+        await all_come_back(hub, 30)
+
+
+async def all_come_back(hub: HubInside, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     await hub.publish(5)
     cursor = hub.hub.cursor
@@ -804,7 +845,7 @@ async def test_all_clients_drop_and_resume_at_once_and_miss_nothing(hub: HubInsi
         await until(lambda: hub.clients("websocket") > 20)
         await hub.publish(1)
 
-    *views, _ = await asyncio.gather(*(come_back() for _ in range(1000)), meanwhile())
+    *views, _ = await asyncio.gather(*(come_back() for _ in range(count)), meanwhile())
     assert all(view == list(range(6, 27)) for view in views)
 
 
