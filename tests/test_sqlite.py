@@ -594,8 +594,8 @@ async def play(folder: Path) -> dict[int, str]:
                 assert answered.setdefault(number, one.id) == one.id, "a number given twice"
 
     for life in range(2):
-        async with store(folder, Limits(40, 2**20, 86400.0)) as it:
-            for i in range(12):
+        async with store(folder, Limits(20, 2**20, 86400.0)) as it:
+            for i in range(6):
                 await put(it, draft(f"{life}.{i}", given=i % 3 == 0, key=f"{i % 4}"))
                 await put(it, draft(f"{life}.{i}", given=True))
                 await put(it, *(draft(f"{life}.{i}.{j}") for j in range(3)))
@@ -609,23 +609,49 @@ async def test_every_statement_of_a_run_failing_once(tmp_path: Path, monkeypatch
     """As SQLite tests itself: whichever write fails, nothing that was answered is missing, and nothing hangs."""
     monkeypatch.setattr("hub.brokers.sqlite.LOOK", 0.01)
     counting = Counting(monkeypatch)
-    (tmp_path / "sound").mkdir()
-    await play(tmp_path / "sound")
+    await play(made(tmp_path / "sound"))
     total = counting.seen
     assert total > 100
     for number in range(1, total + 1):
-        folder = tmp_path / str(number)
-        folder.mkdir()
         counting.start(number)
-        try:
-            answered = await play(folder)
-        except UsageError:  # it was one of a start
-            continue
-        kept = kept_in(folder)
-        tail = min(kept)
-        assert {n: kept.get(n) for n in answered if n >= tail} == {n: id for n, id in answered.items() if n >= tail}
-        assert sorted(kept) == list(range(tail, tail + len(kept)))
-        assert len(kept) >= 40
+        assert await missing(made(tmp_path / str(number))) == {}
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def missing(folder: Path) -> dict[int, str]:
+    """What such a life has answered, and does not have."""
+    try:
+        answered = await play(folder)
+    except UsageError:  # it was the start that failed
+        return {}
+    kept = kept_in(folder)
+    tail = min(kept)
+    assert sorted(kept) == list(range(tail, tail + len(kept)))
+    assert len(kept) >= 20
+    return {n: id for n, id in answered.items() if n >= tail and kept.get(n) != id}
+
+
+async def test_weakened_what_was_not_written_would_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = database.Database._insert
+
+    def hopeful(self: database.Database, rows: Any) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            real(self, rows)
+
+    monkeypatch.setattr(database.Database, "_insert", hopeful)
+    counting = Counting(monkeypatch)
+    await play(tmp_path)
+    for number in range(counting.seen, 0, -1):
+        counting.start(number)
+        with contextlib.suppress(AssertionError):  # there is a hole among the numbers
+            if not await missing(made(tmp_path / str(number))):
+                continue
+        return
+    pytest.fail("nothing was missing")
 
 
 class Counting:
