@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol, Subscriber):
         self.session.hub.broadcaster.leave(self)
         self.write(close_frame(code, reason))
         self._timer = asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
-        if why not in ("closed", "shutdown") and self._transport.can_write_eof():
+        if why not in ("closed", "shutdown", "store") and self._transport.can_write_eof():
             self._transport.write_eof()
 
     @property
