@@ -140,7 +140,9 @@ async def test_a_gap_is_told_and_the_page_is_whole_behind_it(wire: Wire, tmp_pat
 
 async def test_what_happens_while_the_page_is_loaded_again_is_not_lost(wire: Wire, tmp_path: Path, page: Page) -> None:
     seen_as = f"127.0.0.1:{wire.port}"
-    hub = Hub(state_dir=tmp_path, window_events=10, allow_host=(seen_as,), allow_origin=(f"http://{seen_as}",))
+    hub = Hub(
+        state_dir=tmp_path, ephemeral=True, window_events=10, allow_host=(seen_as,), allow_origin=(f"http://{seen_as}",)
+    )
     drawn, deliver = asyncio.Semaphore(0), asyncio.Event()
     deliver.set()
 

@@ -170,7 +170,6 @@ async def test_no_key_of_an_event_reaches_a_prototype(
         await running.publish("governance:vote_cast", {"vote_id": "__proto__", "votes": ballots})
         if weakness:
             await page.until("({}).polluted === 'yes'")
-            page.troubles.clear()
         else:
             await page.until("document.querySelector('[data-panel=votes] .name')?.textContent === '__proto__'")
             assert await page.evaluate("({}).polluted === undefined && ''.polluted === undefined")
@@ -178,6 +177,8 @@ async def test_no_key_of_an_event_reaches_a_prototype(
             assert await page.text("[data-panel=votes] .tally span") == ["approve 1", "reject 1", "abstain 1"]
             assert "polluted: yes" in (await page.text("[data-panel=threats] .row"))[0]
         await page.leave()
+    if weakness:
+        page.troubles.clear()  # the page cannot go on with such objects
 
 
 async def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(page: Page, tmp_path: Path) -> None:
