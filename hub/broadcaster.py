@@ -20,8 +20,8 @@ from .window import Window
 
 log = logging.getLogger("hub")
 
-# When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or as
-# long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one connection arrive
+# When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or
+# twice as long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one connection arrive
 # a few passes apart; this joins them.
 QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
@@ -91,7 +91,7 @@ class Broadcaster:
         self._quiet = self._quiet + 1 if self.window.head == self._seen else 0
         self._seen = self.window.head
         waited = time.monotonic() - self._first
-        if self._quiet >= QUIET_PASSES or waited >= max(LONGEST_WAIT, self._last_flush):
+        if self._quiet >= QUIET_PASSES or waited >= max(LONGEST_WAIT, 2 * self._last_flush):
             self.flush()
         else:
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
