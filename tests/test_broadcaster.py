@@ -208,7 +208,7 @@ async def test_who_comes_back_too_late_is_told() -> None:
 async def test_who_comes_back_when_nothing_is_kept_is_told_at_once(
     monkeypatch: pytest.MonkeyPatch, restarted: bool, weakened: bool
 ) -> None:
-    """The gap reaches up to the next event to come, whatever is still in the window, and nobody is behind until then."""
+    """The gap reaches up to the next event to come, whatever the window still has, and nobody is behind until then."""
     if weakened:
         monkeypatch.setattr(Broadcaster, "_start_of_kept", lambda self, subscriber: subscriber.position)
     stream = await opened(store=0)
