@@ -88,7 +88,8 @@ async def test_another_account_reads_nothing_of_a_running_hub(tmp_path: Path, we
         )
         out, err = await process.communicate()
     if weakened:
-        assert set(out.decode().split()) == {"audit.head", "audit.jsonl", "lock", "token"}
+        events = {"events.sqlite", "events.sqlite-wal"}
+        assert set(out.decode().split()) == {"audit.head", "audit.jsonl", "lock", "token"} | events
     else:
         assert (out, b"PermissionError" in err) == (b"", True)
 
