@@ -172,9 +172,8 @@ class Failures:
 
     What is refused in that second gets a place: shown again, a second later, it is looked at although somebody has been
     bad as often again. So the right token waits two seconds at most, also beside somebody who guesses the moment each
-    block ends. That makes no guess cheaper: there are ten places at most, and each leaves one look fewer to what has
-    none. Who shows ten other tokens first, in every second, can still keep it out: to look at more would be to let him
-    guess more.
+    block ends. That makes no guess cheaper: there are ten places at most, and bad ones count for the second after. Who
+    shows ten other tokens first, in every second, can still keep it out: to look at more would let him guess more.
     """
 
     def __init__(self) -> None:
@@ -207,15 +206,11 @@ class _Guesses:
         self._forget(now)
         if shown in self.places:
             return now - self.places[shown] < BLOCK_SECONDS
-        if not self.are_used_up():
+        if self.bad < FAILURES:
             return False
         if len(self.places) < FAILURES:
             self.places[shown] = now
         return True
-
-    def are_used_up(self) -> bool:
-        """The looks of this second; those with a place have theirs ahead of all others."""
-        return self.bad + len(self.places) >= FAILURES
 
     def fail(self, shown: bytes, now: float) -> None:
         self._forget(now)
@@ -224,9 +219,14 @@ class _Guesses:
         if self.bad == FAILURES:
             self.since = now  # the block begins
 
+    def carried(self, blocks: int) -> int:
+        """How many bad ones still count after so many seconds: those of the places came on top of the ten."""
+        return max(0, self.bad - FAILURES * blocks)
+
     def _forget(self, now: float) -> None:
-        if now - self.since >= BLOCK_SECONDS:
-            self.since, self.bad = now, 0
+        if blocks := int((now - self.since) / BLOCK_SECONDS):
+            self.bad = self.carried(blocks)
+            self.since += blocks * BLOCK_SECONDS
         self.places = {shown: since for shown, since in self.places.items() if now - since < PLACE_SECONDS}
 
 
