@@ -21,8 +21,8 @@ from .window import Window
 log = logging.getLogger("hub")
 
 # When to flush (measured, see the README): four passes of the loop without news; or 2 ms after the first event, or
-# twice as long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one connection arrive
-# a few passes apart; this joins them.
+# twice as long as the last flush took, if that is more; or at 64 events or 256 KiB. Requests pipelined on one
+# connection arrive a few passes apart; this joins them.
 QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
 MOST_EVENTS = 64
@@ -223,7 +223,8 @@ class Broadcaster:
     def _advance(self, subscriber: Subscriber) -> None:
         """Bring a subscriber level in this very step if that takes no waiting, else behind the scenes."""
         self.behind.add(subscriber)
-        if self.window.covers(subscriber.position) and not subscriber.full():
+        start = self._start_of_kept(subscriber)
+        if start == subscriber.position and self.window.covers(start) and not subscriber.full():
             self._write_piece(subscriber, self._ahead(subscriber.position))
             self._join_if_level(subscriber)
         if subscriber in self.behind:
@@ -239,8 +240,9 @@ class Broadcaster:
             while subscriber in self.behind:
                 await subscriber.room()
                 events = await self._next(subscriber)
-                if events and events[0].seq > subscriber.position + 1:
-                    self._tell_missing(subscriber, events[0].seq)
+                first = events[0].seq if events else self.window.head + 1
+                if first > subscriber.position + 1:
+                    self._tell_missing(subscriber, first)
                 self._write_piece(subscriber, events)
                 self._join_if_level(subscriber)
                 await asyncio.sleep(0)
@@ -259,13 +261,21 @@ class Broadcaster:
         self.leave(subscriber)
 
     async def _next(self, subscriber: Subscriber) -> list[Event]:
-        """The next events for this subscriber: from the window, or behind it from the store. Raises HubError
-        `broker_unavailable` if that cannot be read."""
-        if not self.window.covers(subscriber.position):
-            events = await self.broker.read(subscriber.position, PAGE, PIECE)
+        """The next events for this subscriber: from the window, or behind it from the store; none if nothing more is
+        kept. Raises HubError `broker_unavailable` if the store cannot be read."""
+        start = self._start_of_kept(subscriber)
+        if not self.window.covers(start):
+            events = await self.broker.read(start, PAGE, PIECE)
             if events and events[0].seq < self.window.tail:
                 return events
-        return self._ahead(max(subscriber.position, self.window.tail - 1))
+        return self._ahead(max(start, self.window.tail - 1))
+
+    def _start_of_kept(self, subscriber: Subscriber) -> int:
+        """Where it can go on. Who comes back gets what is kept, the same as from hub:history, and not what happens to
+        be in the window; who was level and reads slowly is not made to lose that by a short retention."""
+        if subscriber.reason == "slow":
+            return subscriber.position
+        return max(subscriber.position, self.broker.tail - 1)
 
     def _ahead(self, position: int) -> list[Event]:
         """The window's next page behind a position."""

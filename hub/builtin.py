@@ -139,6 +139,7 @@ async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> 
                 found.append(event)
                 size += len(event)
             position = event.seq
+    position = max(position, hub.broker.tail - 1)  # if nothing is left behind `after`
     return _page(hub.broker.epoch, found, position, complete, more)
 
 

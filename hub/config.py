@@ -1,6 +1,7 @@
 """Every setting: its default, its flag and its environment name, in one table."""
 
 import argparse
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -83,6 +84,10 @@ class Config:
         return cls(**{**values, **given})
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{f.name} must be a finite number, not {value}.")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"The port must be between 0 and 65535, not {self.port}.")
         if self.rate < 0 or self.max_clients < 1:

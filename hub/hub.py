@@ -183,12 +183,14 @@ class Hub:
 
     async def start(self) -> None:
         """Take the state directory, start the parts. Raises UsageError if another hub has the directory, or if it
-        is not safe to write there."""
+        is not safe, or not possible, to write there."""
         self._started = time.monotonic()
         try:
             await self.audit.start()
         except (Locked, Unsafe) as error:
             raise UsageError(str(error)) from None
+        except OSError as error:
+            raise UsageError(f"The state directory {self.config.state_dir} cannot be used: {error}.") from None
         try:
             await self.broker.open(self.bus.pump)
             await self._refill()

@@ -204,6 +204,40 @@ async def test_who_comes_back_too_late_is_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(("restarted", "weakened"), [(True, False), (False, False), (False, True)])
+async def test_who_comes_back_when_nothing_is_kept_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, restarted: bool, weakened: bool
+) -> None:
+    """The gap reaches up to the next event to come, whatever the window still has, and nobody is behind until then."""
+    if weakened:
+        monkeypatch.setattr(Broadcaster, "_start_of_kept", lambda self, subscriber: subscriber.position)
+    stream = await opened(store=0)
+    await stream.publish(*["a:b"] * 5)
+    if restarted:
+        stream.broadcaster = Broadcaster(Window(10, 2**20), stream.broker)
+        stream.broadcaster.start_at(5)
+    wire = stream.join(after=2)
+    await settle()
+    gap = {"after": str(stream.cursor(2)), "before": str(stream.cursor(6)), "count": 3, "reason": "expired"}
+    assert (wire.gaps, wire.events) == (([], [3, 4, 5]) if weakened else ([gap], []))
+    assert stream.broadcaster.lagging == 0
+    await stream.publish("a:b")
+    stream.broadcaster.flush()
+    assert wire.events[-1] == 6
+
+
+async def test_a_short_retention_takes_nothing_from_who_is_connected() -> None:
+    stream = await opened(store=3, window=50)
+    slow = stream.join()
+    slow.reading = False
+    for _ in range(20):
+        await stream.publish("a:b")
+        await settle()
+    slow.resume()
+    await settle()
+    assert (slow.events, slow.gaps) == (list(range(1, 21)), [])
+
+
 async def test_a_cursor_of_another_epoch_gets_a_gap_and_all_that_is_kept(stream: Stream) -> None:
     await stream.publish("a:b", "a:b")
     wire = Wire()

@@ -102,6 +102,8 @@ def _as_stdin(data: bytes) -> Iterator[None]:
         ["--port", "x"],
         ["--port", "99999"],
         ["serve", "--heartbeat", "0"],
+        ["serve", "--keep-seconds", "nan"],
+        ["serve", "--audit-keep-seconds", "inf"],
         ["serve", "--auth", "magic"],
         ["publish"],
         ["publish", "--url", "127.0.0.1:3141", "a:b"],

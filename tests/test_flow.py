@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,15 @@ async def test_a_client_that_reconnects_misses_nothing(tmp_path: Path) -> None:
                 assert response.status == 200
         async with talk(hub.url, f"?after={last}") as client:
             assert [seq(await client.event()) for _ in range(3)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("stands", ["state", "state/lock", "state/server.tmp"])
+async def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, stands: str) -> None:
+    place = tmp_path / stands
+    if stands == "state":
+        place.touch()
+    else:
+        place.mkdir(parents=True)
+    status, out, err = await run_hub(tmp_path, "--port", "0", "--state-dir", str(tmp_path / "state"))
+    assert (status, out) == (2, "")
+    assert re.fullmatch(rf"hub: [^\n]+{re.escape(str(place))}[^\n]*\.\n", err)

@@ -473,7 +473,7 @@ def with_a_hole(folder: Path) -> None:
         sql.commit()
 
 
-@pytest.mark.parametrize(("spoil", "why"), [(spoiled, "malformed"), (with_a_hole, "numbers are missing")])
+@pytest.mark.parametrize(("spoil", "why"), [(spoiled, "age 4"), (with_a_hole, "numbers are missing")])
 async def test_a_store_that_was_tampered_with_is_not_used(tmp_path: Path, spoil: Any, why: str) -> None:
     async with store(tmp_path) as it:
         await it.put(*(draft(f"{i}", key=f"{i}") for i in range(50)))
@@ -482,6 +482,7 @@ async def test_a_store_that_was_tampered_with_is_not_used(tmp_path: Path, spoil:
         async with store(tmp_path):
             pass
     assert str(tmp_path / FILE) in str(found.value)
+    assert why in str(found.value)
     assert "move it away" in str(found.value)
 
 

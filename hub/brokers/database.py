@@ -111,7 +111,7 @@ class Database:
         meta = dict(self._sql.execute("SELECT name, value FROM meta"))
         boot = BOOT.read_text().strip()
         if meta and not meta["clean"] and (found := self._one("PRAGMA quick_check(1)")) != "ok":
-            raise sqlite3.DatabaseError(str(found).splitlines()[0])
+            raise sqlite3.DatabaseError(str(found).splitlines()[-1])  # the first says which database
         # Not closed, and the machine has been started since: the last commits may be gone, and their numbers with
         # them. What is left goes on under a new epoch, so that no cursor can mean two events.
         self.lost = bool(meta and not meta["clean"] and meta["boot"] != boot and not meta["full"])

@@ -20,7 +20,7 @@ from ..config import Config
 from ..errors import UsageError
 from ..hub import Hub
 from ..messages import now
-from ..private import write_whole
+from ..private import Unsafe, write_whole
 from ..stderr import set_up_logging
 from . import HUB, api, dashboard, login, sse, websocket
 from .ending import Ending
@@ -178,7 +178,10 @@ def _announced(hub: Hub, url: str) -> Iterator[None]:
     """`server.json` beside the audit log, for as long as the hub listens: the way to find it."""
     path = Path(hub.config.state_dir) / "server.json"
     text = json.dumps({"url": url, "pid": os.getpid(), "version": hub.version, "started": now()})
-    write_whole(path, (text + "\n").encode())
+    try:
+        write_whole(path, (text + "\n").encode())
+    except (OSError, Unsafe) as error:
+        raise UsageError(f"Programs could not find this hub: {error}.") from None
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ async def enter(request: web.Request) -> web.Response:
     code = request.match_info["code"]
     secret = tokens.enter(code, peer.uid)
     if secret is None:  # counts as a bad token does
-        tokens.failures.count(peer)
+        tokens.failed(request[SEEN], request)
         request.app[api.GUARD].refused("token", peer.address)
         raise HubError("forbidden", "This link is used up or too old; hub token --link prints a new one.", status=401)
     response = web.Response(status=303, headers={hdrs.LOCATION: "../"})

@@ -22,7 +22,8 @@ LINK_SECONDS = 600.0
 SESSION_SECONDS = 30 * 86_400.0
 SESSIONS = LINKS = 256  # kept at most; the oldest goes first
 FAILURES = 10  # in a second, from one address and user
-BLOCK_SECONDS = 1.0  # the right token has to wait as long
+BLOCK_SECONDS = 1.0
+PLACE_SECONDS = 3.0  # from the refusal; who comes back after BLOCK_SECONDS, or after two seconds, is in time
 ADDRESSES = 1024  # whose failures are remembered
 
 log = logging.getLogger("hub")
@@ -103,7 +104,7 @@ class Tokens:
 
     def few_guesses(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
-        if _is_open(connection, request) or not self.failures.blocked(connection.peer):
+        if _is_open(connection, request) or not self.failures.refuses(connection.peer, _shown(connection, request)):
             return None
         return "Too many bad tokens came from here; wait a second."
 
@@ -113,10 +114,14 @@ class Tokens:
             return None
         trust = self.trust(request, connection.peer, connection.cookie)
         if trust is None:
-            self.failures.count(connection.peer)
+            self.failed(connection, request)
             return "This hub wants its token: hub token prints it, hub token --link opens the page."
         connection.peer = replace(connection.peer, trust=trust)
         return None
+
+    def failed(self, connection: Accepted, request: web.Request) -> None:
+        """What the request has shown is bad, and counts."""
+        self.failures.count(connection.peer, _shown(connection, request))
 
     def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
         """The trust that the request's token or session gives; None if it has none. One header, one token: with an
@@ -165,30 +170,75 @@ class Tokens:
 class Failures:
     """Ten bad tokens a second from one address and user, then a second in which nobody's there is looked at.
 
-    A block is never prolonged by what comes
-    during it, so the right token waits BLOCK_SECONDS at most.
+    What is refused in that second gets a place: shown again, a second later, it is looked at although somebody has been
+    bad as often again. So the right token waits two seconds at most, also beside somebody who guesses the moment each
+    block ends. That makes no guess cheaper: there are ten places at most, and bad ones count for the second after. Who
+    shows ten other tokens first, in every second, can still keep it out: to look at more would let him guess more.
     """
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[tuple[str, int | None], tuple[float, int]] = OrderedDict()  # since when, how many
+        self._guesses: OrderedDict[tuple[str, int | None], _Guesses] = OrderedDict()
 
-    def blocked(self, peer: Peer) -> bool:
-        since, count = self._counts.get(_whose(peer), (0.0, 0))
-        return count >= FAILURES and time.monotonic() - since < BLOCK_SECONDS
+    def refuses(self, peer: Peer, shown: str) -> bool:
+        """Whether what is shown has to wait. Stops guessing."""
+        guesses = self._guesses.get(_whose(peer))
+        return guesses is not None and guesses.refuse(_digest(shown), time.monotonic())
 
-    def count(self, peer: Peer) -> None:
-        key, now = _whose(peer), time.monotonic()
-        since, count = self._counts.pop(key, (now, 0))
-        if now - since >= 1:
-            since, count = now, 0
-        self._counts[key] = (now if count + 1 == FAILURES else since, count + 1)  # the block begins now
-        if len(self._counts) > ADDRESSES:
-            self._counts.popitem(last=False)
+    def count(self, peer: Peer, shown: str) -> None:
+        """What was shown is bad."""
+        guesses = self._guesses.pop(_whose(peer), None) or _Guesses(time.monotonic())
+        self._guesses[_whose(peer)] = guesses
+        guesses.fail(_digest(shown), time.monotonic())
+        if len(self._guesses) > ADDRESSES:
+            self._guesses.popitem(last=False)
+
+
+class _Guesses:
+    """Those of one address and user: how many were bad since when, and the places by digest of what was shown."""
+
+    __slots__ = ("bad", "places", "since")
+
+    def __init__(self, now: float) -> None:
+        self.since, self.bad = now, 0
+        self.places: dict[bytes, float] = {}  # since when
+
+    def refuse(self, shown: bytes, now: float) -> bool:
+        self._forget(now)
+        if shown in self.places:
+            return now - self.places[shown] < BLOCK_SECONDS
+        if self.bad < FAILURES:
+            return False
+        if len(self.places) < FAILURES:
+            self.places[shown] = now
+        return True
+
+    def fail(self, shown: bytes, now: float) -> None:
+        self._forget(now)
+        self.places.pop(shown, None)
+        self.bad += 1
+        if self.bad == FAILURES:
+            self.since = now  # the block begins
+
+    def carried(self, blocks: int) -> int:
+        """How many bad ones still count after so many seconds: those of the places came on top of the ten."""
+        return max(0, self.bad - FAILURES * blocks)
+
+    def _forget(self, now: float) -> None:
+        if blocks := int((now - self.since) / BLOCK_SECONDS):
+            self.bad = self.carried(blocks)
+            self.since += blocks * BLOCK_SECONDS
+        self.places = {shown: since for shown, since in self.places.items() if now - since < PLACE_SECONDS}
 
 
 def _whose(peer: Peer) -> tuple[str, int | None]:
     """Whose failures count together: by address and user, so that a stranger cannot shut the operator out."""
     return peer.address, peer.uid
+
+
+def _shown(connection: Accepted, request: web.Request) -> str:
+    """All that a request has to show: its token or session, and the code of its link."""
+    given = request.headers.getall(hdrs.AUTHORIZATION, ()) or [request.cookies.get(connection.cookie, "")]
+    return "\n".join([*given, request.match_info.get("code", "")])
 
 
 def _is_open(connection: Accepted, request: web.Request) -> bool:

@@ -343,6 +343,15 @@ async def test_what_was_trimmed_is_not_complete(tmp_path: Path) -> None:
         assert ([seq(e) for e in page["events"]], page["complete"]) == ([5, 6, 7, 8, 9], False)
 
 
+async def test_where_nothing_is_left_the_history_goes_on_at_the_head(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, ephemeral=True, window_events=0) as hub:
+        await hub.publish(9)
+        epoch = hub.hub.cursor.epoch
+        page = (await hub.get("api/events", after=f"{epoch}:2")).json
+        assert page == {"events": [], "cursor": f"{epoch}:9", "complete": False, "more": False}
+        assert (await hub.get("api/events", after=page["cursor"])).json["complete"]
+
+
 async def test_large_events_are_paged_by_their_bytes_too(tmp_path: Path) -> None:
     async with hub_app(tmp_path) as hub:
         await hub.publish(50, pad="x" * 50_000)

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from aiohttp import ClientSession, TCPConnector, WSServerHandshakeError, web
 from doors import bearer, browser, guard_of, raw, tokens_of
-from running import Answer, HubInside, hub_app, hub_process, run_hub, talk
+from running import HubInside, hub_app, hub_process, run_hub, talk
 
 from hub import Hub, HubClient, cli, create_app, tokens
 from hub.errors import HubError
@@ -179,30 +179,64 @@ async def test_ten_guesses_a_second(hub: HubInside, monkeypatch: pytest.MonkeyPa
 async def test_who_comes_back_as_told_is_let_in_while_the_guessing_goes_on(
     hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
-    """A block is never prolonged; the right token waits two seconds at most."""
-    now, blocked = 1000.0, token.Failures.blocked
-
-    def prolonged(self: token.Failures, peer: Peer) -> bool:
-        if found := blocked(self, peer):
-            self._counts[token._whose(peer)] = (now, token.FAILURES)
-        return found
-
-    if weakened:
-        monkeypatch.setattr(token.Failures, "blocked", prolonged)
+    """The right token waits two seconds at most, whatever somebody beside it does the moment a block ends."""
+    now = 1000.0
     monkeypatch.setattr("hub.web.token.time", mock.Mock(monotonic=lambda: now))
+    if weakened:
+        monkeypatch.setattr(token, "PLACE_SECONDS", 0.0)
 
-    async def guess(headers: dict[str, str]) -> Answer:
-        return await hub.ask("GET", "api/state", headers=headers)
+    async def guess(secret: str) -> int:
+        return (await hub.ask("GET", "api/state", headers={"Authorization": f"Bearer {secret}"})).status
 
-    for _ in range(token.FAILURES):
-        await guess({"Authorization": "Bearer wrong"})
-    right = await guess(bearer(hub))
-    wait = float(right.headers["Retry-After"])
-    for _ in range(10):
-        assert (await guess({"Authorization": "Bearer wrong"})).status == 429
-        now += wait / 10
-    assert (right.status, wait <= 2.0) == (429, True)
-    assert (await guess(bearer(hub))).status == (429 if weakened else 200)
+    async def guesses() -> list[int]:
+        return [await guess(f"{now} {n}") for n in range(token.FAILURES)]
+
+    assert await guesses() == [401] * 10
+    now += 0.4
+    right = await hub.ask("GET", "api/state", headers=bearer(hub))
+    assert right.status == 429
+    now += 0.6  # the block ends
+    assert await guesses() == [401] * 10
+    now += 0.39
+    assert (await hub.ask("GET", "api/state", headers=bearer(hub))).status == 429
+    now += float(right.headers["Retry-After"]) - 0.98
+    assert now - 1000.4 == pytest.approx(1.01)
+    assert (await hub.ask("GET", "api/state", headers=bearer(hub))).status == (429 if weakened else 200)
+    assert await guess("a new one") == 429
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_places_make_no_guess_cheaper(monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
+    """However somebody mixes new tokens with such that were refused: ten a second are looked at, on average."""
+    now, looks = 0.0, 0
+    monkeypatch.setattr("hub.web.token.time", mock.Mock(monotonic=lambda: now))
+    if weakened:  # places are looks on top
+        monkeypatch.setattr(token._Guesses, "carried", lambda self, blocks: 0)
+    failures, me = token.Failures(), Peer("192.0.2.1", 1, None, "")
+    refused: dict[str, int] = {}
+    for step in range(300):
+        refused = {shown: first for shown, first in refused.items() if step - first < 40}
+        for shown in [*(f"{step} {n}" for n in range(token.FAILURES)), *refused]:
+            if failures.refuses(me, shown):
+                refused.setdefault(shown, step)
+            else:
+                failures.count(me, shown)
+                refused.pop(shown, None)
+                looks += 1
+        now += 0.05
+    assert (looks > token.FAILURES * (now + 2)) is weakened
+
+
+def test_after_many_guesses_the_right_token_waits_no_longer_than_after_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("hub.web.token.time", mock.Mock(monotonic=lambda: now))
+    failures, me = token.Failures(), Peer("192.0.2.1", 1, None, "")
+    for number in range(100):  # what is refused here has all the places
+        if not failures.refuses(me, f"{number}"):
+            failures.count(me, f"{number}")
+    assert failures.refuses(me, "right")
+    now += token.BLOCK_SECONDS
+    assert not failures.refuses(me, "right")
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -212,15 +246,15 @@ def test_a_stranger_does_not_shut_the_operator_out(monkeypatch: pytest.MonkeyPat
     failures = token.Failures()
     me, stranger, elsewhere = Peer("127.0.0.1", 1, 0, ""), Peer("127.0.0.1", 2, 7, ""), Peer("::1", 1, 0, "")
     for _ in range(20):
-        failures.count(stranger)
-    assert [failures.blocked(peer) for peer in (stranger, me, elsewhere)] == [True, weakened, False]
+        failures.count(stranger, "wrong")
+    assert [failures.refuses(peer, "right") for peer in (stranger, me, elsewhere)] == [True, weakened, False]
 
 
 def test_failures_are_forgotten_at_last() -> None:
     failures = token.Failures()
     for number in range(token.ADDRESSES + 10):
-        failures.count(Peer(f"address {number}", 0, None, ""))
-    assert len(failures._counts) == token.ADDRESSES
+        failures.count(Peer(f"address {number}", 0, None, ""), "wrong")
+    assert len(failures._guesses) == token.ADDRESSES
 
 
 # Metrics, and proxies.
@@ -261,7 +295,7 @@ async def test_behind_a_proxy_the_client_is_the_last_hop(tmp_path: Path) -> None
         assert (await raw(hub.port, *lines, "X-Forwarded-Host: hub.test", "Host: evil.test"))[0] == 421
         assert (await raw(hub.port, *lines, "Forwarded: for=192.0.2.1"))[0] == 403
         await raw(hub.port, "X-Forwarded-For: 192.0.2.8")
-        assert tokens_of(hub).failures._counts.keys() == {("192.0.2.8", None)}
+        assert tokens_of(hub).failures._guesses.keys() == {("192.0.2.8", None)}
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -447,6 +481,6 @@ async def test_through_a_reverse_proxy(tmp_path: Path) -> None:
                 forged = {**headers, "X-Forwarded-For": "198.51.100.1"}
                 async with http.get(f"http://127.0.0.2:{port}/{path}", headers=forged) as answer:
                     assert answer.status == status
-            assert tokens_of(inside).failures._counts.keys() == {("127.0.0.3", None)}
+            assert tokens_of(inside).failures._guesses.keys() == {("127.0.0.3", None)}
     finally:
         await runner.cleanup()
