@@ -46,6 +46,7 @@ class Broadcaster:
         self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
         self.on_flush: Callable[[Sequence[Event], float], None] = lambda events, seconds: None
         self._groups: dict[tuple[Patterns, type[Subscriber]], Group] = {}
+        self._untold: dict[Subscriber, int] = {}  # those that came level here without an event, unlike their groups
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
         self._waiting = 0  # bytes not flushed yet
@@ -142,7 +143,7 @@ class Broadcaster:
         """
         position, foreign = self.start(after)
         self.leave(subscriber)
-        subscriber.patterns, subscriber.position = patterns, position
+        subscriber.patterns, subscriber.position, subscriber.told = patterns, position, position
         if foreign:
             self._tell_gap(subscriber, str(foreign), position + 1, "epoch")
         if after is not None:
@@ -162,6 +163,7 @@ class Broadcaster:
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber. Unknown ones are no error."""
         self._leave_group(subscriber)
+        self._untold.pop(subscriber, None)
         self.behind.discard(subscriber)
         if subscriber.task is not None:
             subscriber.task.cancel()
@@ -172,9 +174,14 @@ class Broadcaster:
         self.flush()
         for group in list(self._groups.values()):
             if group.told < self.position and not group.patterns.everything:
-                cursor = str(Cursor(self.broker.epoch, self.position))
-                data = self._notice("hub:mark", {"cursor": cursor}, group.kind.sse)
-                self._send(group, data)
+                self._send(group, self._mark(group.kind.sse))
+        untold, self._untold = self._untold, {}
+        for subscriber, position in untold.items():
+            if subscriber.group is not None and subscriber.group.told <= position:
+                subscriber.write(self._mark(subscriber.sse))
+
+    def _mark(self, sse: bool) -> bytes:
+        return self._notice("hub:mark", {"cursor": str(Cursor(self.broker.epoch, self.position))}, sse)
 
     def start(self, after: Cursor | None) -> tuple[int, Cursor | None]:
         """Where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
@@ -213,7 +220,7 @@ class Broadcaster:
         for subscriber in subscribers:
             assert subscriber.group is not None
             self._remove(subscriber, subscriber.group)
-            subscriber.position = self.position
+            subscriber.position = subscriber.told = self.position
             self.behind.add(subscriber)
             self._follow_up(subscriber)
 
@@ -233,6 +240,8 @@ class Broadcaster:
     def _join_if_level(self, subscriber: Subscriber) -> None:
         if subscriber.position == self.window.head and not subscriber.full():
             self._enter_group(subscriber)
+            if subscriber.told < subscriber.position and not subscriber.patterns.everything:
+                self._untold[subscriber] = subscriber.position
 
     async def _catch_up(self, subscriber: Subscriber) -> None:
         """Lead one subscriber up to the head, as fast as it reads. The only task a client can cost, while behind."""
@@ -289,6 +298,7 @@ class Broadcaster:
                 break
             subscriber.position = event.seq
             if subscriber.patterns.match(event.name):
+                subscriber.told = event.seq
                 frame = event.sse if subscriber.sse else event.frame
                 frames.append(frame)
                 size += len(frame)

@@ -18,7 +18,7 @@ class Subscriber:
     the stream is.
     """
 
-    __slots__ = ("group", "implied", "patterns", "position", "reason", "task", "write")
+    __slots__ = ("group", "implied", "patterns", "position", "reason", "task", "told", "write")
     sse = False
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
@@ -26,6 +26,7 @@ class Subscriber:
         self.patterns: Patterns = EVERYTHING
         self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
         self.position = 0
+        self.told = 0  # the newest position that it knows of, while it is behind
         self.reason = "expired"  # of the next gap: it came back too late, or (once level) it reads too slowly
         self.group: Group | None = None
         self.task: asyncio.Task[None] | None = None

@@ -263,6 +263,29 @@ async def test_a_batch_larger_than_the_window() -> None:
     assert wire.events == list(range(1, 41))
 
 
+async def test_a_mark_tells_who_came_back_and_missed_nothing(stream: Stream) -> None:
+    await stream.publish("b:x", "a:x", "a:x")
+    level = stream.join("b:*")
+    await stream.publish("b:x")
+    await settle()
+    back, gone, full = (stream.join("b:*", after=1) for _ in range(3))
+    late = stream.join("b:*", after=4)
+    assert [wire.events for wire in (back, gone, full)] == [[4]] * 3
+    idle = stream.join("c:*", after=2)
+    stream.broadcaster.leave(gone)
+    stream.broadcaster.mark()
+    stream.broadcaster.mark()
+    assert idle.marks == [str(stream.cursor(4))]  # at the next heartbeat, and once
+    assert [wire.marks for wire in (level, back, gone, late)] == [[]] * 4  # an event has told them
+    left = stream.join("c:*", after=2)
+    stream.broadcaster.leave(left)
+    again = stream.join("c:*", after=2)
+    await stream.publish("c:x")
+    await settle()
+    stream.broadcaster.mark()
+    assert (left.marks, again.marks, again.events) == ([], [], [5])
+
+
 async def test_marks_tell_narrowed_clients_where_they_are(stream: Stream) -> None:
     narrow, everything = stream.join("a:*"), stream.join()
     await stream.publish("b:c")
