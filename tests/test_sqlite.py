@@ -555,10 +555,13 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(tmp_path: Path, failin
         ready = await hub.get("readyz")
         assert ready.status == 503
         assert "disk is full" in ready.text
+        page = (await hub.get("")).text
+        assert "Events cannot be kept: database or disk is full. Until they can, publishing is refused." in page
         assert hub.counted("hub_broker_up") == 0
         failing("")
         await until(lambda: hub.counted("hub_broker_up") == 1, "recovery without a publisher")
         assert (await hub.get("readyz")).status == 200
+        assert "cannot be kept" not in (await hub.get("")).text
         assert (await hub.post("api/events", body)).json["cursor"].endswith(":2")
         assert await client.numbers(2) == [1, 2]
 

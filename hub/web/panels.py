@@ -122,6 +122,7 @@ def health(hub: "Hub") -> Context:
         "rate": recent_rate(hub, datetime.now(UTC)),
         # Only the scheme: a broker's URL may carry a password.
         "broker": hub.config.broker.partition(":")[0],
+        "problem": hub.broker.problem,
     }
 
 

@@ -340,6 +340,7 @@ async def test_a_password_in_the_brokers_address_is_not_shown() -> None:
         uptime=2.0,
         window=SimpleNamespace(events=list),
         config=SimpleNamespace(broker="redis://:geheim@localhost/0", window_events=10),
+        broker=SimpleNamespace(problem=None),
     )
     assert panels.health(hub)["broker"] == "redis"
     assert "geheim" not in repr(panels.health(hub))
