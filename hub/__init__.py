@@ -4,23 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import HubClient
-    from .commands import Call
+    from .client.client import HubClient
+    from .commands.registry import Call
     from .config import Config
     from .errors import CommandError, HubError
-    from .events import Event
     from .hub import Hub
+    from .stream.events import Event
     from .web.app import create_app
 
 __all__ = ["Call", "CommandError", "Config", "Event", "Hub", "HubClient", "HubError", "create_app"]
 
 _ROOMS = {
-    "Call": "commands",
+    "Call": "commands.registry",
     "CommandError": "errors",
     "Config": "config",
-    "Event": "events",
+    "Event": "stream.events",
     "Hub": "hub",
-    "HubClient": "client",
+    "HubClient": "client.client",
     "HubError": "errors",
     "create_app": "web.app",
 }

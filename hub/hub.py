@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from aiosignal import Signal
 
-from . import builtin, signals
-from .audit import AuditLog
-from .broadcaster import Broadcaster
-from .brokers import make_broker
-from .bus import EventBus, Published, record
-from .commands import RESERVED, Args, Client, Commands, Handler
+from . import signals
+from .audit.log import AuditLog
+from .audit.rotation import Limits
+from .commands import builtin
+from .commands.clients import Client
+from .commands.registry import RESERVED, Args, Commands, Handler
+from .commands.supervised import GRACE, Work
 from .config import Config
 from .errors import HubError, UsageError
-from .events import EventTypes, Key
-from .listeners import Listener
 from .metrics import Gauges, Metrics
-from .patience import GRACE, Work
-from .patterns import EVERYTHING, Cursor, Patterns
 from .private import Locked, Unsafe
-from .segments import Limits
-from .state import State
-from .window import Window
+from .stream.broadcaster import Broadcaster
+from .stream.brokers.schemes import make_broker
+from .stream.bus import EventBus, Published, record
+from .stream.events import EventTypes, Key
+from .stream.listeners import Listener
+from .stream.state import State
+from .stream.window import Window
+from .wire.names import EVERYTHING, Cursor, Patterns
 
 if TYPE_CHECKING:
     from marshmallow import Schema, fields

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .events import Event
+from .stream.events import Event
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -5,8 +5,8 @@ import logging
 import sys
 
 from .config import Config
-from .messages import now
 from .redaction import redact_text
+from .wire.messages import now
 
 
 def set_up_logging(config: Config) -> None:

@@ -7,8 +7,8 @@ from running import HubInside
 
 from hub import tokens
 from hub.web import api
-from hub.web.guard import Guard
-from hub.web.token import Tokens
+from hub.web.access.credentials import Tokens
+from hub.web.access.guard import Guard
 
 
 def guard_of(hub: HubInside) -> Guard:

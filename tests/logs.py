@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from hub.logfile import Entry, LogFile, entry
-from hub.recovery import parsed
-from hub.stored import closed_segments
+from hub.audit.files import closed_segments
+from hub.audit.recovery import parsed
+from hub.audit.writer import Entry, LogFile, entry
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hub.web import peer
+from hub.web.access import peer
 
 STRANGER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from wires import Wire
 
-from hub.broadcaster import Broadcaster
-from hub.brokers import Broker, Limits
-from hub.brokers.memory import MemoryBroker
-from hub.brokers.sqlite import SqliteBroker
-from hub.bus import EventBus
-from hub.events import EventTypes
-from hub.patterns import Cursor, Patterns
-from hub.subscriber import Group
-from hub.window import Window
+from hub.stream.broadcaster import Broadcaster
+from hub.stream.brokers.broker import Broker, Limits
+from hub.stream.brokers.memory import MemoryBroker
+from hub.stream.brokers.sqlite import SqliteBroker
+from hub.stream.bus import EventBus
+from hub.stream.events import EventTypes
+from hub.stream.subscriber import Group
+from hub.stream.window import Window
+from hub.wire.names import Cursor, Patterns
 
 NAMES = ["a:x", "a:y", "b:x", "b:y:z"]
 PATTERNS = st.sets(st.sampled_from(["*", "a:*", "b:*", "*:x", "a:y", "c:d"]), min_size=1, max_size=3)
@@ -224,7 +224,7 @@ class Promise(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only turns of the loop decide when a flush is due: the same steps must do the same each time."""
-    monkeypatch.setattr("hub.broadcaster.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("hub.stream.broadcaster.time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 class OnDisk(Promise):

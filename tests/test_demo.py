@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hub.demo import TASK_LEASE, Step, life, play, setup
-from hub.events import EventTypes
+from hub.stream.events import EventTypes
 
 STORY = list(islice(life(), 3000))
 

@@ -14,8 +14,8 @@ from marshmallow import Schema, fields
 from running import JSON, HubProcess, Sent, Talk, hub_process, run_hub, seq, stream, talk, until
 
 from hub import Hub, create_app
-from hub.commands import Call
-from hub.events import Event
+from hub.commands.registry import Call
+from hub.stream.events import Event
 
 CURL = {"content-type": "application/json"}
 PROGRESS = '{"event":"task:progress","data":{"id":"build","progress":40}}'

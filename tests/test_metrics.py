@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import hub.metrics
 from hub.config import Config
 from hub.metrics import REFUSALS, Gauges, Metrics
-from hub.web.guard import Guard
+from hub.web.access.guard import Guard
 
 # Name, type and labels, as the contract has them.
 CONTRACT = {

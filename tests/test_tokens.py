@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hub import find, tokens
-from hub.commands import check_trust
+from hub import tokens
+from hub.client import discovery
+from hub.commands.registry import check_trust
 from hub.errors import HubError
 from hub.private import Unsafe
 
@@ -65,17 +66,17 @@ def announced(directory: Path, url: str = URL, pid: int | None = None) -> str:
 
 def test_the_state_directory_of_a_running_hub_has_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = announced(tmp_path)
-    assert find.credentials(URL, tmp_path) == {"Authorization": f"Bearer {token}"}
+    assert discovery.credentials(URL, tmp_path) == {"Authorization": f"Bearer {token}"}
     monkeypatch.setenv("HUB_STATE_DIR", str(tmp_path))
-    assert find.credentials(URL) == {"Authorization": f"Bearer {token}"}
+    assert discovery.credentials(URL) == {"Authorization": f"Bearer {token}"}
 
 
 def test_the_token_goes_to_no_other_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_STATE_DIR", str(tmp_path))
     token = announced(tmp_path)
-    assert find.credentials("http://127.0.0.1:3142") == {}
+    assert discovery.credentials("http://127.0.0.1:3142") == {}
     # Named together with an address, a state directory is taken at its word.
-    assert find.credentials("http://127.0.0.1:3142", tmp_path) == {"Authorization": f"Bearer {token}"}
+    assert discovery.credentials("http://127.0.0.1:3142", tmp_path) == {"Authorization": f"Bearer {token}"}
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -85,20 +86,20 @@ def test_the_token_is_not_for_who_took_the_port_of_a_dead_hub(
     announced(tmp_path, pid=2**22 + 1)
     if weakened:
         monkeypatch.setattr(os, "kill", lambda pid, number: None)
-    assert bool(find.credentials(URL, tmp_path)) is weakened
+    assert bool(discovery.credentials(URL, tmp_path)) is weakened
 
 
 def test_a_given_token_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     announced(tmp_path)
     monkeypatch.setenv("HUB_TOKEN", "from-the-environment")
-    assert find.credentials(URL, tmp_path) == {"Authorization": "Bearer from-the-environment"}
-    assert find.credentials(URL, tmp_path, "given") == {"Authorization": "Bearer given"}
+    assert discovery.credentials(URL, tmp_path) == {"Authorization": "Bearer from-the-environment"}
+    assert discovery.credentials(URL, tmp_path, "given") == {"Authorization": "Bearer given"}
 
 
 @pytest.mark.parametrize("token", ["a b", "a\r\nHost: x", "ü"])
 def test_a_token_is_no_way_to_write_headers(token: str) -> None:
     with pytest.raises(HubError, match="no token"):
-        find.credentials(URL, token=token)
+        discovery.credentials(URL, token=token)
 
 
 @pytest.mark.parametrize("trust", ["OBSERVER", "NONE", "", "operator"])

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hub.subscriber import Subscriber
+from hub.stream.subscriber import Subscriber
 
 
 def frames(data: bytes) -> Iterator[dict[str, Any]]:

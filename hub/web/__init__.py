@@ -1,13 +1,1 @@
-"""How a hub is reached: the only room with sockets in it."""
-
-from typing import TYPE_CHECKING
-
-from aiohttp import web
-
-if TYPE_CHECKING:
-    from ..hub import Hub
-
-HUB: "web.AppKey[Hub]" = web.AppKey("hub")
-
-OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
-LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token
+"""How a hub is reached: aiohttp lives here and in client/."""

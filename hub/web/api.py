@@ -10,15 +10,16 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from ..commands import Call, Client, check_trust, internal
+from ..commands.clients import Client
+from ..commands.ratelimit import Bucket
+from ..commands.registry import Call, check_trust, internal
 from ..errors import HubError
 from ..hub import Hub
-from ..patterns import MAX_PATTERNS, Cursor, Patterns, new_id, pattern_problem
-from ..session import Bucket
-from ..strictjson import dumpb, loads
-from . import HUB
-from .guard import PEER, Guard
-from .peer import Peer
+from ..wire.names import MAX_PATTERNS, Cursor, Patterns, new_id, pattern_problem
+from ..wire.strictjson import dumpb, loads
+from .access.guard import PEER, Guard
+from .access.peer import Peer
+from .keys import HUB
 
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 RUNNING: "web.AppKey[Counter[str]]" = web.AppKey("running", Counter)  # calls over HTTP, by address

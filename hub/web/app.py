@@ -15,17 +15,21 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ..commands import Client
+from ..commands.clients import Client
 from ..config import Config
 from ..errors import UsageError
 from ..hub import Hub
-from ..messages import now
 from ..private import Unsafe, write_whole
 from ..stderr import set_up_logging
-from . import HUB, api, dashboard, login, sse, websocket
-from .ending import Ending
-from .guard import Guard, refuse_bind
+from ..wire.messages import now
+from . import api, sse
+from .access import login
+from .access.guard import Guard, refuse_bind
+from .keys import HUB
+from .page import dashboard
+from .shutdown import Ending
 from .tls import server_context
+from .ws import connection
 
 log = logging.getLogger("hub")
 
@@ -44,7 +48,7 @@ def create_app(hub: Hub) -> web.Application:
     guard.protect(app)
     app[api.GUARD] = guard
     api.setup(app)
-    websocket.setup(app)
+    connection.setup(app)
     sse.setup(app)
     dashboard.setup(app)
     app.cleanup_ctx.append(_life)
@@ -65,7 +69,7 @@ async def _shutdown(app: web.Application) -> None:
     hub = app[HUB]
     await hub.commands.stop(hub.config.stop_timeout)
     hub.broadcaster.flush()
-    await websocket.goodbye(app)
+    await connection.goodbye(app)
 
 
 def _refused(hub: Hub, reason: str, address: str) -> None:

@@ -6,10 +6,11 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ..errors import HubError
-from ..patterns import EVERYTHING, Cursor
-from ..subscriber import Subscriber
-from . import HUB, api
-from .websocket import admit, said_goodbye
+from ..stream.subscriber import Subscriber
+from ..wire.names import EVERYTHING, Cursor
+from . import api
+from .keys import HUB
+from .ws.connection import admit, said_goodbye
 
 LOOK = 1.0  # seconds between two looks whether the client is still there
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from aiohttp import web
 
 from hub import Hub, create_app
-from hub.messages import websocket_frame
-from hub.web import frames, websocket
+from hub.web.ws import connection, frames
+from hub.wire.framing import websocket_frame
 
 
-class Echo(websocket.Connection):
+class Echo(connection.Connection):
     """Answers every message with itself."""
 
     def _handle(self, opcode: int, payload: str | bytes) -> None:
@@ -23,7 +23,7 @@ class Echo(websocket.Connection):
 
 def main(port: int) -> None:
     with tempfile.TemporaryDirectory() as state:
-        websocket._kind = lambda request: Echo
+        connection._kind = lambda request: Echo
         hub = Hub(state_dir=Path(state), rate=0, heartbeat=3600.0, max_frame=32 * 2**20)
         web.run_app(create_app(hub), host="127.0.0.1", port=port, access_log=None, print=None)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hub.logfile import Entry, LogFile, entry
-from hub.patterns import new_id
-from hub.verify import INTACT, verify
+from hub.audit.verify import INTACT, verify
+from hub.audit.writer import Entry, LogFile, entry
+from hub.wire.names import new_id
 
 CALLS = (
     ("hub:ping", {"n": 7}),

@@ -9,7 +9,7 @@ from browser.cdp import Page
 from browser.hubs import HubProcess, StartHub, Wire, hub_inside, publish
 
 from hub import Hub
-from hub.web.dashboard import Panel
+from hub.web.page.dashboard import Panel
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 GONE = "document.querySelector('#connection').dataset.state === 'gone'"

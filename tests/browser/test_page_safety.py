@@ -13,9 +13,9 @@ from browser.cdp import Page
 from browser.hubs import hub_inside
 from markupsafe import Markup
 
-import hub.web.dashboard
-import hub.web.fields
-import hub.web.guard
+import hub.web.access.guard
+import hub.web.page.dashboard
+import hub.web.page.formats
 from hub import Hub
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
@@ -34,11 +34,11 @@ def rewrite(patch: pytest.MonkeyPatch, folder: Path, name: str, old: str, new: s
     """Serve a copy of the templates in which one place is written otherwise."""
     copy = folder / "templates"
     if not copy.exists():
-        shutil.copytree(hub.web.dashboard.folder(), copy)
+        shutil.copytree(hub.web.page.dashboard.folder(), copy)
     text = (copy / name).read_text()
     assert old in text
     (copy / name).write_text(text.replace(old, new))
-    patch.setattr(hub.web.dashboard, "folder", lambda: copy)
+    patch.setattr(hub.web.page.dashboard, "folder", lambda: copy)
 
 
 class Raw(Markup):
@@ -49,12 +49,12 @@ class Raw(Markup):
 
 
 def no_policy(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    patch.delitem(hub.web.guard.HEADERS, "Content-Security-Policy")
+    patch.delitem(hub.web.access.guard.HEADERS, "Content-Security-Policy")
 
 
 def no_autoescape(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """The server writes event data into the page as it is."""
-    patch.setattr(hub.web.fields, "Markup", Raw)
+    patch.setattr(hub.web.page.formats, "Markup", Raw)
 
 
 def markup_in_script(patch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -6,23 +6,23 @@ import pytest
 from killing import FLAGS, Round, _life, kill_once
 from logs import everything
 
-from hub.verify import INTACT, TORN
+from hub.audit.verify import INTACT, TORN
 
 # A hub that answers before its log is written: what the audit log of this hub must never be.
 EARLY = """
-from hub.audit import AuditLog
+from hub.audit.log import AuditLog
 
 def setup(hub):
     async def record(self, action, actor, trust, details):
         self.note(action, actor, trust, details)
     AuditLog.record = record
-    import hub.audit, time
-    real = hub.audit.AuditLog._commit
+    import hub.audit.log, time
+    real = hub.audit.log.AuditLog._commit
     def late(self, group, entries):
         if entries:
             time.sleep(0.5)
         real(self, group, entries)
-    hub.audit.AuditLog._commit = late
+    hub.audit.log.AuditLog._commit = late
 """
 
 
@@ -50,7 +50,7 @@ async def test_weakened_a_hub_that_answers_too_early_is_found_out(
 # A hub that answers before the event is committed.
 HASTY = """
 import asyncio
-from hub.brokers.sqlite import SqliteBroker
+from hub.stream.brokers.sqlite import SqliteBroker
 
 def setup(hub):
     real = SqliteBroker._write
@@ -60,7 +60,7 @@ def setup(hub):
             self._held = True
         return real(self, drafts)
     SqliteBroker._write = write
-    from hub.brokers.database import Database
+    from hub.stream.brokers.database import Database
     import contextlib
     Database._transaction = lambda self: contextlib.nullcontext()
 """

@@ -14,8 +14,8 @@ from logs import everything
 from running import JSON, HubProcess, Raw, Talk, hub_app, hub_process, run_hub, seq, talk, until
 
 from hub import Hub
-from hub.commands import Call
-from hub.verify import INTACT, verify
+from hub.audit.verify import INTACT, verify
+from hub.commands.registry import Call
 
 WORK = '''
 import asyncio
@@ -35,7 +35,7 @@ def setup(hub):
 # A module that takes the protection out of the hub that loads it.
 NOT_CLOSED = """
 def setup(hub):
-    from hub.logfile import LogFile
+    from hub.audit.writer import LogFile
     LogFile._commit = lambda self, entries: None
 """
 
@@ -276,7 +276,7 @@ async def test_the_monotonic_clock_is_what_measures_a_call(
 
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
     if weakened:
-        monkeypatch.setattr("hub.commands.time.monotonic", time.time)
+        monkeypatch.setattr("hub.commands.registry.time.monotonic", time.time)
     async with hub_app(tmp_path, prepare=prepare) as hub:
         await hub.post("api/commands/clock:jump", {})
         (done,) = await hub.records("command.finished")

@@ -58,12 +58,12 @@ def setup(hub):
 # Modules that take a protection out of the hub that loads them.
 NOBODY_GIVEN_UP = """
 def setup(hub):
-    from hub import patience
-    patience.GRACE = 3600.0
+    from hub.commands import supervised
+    supervised.GRACE = 3600.0
 """
 NOBODY_WATCHES = """
 def setup(hub):
-    from hub.web.ending import Ending
+    from hub.web.shutdown import Ending
     Ending._watch = lambda self: None
 """
 

@@ -19,9 +19,9 @@ from marshmallow import fields
 from running import HubInside, Raw, hub_app, seq, talk, until
 
 from hub import Hub
-from hub.commands import Call
+from hub.commands.ratelimit import Bucket
+from hub.commands.registry import Call
 from hub.errors import CommandError, HubError
-from hub.session import Bucket
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -751,22 +751,30 @@ SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     ),
     "lenient JSON": (
         lambda hub: test_bad_json(hub, BAD_JSON["a key twice"]),
-        "hub.strictjson._DECODER",
+        "hub.wire.strictjson._DECODER",
         json.JSONDecoder(),
     ),
-    "any depth": (lambda hub: test_bad_json(hub, BAD_JSON["depth 33"]), "hub.strictjson.MAX_DEPTH", 10**9),
+    "any depth": (lambda hub: test_bad_json(hub, BAD_JSON["depth 33"]), "hub.wire.strictjson.MAX_DEPTH", 10**9),
     "any size": (
         lambda hub: test_a_body_that_is_too_large(hub, "api/events"),
         "hub.web.api._bounded",
         lambda data, most: data,
     ),
-    "any domain": (test_the_domain_of_the_hub_is_reserved, "hub.bus._read", lambda record: ("a:x", 1, None, None)),
+    "any domain": (
+        test_the_domain_of_the_hub_is_reserved,
+        "hub.stream.bus._read",
+        lambda record: ("a:x", 1, None, None),
+    ),
     "any exception's text": (
         test_a_bug_says_nothing,
-        "hub.commands.internal",
+        "hub.commands.registry.internal",
         lambda where: HubError("internal", f"{sys.exc_info()[1]!r}."),
     ),
-    "secrets are kept": (test_large_and_secret_args_are_not_in_the_audit_log, "hub.commands.redact", lambda v: (v, 0)),
+    "secrets are kept": (
+        test_large_and_secret_args_are_not_in_the_audit_log,
+        "hub.commands.registry.redact",
+        lambda v: (v, 0),
+    ),
 }
 
 

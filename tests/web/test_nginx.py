@@ -14,8 +14,8 @@ from aiohttp import ClientSession, TCPConnector, WSServerHandshakeError
 from doors import bearer, guard_of, tokens_of
 from running import Talk, hub_app, until
 
-from hub.web.proxy import Proxies
-from hub.web.token import FAILURES
+from hub.web.access.credentials import FAILURES
+from hub.web.access.proxy import Proxies
 
 # As nginx's own documentation has it for a WebSocket, and what a proxy is expected to say of its client.
 SETTINGS = """

@@ -15,11 +15,11 @@ from doors import bearer
 from running import hub_app, hub_process, run_hub, talk, until
 
 from hub import HubClient
-from hub.arrivals import Event
+from hub.client.discovery import NoHub, verifying
+from hub.client.items import Event
 from hub.config import Config
-from hub.find import NoHub, verifying
-from hub.web import websocket
 from hub.web.tls import server_context
+from hub.web.ws import connection as ws_connection
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ async def test_over_tls_an_event_does_not_wait_for_the_next_ping(
     tmp_path: Path, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
     if weakened:
-        monkeypatch.setattr(websocket, "_least", lambda transport: 0)
+        monkeypatch.setattr(ws_connection, "_least", lambda transport: 0)
     cert, key = certificate
     context = server_context(Config(tls_cert=cert, tls_key=key))
     async with (
         hub_app(tmp_path, tls=context, heartbeat=3600.0) as hub,
         talk(hub.url, ssl=verifying(cert)) as client,
     ):
-        (connection,) = websocket.connections(hub.hub)
+        (connection,) = ws_connection.connections(hub.hub)
         for number in range(1, 9):
             await hub.publish(1)
             if not weakened:
@@ -88,7 +88,7 @@ async def test_an_impostor_does_not_get_the_token(
         return web.json_response({"cursor": None})
 
     if weakened:
-        monkeypatch.setattr("hub.client.verifying", lambda ca: ssl._create_unverified_context())
+        monkeypatch.setattr("hub.client.client.verifying", lambda ca: ssl._create_unverified_context())
     app = web.Application()
     app.router.add_get("/{path:.*}", listen)
     runner = web.AppRunner(app)

@@ -1,0 +1,1 @@
+"""The tamper-evident log. Knows neither stream nor commands."""

@@ -1,0 +1,1 @@
+"""A hub from the other side of the wire."""

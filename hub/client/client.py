@@ -1,0 +1,239 @@
+"""HubClient: the events of a running hub, typed and in order, and its commands, for another Python process.
+
+A client uses two connections, each with one duty, because one cannot both stand still and answer. The
+stream's is read only as far as the iterator follows (and `READ_AHEAD` bytes), so that a slow reader costs it
+no memory and the hub sees it lag; the calls' carries no events, so that answers come through while nobody
+iterates. Each is opened at its first use: who only follows, or only calls, has one.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from ..errors import HubError
+from ..wire.names import new_id, pattern_problem
+from .connections import Backoff, Calls, Stream
+from .discovery import Disconnected, NoHub, answer, checked_url, credentials, running_hub, verifying
+from .items import Event, Gap
+
+LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
+CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
+CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
+HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
+PUBLISH_TRIES = 5
+COME_BACK_STATUS = (408, 425, 429)  # of the handshake; the other 4xx will not change by asking again
+FINAL_CLOSE = {
+    1002: "internal",
+    1003: "invalid_message",
+    1007: "invalid_json",
+    1008: "forbidden",
+    1009: "too_large",
+}
+
+
+class HubClient:
+    """A client of one hub; entering raises NoHub if none is there, and HubError if it does not let this
+    client in.
+
+    `async for item in client` gives Event and Gap in the hub's order from the moment of entering, or behind
+    the cursor `after`. It reconnects by itself and goes on behind what it had: nothing twice, nothing missing
+    without a Gap. `cursor` is the position of what the iterator has handed over (marks included): keep it to
+    continue later. It ends with HubError when coming back cannot help: refused (HTTP 4xx, close code 1008),
+    or `after` unknown.
+
+    `url` is the hub's address; without it the hub is looked up in `state_dir` (default: where this account's
+    hub lives), at every reconnect again. `patience` is how many seconds a call waits for a hub that is away.
+
+    A hub in token mode is given `token`, else HUB_TOKEN, else the token in `state_dir` (without one: in this account's
+    state directory, if `url` is the hub that runs there). The certificate of an https hub is checked, against the file
+    `ca` or HUB_CA if there is one.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        topics: Iterable[str] = ("*",),
+        after: str | None = None,
+        state_dir: Path | None = None,
+        patience: float = 30.0,
+        token: str | None = None,
+        ca: str | Path | None = None,
+    ) -> None:
+        self.topics = tuple(topics)
+        self.cursor = after
+        self._url = None if url is None else checked_url(url)
+        self._state_dir, self._token, self._ca = state_dir, token, ca
+        self._verifying: ssl.SSLContext | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._stream: Stream | None = None
+        self._calls = Calls(self._connect, patience)
+
+    async def __aenter__(self) -> Self:
+        self._check_topics()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT))
+        try:
+            position = await self._position(self._session)
+        except BaseException:
+            await self._session.close()
+            raise
+        self.cursor = self.cursor or position
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._stream is not None:
+            await self._stream.close()
+        await self._calls.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event | Gap:
+        if self._stream is None:
+            self._stream = Stream(self._connect, self.topics, self.cursor)
+        while True:
+            self.cursor, item = await self._stream.next()
+            if item is not None:
+                return item
+
+    async def call(self, command: str, args: Mapping[str, Any] | None = None) -> Any:
+        """Run a command and return its result.
+
+        Raises HubError with the hub's code, Disconnected if the connection broke while it ran (it is not run
+        again: it may have run), NoHub if no hub was there within `patience`. A call that is cancelled is
+        cancelled in the hub, too. `hub:subscribe` means the calls' own connection: the stream's topics are
+        given at construction.
+        """
+        return await self._calls.call(command, args or {})
+
+    async def publish(
+        self, name: str, data: Any = None, *, id: str | None = None, ttl: float | None = None
+    ) -> dict[str, str]:
+        """Publish one event; returns `{id, cursor}`. Raises as `call`.
+
+        It is tried again over a broken connection. That is safe, because every event gets its id here and the
+        hub keeps an id once.
+        """
+        args = {"event": name, "data": data, "id": id or new_id()} | ({} if ttl is None else {"ttl": ttl})
+        backoff = Backoff()
+        for _ in range(PUBLISH_TRIES - 1):
+            try:
+                return await self._publish(args)
+            except HubError as error:
+                if error.code != "shutting_down":
+                    raise
+                await asyncio.sleep(backoff.next())
+        return await self._publish(args)
+
+    async def _publish(self, args: Mapping[str, Any]) -> dict[str, str]:
+        accepted: dict[str, str] = await self.call("hub:publish", args)
+        return accepted
+
+    def _check_topics(self) -> None:
+        """The handshake of a WebSocket can say no more than 400; so say here which pattern is none."""
+        for topic in self.topics:
+            if problem := pattern_problem(topic):
+                raise HubError("invalid_args", f"{topic!r}: {problem}")
+
+    async def _position(self, session: aiohttp.ClientSession) -> str | None:
+        """Where the stream begins; asked for before it is opened, so that nothing in between is missed."""
+        url, query = self._address(), {"limit": "1"} | ({"after": self.cursor} if self.cursor else {})
+        try:
+            way_in = self._way_in(url)
+            async with session.get(f"{url}/api/events", params=query, allow_redirects=False, **way_in) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
+        page: dict[str, str | None] = answer(url, response.status, body)
+        return page.get("cursor")
+
+    def _address(self) -> str:
+        return self._url or running_hub(self._state_dir)
+
+    def _way_in(self, url: str) -> dict[str, Any]:
+        """What aiohttp is given to get in: the token, and how to know the hub's certificate."""
+        way: dict[str, Any] = {"headers": credentials(url, self._state_dir, self._token)}
+        if url.startswith("https:"):
+            self._verifying = self._verifying or verifying(self._ca)
+            way["ssl"] = self._verifying
+        return way
+
+    async def _connect(self, query: Mapping[str, str]) -> "_Socket":
+        if self._session is None or self._session.closed:
+            raise RuntimeError("This client is used outside of its 'async with'.")
+        url = self._address()
+        return await _Socket.open(self._session, url, query, self._way_in(url))
+
+
+class _Socket:
+    """A Socket of `wires`, with aiohttp beneath."""
+
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
+        self._websocket = websocket
+
+    @classmethod
+    async def open(
+        cls, session: aiohttp.ClientSession, url: str, query: Mapping[str, str], way_in: Mapping[str, Any]
+    ) -> Self:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                websocket = await session.ws_connect(
+                    f"{url}/ws",
+                    params=query,
+                    **way_in,
+                    heartbeat=HEARTBEAT,
+                    max_msg_size=LARGEST_FRAME,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refused(url, error.status, query) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
+        return cls(websocket)
+
+    async def send(self, text: str) -> None:
+        await self._websocket.send_str(text)
+
+    async def receive(self) -> tuple[Any, int]:
+        """The next frame and its length in characters. Raises ValueError if it is not JSON."""
+        message = await self._websocket.receive()
+        kind = message.type.name
+        if kind == "CLOSE":
+            raise _closed(message.data or 1005, message.extra or "")
+        if kind != "TEXT":  # cut off, or (ERROR) not a legal frame
+            raise _closed(getattr(message.data, "code", 1006), "")
+        return json.loads(message.data), len(message.data)
+
+    async def close(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._websocket.close()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
+def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
+    """A handshake carries no error object to a WebSocket client, only its HTTP status."""
+    if status not in COME_BACK_STATUS and 400 <= status < 500:
+        code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
+        why = ": it wants another token" * (status == 401)
+        sentence = f"The hub at {url} refused the connection (HTTP status {status}{why})."
+        return HubError(code, sentence, status=status)
+    return NoHub(f"The hub at {url} takes no client now (HTTP status {status}).")
+
+
+def _closed(code: int, reason: str) -> HubError:
+    sentence = f"The hub closed the connection ({code}{': ' * bool(reason)}{reason})."
+    return HubError(FINAL_CLOSE[code], sentence) if code in FINAL_CLOSE else Disconnected(sentence)

@@ -1,0 +1,20 @@
+"""Which broker a URL names."""
+
+from ...config import Config
+from ...errors import UsageError
+from .broker import Broker, Limits
+
+
+def make_broker(config: Config) -> Broker:
+    """The broker for `--broker URL`. Raises UsageError for a scheme that no broker has."""
+    scheme, _, rest = config.broker.partition(":")
+    if config.broker == "sqlite:":
+        from .sqlite import SqliteBroker
+
+        limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
+        return SqliteBroker(config.state_dir, limits, config.state_items, full=config.sync == "full")
+    if scheme == "memory" and not rest:
+        from .memory import MemoryBroker
+
+        return MemoryBroker(config.window_events, config.window_bytes)
+    raise UsageError(f"There is no broker for {scheme}:{rest and '…'}; this hub knows sqlite: and memory:.")

@@ -1,0 +1,170 @@
+"""EventBus: the one way in for events (check, redact, number) and the one pump that hands them on, in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiosignal import Signal
+
+from ..errors import HubError
+from ..redaction import redact
+from ..wire.messages import MAX_TTL
+from ..wire.names import Cursor, is_id, is_name, new_id
+from ..wire.strictjson import dumpb, plain
+from .brokers.broker import Broker, Receipt
+from .events import Draft, Event, EventTypes
+from .listeners import Listener, Listeners
+
+_FIELDS = {"event", "data", "id", "ttl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a publish: how many were new, how many known already, the newest cursor, the ids in order."""
+
+    accepted: int
+    duplicates: int
+    cursor: Cursor
+    ids: list[str]
+
+
+class EventBus:
+    """Publishing, and listening to what was published.
+
+    `on_event` carries every batch, in order, to the hub's own parts and then to the application's listeners;
+    `position` is the newest number that has gone through. A publish returns when its events have, so that whoever
+    published can read them back at once.
+    """
+
+    def __init__(self, broker: Broker, types: EventTypes) -> None:
+        self.broker, self.types = broker, types
+        self.on_event: Signal[Sequence[Event]] = Signal(self)
+        self.on_redacted: Callable[[int], None] = lambda count: None
+        self.on_rejected: Callable[[str, int], None] = lambda reason, count: None
+        self.listeners = Listeners()
+        self.position = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def publish(self, records: Sequence[Mapping[str, Any]], *, many: bool = False) -> Published:
+        """Accept all of `records` (`{event, data, id?, ttl?}`, as `strictjson.loads` gives them) or none.
+
+        Raises HubError `invalid_message` or `reserved_event`, with `details` by field, or by index if they are
+        `many`; `broker_unavailable` if they cannot be kept.
+        """
+        try:
+            drafts = self._drafts(records) if many else [self._draft(record) for record in records]
+            receipts = await self.broker.append(drafts) if drafts else []
+        except HubError as error:
+            self.on_rejected(error.code, len(records))
+            raise
+        return await self._published(drafts, receipts)
+
+    def on(self, pattern: str, listener: Listener) -> None:
+        """Call `listener(event)` for every event that matches, in order. Raises ValueError for a bad pattern."""
+        self.listeners.add(pattern, listener)
+
+    def once(self, pattern: str, listener: Listener) -> None:
+        """As `on`, for the first such event only."""
+        self.listeners.add(pattern, listener, once=True)
+
+    def off(self, pattern: str, listener: Listener) -> None:
+        """Undo `on` or `once`."""
+        self.listeners.remove(pattern, listener)
+
+    async def announce(self, name: str, data: Any) -> None:
+        """Publish a numbered event of the hub's own domain."""
+        await self.broker.append([Draft(name, new_id(), dumpb(data))])
+
+    async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:
+        newest = max((receipt.seq for receipt in receipts), default=self.position)
+        await self._passed(newest)
+        duplicates = sum(receipt.duplicate for receipt in receipts)
+        cursor = Cursor(self.broker.epoch, newest)
+        return Published(len(drafts) - duplicates, duplicates, cursor, [draft.id for draft in drafts])
+
+    # ---- the way in
+
+    def _drafts(self, records: Sequence[Mapping[str, Any]]) -> list[Draft]:
+        drafts: list[Draft] = []
+        problems: dict[str, Any] = {}
+        code, seen = "", set()
+        for index, record in enumerate(records):
+            try:
+                draft = self._draft(record)
+                if draft.given and draft.id in seen:
+                    raise _misfit({"id": ["The same id twice in one batch."]})
+                seen.add(draft.id)
+                drafts.append(draft)
+            except HubError as error:
+                code = code or error.code
+                problems[str(index)] = error.details or {"event": [error.message]}
+        if problems:
+            some = f"{len(problems)} of {len(records)} events do not fit, so none was published; the details say why."
+            raise HubError(code, some, problems)
+        return drafts
+
+    def _draft(self, record: Mapping[str, Any]) -> Draft:
+        name, data, id, ttl = _read(record)
+        key = self.types.check(name, data)
+        if ttl is not None and key is None:
+            raise _misfit({"ttl": [f"Only an event with a key can grow stale, and {name} has none."]})
+        data, count = redact(data)
+        if count:
+            self.on_redacted(count)
+        return Draft(name, id or new_id(), dumpb(data), key, ttl, id is not None)
+
+    # ---- the way out
+
+    async def pump(self, batch: Sequence[Event]) -> None:
+        """The only place from which events go on; the broker calls it with every batch, in order.
+
+        The listeners of `on_event` never wait, so a batch goes through in one step of the event loop.
+        """
+        await self.on_event.send(batch)
+        self.position = batch[-1].seq
+        while self._waiting and self._waiting[0][0] <= self.position:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+
+    async def _passed(self, seq: int) -> None:
+        if self.position < seq:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append((seq, future))
+            await future
+
+
+def record(event: str, data: Any, id: str | None, ttl: float | None) -> dict[str, Any]:
+    """What Python code publishes, in the form that `EventBus.publish` takes; the data is copied."""
+    given = {"id": id, "ttl": ttl}
+    return {"event": event, "data": plain(data), **{k: v for k, v in given.items() if v is not None}}
+
+
+def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None]:
+    """The four fields of a record, checked by hand: this is on the path of every event."""
+    if not isinstance(record, dict):
+        raise _misfit({"_schema": ["An event is an object with event and data."]})
+    name, id, ttl = record.get("event"), record.get("id"), record.get("ttl")
+    problems = {key: ["Unknown field."] for key in record.keys() - _FIELDS}
+    if not isinstance(name, str) or not is_name(name):
+        problems["event"] = ["Missing, or not a name: domain:action, letters, digits, _ . -, at most 128 characters."]
+    if "data" not in record:
+        problems["data"] = ["Missing data for required field."]
+    if "id" in record and not is_id(id):
+        problems["id"] = ["Not an id: 1 to 128 printable characters."]
+    if "ttl" in record and not (isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 < ttl <= MAX_TTL):
+        problems["ttl"] = [f"Not a number of seconds above 0 and up to {MAX_TTL}."]
+    if problems:
+        raise _misfit(problems)
+    assert isinstance(name, str)
+    if name.startswith("hub:"):
+        raise HubError("reserved_event", "Events in the domain hub: are the hub's own; choose another domain.")
+    return name, record["data"], id, ttl
+
+
+def _misfit(details: Mapping[str, Any]) -> HubError:
+    field, problems = next(iter(details.items()))
+    where = "" if field == "_schema" else f" {field}:"
+    return HubError("invalid_message", f"The event does not fit:{where} {problems[0]}", details)

@@ -1,0 +1,262 @@
+"""Who gets in: peer, forwarding headers, Host, Origin, fetch metadata and user, before any handler runs.
+
+Only the operator's own programs and the hub's own page are let in; the headers of every response forbid the browser the
+rest. In token mode a token decides in place of peer and user. What each check looks at is PROTOCOL's section 5.
+"""
+
+import functools
+import ipaddress
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import WSCloseCode, hdrs, web
+from aiohttp.typedefs import Handler
+
+from ...config import Config
+from ...errors import HubError, UsageError
+from ..keys import OPEN_ROUTES
+from .connections import Accepted, Watch
+from .credentials import BLOCK_SECONDS, Tokens
+from .origin import Names, shown, target_authority
+from .peer import Peer, is_loopback, supported, unmapped
+from .proxy import Proxies, is_forwarded
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+WEBSOCKET_ROUTE = "ws"  # name of the route where a foreign peer is refused with close code 1008
+
+_SEC_FETCH_SITE = "Sec-Fetch-Site"
+
+
+class Refused(HubError):
+    """Not let in, and nothing ran. `reason` names one of `Guard.checks`, so a metric's label may carry it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        status = {"host": 421, "token": 401, "guesses": 429}.get(reason, 403)
+        wait = BLOCK_SECONDS if reason == "guesses" else None
+        super().__init__("rate_limited" if wait else "forbidden", message, status=status, retry_after=wait)
+        self.reason = reason
+
+
+PEER = web.RequestKey("peer", Peer)
+SEEN = web.RequestKey("seen", Accepted)
+
+Check = Callable[[Accepted, web.Request], str | None]
+
+
+class Guard:
+    """The checks of `--auth`, in order; each returns None, or a sentence for whom it refuses. `tokens` is None in local
+    mode.
+
+    `refused(reason, address)` is called once for every refusal. `limit(request, peer)` is called for every request that
+    passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`. Raises UsageError if
+    an `--allow-host` is no host, an `--allow-origin` no origin, or a `--trusted-proxy` no address.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        refused: Callable[[str, str], None],
+        limit: Callable[[web.Request, Peer], float] | None = None,
+    ) -> None:
+        self.refused = refused
+        self.limit = limit
+        self.users = frozenset({0, os.geteuid()})
+        self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
+        self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
+        self.accepted = Watch(self.users)
+        self.checks: dict[str, Check] = {
+            "peer": self._loopback_peer,
+            "forwarded": self._not_forwarded,
+            "host": self._known_host,
+            "origin": self._own_origin,
+            "fetch_site": self._same_site,
+            "user": self._own_user,
+        }
+        if self.tokens:
+            del self.checks["peer"], self.checks["user"]
+            self.checks["forwarded"] = Proxies(config.trusted_proxy).check
+            self.checks |= {"guesses": self.tokens.few_guesses, "token": self.tokens.known}
+
+    def protect(self, app: web.Application) -> None:
+        """Stand before every handler of the application, and put the security headers on its responses."""
+        app.middlewares.insert(0, self.middleware)
+        app.on_response_prepare.append(_on_prepare)
+
+    def watch(self, server: web.Server) -> None:
+        """Know its connections from when they are accepted; call it before listening. And put the security headers on
+        aiohttp's answers to what is not HTTP, which no application sees."""
+        request_factory = server.request_factory
+
+        def request_of(*parts: Any) -> web.BaseRequest:
+            request = request_factory(*parts)
+            if request.method == "UNKNOWN":  # what aiohttp calls a request that it could not read
+                request._prepare_hook = functools.partial(_on_prepare, request)  # type: ignore[method-assign]
+            return request
+
+        server.request_factory = request_of
+        self.accepted.over(server)
+
+    def check(self, request: web.Request) -> Peer:
+        """The peer, if all checks pass. Raises Refused."""
+        connection = self.accepted.connection(request)
+        if connection is None:
+            raise Refused("user", "The connection is gone.")
+        if self.tokens:  # who asks can change from request to request, so nothing is kept for the next
+            connection = replace(connection, peer=replace(connection.peer, trust="NONE"))
+        request[SEEN] = connection
+        for reason, check in self.checks.items():
+            if sentence := check(connection, request):
+                self.refused(reason, connection.peer.address)
+                raise Refused(reason, sentence)
+        return connection.peer
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Lets the request through with its Peer in `request[PEER]`, or answers with the error object."""
+        try:
+            request[PEER] = peer = self.check(request)
+        except Refused as refusal:
+            return await _refuse(request, refusal)
+        if self.limit is not None and (wait := self.limit(request, peer)) > 0:
+            error = HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3))
+            return web.json_response(
+                error.payload(), status=error.status, headers={"Retry-After": str(math.ceil(wait))}
+            )
+        return await handler(request)
+
+    # The checks, in their order.
+
+    def _loopback_peer(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops other machines."""
+        return None if connection.loopback else "Only local connections allowed."
+
+    def _not_forwarded(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops the world behind a proxy or tunnel on this machine, which makes everybody look local."""
+        if is_forwarded(request.headers):
+            return "A proxy forwarded this request; the hub only serves programs of its own machine."
+        return None
+
+    def _known_host(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops DNS rebinding: a foreign name pointed at this machine, so that its page looks same-origin."""
+        hosts = request.headers.getall(hdrs.HOST, ())
+        if len(hosts) != 1:
+            return "A request needs exactly one Host header."
+        if hosts[0] != connection.host:
+            if not self._is_own(hosts[0], connection):
+                return _wrong_host(hosts[0])
+            connection.host = hosts[0]
+        # What a proxy says of the host comes beside the Host, never in its place: both must be good.
+        for named in (target_authority(request.raw_path), *connection.hosts):
+            if named is not None and not self._is_own(named, connection):
+                return _wrong_host(named)
+        return None
+
+    def _is_own(self, host: str, connection: Accepted) -> bool:
+        address = connection.address if self.tokens else ""
+        return self.names.is_own(host, connection.scheme, connection.port, address)
+
+    def _own_origin(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere."""
+        origins = request.headers.getall(hdrs.ORIGIN, ())
+        if not origins:
+            return None
+        own = self.names.origins(connection.scheme, connection.address, connection.port)
+        if len(origins) == 1 and (
+            origins[0] in own
+            or origins[0] in self.names.allowed_origins
+            or origins[0] == f"{connection.scheme}://{request.headers.get(hdrs.HOST, '').lower()}"
+        ):
+            return None
+        return f"Pages of {shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
+
+    def _same_site(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops what other sites make a browser send without an Origin: images, scripts, links, frames."""
+        sites = request.headers.getall(_SEC_FETCH_SITE, ())
+        if not sites or (len(sites) == 1 and sites[0] in ("same-origin", "none")):
+            return None
+        if request.headers.get(hdrs.ORIGIN) in self.names.allowed_origins:
+            return None  # to the browser an allowed page is another site all the same
+        return "Another site sent the browser here; type the hub's address instead."
+
+    def _own_user(self, connection: Accepted, request: web.Request) -> str | None:
+        """Stops the other accounts of this machine, which are loopback peers too."""
+        uid = connection.peer.uid
+        if uid in self.users or request.match_info.route.name in OPEN_ROUTES:
+            return None
+        if uid is None:
+            return "The system does not say whose connection this is; stay connected until the answer comes."
+        return "This hub belongs to another account of this machine; start your own."
+
+
+def security_headers(response: web.StreamResponse) -> None:
+    """No foreign script, frame, sniffing, referrer, cache or reader. There is never a CORS header."""
+    response.headers.update(HEADERS)
+
+
+def mode(config: Config) -> str:
+    """`--auth`, or what stands in its place: the token where the system does not say whose a connection is."""
+    return config.auth or ("local" if supported() else "token")
+
+
+def refuse_bind(config: Config) -> None:
+    """Raises UsageError for what the chosen `--auth` cannot protect."""
+    if config.auth == "token":
+        return
+    if config.trusted_proxy:
+        raise UsageError("--trusted-proxy lets others in than programs of this machine; that needs --auth token.")
+    if not _is_local(config.host):
+        raise UsageError(f"--host {shown(config.host)} is not loopback; that needs --auth token.")
+    if config.auth == "local" and not supported():
+        raise UsageError("This system does not say whose a connection is, so --auth local is not safe.")
+
+
+def _is_local(host: str) -> bool:
+    return host == "localhost" or is_loopback(unmapped(host.strip("[]")))
+
+
+def _hosts(config: Config) -> tuple[str, ...]:
+    """The names that a hub in token mode answers to: also the one that it was told to listen on."""
+    host = config.host.strip("[]")
+    try:
+        ipaddress.ip_address(host)  # an address is known from the connection itself
+    except ValueError:
+        return (*config.allow_host, host) if host else config.allow_host
+    return config.allow_host
+
+
+async def _on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    security_headers(response)
+
+
+async def _refuse(request: web.Request, refusal: Refused) -> web.StreamResponse:
+    """The refusal as an HTTP status; for a foreign peer's WebSocket as close code 1008 (PROTOCOL 2)."""
+    socket = web.WebSocketResponse(timeout=1.0, compress=False, max_msg_size=1024)
+    websocket = refusal.reason == "peer" and request.match_info.route.name == WEBSOCKET_ROUTE
+    if websocket and socket.can_prepare(request):
+        await socket.prepare(request)
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Only local connections allowed")
+        return socket
+    response = web.json_response(refusal.payload(), status=refusal.status)
+    if refusal.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(refusal.retry_after))
+    if refusal.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    response.force_close()
+    return response
+
+
+def _wrong_host(text: str) -> str:
+    return f"This hub is not {shown(text)}; use the address it printed, or start it with --allow-host NAME."

@@ -1,0 +1,88 @@
+"""Letting a browser in: a one-time link becomes a session's cookie. Only in token mode."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import hdrs, web
+
+from ...errors import HubError, UsageError
+from ...private import Unsafe
+from ...wire.strictjson import dumpb
+from .. import api
+from ..keys import HUB, LOGIN_ROUTE
+from ..sse import EventStream
+from ..ws.connection import Connection
+from .credentials import Tokens
+from .guard import PEER, SEEN
+
+LOOK = 1.0  # seconds between two looks whether a token was replaced
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes, make the token when the application starts, and end what an old token has opened."""
+    app.router.add_post("/login", link, name="api-login")
+    app.router.add_get("/login/{code}", enter, name=LOGIN_ROUTE, allow_head=False)
+    app.cleanup_ctx.append(_watch)
+
+
+async def link(request: web.Request) -> web.Response:
+    """POST /login: `{link}`, relative to this hub, good once and for ten minutes, with the trust of who asks."""
+    code = _tokens(request.app).link(request[PEER].trust)
+    return web.Response(body=dumpb({"link": f"login/{code}"}), content_type=api.JSON)
+
+
+async def enter(request: web.Request) -> web.Response:
+    """GET /login/{code}: the cookie, and on to the page. The cookie is neither the code nor the token."""
+    tokens, peer = _tokens(request.app), request[PEER]
+    code = request.match_info["code"]
+    secret = tokens.enter(code, peer.uid)
+    if secret is None:  # counts as a bad token does
+        tokens.failed(request[SEEN], request)
+        request.app[api.GUARD].refused("token", peer.address)
+        raise HubError("forbidden", "This link is used up or too old; hub token --link prints a new one.", status=401)
+    response = web.Response(status=303, headers={hdrs.LOCATION: "../"})
+    response.set_cookie(
+        request[SEEN].cookie,
+        secret,
+        path=request.path.removesuffix(f"login/{code}") or "/",
+        secure=request[SEEN].scheme == "https",
+        httponly=True,
+        samesite="Strict",
+    )
+    return response
+
+
+def _tokens(app: web.Application) -> Tokens:
+    found = app[api.GUARD].tokens
+    assert found is not None
+    return found
+
+
+async def _watch(app: web.Application) -> AsyncIterator[None]:
+    tokens = _tokens(app)
+    try:
+        tokens.open()
+    except (OSError, Unsafe) as error:
+        raise UsageError(f"{error}.") from None
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            end(app, tokens.replaced())
+
+    task = asyncio.create_task(look())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def end(app: web.Application, trusts: frozenset[str]) -> None:
+    """Close the connections that a replaced token has opened."""
+    for client in [client for client in app[HUB].clients if client.trust in trusts]:
+        subscriber = client.subscriber
+        if isinstance(subscriber, Connection):
+            subscriber.close(1008, "The token was replaced", "token")
+        elif isinstance(subscriber, EventStream):
+            subscriber.end()

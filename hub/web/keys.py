@@ -1,0 +1,13 @@
+"""What the parts of the application share: the hub itself, and the routes that the guard treats in their own way."""
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+
+HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+
+OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
+LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token

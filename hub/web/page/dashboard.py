@@ -1,0 +1,125 @@
+"""The dashboard: one complete page from the server, a loop over panels. Its script only keeps it fresh."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp_jinja2
+from aiohttp import web
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+from markupsafe import Markup
+
+from ...commands.supervised import Work
+from ...wire.messages import now
+from ..keys import HUB
+from . import formats
+from .panels import PANELS, Panel
+
+if TYPE_CHECKING:
+    from ...hub import Hub
+
+__all__ = ["PANELS", "Panel", "panels", "render", "setup"]
+
+log = logging.getLogger(__name__)
+
+PREPARE_SECONDS = 2.0
+# Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
+STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "text/javascript"}
+
+
+def setup(app: web.Application) -> None:
+    """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
+    prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
+    app.router.add_get("/", page, name="dashboard")
+    app.router.add_get("/static/{name}", static)
+
+
+def prepare_environment(env: Environment) -> Environment:
+    """Give the templates what they call."""
+    env.globals.update(field=formats.field, element=formats.element)
+    env.filters.update(formats.FORMATS, entries=formats.entries)
+    env.trim_blocks = env.lstrip_blocks = True
+    return env
+
+
+def folder() -> Path:
+    """Where the templates are: the installed package `hub.templates`, else the checkout's folder."""
+    spec = find_spec("hub.templates")
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(__file__).resolve().parents[3] / "templates"
+
+
+async def page(request: web.Request) -> web.Response:
+    """GET / : the dashboard as it is now."""
+    hub = request.app[HUB]
+    prepared = await prepare(hub)
+    html = render(aiohttp_jinja2.get_env(request.app), hub, prepared, str(request.url.with_query(None)))
+    return web.Response(text=html, content_type="text/html", charset="utf-8")
+
+
+async def static(request: web.Request) -> web.FileResponse:
+    """GET static/… : one of the page's own files, and no other."""
+    name = request.match_info["name"]
+    if name not in STATIC:
+        raise web.HTTPNotFound
+    return web.FileResponse(folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"})
+
+
+def panels(hub: "Hub") -> list[Panel]:
+    """The page's panels in order: the hub's own, then the application's."""
+    return [*PANELS, *getattr(hub, "panels", ())]
+
+
+async def prepare(hub: "Hub") -> dict[str, Mapping[str, Any] | None]:
+    """What the panels must wait for, all at once; None for a panel that failed or took too long."""
+    waiting = [panel for panel in panels(hub) if panel.prepare]
+    found = await asyncio.gather(*(_prepared(panel, hub) for panel in waiting))
+    return {panel.name: context for panel, context in zip(waiting, found, strict=True)}
+
+
+async def _prepared(panel: Panel, hub: "Hub") -> Mapping[str, Any] | None:
+    assert panel.prepare
+    work = Work(f"the panel {panel.name}", PREPARE_SECONDS, panel.prepare, hub)
+    try:
+        return await work.run()  # type: ignore[no-any-return]
+    except asyncio.CancelledError:
+        if work.ended != "timeout":
+            raise
+        log.error("the panel %s took longer than %g s", panel.name, PREPARE_SECONDS)
+        return None
+    except Exception:
+        log.exception("the panel %s could not be prepared", panel.name)
+        return None
+
+
+def render(env: Environment, hub: "Hub", prepared: Mapping[str, Mapping[str, Any] | None], url: str) -> str:
+    """The page as HTML. Never waits, so that what it shows is exactly what is true at its cursor.
+
+    `url` is the page's own address, for the commands that its empty panels suggest.
+    """
+    moment = {"url": url, "hub": hub, "now": now()}
+    drawn = [(panel, draw(env, hub, panel, prepared.get(panel.name, {}), moment)) for panel in panels(hub)]
+    topics = _topics([panel for panel, _ in drawn])
+    return env.get_template("dashboard.html").render(panels=drawn, topics=topics, cursor=str(hub.cursor), **moment)
+
+
+def draw(
+    env: Environment, hub: "Hub", panel: Panel, prepared: Mapping[str, Any] | None, moment: Mapping[str, Any]
+) -> Markup | None:
+    """One panel as HTML; None if it fails, which is logged and harms no other."""
+    if prepared is None:
+        return None
+    try:
+        context = {**moment, **prepared, **panel.context(hub)}
+        return Markup(env.get_template(f"panels/{panel.name}.html").render(panel=panel, **context))
+    except (Exception, SystemExit):
+        log.exception("the panel %s could not be drawn", panel.name)
+        return None
+
+
+def _topics(drawn: Sequence[Panel]) -> str:
+    return ",".join(dict.fromkeys([topic for panel in drawn for topic in panel.topics] + ["hub:stale"]))

@@ -1,0 +1,471 @@
+"""The audit log: what was answered is on record, through failing disks, kills, damage, and a second hub."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from logs import ACTOR, Disk, actions, command, records, until, written
+
+from hub.audit import files
+from hub.audit import log as audit_log
+from hub.audit.log import AuditLog
+from hub.audit.verify import INTACT, TAMPERED, verify
+from hub.audit.writer import Entry, LogFile
+from hub.errors import HubError
+from hub.private import Locked, Unsafe
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(files, "PATIENCE", 0)
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[AuditLog]:
+    log = AuditLog(tmp_path)
+    await log.start()
+    yield log
+    await log.stop()
+
+
+# ---- what a record is
+
+
+async def test_a_record_is_durable_and_complete_when_record_returns(log: AuditLog, tmp_path: Path) -> None:
+    await log.record("command.called", ACTOR, "OPERATOR", {"id": "1", "args": {"text": "ä\n\x1b\u2028"}})
+    line = (tmp_path / "audit.jsonl").read_bytes()
+    record = json.loads(line)
+    assert (record["action"], record["actor"], record["trust"], record["seq"]) == (
+        "command.called",
+        ACTOR,
+        "OPERATOR",
+        1,
+    )
+    assert record["details"] == {"id": "1", "args": {"text": "ä\n\x1b\u2028"}}
+    assert line.isascii()
+    assert not any(byte < 32 for byte in line[:-1])  # nothing in a record can forge a line
+    assert (log.seq, log.head) == (1, record["hash"])
+    assert verify(tmp_path).status == INTACT
+
+
+async def test_records_of_many_tasks_share_writes_and_keep_one_chain(tmp_path: Path) -> None:
+    groups: list[int] = []
+    log = AuditLog(tmp_path, on_write=lambda count, seconds: groups.append(count))
+    await log.start()
+    await asyncio.gather(*(log.record("x:y", None, "OPERATOR", {"n": n}) for n in range(500)))
+    assert sum(groups) == 500
+    assert len(groups) < 250
+    assert [record["details"]["n"] for record in records(tmp_path)] == list(range(500))
+    assert await log.verify() == verify(tmp_path)
+    assert (log.available, log.valid, log.reason) == (True, True, None)
+    await log.stop()
+
+
+async def test_the_tail_is_newest_records_oldest_first(log: AuditLog) -> None:
+    for n in range(5):
+        await log.record("x:y", None, "OPERATOR", {"n": n, "long": "x" * 40_000})
+    assert [record["details"]["n"] for record in await log.tail(3)] == [2, 3, 4]
+    assert len(await log.tail(100)) == 5
+    assert await log.tail(0) == []
+
+
+async def test_details_that_are_not_json_are_the_callers_mistake(log: AuditLog) -> None:
+    with pytest.raises(TypeError):
+        await log.record("x:y", None, "OPERATOR", {"n": object()})
+    with pytest.raises(ValueError, match="JSON"):
+        await log.record("x:y", None, "OPERATOR", {"n": float("nan")})
+    log.note("x:y", None, "OPERATOR", {"n": object()})
+    assert log.unrecorded == 1
+
+
+async def test_a_cancelled_wait_harms_nobody_else(log: AuditLog, tmp_path: Path) -> None:
+    first = asyncio.ensure_future(log.record("x:y", None, "OPERATOR", {}))
+    second = asyncio.ensure_future(log.record("x:z", None, "OPERATOR", {}))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert actions(tmp_path) == ["x:y", "x:z"]
+
+
+# ---- notes
+
+
+async def test_notes_of_one_key_are_summed_up_beyond_ten_a_second(log: AuditLog, tmp_path: Path) -> None:
+    for n in range(35):
+        log.note("command.refused", ACTOR, "OPERATOR", {"n": n}, key="a")
+        log.note("client.refused", None, "SYSTEM", {"n": n}, key="client.refused")
+    log.note("other:thing", None, "SYSTEM", {})
+    log._second_over("a")
+    log._second_over("client.refused")
+    for _ in range(5):
+        log.note("client.refused", None, "SYSTEM", {"n": 99}, key="client.refused")
+    await log.stop()
+    found = [(record["action"], record["details"]) for record in records(tmp_path)]
+    commands = [details for action, details in found if action == "command.refused"]
+    clients = [details for action, details in found if action == "client.refused"]
+    assert commands == [*({"n": n} for n in range(10)), {"n": 10, "count": 25}]
+    assert clients == [
+        {"n": 0},
+        {"n": 1, "count": 34},
+        {"n": 99, "count": 5},
+    ]  # one a second, the sum included
+    assert ("other:thing", {}) in found
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_the_sum_is_what_keeps_a_flood_out_of_the_log(
+    weakened: bool, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(audit_log, "LIMIT", 10**9)
+    for _ in range(1000):
+        log.note("command.refused", ACTOR, "OPERATOR", {}, key="a")
+    await log.stop()
+    assert (len(records(tmp_path)) > 11) is weakened
+
+
+async def test_the_keys_that_are_watched_are_bounded(log: AuditLog) -> None:
+    for n in range(audit_log.MAX_KEYS + 50):
+        log.note("command.refused", None, "OPERATOR", {}, key=str(n))
+    assert len(log._sums) <= audit_log.MAX_KEYS + 1
+
+
+async def test_a_note_never_raises_and_is_counted_if_it_is_lost(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    log.note("x:y", None, "OPERATOR", {}, key="a")
+    with pytest.raises(HubError, match="not started"):
+        await log.record("x:y", None, "OPERATOR", {})
+    assert (log.unrecorded, log.available) == (1, False)
+
+
+# ---- who else is there
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_second_hub_is_refused(
+    weakened: bool, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = AuditLog(tmp_path)
+    if weakened:
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+        await second.start()
+        await second.stop()
+        return
+    with pytest.raises(Locked, match=rf"process {os.getpid()}\b.*{tmp_path}"):
+        await second.start()
+    await log.stop()
+    await second.start()
+    await second.stop()
+
+
+async def test_everything_is_the_operators_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "state" / "hub"
+    directory.mkdir(parents=True, mode=0o755)
+    (directory / "audit.jsonl").touch(mode=0o644)
+    log = AuditLog(directory)
+    await log.start()
+    await log.record("x:y", None, "OPERATOR", {})
+    await log.stop()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {file.name for file in directory.iterdir()} == {"audit.jsonl", "audit.head", "lock"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("name", ["audit.jsonl", "audit.head", "lock", "audit.tmp"])
+async def test_a_planted_link_is_not_followed(
+    name: str, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / name).symlink_to(victim)
+    if weakened:
+        monkeypatch.setattr(os, "O_NOFOLLOW", 0)
+    log = AuditLog(directory)
+    if weakened or name == "audit.tmp":  # this one the hub makes anew
+        await log.start()
+        await log.record("x:y", None, "OPERATOR", {})
+        await log.stop()
+        assert bool(victim.read_bytes()) is (weakened and name != "audit.tmp")
+        return
+    with pytest.raises(Unsafe, match="symbolic link"):
+        await log.start()
+    assert victim.read_bytes() == b""
+
+
+async def test_a_file_that_is_cut_or_deleted_under_the_running_hub_is_noticed(tmp_path: Path) -> None:
+    for harm in (lambda path: os.truncate(path, 0), os.unlink):
+        log = AuditLog(tmp_path)
+        await log.start()
+        await log.record("x:y", None, "OPERATOR", {})
+        harm(tmp_path / "audit.jsonl")
+        await log.record("x:z", None, "OPERATOR", {})
+        assert (log.valid, actions(tmp_path)) == (False, ["audit.recovered", "x:z"])
+        assert (await log.verify()).status == TAMPERED
+        await log.stop()
+
+
+# ---- failing disks
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def session(directory: Path) -> tuple[list[int], list[int]]:
+    """A short life of a hub; returns which records were answered as durable, and which were refused."""
+    durable, refused = [], []
+    log = AuditLog(directory)
+    await log.start()
+    for number in range(4):
+        answer = await asyncio.gather(log.record("x:y", None, "OPERATOR", {"n": number}), return_exceptions=True)
+        if answer[0] is None:
+            durable.append(number)
+        else:
+            assert [getattr(error, "code", None) for error in answer] == ["audit_unavailable"]
+            refused.append(number)
+    await log.stop()
+    return durable, refused
+
+
+async def test_every_call_of_a_run_fails_once(tmp_path: Path, disk: Disk) -> None:
+    """As SQLite tests itself: what was answered is there once, what was refused is not, and the chain is whole."""
+    failures, refusals, number = 0, 0, 0
+    while failures == number:
+        number += 1
+        directory = tmp_path / str(number)
+        written_before = LogFile(directory) if number % 2 else None
+        if written_before:  # every second run begins with something to recover
+            directory.mkdir()
+            disk.failing = 0
+            written_before.append([command()])
+            written_before.close()
+            with (directory / "audit.jsonl").open("ab") as file:
+                file.write(b'{"action":"torn')
+        disk.calls, disk.failing = 0, number
+        durable, refused = await session(directory)
+        failures += disk.calls >= number
+        refusals += bool(refused)
+        found = [record["details"]["n"] for record in records(directory) if record["action"] == "x:y"]
+        assert found == durable
+        assert sorted(durable + refused) == [0, 1, 2, 3]
+        assert len(refused) <= 1  # it recovers by itself
+        assert verify(directory).status == INTACT
+        if written_before:
+            assert (directory / "audit-2.torn").read_bytes().endswith(b'{"action":"torn')
+    assert failures > 20
+    assert refusals > 8
+
+
+async def test_a_full_disk_fails_closed_and_recovers_without_a_restart(
+    log: AuditLog, tmp_path: Path, disk: Disk
+) -> None:
+    await log.record("x:y", None, "OPERATOR", {"n": 0})
+    before = (tmp_path / "audit.jsonl").read_bytes()
+    disk.full = True
+    log.note("x:note", None, "OPERATOR", {})
+    results = await asyncio.gather(
+        *(log.record("x:y", None, "OPERATOR", {"n": n}) for n in range(3)), return_exceptions=True
+    )
+    assert [getattr(result, "code", None) for result in results] == ["audit_unavailable"] * 3
+    assert "No space left" in (log.reason or "")
+    assert (log.available, log.valid, log.unrecorded) == (False, True, 1)
+    assert (tmp_path / "audit.jsonl").read_bytes() == before  # no partial line
+    assert (await log.verify()).status == INTACT
+    disk.full = False
+    await until(lambda: log.available)  # nobody asked for anything
+    assert log.reason is None
+    assert records(tmp_path)[-1]["action"] == "audit.recovered"
+    assert records(tmp_path)[-1]["details"] == {"what": "could not be written", "refused": 4}
+    await log.record("x:y", None, "OPERATOR", {"n": 5})
+    assert verify(tmp_path).status == INTACT
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_taking_back_is_what_leaves_no_partial_line(
+    weakened: bool, log: AuditLog, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(LogFile, "_take_back", lambda self: None)
+    await log.record("x:y", None, "OPERATOR", {})
+    disk.full = True
+    with pytest.raises(HubError):
+        await log.record("x:y", None, "OPERATOR", {})
+    assert ((tmp_path / "audit.jsonl").read_bytes()[-1:] != b"\n") is weakened
+    disk.full = False
+
+
+async def test_a_start_on_a_failing_disk_comes_good(tmp_path: Path, disk: Disk) -> None:
+    disk.full = True
+    log = AuditLog(tmp_path)
+    await log.start()
+    assert (log.available, log.valid) == (False, True)
+    disk.full = False
+    await until(lambda: log.available)
+    await log.record("x:y", None, "OPERATOR", {})
+    await log.stop()
+    assert verify(tmp_path).status == INTACT
+
+
+async def test_more_than_the_disk_can_take_is_refused(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "MAX_QUEUE", 0)
+    with pytest.raises(HubError, match="overloaded"):
+        await log.record("x:y", None, "OPERATOR", {})
+    log.note("x:y", None, "OPERATOR", {})
+    assert log.unrecorded == 1
+
+
+async def test_stop_writes_what_waits_and_can_be_called_twice(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    await log.start()
+    waiting = [asyncio.ensure_future(log.record("x:y", None, "OPERATOR", {"n": n})) for n in range(50)]
+    await asyncio.sleep(0)
+    await log.stop()
+    await log.stop()
+    await asyncio.gather(*waiting)
+    assert len(records(tmp_path)) == 50
+    with pytest.raises(HubError, match="closed"):
+        await log.record("x:y", None, "OPERATOR", {})
+
+
+# ---- kill -9
+
+VICTIM = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from hub.audit.log import AuditLog
+
+async def main():
+    log = AuditLog(Path(sys.argv[1]))
+    await log.start()
+    async def client(name):
+        for number in range(10**6):
+            await log.record("x:y", None, "OPERATOR", {"id": f"{name}-{number}"})
+            print(f"{name}-{number}", flush=True)
+    await asyncio.gather(*(client(name) for name in "abcdefgh"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def root() -> Path:
+    return Path(audit_log.__file__).parents[2]
+
+
+async def test_after_kill_9_every_answered_record_is_there(tmp_path: Path, root: Path) -> None:
+    state = tmp_path / "state"
+    answered: list[str] = []
+    for _ in range(2):
+        victim = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", VICTIM, str(state), stdout=asyncio.subprocess.PIPE, cwd=root
+        )
+        assert victim.stdout
+        for _ in range(100):
+            answered.append((await victim.stdout.readline()).decode().strip())
+        victim.send_signal(signal.SIGKILL)
+        answered += (await victim.stdout.read()).decode().split("\n")[:-1]
+        assert await victim.wait() == -signal.SIGKILL
+    log = AuditLog(state)
+    await log.start()
+    assert (log.valid, log.available) == (True, True)
+    await log.stop()
+    found = [record["details"].get("id") for record in records(state)]
+    assert len(answered) >= 200
+    assert all(found.count(one) >= answered.count(one) for one in set(answered))
+    assert verify(state).status == INTACT
+
+
+# ---- the rest of it
+
+
+async def test_an_end_without_the_loop_says_a_last_word(log: AuditLog, tmp_path: Path) -> None:
+    for number in range(12):
+        log.note("client.refused", None, "NONE", {"number": number}, key="client.refused")
+    await asyncio.to_thread(log.end, "hub.stopped", {"forced": True})
+    log.end("hub.stopped", {"forced": True})  # a second time it says nothing
+    assert actions(tmp_path) == ["client.refused", "client.refused", "hub.stopped"]
+    assert verify(tmp_path).status == INTACT
+
+
+async def test_a_key_that_has_nothing_more_to_tell_is_forgotten(log: AuditLog, tmp_path: Path) -> None:
+    log.note("a:b", None, "NONE", {}, key="a")
+    log._second_over("a")
+    log._second_over("a")
+    assert log._sums == {}
+    await log.stop()
+    assert actions(tmp_path) == ["a:b"]
+
+
+async def test_a_commit_has_a_bound(log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "MAX_GROUP", 2)
+    groups: list[int] = []
+    log._on_write = lambda count, seconds: groups.append(count)
+    await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(7)))
+    assert sum(groups) == 7
+    assert max(groups) == 2
+
+
+async def test_a_bug_of_the_writer_is_a_failure_like_any_other(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(file: LogFile, entries: object) -> int:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "append", append)
+        with pytest.raises(HubError, match="a bug"):
+            await log.record("x:y", None, "SYSTEM", {})
+    await until(lambda: log.available)
+    await log.record("x:y", None, "SYSTEM", {})
+
+
+async def test_who_waits_no_longer_is_not_told(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, append = threading.Event(), LogFile.append
+
+    def slow(file: LogFile, entries: Sequence[Entry]) -> int:
+        gate.wait()
+        return append(file, entries)
+
+    monkeypatch.setattr(LogFile, "append", slow)
+    one, other = (asyncio.create_task(log.record("x:y", None, "SYSTEM", {})) for _ in range(2))
+    await asyncio.sleep(0)
+    one.cancel()
+    await asyncio.wait({one})
+    gate.set()
+    await other
+    assert one.cancelled()
+    assert log.seq == 2  # it may be written all the same
+
+
+async def test_the_tail_leaves_out_what_is_no_record(tmp_path: Path) -> None:
+    path = written(tmp_path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"junk\n" + lines[2])
+    log = AuditLog(tmp_path)
+    await log.start()
+    assert [record["action"] for record in await log.tail()] == ["command.called"] * 2 + ["audit.recovered"]
+    await log.stop()
+
+
+async def test_what_was_read_across_a_rotation_is_read_again(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotations = iter([2, 0])
+
+    def newest(limit: int, size: int) -> list[dict[str, Any]]:
+        log._file.rotations += (rotation := next(rotations))
+        return [{"seq": rotation}]
+
+    monkeypatch.setattr(log, "_newest", newest)
+    assert await log.tail() == [{"seq": 0}]

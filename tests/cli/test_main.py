@@ -1,0 +1,493 @@
+"""The command line: its parts as text in and text out, and the whole against a hub in a process of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from values import HOSTILE
+
+from hub.cli import main as cli_main
+from hub.cli.main import call_args, main
+from hub.client import connections
+from hub.client.client import HubClient, _Socket
+from hub.client.discovery import Disconnected
+from hub.client.items import Event, Gap
+from hub.errors import HubError, UsageError
+
+# ---- what a call's args look like
+
+
+@pytest.mark.parametrize(
+    ("words", "args"),
+    [
+        ([], {}),
+        (['{"a": {"b": [1]}}'], {"a": {"b": [1]}}),
+        (
+            ["a=1", "b=text", "c=true", "d=null", 'e=[1, "x"]'],
+            {"a": 1, "b": "text", "c": True, "d": None, "e": [1, "x"]},
+        ),
+        (
+            ["a=", "b==", "c=x=y", 'd="1"', "e=NaN", "f={", "g=-1.5"],
+            {"a": "", "b": "=", "c": "x=y", "d": "1", "e": "NaN", "f": "{", "g": -1.5},
+        ),
+    ],
+)
+def test_args_are_json_or_words(words: list[str], args: dict[str, Any]) -> None:
+    assert call_args(words) == args
+
+
+@pytest.mark.parametrize("words", [["word"], ["=1"], ["{bad"], ["[1]"], ["a=1", "a=2"], ["{}", "a=1"], ["[" * 100_000]])
+def test_what_are_no_args_is_said(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"\.$"):
+        call_args(words)
+
+
+# ---- usage
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run one command line in this process, with `stdin` as its input."""
+
+    def run(*words: str, stdin: bytes = b"") -> Outcome:
+        with _as_stdin(stdin):
+            status = main(words)
+        out, err = capfd.readouterr()
+        return Outcome(status, out, err)
+
+    return run
+
+
+@contextlib.contextmanager
+def _as_stdin(data: bytes) -> Iterator[None]:
+    """Descriptor 0 gives `data` and then ends."""
+    kept = os.dup(0)
+    file = os.memfd_create("stdin")
+    os.write(file, data)
+    os.lseek(file, 0, os.SEEK_SET)
+    os.dup2(file, 0)
+    os.close(file)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--nope"],
+        ["nonsense"],
+        ["--port", "x"],
+        ["--port", "99999"],
+        ["serve", "--heartbeat", "0"],
+        ["serve", "--keep-seconds", "nan"],
+        ["serve", "--audit-keep-seconds", "inf"],
+        ["serve", "--auth", "magic"],
+        ["publish"],
+        ["publish", "--url", "127.0.0.1:3141", "a:b"],
+        ["publish", "a:b", "1", "2"],
+        ["publish", "a:b", "--ttl", "long"],
+        ["tail", "--count", "0"],
+        ["tail", "--count", "-1"],
+        ["call"],
+        ["audit"],
+        ["audit", "tail", "--limit", "x"],
+    ],
+)
+def test_what_is_not_understood_is_usage(run: Run, words: list[str]) -> None:
+    outcome = run(*words)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("usage: hub")
+    assert "error: " in outcome.err.splitlines()[-1]
+
+
+def test_a_setting_of_the_environment_that_does_not_fit_is_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_PORT", "many")
+    outcome = run("serve")
+    assert outcome.status == 2
+    assert "HUB_PORT" in outcome.err
+
+
+@pytest.mark.parametrize("words", [["publish", "a:b", "{"], ["call", "a:b", "word"], ["call", "a:b", "[1]"]])
+def test_what_is_no_json_is_one_sentence(run: Run, words: list[str]) -> None:
+    outcome = run(*words)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("hub: ")
+
+
+@pytest.mark.parametrize("words", [[], ["--port", "0"], ["serve", "--demo"]])
+def test_without_a_command_the_hub_is_run(words: list[str]) -> None:
+    assert cli_main.parser().parse_args(cli_main._with_default(words)).run is cli_main.serve
+
+
+def test_help_lists_what_there_is(run: Run) -> None:
+    outcome = run("--help")
+    assert outcome.status == 0
+    listed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("    ")]
+    assert listed == ["serve", "publish", "tail", "call", "token", "audit"]
+
+
+CLIENT_COMMANDS = [["publish", "a:b"], ["tail"], ["call", "hub:ping"], ["audit", "tail"]]
+
+
+@pytest.mark.parametrize("words", CLIENT_COMMANDS)
+def test_where_nothing_was_started_there_is_no_hub(run: Run, tmp_path: Path, words: list[str]) -> None:
+    outcome = run(*words, "--state-dir", str(tmp_path))
+    assert outcome == Outcome(3, "", f"hub: No hub is running here: there is no {tmp_path}/server.json.\n")
+
+
+@pytest.mark.parametrize("words", CLIENT_COMMANDS)
+def test_where_nobody_answers_there_is_no_hub(run: Run, words: list[str]) -> None:
+    with socket.socket() as bound:  # a port that is nobody else's, and refuses
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        outcome = run(*words, "--url", url)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (3, "", 1)
+    assert outcome.err.startswith(f"hub: No hub answers at {url} (")
+
+
+def test_publish_does_not_wait_for_what_it_does_not_need(tmp_path: Path) -> None:
+    code = "import sys; from hub.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    words = ["publish", "a:b", "--state-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert not {"aiohttp", "marshmallow", "prometheus_client", "jinja2"} & set(done.stdout.split())
+
+
+# ---- a hub in a process of its own
+
+
+@dataclass
+class Running:
+    process: "subprocess.Popen[str]"
+    line: str
+    state: Path
+
+    @property
+    def url(self) -> str:
+        return self.line.split()[-1]
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait()
+
+
+@contextlib.contextmanager
+def started(state: Path, *words: str) -> Iterator[Running]:
+    """A hub that listens; it is stopped if the test has not done so."""
+    command = [sys.executable, "-m", "hub", "--state-dir", str(state), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Running(process, process.stdout.readline(), state)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def _module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with started(tmp_path_factory.mktemp("hub"), "--port", "0") as running:
+        yield running
+
+
+@pytest.fixture
+def hub(_module_hub: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A running hub that the command line finds."""
+    monkeypatch.setenv("HUB_STATE_DIR", str(_module_hub.state))
+    return _module_hub
+
+
+def cursor(run: Run) -> str:
+    """Where the hub is now."""
+    return str(json.loads(run("call", "hub:info").out)["cursor"])
+
+
+@contextlib.contextmanager
+def tailing(*words: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-W", "error", "-m", "hub", "tail", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_hub_says_where_it_is(hub: Running) -> None:
+    found = json.loads((hub.state / "server.json").read_text())
+    assert hub.line.startswith("hub ")
+    assert found.keys() == {"url", "pid", "version", "started"}
+    assert (found["url"], found["pid"]) == (hub.url, hub.process.pid)
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_is_published_is_in_the_tail(run: Run) -> None:
+    before = cursor(run)
+    published = run("publish", "cli:said", '{"text": "hé"}', "--id", "first")
+    assert (published.status, published.err) == (0, "")
+    again = run("publish", "cli:said", '{"text": "hé"}', "--id", "first")
+    assert again == published  # an id is kept once, and has one cursor
+    run("publish", "other:said")
+    run("publish", "cli:said", "[1,2]")
+    tail = run("tail", "cli:*", "--after", before, "--count", "2")
+    assert (tail.status, tail.err) == (0, "")
+    assert [line.split(" ", 2)[2] for line in tail.out.splitlines()] == [
+        'cli:said {"text":"hé"}',
+        "cli:said [1,2]",
+    ]
+    first, _ = (
+        json.loads(line) for line in run("tail", "cli:*", "--after", before, "--count", "2", "--json").out.splitlines()
+    )
+    assert (first["id"], first["cursor"] + "\n") == ("first", published.out)
+    assert first["payload"] == {"event": "cli:said", "data": {"text": "hé"}}
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_ttl_makes_a_state_go_stale(run: Run) -> None:
+    before = cursor(run)
+    run("publish", "agent:status_change", '{"id": "cli", "status": "active"}', "--ttl", "0.05")
+    tail = run("tail", "hub:stale", "--after", before, "--count", "1", "--json")
+    assert json.loads(tail.out)["payload"]["data"] == {"event": "agent:status_change", "key": "cli"}
+
+
+@pytest.mark.usefixtures("hub")
+def test_lines_on_stdin_are_events_in_order(run: Run) -> None:
+    before, count = cursor(run), 2500
+    published = run("publish", "cli:line", "-", stdin=b"".join(b"%d\n" % n for n in range(count)))
+    assert (published.status, published.err) == (0, "")
+    tail = run("tail", "cli:line", "--after", before, "--count", str(count), "--json")
+    lines = [json.loads(line) for line in tail.out.splitlines()]
+    assert [line["payload"]["data"] for line in lines] == list(range(count))
+    assert lines[-1]["cursor"] + "\n" == published.out
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_bad_line_ends_it_behind_what_was_good(run: Run) -> None:
+    before = cursor(run)
+    published = run("publish", "cli:line", "-", stdin=b"1\n2\nnope\n4\n")
+    assert (published.status, published.err.count("\n")) == (2, 1)
+    assert published.err.endswith("in line 3.\n")
+    tail = run("tail", "--after", before, "--count", "2", "--json")
+    assert tail.out.splitlines()[-1].count(f'"cursor":"{published.out.strip()}"') == 1
+    assert published.out.strip() == cursor(run)
+
+
+@pytest.mark.usefixtures("hub")
+def test_an_empty_stdin_is_a_mistake(run: Run) -> None:
+    assert run("publish", "a:b", "-") == Outcome(2, "", "hub: There is nothing on stdin to publish.\n")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["publish", "hub:mine"], "hub:"),
+        (["publish", "task:progress", '{"id": "a", "progress": 101}'], "data.progress"),
+        (["publish", "oneword"], "event"),
+        (["publish", "a:b", "NaN"], "JSON"),
+        (["publish", "a:b", json.dumps("x" * 2_000_000)], "bytes at most"),
+        (["call", "no:such"], "no:such"),
+        (["call", "../../metrics"], "metrics"),
+        (["call", "hub:history", "limit=0"], "limit"),
+        (["tail", "--after", "nonsense"], "cursor"),
+        (["tail", "agent"], "'agent'"),
+        (["audit", "tail", "--limit", "100000000"], "limit"),
+    ],
+)
+def test_when_the_hub_says_no_it_is_one_sentence(run: Run, words: list[str], sentence: str) -> None:
+    before = cursor(run)
+    outcome = run(*words)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert outcome.err.startswith("hub: ")
+    assert sentence in outcome.err
+    assert cursor(run) == before
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_refused_batch_names_its_lines(run: Run) -> None:
+    before = cursor(run)
+    stdin = b'\n{"id":"a"}\n{"id":5}\n\n[]\n'
+    outcome = run("publish", "task:progress", "-", stdin=stdin)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert "line 3.data.id: " in outcome.err
+    assert "line 5.data: " in outcome.err
+    assert cursor(run) == before
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_call_prints_its_result(run: Run) -> None:
+    outcome = run("call", "hub:ping", "a=1", "b=text")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == {"pong": True, "args": {"a": 1, "b": "text"}}
+    assert json.loads(run("call", "hub:ping", '{"x": "\\u001b"}').out)["args"] == {"x": "\x1b"}
+
+
+def test_what_was_called_is_in_the_audit_log_and_the_chain_holds(hub: Running, run: Run, tmp_path: Path) -> None:
+    run("call", "hub:ping", "mark=here")
+    tail = run("audit", "tail", "--limit", "5")
+    called = [json.loads(line) for line in tail.out.splitlines()]
+    assert len(called) == 5
+    assert {"mark": "here"} in [record["details"].get("args") for record in called]
+    assert [record["seq"] for record in called] == sorted(record["seq"] for record in called)
+
+    intact = run("audit", "verify")
+    assert (intact.status, intact.err) == (0, "")
+    assert intact.out.startswith("intact: ")
+    copy = shutil.copytree(hub.state, tmp_path / "copy")
+    assert run("audit", "verify", str(copy / "audit.jsonl")).status == 0
+    text = (copy / "audit.jsonl").read_text()
+    (copy / "audit.jsonl").write_text(text.replace('"mark":"here"', '"mark":"lies"'))
+    tampered = run("audit", "verify", "--state-dir", str(copy))
+    assert tampered.status == 1
+    assert tampered.out.startswith("not intact: ")
+    assert run("audit", "verify", str(tmp_path / "nothing")).status == 4
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_tail_ends_well_when_interrupted(run: Run) -> None:
+    before = cursor(run)
+    with tailing("cli:*", "--after", before) as tail:
+        run("publish", "cli:said", json.dumps(HOSTILE))
+        assert tail.stdout is not None
+        line = tail.stdout.readline()
+        assert line.rstrip("\n").isprintable()
+        assert json.loads(line.split(" ", 3)[3]) == HOSTILE
+        tail.send_signal(signal.SIGINT)
+        assert tail.communicate() == ("", "")
+        assert tail.returncode == 0
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_warning_cannot_drive_the_terminal(
+    weakened: bool, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sentence a hub closes with stands in the warning that the stream has broken."""
+    monkeypatch.setattr(connections.log, "filters", [])
+    if weakened:
+        monkeypatch.setattr(cli_main, "_escaped", lambda record: True)
+    opened = _Socket.open
+
+    async def breaks_once(*args: Any) -> _Socket:
+        monkeypatch.setattr(_Socket, "open", opened)
+        raise Disconnected(HOSTILE)
+
+    before = cursor(run)
+    run("publish", "cli:said", "1")
+    monkeypatch.setattr(connections, "FIRST_DELAY", 0)
+    monkeypatch.setattr(_Socket, "open", breaks_once)
+    assert run("tail", "cli:said", "--after", before, "--count", "1").status == 0
+    [warning] = caplog.messages
+    assert warning.isprintable() is not weakened
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_tail_ends_quietly_when_nobody_reads_it(run: Run) -> None:
+    before = cursor(run)
+    run("publish", "cli:said", "1")
+    with tailing("cli:*", "--after", before) as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert tail.stdout.readline().endswith("cli:said 1\n")
+        tail.stdout.close()  # no further event is needed to notice
+        assert tail.wait() == 0
+        assert tail.stderr.read() == ""
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("words", [["call", "hub:commands"], ["audit", "tail"], ["publish", "a:b"]])
+def test_output_that_nobody_reads_is_no_error(words: list[str]) -> None:
+    there, here = os.pipe()
+    os.close(there)
+    command = [sys.executable, "-m", "hub", *words]
+    done = subprocess.run(command, stdout=here, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(here)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_second_hub_on_the_same_folder_says_so(hub: Running, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hub", "serve", "--port", "0", "--state-dir", str(hub.state)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("hub: ")
+    assert (hub.state / "server.json").exists()
+
+
+def test_a_hub_that_is_stopped_is_gone(tmp_path: Path, run: Run) -> None:
+    with started(tmp_path, "--port", "0") as hub:
+        assert run("call", "hub:ping", "--state-dir", str(tmp_path)).status == 0
+        assert hub.stop() == 0
+    assert run("call", "hub:ping", "--state-dir", str(tmp_path)).status == 3
+    assert run("audit", "verify", str(tmp_path)).status == 0
+
+
+# ---- HubClient against the same hub
+
+
+async def test_a_client_follows_calls_and_publishes(hub: Running) -> None:
+    async with HubClient(topics=["client:*"]) as client:
+        published = await client.publish("client:said", {"n": 1}, id="client-1")
+        assert await client.publish("client:said", {"n": 1}, id="client-1") == published
+        item = await anext(client)
+        assert isinstance(item, Event)
+        assert (item.name, item.data, item.id, item.cursor) == (
+            "client:said",
+            {"n": 1},
+            "client-1",
+            published["cursor"],
+        )
+        assert await client.call("hub:ping", {"x": 1}) == {"pong": True, "args": {"x": 1}}
+        with pytest.raises(HubError) as caught:
+            await client.call("no:such")
+        assert caught.value.code == "unknown_command"
+        answers = await asyncio.gather(*[client.call("hub:ping", {"n": n}) for n in range(100)])
+        assert [answer["args"]["n"] for answer in answers] == list(range(100))
+
+
+async def test_a_client_lives_through_a_restart_of_the_hub(tmp_path: Path) -> None:
+    async def until(client: HubClient, last: str) -> list[str]:
+        seen = []
+        async for item in client:
+            if isinstance(item, Event):
+                seen.append(item.data)
+                if item.data == last:
+                    break
+        return seen
+
+    with started(tmp_path, "--port", "0") as first:
+        async with HubClient(state_dir=tmp_path, topics=["client:*"]) as client:
+            await client.publish("client:said", "one")
+            assert await until(client, "one") == ["one"]
+            assert await asyncio.to_thread(first.stop) == 0
+            with started(tmp_path, "--port", "0"):
+                await client.publish("client:said", "two")
+                assert await until(client, "two") == ["two"]
+
+
+async def test_a_client_behind_the_window_is_told_what_it_misses(hub: Running) -> None:
+    async with HubClient(after="nobody:5", topics=["client:*"]) as client:
+        gap = await anext(client)
+        assert isinstance(gap, Gap)
+        assert (gap.after, gap.count, gap.reason) == ("nobody:5", None, "epoch")

@@ -1,0 +1,138 @@
+"""Last values by key, and leases that end."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.stream import state as module
+from hub.stream.events import Draft, Event
+from hub.stream.state import State
+from hub.wire.names import EVERYTHING, Cursor, Patterns
+from hub.wire.strictjson import dumpb
+
+
+def event(seq: int, key: str | None, data: Any = None, ttl: float | None = None, name: str = "t:x") -> Event:
+    return Event(Draft(name, "id", dumpb(data), key, ttl), Cursor("e", seq), f"at {seq}", 0.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers()), max_size=30), st.integers(1, 5))
+def test_keeps_the_newest_of_each_key_that_changed_last(changes: list[tuple[str, int]], most: int) -> None:
+    state, model = State(most), dict[str, int]()
+    for seq, (key, value) in enumerate(changes, 1):
+        state.apply([event(seq, key, value)])
+        model.pop(key, None)
+        model[key] = value
+        if len(model) > most:
+            del model[next(iter(model))]
+        assert state.position == seq
+    assert [(item["key"], item["data"]) for item in state.snapshot(EVERYTHING)] == list(model.items())
+    assert len(state) == len(model)
+
+
+def test_an_item() -> None:
+    state = State(10)
+    state.apply([event(1, "k", {"v": 1}), event(2, None, {"v": 2}), event(3, "k", {"v": 3}, name="other:y")])
+    assert state.snapshot(Patterns(["t:*"])) == [
+        {"event": "t:x", "key": "k", "timestamp": "at 1", "data": {"v": 1}, "stale": False}
+    ]
+    assert len(state.snapshot(EVERYTHING)) == 2
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def leases(clock: Clock) -> tuple[State, list[tuple[str, str]], Callable[[float], Any]]:
+    state, ended = State(10), list[tuple[str, str]]()
+
+    async def on_stale(name: str, key: str) -> None:
+        ended.append((name, key))
+
+    state.on_stale = on_stale
+
+    async def pass_time(seconds: float) -> None:
+        clock.now += seconds
+        await state._expire()
+
+    return state, ended, pass_time
+
+
+async def test_a_lease_ends_once(leases: Any) -> None:
+    state, ended, pass_time = leases
+    state.apply([event(1, "k", 1, ttl=10), event(2, "other", 1, ttl=30)])
+    await pass_time(9.9)
+    assert ended == []
+    await pass_time(0.2)
+    await pass_time(5)
+    assert ended == [("t:x", "k")]
+    assert [item["stale"] for item in state.snapshot(EVERYTHING)] == [True, False]
+
+
+async def test_publishing_again_renews(leases: Any) -> None:
+    state, ended, pass_time = leases
+    state.apply([event(1, "k", 1, ttl=10)])
+    await pass_time(8)
+    state.apply([event(2, "k", 2, ttl=10)])
+    await pass_time(8)
+    assert ended == []
+    state.apply([event(3, "k", 3)])  # without a ttl it holds for good
+    await pass_time(100)
+    assert ended == []
+    assert state.snapshot(EVERYTHING)[0]["stale"] is False
+
+
+async def test_what_was_stale_is_fresh_when_it_comes_back(leases: Any) -> None:
+    state, ended, pass_time = leases
+    state.apply([event(1, "k", 1, ttl=1)])
+    await pass_time(2)
+    state.apply([event(2, "k", 2, ttl=1)])
+    assert state.snapshot(EVERYTHING)[0]["stale"] is False
+    await pass_time(2)
+    assert ended == [("t:x", "k")] * 2
+
+
+async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.LogCaptureFixture) -> None:
+    state, _, pass_time = leases
+
+    async def fail(name: str, key: str) -> None:
+        raise RuntimeError("no")
+
+    state.on_stale = fail
+    state.apply([event(1, "k\n", 1, ttl=1)])
+    await pass_time(2)
+    assert "could not be announced" in caplog.text
+    assert "k\\n" in caplog.text
+    assert state.snapshot(EVERYTHING)[0]["stale"] is True
+
+
+async def test_the_task_wakes_by_itself() -> None:
+    state, ended = State(10), asyncio.Event()
+
+    async def on_stale(name: str, key: str) -> None:
+        ended.set()
+
+    state.on_stale = on_stale
+    task = asyncio.create_task(state.run())
+    await asyncio.sleep(0)
+    state.apply([event(1, "later", 1, ttl=3600)])
+    state.apply([event(2, "k", 1, ttl=0.01)])
+    await ended.wait()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
