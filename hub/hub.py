@@ -15,7 +15,7 @@ from . import signals
 from .audit.log import AuditLog
 from .audit.rotation import Limits
 from .commands import builtin
-from .commands.clients import Client
+from .commands.clients import Clients
 from .commands.registry import RESERVED, Args, Commands, Handler
 from .commands.supervised import GRACE, Work
 from .config import Config
@@ -66,7 +66,7 @@ class Hub:
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config), on_write=self._audit_written)
         self.commands = Commands(self.audit, config.call_timeout)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
-        self.clients: set[Client] = set()
+        self.clients = Clients()
         self.panels: list[Any] = []
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .commands.clients import Client
 from .stream.events import Event
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ def connect(hub: "Hub") -> None:
 
     hub.bus.on_redacted = hub.metrics.redacted
     hub.bus.on_rejected = hub.metrics.rejected
-    hub.broadcaster.on_write = hub.metrics.delivered
-    hub.broadcaster.on_gap = hub.metrics.gap
+    hub.broadcaster.connect(hub.metrics.delivered, hub.metrics.gap)
     hub.broadcaster.on_flush = deliveries(hub)
     hub.state.on_stale = stale(hub)
+
+    hub.clients.on_join.append(joined(hub))
+    hub.clients.on_leave += [out_of_the_stream(hub), left(hub)]
 
     hub.commands.on_refused = refusals(hub)
     hub.commands.on_call.append(calls(hub))
@@ -60,6 +63,30 @@ def broadcaster(hub: "Hub") -> OnEvents:
 def metrics(hub: "Hub") -> OnEvents:
     async def count(batch: Sequence[Event]) -> None:
         hub.metrics.events(batch)
+
+    return count
+
+
+def joined(hub: "Hub") -> Callable[[Client], None]:
+    def count(client: Client) -> None:
+        hub.metrics.connected(client.transport)
+
+    return count
+
+
+def out_of_the_stream(hub: "Hub") -> Callable[[Client, str], None]:
+    """Nothing is written to a client from the step on in which it leaves."""
+
+    def leave(client: Client, reason: str) -> None:
+        if client.subscriber is not None:
+            hub.broadcaster.leave(client.subscriber)
+
+    return leave
+
+
+def left(hub: "Hub") -> Callable[[Client, str], None]:
+    def count(client: Client, reason: str) -> None:
+        hub.metrics.disconnected(reason)
 
     return count
 

@@ -19,7 +19,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 
 import hub as package
 from hub import Hub, create_app
-from hub.web import api
+from hub.web import api, streams
 
 PATIENCE = 5.0  # seconds until a test gives up; none of them judges by it
 JSON = {"Content-Type": "application/json"}
@@ -178,6 +178,12 @@ class HubInside:
             n = self.hub.cursor.seq + 1
             await self.hub.publish(event, {"n": n, "pad": pad} if pad else {"n": n})
             await asyncio.sleep(0)  # as publishers with sockets of their own would
+
+
+def open_streams(hub: HubInside) -> list[streams.Stream]:
+    """The connections of its WebSocket and SSE clients, those included that are ending."""
+    found = hub.app[streams.STREAMS]
+    return list(found)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from hub.stream.brokers.broker import Broker, Limits
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.sqlite import SqliteBroker
 from hub.stream.bus import EventBus
+from hub.stream.catchup import CatchUp
 from hub.stream.events import EventTypes
 from hub.stream.subscriber import Group
 from hub.stream.window import Window
@@ -73,7 +74,7 @@ class Promise(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             for view in self.views:
-                view.wire.resume()
+                view.wire.read_on()
             self.run(self._spin(400))
             for view in self.views:
                 self._judge(view)
@@ -125,7 +126,7 @@ class Promise(RuleBasedStateMachine):
     def subscribe(self, data: st.DataObject, patterns: set[str], again: bool) -> None:
         if self.views:
             view = data.draw(st.sampled_from(self.views))
-            if not view.wire.reading or view.wire in self.broadcaster.behind:
+            if not view.wire.reading or view.wire in self.broadcaster._catchup.behind:
                 return  # what lies unread was chosen by the old patterns; the client cannot tell the two apart
             if again:
                 self.run(self._join(view.wire, patterns, Cursor(self.broker.epoch, len(self.names) // 2), view))
@@ -140,7 +141,7 @@ class Promise(RuleBasedStateMachine):
     @rule(data=st.data())
     def read_again(self, data: st.DataObject) -> None:
         if self.views:
-            data.draw(st.sampled_from(self.views)).wire.resume()
+            data.draw(st.sampled_from(self.views)).wire.read_on()
 
     @rule()
     def heartbeat(self) -> None:
@@ -253,10 +254,10 @@ def test_the_promise_holds_on_disk() -> None:
 
 
 def gap_untold(patch: pytest.MonkeyPatch) -> None:
-    def silently(self: Broadcaster, subscriber: Any, first: int) -> None:
+    def silently(self: CatchUp, subscriber: Any, first: int) -> None:
         subscriber.position = first - 1
 
-    patch.setattr(Broadcaster, "_tell_missing", silently)
+    patch.setattr(CatchUp, "_tell_missing", silently)
 
 
 def joins_without_flush(patch: pytest.MonkeyPatch) -> None:
@@ -271,20 +272,20 @@ def joins_without_flush(patch: pytest.MonkeyPatch) -> None:
 
 
 def slow_ones_skip_to_the_head(patch: pytest.MonkeyPatch) -> None:
-    original = Broadcaster._follow_up
+    original = CatchUp._follow
 
-    def skip(self: Broadcaster, subscriber: Any) -> None:
-        subscriber.position = self.window.head
+    def skip(self: CatchUp, subscriber: Any) -> None:
+        subscriber.position = self._window.head
         original(self, subscriber)
 
-    patch.setattr(Broadcaster, "_follow_up", skip)
+    patch.setattr(CatchUp, "_follow", skip)
 
 
 def store_not_asked(patch: pytest.MonkeyPatch) -> None:
-    async def window_only(self: Broadcaster, subscriber: Any) -> Any:
-        return self._ahead(max(subscriber.position, self.window.tail - 1))
+    async def window_only(self: CatchUp, subscriber: Any) -> Any:
+        return self._ahead(max(subscriber.position, self._window.tail - 1))
 
-    patch.setattr(Broadcaster, "_next", window_only)
+    patch.setattr(CatchUp, "_next", window_only)
 
 
 def marks_too_far(patch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 """Ends of wires for tests without sockets: what the broadcaster and the sessions write is read back here."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from hub.stream.subscriber import Subscriber
+from hub.wire.framing import WEBSOCKET, Framing
 
 
 def frames(data: bytes) -> Iterator[dict[str, Any]]:
@@ -23,14 +23,12 @@ def frames(data: bytes) -> Iterator[dict[str, Any]]:
 class Wire(Subscriber):
     """A client's socket. While nobody reads, it is full as soon as one write lies in it."""
 
-    def __init__(self) -> None:
-        super().__init__(self._take)
+    def __init__(self, framing: Framing = WEBSOCKET) -> None:
+        super().__init__(self._take, framing)
         self.received: list[dict[str, Any]] = []
         self.writes = 0
-        self.reading, self.turned_away = True, False
+        self.reading, self.turned_away, self.was_cut = True, False, False
         self._unread: list[bytes] = []
-        self._room = asyncio.Event()
-        self._room.set()
 
     @property
     def subscriber(self) -> Subscriber:
@@ -41,25 +39,23 @@ class Wire(Subscriber):
         self._unread.append(data)
         if self.reading:
             self.read()
-        else:
-            self._room.clear()
-
-    def full(self) -> bool:
-        return bool(self._unread)
-
-    async def room(self) -> None:
-        await self._room.wait()
+        elif not self.paused:
+            self.pause()
 
     def turn_away(self) -> None:
         self.turned_away = True
+
+    def cut(self) -> None:
+        self.was_cut = True
 
     def read(self) -> None:
         for data in self._unread:
             self.received += frames(data)
         self._unread.clear()
-        self._room.set()
+        if self.paused:
+            self.resume()
 
-    def resume(self) -> None:
+    def read_on(self) -> None:
         self.reading = True
         self.read()
 

@@ -1,5 +1,7 @@
-"""Who is connected."""
+"""Who is connected, and what happens when one goes."""
 
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,8 @@ from ..wire.names import new_id
 if TYPE_CHECKING:
     from ..stream.subscriber import Subscriber
     from .registry import Call
+
+log = logging.getLogger("hub")
 
 
 @dataclass(eq=False, slots=True)
@@ -25,5 +29,49 @@ class Client:
     calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
 
     def actor(self) -> dict[str, Any]:
-        """Who this is, for the audit log."""
+        """Return who this is, for the audit log."""
         return {"client": self.id, "peer": self.peer, "uid": self.uid}
+
+
+class Clients:
+    """Everybody who is connected. Each joins once and leaves once, for good.
+
+    Whatever must end with a client hangs on `on_leave(client, reason)`: it is called in the very step in which the
+    client leaves, and none of it waits. `on_join(client)` likewise.
+    """
+
+    def __init__(self) -> None:
+        self.on_join: list[Callable[[Client], None]] = []
+        self.on_leave: list[Callable[[Client, str], None]] = []
+        self._clients: dict[Client, None] = {}
+
+    def join(self, client: Client) -> None:
+        """Take a client in."""
+        self._clients[client] = None
+        for listener in self.on_join:
+            _call(listener, client)
+
+    def leave(self, client: Client, reason: str) -> None:
+        """Let a client go, for a reason as `hub_disconnections_total` names it. One that has gone is no error."""
+        if client not in self._clients:
+            return
+        del self._clients[client]
+        for listener in self.on_leave:
+            _call(listener, client, reason)
+
+    def __contains__(self, client: object) -> bool:
+        return client in self._clients
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+
+def _call(listener: Callable[..., None], *args: Any) -> None:
+    """One that fails is a bug, and no reason that the others do not hear of it."""
+    try:
+        listener(*args)
+    except Exception:
+        log.exception("the hub failed when a client came or went")

@@ -1,19 +1,21 @@
 """Who gets what, and when it is written. One stream, many cursors.
 
 Subscribers that are level with the stream stand in groups of equal patterns and framing; one flush joins the new
-bytes once a group and writes them once a subscriber. A subscriber whose socket is full, or that resumes from far
-behind, leaves its group with its position and is led up to the head in pieces; then it returns.
+bytes once a group and writes them once a subscriber. One that is not level any more, because its socket is full or it
+resumes from far behind, leaves its group with its position and is led up to the head (catchup.py); then it returns.
 """
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 from ..errors import HubError
-from ..wire.framing import notice, sse_frame, websocket_frame
+from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
 from .brokers.broker import Broker
+from .catchup import CatchUp
 from .events import Event
 from .subscriber import Group, Subscriber
 from .window import Window
@@ -27,12 +29,10 @@ QUIET_PASSES = 4
 LONGEST_WAIT = 0.002
 MOST_EVENTS = 64
 MOST_BYTES = 256 * 1024
-PIECE = 64 * 1024  # bytes of one write to a subscriber that is behind
-PAGE = 1000  # events of one read from the store
 
 
 class Broadcaster:
-    """Delivers the stream. `position` is the newest number that every level subscriber has been written.
+    """Delivers the stream. `position` is the newest number that every live subscriber has been written.
 
     `on_write(transport, events, subscribers, bytes)` and `on_gap(reason, count)` are called in place, for metrics;
     `on_flush(events, seconds)` once a flush, with what has just been written and how long that took.
@@ -41,16 +41,20 @@ class Broadcaster:
     def __init__(self, window: Window, broker: Broker) -> None:
         self.window, self.broker = window, broker
         self.position = 0
-        self.behind: set[Subscriber] = set()
-        self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
-        self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
         self.on_flush: Callable[[Sequence[Event], float], None] = lambda events, seconds: None
-        self._groups: dict[tuple[Patterns, type[Subscriber]], Group] = {}
+        self._catchup = CatchUp(window, broker, self._enter_group, self.leave, self._broken)
+        self._groups: dict[tuple[Patterns, Framing, bool], Group] = {}
         self._untold: dict[Subscriber, int] = {}  # those that came level here without an event, unlike their groups
         self._next_pass: asyncio.Handle | None = None
         self._first, self._seen, self._quiet = 0.0, 0, 0
         self._waiting = 0  # bytes not flushed yet
         self._last_flush = 0.0  # how long it took
+
+    def connect(
+        self, on_write: Callable[[str, int, int, int], None], on_gap: Callable[[str, int | None], None]
+    ) -> None:
+        """Tell from here on what is written, and what is told as missing."""
+        self._catchup.on_write, self._catchup.on_gap = on_write, on_gap
 
     def start_at(self, head: int, newest: Sequence[Event] = ()) -> None:
         """Begin behind `head`, with the `newest` events up to it from before."""
@@ -66,12 +70,12 @@ class Broadcaster:
 
     @property
     def lagging(self) -> int:
-        """How many subscribers are behind."""
-        return len(self.behind)
+        """How many subscribers are catching up."""
+        return len(self._catchup.behind)
 
     def lag(self, subscriber: Subscriber) -> int:
-        """How many numbers the subscriber has not been written yet."""
-        return self.window.head - (subscriber.position if subscriber in self.behind else self.position)
+        """Return how many numbers the subscriber has not been written yet."""
+        return self.window.head - (self.position if subscriber.group else subscriber.position)
 
     # ---- events come in
 
@@ -98,40 +102,38 @@ class Broadcaster:
             self._next_pass = asyncio.get_running_loop().call_soon(self._pass)
 
     def flush(self) -> None:
-        """Write what lies between `position` and the head to every level subscriber. Never waits."""
+        """Write what lies between `position` and the head to every live subscriber. Never waits.
+
+        Whoever cannot be written to is caught up from where it was: nobody is passed over, and it costs nobody else.
+        """
         if self._next_pass is not None:
             self._next_pass.cancel()
             self._next_pass = None
         self._waiting = 0
-        if self.position == self.window.head:
+        before, self.position = self.position, self.window.head
+        if before == self.position:
             return
-        if not self.window.covers(self.position):  # one batch larger than the whole window: the store has it
+        if not self.window.covers(before):  # one batch larger than the whole window: the store has it
             for group in list(self._groups.values()):
-                self._fall_behind(list(group.members))
-            self.position = self.window.head
+                self._fall_behind(list(group.members), before)
             return
         started = time.monotonic()
-        events = self.window.between(self.position, self.window.head)
-        self.position = self.window.head
+        events = self.window.between(before, self.position)
         for group in list(self._groups.values()):
-            self._write(group, events)
+            self._fall_behind(self._write(group, events), before)
         self._last_flush = time.monotonic() - started
         self.on_flush(events, self._last_flush)
 
-    def _write(self, group: Group, events: Sequence[Event]) -> None:
+    def _write(self, group: Group, events: Sequence[Event]) -> list[Subscriber]:
+        """Write the events that the group wants; return those members that have got nothing."""
         frames = group.frames(events)
         if not frames:
-            return
-        data = _joined(frames, group.kind.sse)
-        self.on_write("sse" if group.kind.sse else "websocket", len(frames), len(group.members), len(data))
-        self._send(group, data)
-
-    def _send(self, group: Group, data: bytes) -> None:
+            return []
+        data, members = group.framing.joined(frames), len(group.members)
         group.told = self.position
-        full, broken = group.write(data)
-        self._fall_behind(full)
-        for subscriber in broken:
-            self.leave(subscriber)
+        missed = group.write(data)
+        self._catchup.on_write(group.framing.transport, len(frames), members - len(missed), len(data))
+        return missed
 
     # ---- subscribers come and go
 
@@ -139,52 +141,73 @@ class Broadcaster:
         """Put a subscriber into the stream: at the head, or behind `after`. One step, nothing is lost in between.
 
         Returns the position behind which its stream goes on. Raises HubError `unknown_cursor` for a cursor in the
-        future of this epoch.
+        future of this epoch, `cancelled` for a subscriber that has ended.
         """
+        self._refuse_ended(subscriber)
         position, foreign = self.start(after)
-        self.leave(subscriber)
+        self._detach(subscriber)
         subscriber.patterns, subscriber.position, subscriber.told = patterns, position, position
-        if foreign:
-            self._tell_gap(subscriber, str(foreign), position + 1, "epoch")
         if after is not None:
             subscriber.reason = "expired"
-        self._advance(subscriber)
+        try:
+            if foreign:
+                self._catchup.tell_gap(subscriber, str(foreign), position + 1, "epoch")
+            self._catchup.advance(subscriber)
+        except Exception:
+            self._broken(subscriber)
         return Cursor(self.broker.epoch, position)
 
     def narrow(self, subscriber: Subscriber, patterns: Patterns) -> Cursor:
-        """Change what a subscriber gets from here on; its position stays. Returns that."""
-        self._leave_group(subscriber)
+        """Change what a subscriber gets from here on; its position stays. Returns that.
+
+        Raises HubError `cancelled` for a subscriber that has ended.
+        """
+        self._refuse_ended(subscriber)
+        self.flush()  # what was accepted before still belongs to the old patterns
         subscriber.patterns = patterns
-        if subscriber in self.behind:
+        if subscriber.group is None:
             return Cursor(self.broker.epoch, subscriber.position)
+        self._leave_group(subscriber)
+        subscriber.told = self.position
         self._enter_group(subscriber)
         return Cursor(self.broker.epoch, self.position)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Forget a subscriber. Unknown ones are no error."""
+        """End a subscriber, for good: nothing is written to it from this step on. One that has ended is no error."""
+        subscriber.ended = True
         self._leave_group(subscriber)
-        self._untold.pop(subscriber, None)
-        self.behind.discard(subscriber)
-        if subscriber.task is not None:
-            subscriber.task.cancel()
-            subscriber.task = None
+        self._catchup.stop(subscriber)
 
     def mark(self) -> None:
         """Tell narrowed subscribers where they are, if that moved without an event for them. Once a heartbeat."""
         self.flush()
         for group in list(self._groups.values()):
             if group.told < self.position and not group.patterns.everything:
-                self._send(group, self._mark(group.kind.sse))
+                group.told = self.position
+                self._fall_behind(group.write(self._mark(group.framing)), self.position)
         untold, self._untold = self._untold, {}
         for subscriber, position in untold.items():
             if subscriber.group is not None and subscriber.group.told <= position:
-                subscriber.write(self._mark(subscriber.sse))
+                self._tell(subscriber, self._mark(subscriber.framing))
 
-    def _mark(self, sse: bool) -> bytes:
-        return self._notice("hub:mark", {"cursor": str(Cursor(self.broker.epoch, self.position))}, sse)
+    def _mark(self, framing: Framing) -> bytes:
+        return framing.notice("hub:mark", {"cursor": str(Cursor(self.broker.epoch, self.position))})
+
+    def _tell(self, subscriber: Subscriber, data: bytes) -> None:
+        try:
+            subscriber.write(data)
+        except Exception:
+            self._broken(subscriber)
+
+    def _broken(self, subscriber: Subscriber) -> None:
+        """End one that cannot be written to: nobody stays connected who would get nothing more and not know it."""
+        if not isinstance(sys.exception(), ConnectionError):  # which only says that it has gone
+            log.exception("a client cannot be written to and gets nothing more")
+        self.leave(subscriber)
+        subscriber.cut()
 
     def start(self, after: Cursor | None) -> tuple[int, Cursor | None]:
-        """Where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
+        """Return where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
         `unknown_cursor` for one in the future of this epoch."""
         if after is None:
             return self.window.head, None
@@ -194,137 +217,46 @@ class Broadcaster:
             raise HubError("unknown_cursor", f"The cursor {after} lies in the future: the newest is {self.cursor}.")
         return after.seq, None
 
+    @staticmethod
+    def _refuse_ended(subscriber: Subscriber) -> None:
+        """Nothing brings back who has gone: its socket may be somebody else's by now."""
+        if subscriber.ended:
+            raise HubError("cancelled", "The client has gone.")
+
+    # ---- where they stand
+
+    def _detach(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of the stream, to be put in again elsewhere."""
+        self.flush()  # what was accepted before still belongs to where it was
+        self._leave_group(subscriber)
+        self._catchup.stop(subscriber)
+
     def _enter_group(self, subscriber: Subscriber) -> None:
+        """Make a subscriber live that is alive, level with the head, and has nothing left over."""
         self.flush()
-        key = (subscriber.patterns, type(subscriber))
-        group = self._groups.get(key) or self._groups.setdefault(key, Group(*key, self.position))
+        key = (subscriber.patterns, subscriber.framing, subscriber.straight is not None)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(*key, self.position, self._lost)
         group.add(subscriber)
         subscriber.group, subscriber.reason = group, "slow"
-        self.behind.discard(subscriber)
+        if subscriber.told < self.position and not subscriber.patterns.everything:
+            self._untold[subscriber] = self.position
 
     def _leave_group(self, subscriber: Subscriber) -> None:
-        if subscriber.group is not None:
-            self.flush()  # what was accepted before still belongs to it
-        if subscriber.group is not None:
-            self._remove(subscriber, subscriber.group)
+        group, subscriber.group = subscriber.group, None
+        self._untold.pop(subscriber, None)
+        if group is not None:
+            group.remove(subscriber)
+            if not group.members:
+                del self._groups[group.patterns, group.framing, group.straight]
 
-    def _remove(self, subscriber: Subscriber, group: Group) -> None:
-        subscriber.group = None
-        group.remove(subscriber)
-        if not group.members:
-            del self._groups[group.patterns, group.kind]
+    def _lost(self, subscriber: Subscriber) -> None:
+        self._fall_behind([subscriber], self.position)
 
-    # ---- subscribers that are behind
-
-    def _fall_behind(self, subscribers: Sequence[Subscriber]) -> None:
+    def _fall_behind(self, subscribers: Sequence[Subscriber], position: int) -> None:
+        """Lead these on from `position`, the last that they have got, if they are there at all."""
         for subscriber in subscribers:
-            assert subscriber.group is not None
-            self._remove(subscriber, subscriber.group)
-            subscriber.position = subscriber.told = self.position
-            self.behind.add(subscriber)
-            self._follow_up(subscriber)
-
-    def _follow_up(self, subscriber: Subscriber) -> None:
-        subscriber.task = asyncio.get_running_loop().create_task(self._catch_up(subscriber))
-
-    def _advance(self, subscriber: Subscriber) -> None:
-        """Bring a subscriber level in this very step if that takes no waiting, else behind the scenes."""
-        self.behind.add(subscriber)
-        start = self._start_of_kept(subscriber)
-        if start == subscriber.position and self.window.covers(start) and not subscriber.full():
-            self._write_piece(subscriber, self._ahead(subscriber.position))
-            self._join_if_level(subscriber)
-        if subscriber in self.behind:
-            self._follow_up(subscriber)
-
-    def _join_if_level(self, subscriber: Subscriber) -> None:
-        if subscriber.position == self.window.head and not subscriber.full():
-            self._enter_group(subscriber)
-            if subscriber.told < subscriber.position and not subscriber.patterns.everything:
-                self._untold[subscriber] = subscriber.position
-
-    async def _catch_up(self, subscriber: Subscriber) -> None:
-        """Lead one subscriber up to the head, as fast as it reads. The only task a client can cost, while behind."""
-        try:
-            while subscriber in self.behind:
-                await subscriber.room()
-                events = await self._next(subscriber)
-                first = events[0].seq if events else self.window.head + 1
-                if first > subscriber.position + 1:
-                    self._tell_missing(subscriber, first)
-                self._write_piece(subscriber, events)
-                self._join_if_level(subscriber)
-                await asyncio.sleep(0)
-        except HubError as error:  # not a gap: what it asks for is kept
-            log.warning("a client that is behind cannot be served from the store: %s", error)
-            self._drop(subscriber)
-            subscriber.turn_away()
-        except Exception as error:
-            if not isinstance(error, ConnectionError):  # which only says that it has gone
-                log.exception("a client cannot be written to and gets nothing more")
-            self._drop(subscriber)
-
-    def _drop(self, subscriber: Subscriber) -> None:
-        """Let go of a subscriber from within its own task."""
-        subscriber.task = None
-        self.leave(subscriber)
-
-    async def _next(self, subscriber: Subscriber) -> list[Event]:
-        """The next events for this subscriber: from the window, or behind it from the store; none if nothing more is
-        kept. Raises HubError `broker_unavailable` if the store cannot be read."""
-        start = self._start_of_kept(subscriber)
-        if not self.window.covers(start):
-            events = await self.broker.read(start, PAGE, PIECE)
-            if events and events[0].seq < self.window.tail:
-                return events
-        return self._ahead(max(start, self.window.tail - 1))
-
-    def _start_of_kept(self, subscriber: Subscriber) -> int:
-        """Where it can go on. Who comes back gets what is kept, the same as from hub:history, and not what happens to
-        be in the window; who was level and reads slowly is not made to lose that by a short retention."""
-        if subscriber.reason == "slow":
-            return subscriber.position
-        return max(subscriber.position, self.broker.tail - 1)
-
-    def _ahead(self, position: int) -> list[Event]:
-        """The window's next page behind a position."""
-        return self.window.between(position, min(position + PAGE, self.window.head))
-
-    def _write_piece(self, subscriber: Subscriber, events: Sequence[Event]) -> None:
-        """Write events up to a piece's size and move the subscriber behind them."""
-        frames, size, count = [], 0, 0
-        for event in events:
-            if size >= PIECE:
-                break
-            subscriber.position = event.seq
-            if subscriber.patterns.match(event.name):
-                subscriber.told = event.seq
-                frame = event.sse if subscriber.sse else event.frame
-                frames.append(frame)
-                size += len(frame)
-                count += 1
-        if frames:
-            subscriber.write(_joined(frames, subscriber.sse))
-            self.on_write(subscriber.transport, count, 1, size)
-
-    def _tell_missing(self, subscriber: Subscriber, first: int) -> None:
-        at = str(Cursor(self.broker.epoch, subscriber.position))
-        self._tell_gap(subscriber, at, first, subscriber.reason, first - subscriber.position - 1)
-        subscriber.position = first - 1
-        subscriber.reason = "slow"
-
-    def _tell_gap(self, subscriber: Subscriber, after: str, before: int, reason: str, count: int | None = None) -> None:
-        data = {"after": after, "before": str(Cursor(self.broker.epoch, before)), "count": count, "reason": reason}
-        subscriber.write(self._notice("hub:gap", data, subscriber.sse))
-        self.on_gap(reason, count)
-
-    @staticmethod
-    def _notice(name: str, data: object, sse: bool) -> bytes:
-        text = notice(name, data)
-        return _joined([sse_frame(text, name, None)], True) if sse else websocket_frame(text)
-
-
-def _joined(frames: Sequence[bytes], sse: bool) -> bytes:
-    """The bytes of one write. For SSE they are one chunk of the response (RFC 9112, section 7.1)."""
-    data = b"".join(frames)
-    return b"%x\r\n%b\r\n" % (len(data), data) if sse else data
+            if subscriber.group is not None:
+                self._leave_group(subscriber)
+                self._catchup.begin(subscriber, position)

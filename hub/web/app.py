@@ -22,7 +22,7 @@ from ..hub import Hub
 from ..private import Unsafe, write_whole
 from ..stderr import set_up_logging
 from ..wire.messages import now
-from . import api, sse
+from . import api, sse, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .keys import HUB
@@ -48,6 +48,7 @@ def create_app(hub: Hub) -> web.Application:
     guard.protect(app)
     app[api.GUARD] = guard
     api.setup(app)
+    streams.setup(app)
     connection.setup(app)
     sse.setup(app)
     dashboard.setup(app)
@@ -69,7 +70,7 @@ async def _shutdown(app: web.Application) -> None:
     hub = app[HUB]
     await hub.commands.stop(hub.config.stop_timeout)
     hub.broadcaster.flush()
-    await connection.goodbye(app)
+    await streams.goodbye(app)
 
 
 def _refused(hub: Hub, reason: str, address: str) -> None:

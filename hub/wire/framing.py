@@ -1,13 +1,11 @@
 """An event's bytes: its envelope, and the frame around it for WebSocket and Server-Sent Events."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
 
 from .messages import now
 from .names import Cursor, new_id
 from .strictjson import dumpb
-
-Framing = Callable[[bytes], bytes]
 
 
 def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: bytes) -> bytes:
@@ -38,3 +36,62 @@ def sse_frame(text: bytes, name: str, cursor: Cursor | None) -> bytes:
     """One Server-Sent Event (HTML standard, section 9.2). Compact JSON has no line breaks, so `data:` is one line."""
     line = f"id: {cursor}\n" if cursor else ""
     return b"%bevent: %b\ndata: %b\n\n" % (line.encode(), name.encode(), text)
+
+
+# ---- how events travel to one kind of client
+
+
+class Framed(Protocol):
+    """What a framing needs of an event."""
+
+    frame: bytes
+
+    @property
+    def sse(self) -> bytes: ...
+
+
+class Framing(Protocol):
+    """How events, notices and what is joined of them look to one kind of client."""
+
+    transport: Literal["websocket", "sse"]
+
+    def events(self, events: Iterable[Framed]) -> list[bytes]:
+        """Return the bytes of each."""
+
+    def notice(self, name: str, data: Any) -> bytes:
+        """Return an event of the hub's own that has no number, ready to be written."""
+
+    def joined(self, frames: Sequence[bytes]) -> bytes:
+        """Return the bytes of one write."""
+
+
+class _WebSocket:
+    transport: Literal["websocket", "sse"] = "websocket"
+
+    def events(self, events: Iterable[Framed]) -> list[bytes]:
+        return [event.frame for event in events]
+
+    def notice(self, name: str, data: Any) -> bytes:
+        return websocket_frame(notice(name, data))
+
+    def joined(self, frames: Sequence[bytes]) -> bytes:
+        return b"".join(frames)
+
+
+class _ServerSentEvents:
+    transport: Literal["websocket", "sse"] = "sse"
+
+    def events(self, events: Iterable[Framed]) -> list[bytes]:
+        return [event.sse for event in events]
+
+    def notice(self, name: str, data: Any) -> bytes:
+        return self.joined([sse_frame(notice(name, data), name, None)])
+
+    def joined(self, frames: Sequence[bytes]) -> bytes:
+        """One chunk of the response (RFC 9112, section 7.1)."""
+        data = b"".join(frames)
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+WEBSOCKET: Framing = _WebSocket()
+SSE: Framing = _ServerSentEvents()

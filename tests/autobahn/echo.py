@@ -15,7 +15,7 @@ class Echo(connection.Connection):
     """Answers every message with itself."""
 
     def _handle(self, opcode: int, payload: str | bytes) -> None:
-        if opcode == frames.TEXT and not self._ended:
+        if opcode == frames.TEXT and not self.ending:
             self.write(websocket_frame(payload.encode() if isinstance(payload, str) else payload))
         elif opcode != frames.TEXT:
             super()._handle(opcode, payload)
@@ -23,7 +23,7 @@ class Echo(connection.Connection):
 
 def main(port: int) -> None:
     with tempfile.TemporaryDirectory() as state:
-        connection._kind = lambda request: Echo
+        connection.Connection = Echo  # type: ignore[misc]
         hub = Hub(state_dir=Path(state), rate=0, heartbeat=3600.0, max_frame=32 * 2**20)
         web.run_app(create_app(hub), host="127.0.0.1", port=port, access_log=None, print=None)
 

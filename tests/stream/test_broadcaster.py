@@ -1,6 +1,7 @@
 """Who gets what, and when it is written, over wires without sockets."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from hub.errors import HubError
 from hub.stream import broadcaster as module
 from hub.stream.broadcaster import Broadcaster
 from hub.stream.brokers.memory import MemoryBroker
+from hub.stream.catchup import CatchUp
 from hub.stream.events import Draft, Event
 from hub.stream.window import Window
+from hub.wire.framing import SSE, WEBSOCKET
 from hub.wire.names import EVERYTHING, Cursor, Patterns
 
 
@@ -23,8 +26,7 @@ class Stream:
         self.broadcaster = Broadcaster(Window(window, 16 * 2**20), self.broker)
         self.gaps: list[tuple[str, int | None]] = []
         self.written: list[tuple[str, int, int, int]] = []
-        self.broadcaster.on_gap = lambda *gap: self.gaps.append(gap)
-        self.broadcaster.on_write = lambda *write: self.written.append(write)
+        self.broadcaster.connect(lambda *write: self.written.append(write), lambda *gap: self.gaps.append(gap))
 
     async def publish(self, *names: str, size: int = 0) -> None:
         """Hand events to the broadcaster in one batch; not flushed yet."""
@@ -99,13 +101,13 @@ async def test_clients_with_the_same_patterns_share_the_selection(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined: list[int] = []
-    original = module._joined
+    original = WEBSOCKET.joined
 
-    def count(frames: Any, sse: bool) -> bytes:
+    def count(frames: Sequence[bytes]) -> bytes:
         joined.append(len(frames))
-        return original(frames, sse)
+        return original(frames)
 
-    monkeypatch.setattr(module, "_joined", count)
+    monkeypatch.setattr(WEBSOCKET, "joined", count)
     wires = [stream.join("a:*") for _ in range(20)]
     await stream.publish("a:b", "c:d")
     await settle()
@@ -156,7 +158,7 @@ async def test_a_slow_client_is_left_alone_and_led_back(stream: Stream) -> None:
     assert slow.writes == 1
     assert stream.broadcaster.lagging == 1
     assert stream.broadcaster.lag(slow.subscriber) == 499
-    slow.resume()
+    slow.read_on()
     await settle()
     assert slow.events == healthy.events
     assert stream.broadcaster.lagging == 0
@@ -172,7 +174,7 @@ async def test_who_reads_too_slowly_is_told_what_is_missing() -> None:
     for _ in range(300):
         await stream.publish("a:b")
         await settle()
-    slow.resume()
+    slow.read_on()
     await settle()
     assert slow.gaps == [
         {"after": str(stream.cursor(1)), "before": str(stream.cursor(202)), "count": 200, "reason": "slow"}
@@ -210,7 +212,7 @@ async def test_who_comes_back_when_nothing_is_kept_is_told_at_once(
 ) -> None:
     """The gap reaches up to the next event to come, whatever the window still has, and nobody is behind until then."""
     if weakened:
-        monkeypatch.setattr(Broadcaster, "_start_of_kept", lambda self, subscriber: subscriber.position)
+        monkeypatch.setattr(CatchUp, "_start_of_kept", lambda self, subscriber: subscriber.position)
     stream = await opened(store=0)
     await stream.publish(*["a:b"] * 5)
     if restarted:
@@ -233,7 +235,7 @@ async def test_a_short_retention_takes_nothing_from_who_is_connected() -> None:
     for _ in range(20):
         await stream.publish("a:b")
         await settle()
-    slow.resume()
+    slow.read_on()
     await settle()
     assert (slow.events, slow.gaps) == (list(range(1, 21)), [])
 
@@ -331,11 +333,11 @@ async def test_who_has_left_gets_nothing_and_costs_nothing(stream: Stream) -> No
         stream.broadcaster.leave(wire.subscriber)
         stream.broadcaster.leave(wire.subscriber)
     await stream.publish("a:b")
-    slow.resume()
+    slow.read_on()
     await settle()
     assert (gone.events, slow.events) == ([1], [1])
     assert not stream.broadcaster._groups
-    assert not [task for task in asyncio.all_tasks() if "_catch_up" in repr(task)]
+    assert not [task for task in asyncio.all_tasks() if "_lead" in repr(task)]
 
 
 async def test_nothing_per_client_on_the_path_of_an_event(stream: Stream) -> None:
@@ -350,10 +352,7 @@ async def test_nothing_per_client_on_the_path_of_an_event(stream: Stream) -> Non
 async def test_server_sent_events_are_one_chunk_a_write(stream: Stream) -> None:
     written: list[bytes] = []
 
-    class EventStream(Wire):
-        sse = True
-
-    wire = EventStream()
+    wire = Wire(SSE)
     wire.write = written.append
     stream.broadcaster.join(wire, EVERYTHING)
     await stream.publish("a:b", "a:b")

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from running import HubInside, Raw, Stream, hub_app, sockets, stream, talk, until
 
-from hub.web import sse
-
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
@@ -107,8 +105,7 @@ async def test_a_narrowed_client_is_told_where_it_is(tmp_path: Path) -> None:
         assert mark.json["payload"]["data"] == {"cursor": str(hub.hub.cursor)}
 
 
-async def test_a_client_that_goes_is_gone(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "LOOK", 0.05)
+async def test_a_client_that_goes_is_gone(hub: HubInside) -> None:
     async with stream(hub.url):
         await until(lambda: hub.clients("sse") == 1)
         async with talk(hub.url) as other:
@@ -192,8 +189,7 @@ async def test_a_reader_slower_than_the_window_is_told_what_it_misses(tmp_path: 
         assert hub.counted("hub_gaps_total", "slow") == 1
 
 
-async def test_half_open_peers_go_also_with_full_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "LOOK", 0.05)
+async def test_half_open_peers_go_also_with_full_buffers(tmp_path: Path) -> None:
     async with hub_app(tmp_path, heartbeat=0.3) as hub, Raw(hub.port, buffer=4096) as raw:
         await stuck(hub, raw)
         both_ends = sockets()

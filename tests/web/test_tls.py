@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from doors import bearer
-from running import hub_app, hub_process, run_hub, talk, until
+from running import hub_app, hub_process, open_streams, run_hub, talk, until
 
 from hub import HubClient
 from hub.client.discovery import NoHub, verifying
 from hub.client.items import Event
 from hub.config import Config
+from hub.web import streams
 from hub.web.tls import server_context
-from hub.web.ws import connection as ws_connection
 
 
 @pytest.fixture
@@ -60,20 +60,20 @@ async def test_over_tls_an_event_does_not_wait_for_the_next_ping(
     tmp_path: Path, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
     if weakened:
-        monkeypatch.setattr(ws_connection, "_least", lambda transport: 0)
+        monkeypatch.setattr(streams, "_least", lambda transport: 0)
     cert, key = certificate
     context = server_context(Config(tls_cert=cert, tls_key=key))
     async with (
         hub_app(tmp_path, tls=context, heartbeat=3600.0) as hub,
         talk(hub.url, ssl=verifying(cert)) as client,
     ):
-        (connection,) = ws_connection.connections(hub.hub)
+        (connection,) = open_streams(hub)
         for number in range(1, 9):
             await hub.publish(1)
             if not weakened:
                 assert await client.numbers(1) == [number]
         if weakened:
-            await until(lambda: connection.full() and connection._transport.get_write_buffer_size() == 0)
+            await until(lambda: connection.paused and connection.transport.get_write_buffer_size() == 0)
 
 
 @pytest.mark.parametrize("weakened", [False, True])

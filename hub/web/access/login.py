@@ -10,9 +10,8 @@ from ...errors import HubError, UsageError
 from ...private import Unsafe
 from ...wire.strictjson import dumpb
 from .. import api
-from ..keys import HUB, LOGIN_ROUTE
-from ..sse import EventStream
-from ..ws.connection import Connection
+from ..keys import LOGIN_ROUTE
+from ..streams import STREAMS
 from .credentials import Tokens
 from .guard import PEER, SEEN
 
@@ -80,9 +79,5 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
 
 def end(app: web.Application, trusts: frozenset[str]) -> None:
     """Close the connections that a replaced token has opened."""
-    for client in [client for client in app[HUB].clients if client.trust in trusts]:
-        subscriber = client.subscriber
-        if isinstance(subscriber, Connection):
-            subscriber.close(1008, "The token was replaced", "token")
-        elif isinstance(subscriber, EventStream):
-            subscriber.end()
+    for stream in [stream for stream in app[STREAMS] if stream.client.trust in trusts]:
+        stream.close(1008, "The token was replaced", "token")

@@ -1,6 +1,5 @@
-"""From an HTTP request to a WebSocket: the handshake (RFC 6455, section 4.2), and out of aiohttp's hands."""
+"""From an HTTP request to a WebSocket: the handshake (RFC 6455, section 4.2)."""
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -29,18 +28,3 @@ def handshake(request: web.Request) -> dict[str, str]:
     digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
     accept = base64.b64encode(digest).decode()
     return {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade", hdrs.SEC_WEBSOCKET_ACCEPT: accept}
-
-
-def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
-    """Part the transport from aiohttp, which then believes that the client has hung up and forgets it.
-
-    Also what the client sent behind its request, too early. The two lines that are not in aiohttp's documentation are
-    held by `tests/web/test_websocket.py`.
-    """
-    protocol, transport = request.protocol, request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("The client has gone.")
-    tail: bytes = protocol._message_tail
-    protocol.transport = None  # or it would be closed
-    protocol.connection_lost(None)
-    return transport, tail

@@ -13,12 +13,12 @@ from unittest.mock import AsyncMock
 import pytest
 import running
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-from running import HubInside, Raw, Talk, hub_app, refused, run_hub, seq, sockets, talk, until
+from running import HubInside, Raw, Talk, hub_app, open_streams, refused, run_hub, seq, sockets, talk, until
 
 from hub import Hub
 from hub.commands.registry import Call
 from hub.commands.session import Session
-from hub.web.ws.connection import Connection, connections
+from hub.stream.subscriber import Subscriber
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -518,7 +518,7 @@ async def test_half_open_peers_go_also_when_they_have_unread_answers(tmp_path: P
         assert subscriber is not None
         sending = asyncio.create_task(send())
         try:
-            await until(subscriber.full, "that buffers are full")
+            await until(lambda: subscriber.paused, "that buffers are full")
             await until(lambda: hub.clients("websocket") == 0, "that the client is gone")
             await until(lambda: sockets() < both_ends, "that its socket is closed")
         finally:
@@ -739,7 +739,7 @@ async def test_a_reader_slower_than_the_window_is_told_what_it_misses(tmp_path: 
 
 async def test_a_gap_that_is_kept_quiet_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with the mechanism switched off: the reader misses events and nobody tells it."""
-    monkeypatch.setattr("hub.stream.broadcaster.Broadcaster._tell_gap", lambda *args: None)
+    monkeypatch.setattr("hub.stream.catchup.CatchUp.tell_gap", lambda *args: None)
     with pytest.raises(AssertionError):
         await test_a_reader_slower_than_the_window_is_told_what_it_misses(tmp_path)
 
@@ -756,8 +756,7 @@ async def storm(hub: HubInside, stuck: int, events: int) -> int:
             reading = asyncio.create_task(healthy.numbers(events))
             for _ in range(events // 20):
                 await hub.publish(20, pad="x" * 50_000)
-                streams: list[Any] = [client.subscriber for client in hub.hub.clients]
-                ready = [stream._transport.get_write_buffer_size() for stream in streams]
+                ready = [stream.transport.get_write_buffer_size() for stream in open_streams(hub)]
                 most = max(most, *ready)
             assert await reading == list(range(1, events + 1))
     finally:
@@ -775,8 +774,8 @@ async def test_a_hub_that_takes_no_notice_of_full_buffers_fills_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same with the mechanism switched off: what nobody reads piles up."""
-    monkeypatch.setattr("hub.web.ws.connection.Connection.full", lambda connection: False)
-    monkeypatch.setattr("hub.web.ws.connection._kind", lambda request: Connection)
+    monkeypatch.setattr(Subscriber, "pause", lambda subscriber: None)
+    monkeypatch.setattr("hub.web.streams._straight", lambda transport: None)
     async with hub_app(tmp_path, window_bytes=100_000_000) as hub:
         assert await storm(hub, 10, 600) > 15_000_000
 
@@ -918,9 +917,9 @@ async def test_what_comes_with_the_upgrade_request_is_not_lost(hub: HubInside) -
 
 async def test_aiohttp_forgets_the_connection_and_does_not_close_it(hub: HubInside, client: Talk) -> None:
     assert hub.runner.server is not None
-    (connection,) = connections(hub.hub)
-    assert connection._transport.get_protocol() is connection
-    assert not [h for h in hub.runner.server.connections if h.transport is connection._transport]
+    (connection,) = open_streams(hub)
+    assert connection.transport.get_protocol() is connection
+    assert not [h for h in hub.runner.server.connections if h.transport is connection.transport]
     assert (await client.call("hub:ping"))["pong"] is True
 
 
@@ -951,7 +950,7 @@ async def test_a_handshake_that_is_wrong_is_refused_and_the_connection_lives(
     async with Raw(hub.port) as raw:
         await raw.write(request.encode())
         assert (await raw.read()).startswith(f"HTTP/1.1 {status} ".encode())
-    assert connections(hub.hub) == []
+    assert open_streams(hub) == []
 
 
 # ---- weakened builds: the same checks with one mechanism switched off
@@ -975,15 +974,15 @@ SWITCHES: dict[str, tuple[Callable[[Path], Any], str, Any]] = {
     ),
     "no limit of clients": (
         test_a_full_hub_refuses_with_503_before_the_upgrade,
-        "hub.web.ws.connection.admit",
-        lambda hub, after: None,
+        "hub.web.streams.admit",
+        lambda app, after: None,
     ),
     "no heartbeat": (
         test_half_open_peers_go_also_when_they_have_unread_answers,
-        "hub.web.ws.connection.Connection.beat",
+        "hub.web.streams.Stream.beat",
         lambda connection, now, heartbeat: False,
     ),
-    "no goodbye": (test_at_the_end_of_the_hub_clients_get_1001, "hub.web.app.connection.goodbye", AsyncMock()),
+    "no goodbye": (test_at_the_end_of_the_hub_clients_get_1001, "hub.web.streams.goodbye", AsyncMock()),
 }
 
 
