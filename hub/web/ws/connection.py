@@ -72,7 +72,7 @@ class Connection(streams.Stream):
     def _take(self) -> None:
         """Handle what has come, some frames at a time, while the client reads its answers."""
         for _ in range(FAIR):
-            if self.paused:
+            if self.paused or self.transport.is_closing():  # or a flood of pings would be answered to nobody
                 return
             try:
                 frame = self._frames.next()
