@@ -114,8 +114,11 @@ class Connection(streams.Stream):
             self.session.ping()  # nobody asked for it, and it means nothing: only a flood of it has an effect
 
     def resume_writing(self) -> None:
+        """Take frames again, in a step of its own: asyncio loses count of a transport that is closed within this one."""
         self.resume()
-        self._take()
+        if not self._more:
+            self._more = True
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _flooded(self, code: int, reason: str) -> None:
         self.close(code, reason, "flood")
