@@ -86,12 +86,15 @@ class Connections(RuleBasedStateMachine):
         self.stack = contextlib.AsyncExitStack()
         self.stream = Stream()
         self.visitors: list[Visitor] = []
+        self.ahead = 0.0  # seconds that the heartbeats have been told the clock is ahead
+        self.failed: list[str] = []  # what the event loop itself complained of
         self.run(self._start())
 
     def run(self, work: Any) -> Any:
         return self.runner.run(work)
 
     async def _start(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: self.failed.append(str(context)))
         folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="hub-connections-"))
         limits: dict[str, Any] = {"window_events": 40, "keep_events": 120, "window_bytes": 4 * 2**20}
         self.hub = await self.stack.enter_async_context(
@@ -290,7 +293,7 @@ class Connections(RuleBasedStateMachine):
         self.run(self._beat(periods))
 
     async def _beat(self, periods: float) -> None:
-        self.ahead = getattr(self, "ahead", 0.0) + periods * HEARTBEAT
+        self.ahead += periods * HEARTBEAT
         for stream in open_streams(self.hub):
             stream.beat(time.monotonic() + self.ahead, HEARTBEAT)
         self.hub.hub.broadcaster.mark()
@@ -342,6 +345,7 @@ class Connections(RuleBasedStateMachine):
     @invariant()
     def all_are_live(self) -> None:
         assert not_live(self.hub) == []
+        assert self.failed == []
 
 
 def machine(loop: str, ephemeral: bool) -> type[Connections]:

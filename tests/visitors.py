@@ -50,13 +50,15 @@ class View:
         self._left: list[tuple[str, Any]] = []  # what has come and is not judged yet
 
     def subscribed(self, topics: list[str], cursor: int) -> None:
-        """From behind this number on it has these patterns."""
+        """From behind this number on it has these patterns: what was thought to hold longer did not."""
+        while self._choices[-1][0] > cursor:
+            self._choices.pop()
         self._choose(cursor, topics, topics)
 
     def unsubscribing(self, topics: list[str]) -> None:
-        """From somewhere on it does not get these any more."""
+        """From somewhere on, no earlier than what is known, it does not get these any more."""
         left = [topic for topic in self.topics if topic not in topics]
-        self._choose(self.position, left, list(self.topics))
+        self._choose(max(self.position, self._choices[-1][0]), left, list(self.topics))
 
     def unsubscribed(self, topics: list[str]) -> None:
         """By now it does not."""
@@ -100,7 +102,7 @@ class View:
                 self._event(name, what)
 
     def _event(self, name: str, seq: int) -> None:
-        if seq <= self.position and self._restarts:
+        while seq <= self.position and self._restarts:  # those that changed nothing did not show
             self.position = self._restarts.pop(0)
         if seq <= self.position:
             raise Complaint(f"{seq} came when {self.position} was known: twice, or out of order")
@@ -121,7 +123,8 @@ class View:
     def _know(self, seq: int, what: str) -> None:
         missing = self.stream.wanted(self.position, seq + 1, self)
         if missing:
-            raise Complaint(f"{missing} lost silently before {what}")
+            chosen = [(since, must.texts, may.texts) for since, must, may in self._choices]
+            raise Complaint(f"{missing} lost silently before {what}; behind {self.position}, with {chosen}")
         self.position = max(self.position, seq)
 
     def end(self, head: int) -> None:
@@ -157,6 +160,10 @@ class Visitor:
     async def connect(self) -> None:
         self.socket.setblocking(False)
         await asyncio.get_running_loop().sock_connect(self.socket, ("127.0.0.1", self.port))
+
+    def joined(self, topics: list[str] | None, position: int) -> None:
+        """The hub has it in its stream, from this position on."""
+        self.view = View(self.stream, topics, position)
 
     # ---- what it does
 
@@ -242,6 +249,11 @@ class Visitor:
                 raise Complaint(f"{self.name}: never answered: {self._asked}")
             self.view.end(head)
 
+    @property
+    def handshaken(self) -> bool:
+        """Whether the head of the hub's answer has come."""
+        return self._head
+
     def _http_head(self) -> bytes | None:
         if self._head or b"\r\n\r\n" not in self._bytes:
             return None
@@ -266,10 +278,6 @@ class WebSocketVisitor(Visitor):
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
             + behind
         )
-
-    def joined(self, topics: list[str] | None, position: int) -> None:
-        """The hub has it in its stream, from this position on."""
-        self.view = View(self.stream, topics, position)
 
     def take(self) -> None:
         head = self._http_head()
@@ -334,9 +342,6 @@ class SSEVisitor(Visitor):
     def ask_for(self, topics: list[str] | None, after: str | None) -> None:
         query = _query(topics, after)
         self.say(f"GET /events?{query} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
-
-    def joined(self, topics: list[str] | None, position: int) -> None:
-        self.view = View(self.stream, topics, position)
 
     def take(self) -> None:
         head = self._http_head()

@@ -114,7 +114,7 @@ class Connection(streams.Stream):
             self.session.ping()  # nobody asked for it, and it means nothing: only a flood of it has an effect
 
     def resume_writing(self) -> None:
-        """Take frames again, in a step of its own: asyncio loses count of a transport that is closed within this one."""
+        """Take frames again, but not in this step: asyncio loses count of a transport that is closed in here."""
         self.resume()
         if not self._more:
             self._more = True
