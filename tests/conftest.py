@@ -28,7 +28,10 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """The argument's name, which pytest numbers, for a text that is data: it may differ from process to process."""
+    """The argument's name, which pytest numbers, for a text that is data: it may differ from process to process.
+
+    As pytest does it by itself from 9.2 on.
+    """
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
