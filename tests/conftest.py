@@ -1,7 +1,8 @@
 """What every test gets: none of the person's own settings or state. And the word on skips.
 
 A skipped test has tested nothing. With `CI` or `HUB_NO_SKIP` set a skip is a failure; elsewhere the skipped
-tests are listed by name. With `HUB_RESULTS` set, the counts are appended to that file for `.ci/run`.
+tests are listed by name. With `HUB_RESULTS` set, the counts are appended to that file for `.ci/run`: once, by the
+process that reports, however many run the tests.
 """
 
 import os
@@ -13,6 +14,7 @@ import pytest
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 PLUMBING = ("HUB_NO_SKIP", "HUB_RESULTS", "HUB_RESULTS_NAME")
+LONGEST_ID = 100  # characters
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +25,14 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("HUB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """The argument's name, which pytest numbers, for a text that is data: it may differ from process to process.
+
+    As pytest does it by itself from 9.2 on.
+    """
+    return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
 def _no_skip() -> bool:
@@ -56,6 +66,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Names what was not tested, and leaves the counts for `.ci/run`."""
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # one of several processes: the one that has started them reports
     stats = terminalreporter.stats
     missed = [f"{report.nodeid}: {_reason(report)}" for report in stats.get("skipped", ())]
     if missed:

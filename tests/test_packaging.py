@@ -1,0 +1,57 @@
+"""What setup.cfg says of other packages is true: what is imported is declared, and the oldest are the ones tested."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def requirements(section: str, option: str) -> dict[str, str]:
+    """The packages that setup.cfg names there, with the versions that it wants of them."""
+    config = ConfigParser()
+    config.read(CHECKOUT / "setup.cfg")
+    return dict(_parted(config[section][option].strip().splitlines()))
+
+
+def _parted(lines: list[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        found = re.match(r"([\w-]+)\s*([^;#]*)", line)
+        if found:
+            yield found[1], found[2].strip()
+
+
+def imported() -> set[str]:
+    """The packages of others that the hub's code imports."""
+    names = set()
+    for path in (CHECKOUT / "hub").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"hub"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    owners = packages_distributions()
+    optional = set(requirements("options.extras_require", "speed"))
+    names = {owners[name][0].lower().replace("_", "-") for name in imported() - optional}
+    assert names == set(requirements("options", "install_requires"))
+    assert optional <= imported()
+
+
+def test_the_oldest_libraries_are_the_ones_that_are_tested() -> None:
+    wanted = requirements("options", "install_requires") | requirements("options.extras_require", "test")
+    least = {name: _padded(re.findall(r">= ?([\d.]+)", versions)[0]) for name, versions in wanted.items()}
+    lines = [line for line in (CHECKOUT / ".ci" / "oldest.txt").read_text("utf-8").splitlines() if line[:1] != "#"]
+    pinned = {name: version.removeprefix("== ") for name, version in _parted(lines)}
+    assert {name: _padded(version) for name, version in pinned.items()} == least
+
+
+def _padded(version: str) -> tuple[int, ...]:
+    return tuple([*map(int, version.split(".")), 0, 0][:3])
