@@ -164,9 +164,10 @@ def clean_text(text: str) -> tuple[str, int]:
     for literals, pattern, replacement in _PASSES:
         for literal in literals:
             if literal in folded:
-                before, text = text, pattern.sub(replacement, text)
-                if before != text:
-                    found += max(1, text.count(REDACTED) - before.count(REDACTED))
+                cleaned = pattern.sub(replacement, text)
+                if cleaned != text:
+                    found += max(1, cleaned.count(REDACTED) - text.count(REDACTED))
+                    text = cleaned
                 break
     return text, found
 
