@@ -29,7 +29,7 @@ OTHER = "other"
 TRANSPORTS = ("websocket", "sse", "http", "local")
 GAPS = ("slow", "expired", "epoch")
 OUTCOMES = ("ok", *CODES)
-REFUSALS = "peer forwarded host origin fetch_site user token too_many too_slow shutting_down".split()
+REFUSALS = "peer forwarded host origin fetch_site user token guesses malformed too_many too_slow shutting_down".split()
 DISCONNECTIONS = (
     "closed lost heartbeat shutdown binary utf8 too_large protocol flood forbidden broker internal"
 ).split()

@@ -9,7 +9,7 @@ from .private import Unsafe, prepare_directory, private, sync_directory, write_w
 
 FILES = {"OPERATOR": "token", "OBSERVER": "token.read"}  # by the trust that it gives
 
-_TOKEN = re.compile(r"[!-~]{20,512}")  # an empty or a short one could be guessed
+_TOKEN = re.compile(r"[!-~]{32,512}")  # an empty or a short one could be guessed
 
 
 def read(directory: Path, trust: str = "OPERATOR") -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,6 +22,16 @@ BECOME = (
 )
 CONNECTED = BECOME + "s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])));"  # as `s`
 TO_THE_END = "sys.stdout.buffer.write(b''.join(iter(lambda:s.recv(4096),b'')))"
+NAMESPACE = shutil.which("unshare")
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or NAMESPACE is None, reason="only root can be sure to get a user namespace (util-linux: unshare)"
+)
+
+
+def in_namespace(*command: str, mapped: bool = True) -> tuple[str, ...]:
+    """The command as user 65534 of a user namespace, where that is also who all those are that have no number there.
+    With a map of one user, its own, or without any."""
+    return (str(NAMESPACE), "--user", *(["--map-user=65534"] if mapped else []), "--", *command)
 
 
 def as_older_kernels_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,66 +1,19 @@
 """What must never be written down: keys that name a secret, texts that look like one, and nothing else."""
 
 import copy
+import functools
+import json
 import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from corpus import CUT_PEM, HARMLESS, HARMLESS_KEYS, HOSTILE, JWT, SECRET_KEYS, SECRETS
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub import redaction
-from hub.redaction import names_a_secret, redact, redact_text
-
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7v\nQIDAQAB+/=\n-----END RSA PRIVATE KEY-----"
-SECRETS = {  # text → what must be gone
-    JWT: JWT,
-    PEM: "MIIEowIBAAKCAQEA7v",
-    PEM[:70]: "MIIEowIBAAKCAQEA7v",
-    "Bearer abc123": "abc123",
-    "bearer mF_9.B5f-4.1JqM": "mF_9",
-    "Authorization: BEARER opensesame": "opensesame",
-    "Bearer%20mF_9B5f": "mF_9B5f",
-    "Bearer bearer x1y2z3": "x1y2z3",
-    "Bearer token.abc": "token.abc",
-    "sk-proj-abcDEF0123456789": "abcDEF0123456789",
-    "sk-ant-api03-aaaaaaaaaaaaaaaa": "aaaaaaaaaaaaaaaa",
-    "sk-abc123": "abc123",
-    "ghp_16C7e42F292c6912E7710c838347Ae178B4a": "16C7e42F292c",
-    "AKIAIOSFODNN7EXAMPLE": "IOSFODNN7EXAMPLE",
-    "postgres://ann:hunter2@db.example/app": "hunter2",
-    "redis://:hunter2@localhost:6379/0": "hunter2",
-    "https://ann:hun@ter2@example.org/": "ter2",
-}
-HARMLESS = (
-    "",
-    "the bearer of this letter",
-    "A bearer token is missing.",
-    "task-force risk-averse disk-usage-of-everything-here",
-    "scikit: sk-learn",
-    "eyJ",
-    "eyJhbGciOiJIUzI1NiJ9",
-    "ghp_",
-    "AKIA",
-    "git@github.com:a/b.git",
-    "https://example.org:8080/a@b:c@d",
-    "https://ann@example.org/",
-    "token=3 of 4",
-    "-----BEGIN",
-    "high through",
-)
-SECRET_KEYS = (
-    "apiKey api_key API-KEY APIKEY apikey openai_api_key x-api-key OpenAIAPIKey secret SECRET "
-    "client_secret clientSecret token github_token GITHUB_TOKEN GITHUBTOKEN accessToken access_token"
-    " refreshToken password dbPassword DB_PASSWORD passwd authorization Authorization "
-    "Proxy-Authorization cookie Set-Cookie privateKey private_key ssh.private.key credential "
-    "credentials awsCredentials token_ oauth2token p-a-s-s-w-d"
-).split()
-HARMLESS_KEYS = (
-    "max_tokens tokens_used total_tokens tokens token_count tokenCount TOKENS secrets passwords "
-    "cookies key keys public_key keyboard tokenizer secretary authorized author password_length "
-    "apiKeyId cookie_policy id status subtoken 42 _ "
-).split(" ")
+from hub import redaction, sensitive
+from hub.redaction import redact, redact_text
+from hub.sensitive import names_a_secret
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
@@ -82,7 +35,7 @@ def test_a_secret_inside_a_longer_text_is_replaced(text: str, secret: str) -> No
     assert secret not in found
     assert "[redacted]" in found
     assert found.startswith("before ")
-    assert found.endswith(" behind") or text == PEM[:70]  # a key without an end may go on to the end
+    assert found.endswith(" behind") or text == CUT_PEM  # a key without an end may go on to the end
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -122,6 +75,38 @@ def test_parts_without_a_secret_are_shared_with_the_input() -> None:
     assert redact(value)[0]["a"] is value["a"]
 
 
+def test_tokens_are_counted_or_held() -> None:
+    """A number is a count; a text, or a list of them, is a secret."""
+    for count in (5, 0.5, None, True, {"input": 5, "output": 7}):
+        assert redact({"tokens": count, "llm_tokens": count}) == ({"tokens": count, "llm_tokens": count}, 0)
+    for secret in ("5", ["a"], {"github": "a"}):
+        assert redact({"tokens": secret, "llm_tokens": secret, "id": 1}) == ({"id": 1}, 2)
+    assert redact_text('{"tokens": 5, "llm_tokens": "a"}') == '{"tokens": 5, "llm_tokens": "[redacted]"}'
+
+
+def test_json_inside_a_text_loses_its_secrets_and_nothing_else() -> None:
+    inner: Any = {"id": 7, "note": 'He said "hi": \\ bye', "list": [1, {"a": None}], "password": 'a\\"}],b', "end": "x"}
+    for dumps in (
+        json.dumps,
+        functools.partial(json.dumps, indent=2),
+        functools.partial(json.dumps, ensure_ascii=False),
+    ):
+        text = dumps(inner)
+        for level in range(4):  # JSON in a text of JSON in a text …
+            found = redact_text(text)
+            value: Any = found
+            for _ in range(level + 1):
+                value = json.loads(value if isinstance(value, str) else value["text"])
+            assert value == inner | {"password": "[redacted]"}
+            assert redact_text(found) == found
+            text = dumps({"text": text})
+
+
+def test_json_that_is_cut_off_is_cleaned_to_its_end() -> None:
+    for cut in ('"hunter2 and more', '{"a": "hunter2', '["hunter2", {', '"\\', "{"):
+        assert redact_text(f'body: {{"id": 1, "password": {cut}') == 'body: {"id": 1, "password": "[redacted]"'
+
+
 def test_the_memory_for_keys_is_bounded() -> None:
     for number in range(redaction._HARMLESS_LIMIT + 10):
         redact({f"key{number}": 1, "x" * 1000 + str(number): 1})
@@ -131,7 +116,7 @@ def test_the_memory_for_keys_is_bounded() -> None:
 
 def quantified(pattern: str) -> list[str]:
     """The unbounded repetitions of a pattern that are neither possessive nor lazy."""
-    plain = re.sub(r"\[[^\]]*\]|\\.", "c", pattern)
+    plain = re.sub(r"\[(?:[^\]\\]|\\.)*\]|\\.", "c", pattern)
     plain = re.sub(r"([*+]|\{\d+,\})[+?]", "", plain)
     assert not re.search(r"\)([*+]|\{\d+,\})", plain)  # no unbounded repetition of a group
     return re.findall(r"[*+]|\{\d+,\}", plain)
@@ -140,48 +125,61 @@ def quantified(pattern: str) -> list[str]:
 def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
     """The proof by structure: each unbounded repetition is possessive or lazy, but for one.
 
-    That one, the last in a URL's password, may give back what it took once; it cannot run over a second
-    beginning of its pattern, because its set has no slash. The lazy one always ends: at the end of the text
-    if nowhere else.
+    That one, the last in a URL's password, may give back what it took once; it cannot run over a second beginning of
+    its pattern, because its set has no slash. The lazy one always ends: at the end of the text if nowhere else.
     """
-    assert quantified(redaction._SECRET.pattern) == ["*"]
-    assert re.search(r"\[\^\\s/[^]]*\]\*@$", redaction._SECRET.pattern)
-    assert quantified(redaction._PEM.pattern) == []
-    assert redaction._PEM.pattern.endswith(r"|\Z)")
-    assert quantified(redaction._WORD.pattern) == ["+", "+"]  # two plain sets with nothing behind them
+    left = {pattern.pattern: found for _, pattern, _ in sensitive._PASSES if (found := quantified(pattern.pattern))}
+    assert left == {sensitive._USERINFO.pattern: ["*"]}
+    assert re.search(r"\[\^\\s/[^]]*\]\*@\|", sensitive._USERINFO.pattern)
+    assert sensitive._PEM.pattern.endswith(r"|\Z)")
+    others = sensitive._MEMBER, sensitive._SCALAR, sensitive._BRACKETS_OR_QUOTES, sensitive._NUMBER, sensitive._QUOTED
+    assert [quantified(other.pattern) for other in others] == [[]] * len(others)
+    assert quantified(sensitive._WORD.pattern) == ["+", "+"]  # two plain sets with nothing behind them
     assert quantified(r"(a|b)c+d*+") == ["+"]  # the proof can fail
     with pytest.raises(AssertionError):
         quantified(r"(a+)+b")
 
 
-HOSTILE = (
-    "eyJ",
-    "-eyJ",
-    "eyJaaaaaa.",
-    "\\neyJaaaaa..",
-    "sk-",
-    "-sk-a",
-    "bearer ",
-    "bearer of ",
-    "://a:",
-    "://",
-    "a:",
-    "-----BEGIN A-----",
-    "-----END ",
-    "AKIA",
-    "ghp_",
-    " ",
-    "A",
-    "-",
-)
-
-
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_texts_of_64_kib_are_read(piece: str) -> None:
     """A quadratic pattern would be stopped by the time limit of the whole test run: 4 billion steps each."""
-    text = "://x:" * (piece == "a:") + piece * (65536 // len(piece))
-    assert redact_text(redact_text(text)) == redact_text(text)
+    text = piece * (65536 // len(piece))
+    once, _ = redact(text)
+    assert redact(once) == (once, 0)
     assert names_a_secret(text) is False
+
+
+class Probed(dict[str, int]):
+    """Counts how often it is asked for a key."""
+
+    probes = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.probes += 1
+        return super().__contains__(key)
+
+
+def from_two_on(name: str, numbers: dict[str, int], value: dict[Any, Any], result: dict[Any, Any]) -> str:
+    """The old way: each key that needs a number looks for one from 2 on."""
+    unused, number = name, 1
+    while unused in value or unused in result:
+        number += 1
+        unused = f"{name} {number}"
+    return unused
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_keys_that_are_secrets_are_numbered_in_one_step_each(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where some of the numbers are taken. Steps are counted, not seconds."""
+    if weakened:
+        monkeypatch.setattr(redaction, "_unused", from_two_on)
+    count = 1000
+    value = Probed({f"ghp_{number:08x}": number for number in range(count)})
+    value.update({f"[redacted] {number}": -number for number in range(2, count, 2)})
+    found, replaced = redact(value)
+    assert replaced == count
+    assert sorted(found.values()) == sorted(value.values())
+    assert (value.probes > 3 * count) is weakened
 
 
 # ---- properties
@@ -198,6 +196,7 @@ values = st.recursive(
 
 
 @given(values)
+@example(":sk-000000 basic aaaa")  # looked at, and left
 def test_redacting_is_idempotent_and_never_changes_its_input(value: Any) -> None:
     before = copy.deepcopy(value)
     once, found = redact(value)
@@ -237,7 +236,7 @@ def test_a_value_without_secrets_comes_back_as_the_same_object(value: Any) -> No
 @pytest.mark.parametrize("weakened", [False, True])
 def test_keys_are_what_protects_values_that_look_ordinary(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if weakened:
-        monkeypatch.setattr(redaction, "names_a_secret", lambda key: False)
+        monkeypatch.setattr(redaction, "names_a_secret", lambda key, value="": False)
         monkeypatch.setattr(redaction, "_harmless", set())
     assert ("hunter2" in str(redact({"db": {"password": "hunter2"}})[0])) is weakened
 
@@ -245,14 +244,14 @@ def test_keys_are_what_protects_values_that_look_ordinary(weakened: bool, monkey
 @pytest.mark.parametrize("weakened", [False, True])
 def test_patterns_are_what_protects_texts(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if weakened:
-        monkeypatch.setattr(redaction, "_is_suspicious", lambda text: False)
+        monkeypatch.setattr(redaction, "is_suspicious", lambda text: False)
     assert ("abc123" in str(redact({"message": "sent Bearer abc123"})[0])) is weakened
 
 
 @given(glued)
-def test_the_cheap_first_look_never_overlooks_what_the_patterns_find(text: str) -> None:
-    if redaction._SECRET.search(text) or redaction._PEM.search(text):
-        assert redaction._is_suspicious(text)
+def test_the_cheap_first_look_never_overlooks_what_the_careful_one_finds(text: str) -> None:
+    if sensitive.clean_text(text)[1]:
+        assert sensitive.is_suspicious(text)
 
 
 class Text(str):

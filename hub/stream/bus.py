@@ -4,12 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from aiosignal import Signal
 
 from ..errors import HubError
-from ..redaction import redact
+from ..redaction import holds_secret, redact
 from ..wire.messages import MAX_TTL
 from ..wire.names import Cursor, is_id, is_name, new_id
 from ..wire.strictjson import dumpb, plain
@@ -113,6 +114,7 @@ class EventBus:
         data, count = redact(data)
         if count:
             self.on_redacted(count)
+            key = self.types.key(name, data)  # a key is kept and shown as the data is: cleaned
         return Draft(name, id or new_id(), dumpb(data), key, ttl, id is not None)
 
     # ---- the way out
@@ -150,10 +152,14 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
     problems = {key: ["Unknown field."] for key in record.keys() - _FIELDS}
     if not isinstance(name, str) or not is_name(name):
         problems["event"] = ["Missing, or not a name: domain:action, letters, digits, _ . -, at most 128 characters."]
+    elif _has_secret(name):
+        problems["event"] = ["It holds what looks like a secret."]
     if "data" not in record:
         problems["data"] = ["Missing data for required field."]
     if "id" in record and not is_id(id):
         problems["id"] = ["Not an id: 1 to 128 printable characters."]
+    elif isinstance(id, str) and holds_secret(id):
+        problems["id"] = ["It holds what looks like a secret."]
     if "ttl" in record and not (isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 < ttl <= MAX_TTL):
         problems["ttl"] = [f"Not a number of seconds above 0 and up to {MAX_TTL}."]
     if problems:
@@ -162,6 +168,11 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
     if name.startswith("hub:"):
         raise HubError("reserved_event", "Events in the domain hub: are the hub's own; choose another domain.")
     return name, record["data"], id, ttl
+
+
+@lru_cache(maxsize=1024)  # names are short and few
+def _has_secret(name: str) -> bool:
+    return holds_secret(name)
 
 
 def _misfit(details: Mapping[str, Any]) -> HubError:

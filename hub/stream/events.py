@@ -83,6 +83,10 @@ class EventType:
                 raise invalid(
                     "invalid_message", f"The data of {self.name} does not fit", ValidationError({"data": errors})
                 )
+        return self.key_of(data)
+
+    def key_of(self, data: Any) -> str | None:
+        """The key of data whose fields have been checked, or None. Raises HubError `invalid_message`."""
         if self.key is None:
             return None
         key = self.key(data) if callable(self.key) else data.get(self.key) if isinstance(data, dict) else None
@@ -116,6 +120,11 @@ class EventTypes:
         """The key of this data if the type has keys. Raises HubError `invalid_message`."""
         type = self._types.get(name)
         return type.check(data) if type else None
+
+    def key(self, name: str, data: Any) -> str | None:
+        """The key of data that has been checked, and cleaned since. Raises HubError `invalid_message`."""
+        type = self._types.get(name)
+        return type.key_of(data) if type else None
 
     def has_key(self, name: str) -> bool:
         """Whether events of this name have a last value for each key."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marshmallow import fields
 
 from hub.errors import HubError
 from hub.stream import bus as module
@@ -134,6 +135,43 @@ async def test_without_redaction_a_secret_would_be_kept(bus: EventBus, monkeypat
     monkeypatch.setattr(module, "redact", lambda data: (data, 0))
     await bus.publish([{"event": "a:b", "data": {"apiKey": "x"}}])
     assert b"apiKey" in (await kept(bus))[0].json
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_the_key_of_a_last_value_is_cleaned(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """It is kept, sent and shown beside the data. What a type demands of its fields holds for what was published."""
+    bus.types.add("run:done", {"id": fields.String(required=True), "token": fields.String(required=True)}, "id")
+    if weakened:
+        monkeypatch.setattr(bus.types, "key", lambda name, data: data["id"] and "ghp_abcdef0123")
+    await bus.publish([{"event": "run:done", "data": {"id": "run ghp_abcdef0123", "token": "x"}}])
+    (event,) = await kept(bus)
+    assert event.data == {"id": "run [redacted]"}
+    assert event.key == ("ghp_abcdef0123" if weakened else "run [redacted]")
+    with pytest.raises(HubError):
+        await bus.publish([{"event": "run:done", "data": {"id": "run"}}])
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("field", ["id", "event"])
+async def test_a_secret_in_an_id_or_a_name_is_refused(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch, field: str, weakened: bool
+) -> None:
+    """They cannot be replaced: a publisher finds its event by its id, and a client subscribes to the name."""
+    if weakened:
+        monkeypatch.setattr(module, "holds_secret", lambda text: False)
+        monkeypatch.setattr(module, "_has_secret", lambda name: False)
+    record = {"event": "a:b", "data": 1, "id": "mine", field: "sk-proj-abcDEF0123456789:x"}
+    if weakened:
+        await bus.publish([record])
+        assert b"abcDEF0123456789" in (await kept(bus))[0].json
+        return
+    with pytest.raises(HubError) as refused:
+        await bus.publish([record])
+    assert (refused.value.code, set(refused.value.details or ())) == ("invalid_message", {field})
+    assert "abcDEF" not in str(refused.value.payload())
+    assert await kept(bus) == []
 
 
 async def test_data_from_python_is_copied(bus: EventBus) -> None:

@@ -142,7 +142,7 @@ async def test_what_a_client_writes_into_the_headers_does_not_help(
             async with outside() as guesser, guesser.get(f"{url}metrics", headers=forged) as answer:
                 statuses.append(answer.status)
         assert statuses == [401] * FAILURES + [401 if weakened else 429]
-        addresses = {address for address, _ in tokens_of(hub).failures._guesses}
+        addresses = {address for address, _ in tokens_of(hub).failures._counts}
         assert addresses == ({f"198.51.100.{n}" for n in range(FAILURES + 1)} if weakened else {OUTSIDE})
         async with outside() as client, client.get(f"{url}metrics", headers={"Forwarded": "for=127.0.0.1"}) as answer:
             assert answer.status == 403

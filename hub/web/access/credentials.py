@@ -21,9 +21,8 @@ from .peer import Peer
 LINK_SECONDS = 600.0
 SESSION_SECONDS = 30 * 86_400.0
 SESSIONS = LINKS = 256  # kept at most; the oldest goes first
-FAILURES = 10  # in a second, from one address and user
+FAILURES = 10  # in BLOCK_SECONDS, from one address and account
 BLOCK_SECONDS = 1.0
-PLACE_SECONDS = 3.0  # from the refusal; who comes back after BLOCK_SECONDS, or after two seconds, is in time
 ADDRESSES = 1024  # whose failures are remembered
 
 log = logging.getLogger("hub")
@@ -31,19 +30,19 @@ log = logging.getLogger("hub")
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a session or a one-time link is good for, until when (monotonic), and for whose connections."""
+    """What a session or a one-time link is good for, until when (monotonic), and for whom."""
 
     trust: str
     until: float
-    uid: int | None = None
+    whose: int | str | None = None
 
     def is_good(self) -> bool:
         return time.monotonic() <= self.until
 
-    def is_for(self, uid: int | None) -> bool:
+    def is_for(self, peer: Peer) -> bool:
         """Stops another account's server on this machine: a browser sends its cookies to every port of a host, so that
-        one may get to see a session's."""
-        return self.uid == uid
+        one may get to see a session's. And, elsewhere, whoever has read it on its way."""
+        return self.whose == whose(peer)
 
 
 class Tokens:
@@ -100,28 +99,18 @@ class Tokens:
             return None
         return token.encode() if token else None
 
-    # ---- who asks: the checks of the guard in token mode
-
-    def few_guesses(self, connection: Accepted, request: web.Request) -> str | None:
-        """Stops guessing, and a flood of it from filling the log: what comes now is not even compared."""
-        if _is_open(connection, request) or not self.failures.refuses(connection.peer, _shown(connection, request)):
-            return None
-        return "Too many bad tokens came from here; wait a second."
+    # ---- who asks: the check of the guard in token mode
 
     def known(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops everybody who has neither the token nor a session that was begun with it."""
-        if request.match_info.route.name == LOGIN_ROUTE or _is_open(connection, request):
+        route = request.match_info.route.name
+        if route == LOGIN_ROUTE or (connection.loopback and route in OPEN_ROUTES):
             return None
         trust = self.trust(request, connection.peer, connection.cookie)
         if trust is None:
-            self.failed(connection, request)
             return "This hub wants its token: hub token prints it, hub token --link opens the page."
         connection.peer = replace(connection.peer, trust=trust)
         return None
-
-    def failed(self, connection: Accepted, request: web.Request) -> None:
-        """What the request has shown is bad, and counts."""
-        self.failures.count(connection.peer, _shown(connection, request))
 
     def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
         """The trust that the request's token or session gives; None if it has none. One header, one token: with an
@@ -129,7 +118,7 @@ class Tokens:
         self.refresh()
         given = request.headers.getall(hdrs.AUTHORIZATION, ())
         if not given:
-            return self._session(request.cookies.get(cookie, ""), peer.uid)
+            return self._session(request.cookies.get(cookie, ""), peer)
         scheme, _, token = given[0].partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer":
             return None
@@ -143,10 +132,10 @@ class Tokens:
                 found = trust
         return found
 
-    def _session(self, secret: str, uid: int | None) -> str | None:
-        """The trust of a session, for the account that began it."""
+    def _session(self, secret: str, peer: Peer) -> str | None:
+        """The trust of a session, for whoever began it."""
         ticket = self._sessions.get(_digest(secret))
-        return ticket.trust if ticket and ticket.is_good() and ticket.is_for(uid) else None
+        return ticket.trust if ticket and ticket.is_good() and ticket.is_for(peer) else None
 
     # ---- links and sessions
 
@@ -156,93 +145,48 @@ class Tokens:
         _keep(self._links, code, Ticket(trust, time.monotonic() + LINK_SECONDS), LINKS)
         return code
 
-    def enter(self, code: str, uid: int | None) -> str | None:
+    def enter(self, code: str, peer: Peer) -> str | None:
         """The secret of a new session for a code that has not been used; None for any other."""
         self.refresh()
         link = self._links.pop(_digest(code), None)
         if link is None or not link.is_good():
             return None
         secret = secrets.token_urlsafe(32)
-        _keep(self._sessions, secret, Ticket(link.trust, time.monotonic() + SESSION_SECONDS, uid), SESSIONS)
+        ticket = Ticket(link.trust, time.monotonic() + SESSION_SECONDS, whose(peer))
+        _keep(self._sessions, secret, ticket, SESSIONS)
         return secret
 
 
 class Failures:
-    """Ten bad tokens a second from one address and user, then a second in which nobody's there is looked at.
+    """The bad tokens of each address and account: ten a second are answered as what they are.
 
-    What is refused in that second gets a place: shown again, a second later, it is looked at although somebody has been
-    bad as often again. So the right token waits two seconds at most, also beside somebody who guesses the moment each
-    block ends. That makes no guess cheaper: there are ten places at most, and bad ones count for the second after. Who
-    shows ten other tokens first, in every second, can still keep it out: to look at more would let him guess more.
+    Only bad ones come here, so nobody who has the right one waits, whatever others do beside it.
     """
 
     def __init__(self) -> None:
-        self._guesses: OrderedDict[tuple[str, int | None], _Guesses] = OrderedDict()
+        self._counts: OrderedDict[tuple[str, int | None], tuple[float, int]] = OrderedDict()  # since when, how many
 
-    def refuses(self, peer: Peer, shown: str) -> bool:
-        """Whether what is shown has to wait. Stops guessing."""
-        guesses = self._guesses.get(_whose(peer))
-        return guesses is not None and guesses.refuse(_digest(shown), time.monotonic())
-
-    def count(self, peer: Peer, shown: str) -> None:
-        """What was shown is bad."""
-        guesses = self._guesses.pop(_whose(peer), None) or _Guesses(time.monotonic())
-        self._guesses[_whose(peer)] = guesses
-        guesses.fail(_digest(shown), time.monotonic())
-        if len(self._guesses) > ADDRESSES:
-            self._guesses.popitem(last=False)
+    def too_many(self, peer: Peer) -> bool:
+        """Count one more; whether there were too many in this second."""
+        key, now = _source(peer), time.monotonic()
+        since, count = self._counts.pop(key, (now, 0))
+        if now - since >= BLOCK_SECONDS:
+            since, count = now, 0
+        self._counts[key] = since, count + 1
+        if len(self._counts) > ADDRESSES:
+            self._counts.popitem(last=False)
+        return count >= FAILURES
 
 
-class _Guesses:
-    """Those of one address and user: how many were bad since when, and the places by digest of what was shown."""
-
-    __slots__ = ("bad", "places", "since")
-
-    def __init__(self, now: float) -> None:
-        self.since, self.bad = now, 0
-        self.places: dict[bytes, float] = {}  # since when
-
-    def refuse(self, shown: bytes, now: float) -> bool:
-        self._forget(now)
-        if shown in self.places:
-            return now - self.places[shown] < BLOCK_SECONDS
-        if self.bad < FAILURES:
-            return False
-        if len(self.places) < FAILURES:
-            self.places[shown] = now
-        return True
-
-    def fail(self, shown: bytes, now: float) -> None:
-        self._forget(now)
-        self.places.pop(shown, None)
-        self.bad += 1
-        if self.bad == FAILURES:
-            self.since = now  # the block begins
-
-    def carried(self, blocks: int) -> int:
-        """How many bad ones still count after so many seconds: those of the places came on top of the ten."""
-        return max(0, self.bad - FAILURES * blocks)
-
-    def _forget(self, now: float) -> None:
-        if blocks := int((now - self.since) / BLOCK_SECONDS):
-            self.bad = self.carried(blocks)
-            self.since += blocks * BLOCK_SECONDS
-        self.places = {shown: since for shown, since in self.places.items() if now - since < PLACE_SECONDS}
-
-
-def _whose(peer: Peer) -> tuple[str, int | None]:
-    """Whose failures count together: by address and user, so that a stranger cannot shut the operator out."""
+def _source(peer: Peer) -> tuple[str, int | None]:
+    """Whose failures count together: by address and account, so that a stranger does not have the operator's counted
+    with his own."""
     return peer.address, peer.uid
 
 
-def _shown(connection: Accepted, request: web.Request) -> str:
-    """All that a request has to show: its token or session, and the code of its link."""
-    given = request.headers.getall(hdrs.AUTHORIZATION, ()) or [request.cookies.get(connection.cookie, "")]
-    return "\n".join([*given, request.match_info.get("code", "")])
-
-
-def _is_open(connection: Accepted, request: web.Request) -> bool:
-    return connection.loopback and request.match_info.route.name in OPEN_ROUTES
+def whose(peer: Peer) -> int | str:
+    """Who a peer is to a session: the account on this machine, elsewhere the address."""
+    return peer.address if peer.uid is None else peer.uid
 
 
 def _which(path: Path) -> tuple[int, ...] | None:

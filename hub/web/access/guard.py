@@ -20,7 +20,7 @@ from ...errors import HubError, UsageError
 from ..keys import OPEN_ROUTES
 from .connections import Accepted, Watch
 from .credentials import BLOCK_SECONDS, Tokens
-from .origin import Names, shown, target_authority
+from .origin import Names, origin_of, shown, target_authority
 from .peer import Peer, is_loopback, supported, unmapped
 from .proxy import Proxies, is_forwarded
 
@@ -88,7 +88,7 @@ class Guard:
         if self.tokens:
             del self.checks["peer"], self.checks["user"]
             self.checks["forwarded"] = Proxies(config.trusted_proxy).check
-            self.checks |= {"guesses": self.tokens.few_guesses, "token": self.tokens.known}
+            self.checks["token"] = self.tokens.known
 
     def protect(self, app: web.Application) -> None:
         """Stand before every handler of the application, and put the security headers on its responses."""
@@ -119,9 +119,16 @@ class Guard:
         request[SEEN] = connection
         for reason, check in self.checks.items():
             if sentence := check(connection, request):
-                self.refused(reason, connection.peer.address)
-                raise Refused(reason, sentence)
+                raise self.refusal(reason, sentence, connection.peer)
         return connection.peer
+
+    def refusal(self, reason: str, sentence: str, peer: Peer) -> Refused:
+        """Return the refusal, counted. Stops guessing, and a flood of it from filling the log: who has been wrong too
+        often is told no more than that."""
+        if reason == "token" and self.tokens and self.tokens.failures.too_many(peer):
+            reason, sentence = "guesses", "Too many bad tokens came from here; wait a second."
+        self.refused(reason, peer.address)
+        return Refused(reason, sentence)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -169,16 +176,15 @@ class Guard:
         return self.names.is_own(host, connection.scheme, connection.port, address)
 
     def _own_origin(self, connection: Accepted, request: web.Request) -> str | None:
-        """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere."""
+        """Stops pages of other sites and other local ports: a page may open a WebSocket or POST anywhere. Also the
+        alias of this very address: another account can serve a page on [::1] at the port that is ours on 127.0.0.1,
+        and `localhost` is both."""
         origins = request.headers.getall(hdrs.ORIGIN, ())
         if not origins:
             return None
-        own = self.names.origins(connection.scheme, connection.address, connection.port)
-        if len(origins) == 1 and (
-            origins[0] in own
-            or origins[0] in self.names.allowed_origins
-            or origins[0] == f"{connection.scheme}://{request.headers.get(hdrs.HOST, '').lower()}"
-        ):
+        hosts = (request.headers.get(hdrs.HOST, ""), *connection.hosts)
+        own = {origin_of(connection.scheme, host) for host in hosts} | self.names.allowed_origins
+        if len(origins) == 1 and origins[0] in own:
             return None
         return f"Pages of {shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
 
-from ...errors import HubError, UsageError
+from ...errors import UsageError
 from ...private import Unsafe
 from ...wire.strictjson import dumpb
 from .. import api
@@ -35,11 +35,10 @@ async def enter(request: web.Request) -> web.Response:
     """GET /login/{code}: the cookie, and on to the page. The cookie is neither the code nor the token."""
     tokens, peer = _tokens(request.app), request[PEER]
     code = request.match_info["code"]
-    secret = tokens.enter(code, peer.uid)
+    secret = tokens.enter(code, peer)
     if secret is None:  # counts as a bad token does
-        tokens.failed(request[SEEN], request)
-        request.app[api.GUARD].refused("token", peer.address)
-        raise HubError("forbidden", "This link is used up or too old; hub token --link prints a new one.", status=401)
+        sentence = "This link is used up or too old; hub token --link prints a new one."
+        raise request.app[api.GUARD].refusal("token", sentence, peer)
     response = web.Response(status=303, headers={hdrs.LOCATION: "../"})
     response.set_cookie(
         request[SEEN].cookie,

@@ -1,6 +1,5 @@
 """Under which names a hub is addressed, and which pages are its own: what a Host and an Origin may say."""
 
-import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -23,7 +22,6 @@ class Names:
     def __init__(self, allow_host: Iterable[str] = (), allow_origin: Iterable[str] = ()) -> None:
         self.allowed_hosts = frozenset(_allowed_host(text) for text in allow_host)
         self.allowed_origins = frozenset(_allowed_origin(text) for text in allow_origin)
-        self.origins = functools.lru_cache(maxsize=64)(self._origins)
 
     def is_own(self, host: str, scheme: str, port: int, address: str = "") -> bool:
         """Whether the text of a Host header addresses the hub that is reached by `scheme` at its own `port`.
@@ -40,13 +38,6 @@ class Names:
         literal = name.strip("[]")
         own = name == "localhost" or is_loopback(literal) or (name, None) in self.allowed_hosts
         return (own or (address != "" and literal == address)) and given == port
-
-    def _origins(self, scheme: str, address: str, port: int) -> frozenset[str]:
-        """The hub's own origins as a browser writes them, for a connection to `address` and `port`. Not every loopback
-        address is one: another account can serve a page on 127.0.0.2 at the hub's port."""
-        names = {("localhost", port), (f"[{address}]" if ":" in address else address, port)}
-        names |= {(name, given or port) for name, given in self.allowed_hosts}
-        return frozenset(_origin(scheme, name, number) for name, number in names)
 
 
 def authority(text: str) -> tuple[str, int | None] | None:
@@ -76,8 +67,9 @@ def shown(text: str) -> str:
     return ascii(text[:100])
 
 
-def _origin(scheme: str, name: str, port: int) -> str:
-    return f"{scheme}://{name}" if port == DEFAULT_PORT[scheme] else f"{scheme}://{name}:{port}"
+def origin_of(scheme: str, host: str) -> str:
+    """The origin of a page that a request with this Host has got, as a browser writes it: without a default port."""
+    return f"{scheme}://{host.lower().removesuffix(f':{DEFAULT_PORT[scheme]}')}"
 
 
 def _allowed_host(text: str) -> tuple[str, int | None]:

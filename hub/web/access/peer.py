@@ -12,6 +12,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Address = tuple[Any, ...]
@@ -27,6 +28,10 @@ _TUPLE = struct.Struct("!HH16s16s")  # inet_diag_sockid begins: both ports, both
 _ANY_INTERFACE = struct.pack("=I8s", 0, b"\xff" * 8)  # and ends: no interface, no cookie
 _ANSWER = struct.Struct("=BBxx36s12xIIIII")  # inet_diag_msg: family, state, tuple, …, uid, inode
 _ANSWER_SIZE = _HEADER.size + _ANSWER.size
+
+_ALL_USERS = 2**32 - 1  # the last number is nobody's
+_USUAL_OVERFLOW = 65534
+_UID_MAP, _OVERFLOW_UID = Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid")
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"  # ::ffff:0:0/96, an IPv4 address in IPv6 clothes
 
@@ -118,7 +123,25 @@ def _certain(answer: bytes, wanted: bytes) -> int | None:
     family, state, found, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _HEADER.size)
     if not _same_tuple(family, found, wanted) or state not in _CONNECTED:
         return None
-    return int(uid) if _is_held(inode) else None
+    return int(uid) if _is_held(inode) and not _stands_for_many(uid) else None
+
+
+def _stands_for_many(uid: int) -> bool:
+    """Whether the kernel shows every user that has no number here under this one: without this check all the accounts
+    outside of a user namespace pass for the hub's own, if it runs as that one."""
+    return uid == _overflow()
+
+
+@functools.lru_cache(maxsize=1)  # of a process: a map can be written once
+def _overflow() -> int | None:
+    """The number for those that have none here (user_namespaces(7)); None if everybody has one."""
+    try:
+        counts = [int(line.split()[2]) for line in _UID_MAP.read_text("ascii").splitlines()]
+        if sum(counts) >= _ALL_USERS:
+            return None
+        return int(_OVERFLOW_UID.read_text("ascii"))
+    except (OSError, ValueError, IndexError):
+        return _USUAL_OVERFLOW
 
 
 def _is_held(inode: int) -> bool:

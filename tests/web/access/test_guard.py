@@ -158,6 +158,10 @@ ATTACKS = [
     *(pytest.param("origin", page(f"Origin: {origin}"), id=f"Origin {origin!a}") for origin in ORIGINS),
     pytest.param("origin", page("Origin: http://localhost:PORT", "Origin: http://localhost:PORT"), id="Origin twice"),
     *(
+        pytest.param("origin", page(f"Origin: http://{alias}:PORT", host=f"{host}:PORT"), id=f"{alias} at {host}")
+        for host, alias in (("127.0.0.1", "localhost"), ("localhost", "127.0.0.1"), ("[::1]", "localhost"))
+    ),
+    *(
         pytest.param("fetch_site", page(f"Sec-Fetch-Site: {site}"), id=f"Sec-Fetch-Site {site}")
         for site in ("cross-site", "same-site", "", "anything", "same-origin, none", "Same-Origin")
     ),
@@ -225,8 +229,7 @@ def test_exactly_one_host(hosts: list[str], weakened: bool) -> None:
         page(target="HTTP://127.0.0.1:PORT/page?x=http://evil.test"),
         page(target="/page?next=http://evil.test"),
         page("Origin: http://localhost:PORT", "Sec-Fetch-Site: same-origin"),
-        page("Origin: http://127.0.0.1:PORT"),
-        page("Origin: http://localhost:PORT", host="127.0.0.1:PORT"),
+        page("Origin: http://127.0.0.1:PORT", host="127.0.0.1:PORT"),
         page("Origin: http://[::1]:PORT", host="[::1]:PORT"),
         page("Origin: http://localhost.:PORT", host="localhost.:PORT"),
         page("Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1"),
@@ -247,7 +250,7 @@ async def test_the_operator_gets_in(sites: Any, request_: str) -> None:
 async def test_the_operator_gets_in_over_ipv6(sites: Any) -> None:
     site = await sites("::1")
 
-    status, _, _ = await site.ask(page("Origin: http://[::1]:PORT", host="localhost:PORT"), "::1")
+    status, _, _ = await site.ask(page("Origin: http://[::1]:PORT", host="[::1]:PORT"), "::1")
 
     assert status == 200
     assert site.served[0].address == "::1"
@@ -297,8 +300,10 @@ async def test_allow_host(sites: Any, allowed: str, host: str, status: int) -> N
 )
 async def test_a_page_under_an_allowed_host_is_an_own_page(sites: Any, allowed: str, origin: str, status: int) -> None:
     site = await sites(allow_host=(allowed,))
+    host = allowed if ":" in allowed else f"{allowed}:PORT"
 
-    assert (await site.ask(page(f"Origin: {origin}")))[0] == status
+    assert (await site.ask(page(f"Origin: {origin}", host=host)))[0] == status
+    assert (await site.ask(page(f"Origin: {origin}")))[0] == 403  # of a page under another of its names
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hub import Hub, create_app, tokens
 from hub.commands import registry
 from hub.web import api
 from hub.web.access import credentials, login
+from hub.web.access.peer import Peer
 
 
 @pytest.fixture
@@ -94,12 +95,38 @@ async def test_links_and_sessions_end(hub: HubInside, monkeypatch: pytest.Monkey
     assert (await hub.ask("GET", "api/state", headers=headers)).status == (200 if weakened else 401)
 
 
-def test_a_session_is_for_the_account_that_began_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_session_is_for_whoever_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
+    """On this machine the account, whatever address of it; elsewhere, where no account is known, the address."""
+    if weakened:
+        monkeypatch.setattr(credentials, "whose", lambda peer: peer.uid)
     held = credentials.Tokens(tmp_path)
     held.open()
-    secret = held.enter(held.link("OPERATOR"), 1000)
-    assert secret
-    assert [held._session(secret, uid) for uid in (1000, 0, None)] == ["OPERATOR", None, None]
+    here, here_too, other = (Peer(address, 1, uid, "") for address, uid in (("127.0.0.1", 7), ("::1", 7), ("::1", 0)))
+    far, farther = Peer("192.0.2.1", 1, None, ""), Peer("192.0.2.2", 1, None, "")
+
+    def found(beginner: Peer, *peers: Peer) -> list[bool]:
+        secret = held.enter(held.link("OPERATOR"), beginner)
+        assert secret
+        return [held._session(secret, peer) is not None for peer in peers]
+
+    assert found(here, here, here_too, other, far) == [True, True, False, False]
+    assert found(far, far, farther, here) == [True, weakened, False]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_cookie_given_to_one_address_does_not_work_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(credentials.Ticket, "is_for", lambda ticket, peer: True)
+    async with hub_app(tmp_path, auth="token", trusted_proxy=("127.0.0.1",)) as hub:
+        target = f"/login/{tokens_of(hub).link('OPERATOR')}"
+        _, answer = await raw(hub.port, "X-Forwarded-For: 192.0.2.7", target=target)
+        (cookie,) = SimpleCookie(answer.partition("Set-Cookie: ")[2].partition("\r\n")[0]).values()
+        line = f"Cookie: {cookie.key}={cookie.value}"
+        found = [(await raw(hub.port, line, f"X-Forwarded-For: 192.0.2.{host}"))[0] for host in (7, 8)]
+    assert found == [200, 200 if weakened else 401]
 
 
 @needs_root
@@ -109,7 +136,7 @@ async def test_another_account_that_has_got_the_cookie_gets_nothing_with_it(
 ) -> None:
     """By a server of its own on another port of this machine, to which a browser sends the cookie as well."""
     if weakened:
-        monkeypatch.setattr(credentials.Ticket, "is_for", lambda ticket, uid: True)
+        monkeypatch.setattr(credentials.Ticket, "is_for", lambda ticket, peer: True)
     _, cookie = await enter(hub)
     line = f"Cookie: {cookie.key}={cookie.value}"
     assert (await raw(hub.port, line))[0] == 200
@@ -122,8 +149,9 @@ def test_only_so_many_links_are_kept(tmp_path: Path) -> None:
     held.open()
     first = held.link("OPERATOR")
     codes = [held.link("OPERATOR") for _ in range(credentials.LINKS)]
-    assert held.enter(first, None) is None
-    assert held.enter(codes[0], None)
+    me = Peer("192.0.2.1", 1, None, "")
+    assert held.enter(first, me) is None
+    assert held.enter(codes[0], me)
 
 
 async def test_the_cookie_is_for_the_place_where_the_hub_is_mounted(tmp_path: Path) -> None:
