@@ -129,7 +129,7 @@ class Crowd:
 
     async def _read_to_the_end(self, visitor: Visitor) -> None:
         head, ends, quiet = max(self.stream.names), time.monotonic() + REST, 0
-        while quiet < 50 and time.monotonic() < ends and not visitor.ended:
+        while quiet < 200 and time.monotonic() < ends and not visitor.ended:
             quiet = 0 if visitor.read() or visitor.waits else quiet + 1
             await asyncio.sleep(0.01)
         visitor.end(head)
