@@ -27,6 +27,8 @@ from .terminal import compact, envelope, printable, readable
 if TYPE_CHECKING:
     import logging
 
+    from ..wire.vocabulary import Trust
+
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
 
@@ -243,7 +245,8 @@ def token(args: argparse.Namespace) -> int:
     from ..private import Unsafe
 
     found: str | None
-    directory, trust = args.state_dir or state_directory(), "OBSERVER" if args.read_only else "OPERATOR"
+    directory = args.state_dir or state_directory()
+    trust: Trust = "OBSERVER" if args.read_only else "OPERATOR"
     try:
         if args.link:
             found = _link(args, tokens.ensure(directory, trust) if args.read_only else _token(args))

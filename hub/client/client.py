@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from ..errors import HubError
+from ..errors import Code, HubError
 from ..wire.names import new_id, pattern_problem
 from .connections import Backoff, Calls, Stream
 from .discovery import Disconnected, NoHub, answer, checked_url, credentials, running_hub, verifying
@@ -28,7 +28,7 @@ CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
 HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
 PUBLISH_TRIES = 5
 COME_BACK_STATUS = (408, 425, 429)  # of the handshake; the other 4xx will not change by asking again
-FINAL_CLOSE = {
+FINAL_CLOSE: Mapping[int, Code] = {
     1002: "internal",
     1003: "invalid_message",
     1007: "invalid_json",
@@ -227,7 +227,7 @@ def _reason(error: BaseException) -> str:
 def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
     """A handshake carries no error object to a WebSocket client, only its HTTP status."""
     if status not in COME_BACK_STATUS and 400 <= status < 500:
-        code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
+        code: Code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
         why = ": it wants another token" * (status == 401)
         sentence = f"The hub at {url} refused the connection (HTTP status {status}{why})."
         return HubError(code, sentence, status=status)

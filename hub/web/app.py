@@ -22,6 +22,7 @@ from ..hub import Hub
 from ..private import Unsafe, write_whole
 from ..stderr import set_up_logging
 from ..wire.messages import now
+from ..wire.vocabulary import Refusal
 from . import api, sse, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
@@ -73,7 +74,7 @@ async def _shutdown(app: web.Application) -> None:
     await streams.goodbye(app)
 
 
-def _refused(hub: Hub, reason: str, address: str) -> None:
+def _refused(hub: Hub, reason: Refusal, address: str) -> None:
     """Counted, and noted in the audit log: one record a second at most."""
     hub.metrics.refused(reason)
     actor = Client("http", address).actor()

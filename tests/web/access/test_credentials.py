@@ -218,7 +218,7 @@ def test_places_make_no_guess_cheaper(monkeypatch: pytest.MonkeyPatch, weakened:
     monkeypatch.setattr("hub.web.access.credentials.time", mock.Mock(monotonic=lambda: now))
     if weakened:  # places are looks on top
         monkeypatch.setattr(credentials._Guesses, "carried", lambda self, blocks: 0)
-    failures, me = credentials.Failures(), Peer("192.0.2.1", 1, None, "")
+    failures, me = credentials.Failures(), Peer("192.0.2.1", 1, None, "NONE")
     refused: dict[str, int] = {}
     for step in range(300):
         refused = {shown: first for shown, first in refused.items() if step - first < 40}
@@ -236,7 +236,7 @@ def test_places_make_no_guess_cheaper(monkeypatch: pytest.MonkeyPatch, weakened:
 def test_after_many_guesses_the_right_token_waits_no_longer_than_after_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("hub.web.access.credentials.time", mock.Mock(monotonic=lambda: now))
-    failures, me = credentials.Failures(), Peer("192.0.2.1", 1, None, "")
+    failures, me = credentials.Failures(), Peer("192.0.2.1", 1, None, "NONE")
     for number in range(100):  # what is refused here has all the places
         if not failures.refuses(me, f"{number}"):
             failures.count(me, f"{number}")
@@ -250,7 +250,11 @@ def test_a_stranger_does_not_shut_the_operator_out(monkeypatch: pytest.MonkeyPat
     if weakened:
         monkeypatch.setattr(credentials, "_whose", lambda peer: (peer.address, None))
     failures = credentials.Failures()
-    me, stranger, elsewhere = Peer("127.0.0.1", 1, 0, ""), Peer("127.0.0.1", 2, 7, ""), Peer("::1", 1, 0, "")
+    me, stranger, elsewhere = (
+        Peer("127.0.0.1", 1, 0, "NONE"),
+        Peer("127.0.0.1", 2, 7, "NONE"),
+        Peer("::1", 1, 0, "NONE"),
+    )
     for _ in range(20):
         failures.count(stranger, "wrong")
     assert [failures.refuses(peer, "right") for peer in (stranger, me, elsewhere)] == [True, weakened, False]
@@ -259,7 +263,7 @@ def test_a_stranger_does_not_shut_the_operator_out(monkeypatch: pytest.MonkeyPat
 def test_failures_are_forgotten_at_last() -> None:
     failures = credentials.Failures()
     for number in range(credentials.ADDRESSES + 10):
-        failures.count(Peer(f"address {number}", 0, None, ""), "wrong")
+        failures.count(Peer(f"address {number}", 0, None, "NONE"), "wrong")
     assert len(failures._guesses) == credentials.ADDRESSES
 
 

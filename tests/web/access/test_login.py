@@ -18,6 +18,7 @@ from hub import Hub, create_app, tokens
 from hub.commands import registry
 from hub.web import api
 from hub.web.access import credentials, login
+from hub.wire.vocabulary import Trust
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
         yield inside
 
 
-async def enter(hub: HubInside, trust: str = "OPERATOR") -> tuple[str, Any]:
+async def enter(hub: HubInside, trust: Trust = "OPERATOR") -> tuple[str, Any]:
     """Follow a new link; its path, and the cookie."""
     link = (await hub.ask("POST", "login", headers=bearer(hub, trust))).json["link"]
     answer = await hub.ask("GET", link, allow_redirects=False)
