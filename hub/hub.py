@@ -299,7 +299,7 @@ class Hub:
         try:
             await background()
         except ANYTHING as error:
-            if isinstance(error, asyncio.CancelledError) and not self._life.running:
+            if isinstance(error, asyncio.CancelledError) and not self._tasks:  # the stop has come for it
                 raise
             self.metrics.failed("background")
             log.exception("background work of the application ended")
