@@ -2,6 +2,7 @@
 how it ended, once, whatever comes first."""
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -69,10 +70,8 @@ class Schedule:
 
     async def stubborn(self, call: Call) -> None:
         while not self.gate.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await self.gate.wait()
-            except asyncio.CancelledError:
-                pass
 
     async def count(self, name: str, outcome: str, seconds: float) -> None:
         self.counted.append(outcome)
