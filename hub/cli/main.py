@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..client.discovery import Disconnected, NoHub, Refusal, checked_url, credentials, running_hub
-from ..client.items import Event
+from ..client.items import Received
 from ..config import Config, add_flags, given, state_directory
 from ..errors import HubError, UsageError
 from .http import Connection
@@ -322,7 +322,7 @@ async def _tail(args: argparse.Namespace) -> None:
     async with HubClient(args.url, topics=topics, after=args.after, **where) as hub:
         async for item in hub:
             print(line(item), flush=True)
-            if left and isinstance(item, Event):
+            if left and isinstance(item, Received):
                 left -= 1
                 if not left:
                     return
