@@ -5,23 +5,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client.client import HubClient
+    from .client.discovery import Disconnected, NoHub
+    from .client.items import Gap, Received
     from .commands.registry import Call
     from .config import Config
     from .errors import CommandError, HubError
     from .hub import Hub
     from .stream.events import Event
     from .web.app import create_app
+    from .web.page.panels import Panel
 
-__all__ = ["Call", "CommandError", "Config", "Event", "Hub", "HubClient", "HubError", "create_app"]
+__all__ = [
+    "Call",
+    "CommandError",
+    "Config",
+    "Disconnected",
+    "Event",
+    "Gap",
+    "Hub",
+    "HubClient",
+    "HubError",
+    "NoHub",
+    "Panel",
+    "Received",
+    "create_app",
+]
 
 _ROOMS = {
     "Call": "commands.registry",
     "CommandError": "errors",
     "Config": "config",
+    "Disconnected": "client.discovery",
     "Event": "stream.events",
+    "Gap": "client.items",
     "Hub": "hub",
     "HubClient": "client.client",
     "HubError": "errors",
+    "NoHub": "client.discovery",
+    "Panel": "web.page.panels",
+    "Received": "client.items",
     "create_app": "web.app",
 }
 

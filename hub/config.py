@@ -1,4 +1,4 @@
-"""Every setting: its default, its flag and its environment name, in one table."""
+"""Every setting: its range, its default, its flag and its environment name, in one table."""
 
 import argparse
 import math
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import UsageError
 
@@ -19,9 +19,31 @@ def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base) / "hub"
 
 
-def setting(default: Any, help: str, **flag: Any) -> Any:
+# More than these is a mistake, or nothing that a machine can do.
+MANY = 10**9
+STORED = 2**50  # bytes on disk
+HELD = 2**40  # bytes in memory
+CENTURY = 100 * 366 * 86400.0  # seconds
+
+
+class Range(NamedTuple):
+    """The numbers that a setting can have, both ends included."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"between {shown(self.least)} and {shown(self.most)}"
+
+
+def shown(number: float) -> str:
+    """Return a number as a person writes it."""
+    return str(int(number)) if number == int(number) else repr(number)
+
+
+def setting(default: Any, help: str, range: Range | None = None, **flag: Any) -> Any:
     """One row of the table. `flag` goes to argparse; without it the setting is for embedders only."""
-    return field(default=default, metadata={"help": help, **flag})
+    return field(default=default, metadata={"help": help, "range": range, **flag})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +51,7 @@ class Config:
     """The settings of one hub. Each with a `kind` is also a flag (`--state-dir`) and a variable (`HUB_STATE_DIR`)."""
 
     host: str = setting("127.0.0.1", "address to listen on", kind=str)
-    port: int = setting(3141, "port to listen on; 0 takes a free one", kind=int)
+    port: int = setting(3141, "port to listen on; 0 takes a free one", Range(0, 65535), kind=int)
     state_dir: Path = field(
         default_factory=state_directory,
         metadata={"help": "folder of the events, the audit log and server.json", "kind": Path},
@@ -43,35 +65,43 @@ class Config:
     trusted_proxy: tuple[str, ...] = setting((), "address or network of a reverse proxy in front of the hub", kind=list)
     tls_cert: str = setting("", "certificate file (PEM)", kind=str)
     tls_key: str = setting("", "private key file (PEM)", kind=str)
-    heartbeat: float = setting(30.0, "seconds between pings", kind=float)
-    rate: int = setting(1000, "messages or requests a second for each client; 0 means no limit", kind=int)
-    max_clients: int = setting(10_000, "clients at once", kind=int)
+    heartbeat: float = setting(30.0, "seconds between pings", Range(0.05, 3600), kind=float)
+    rate: int = setting(
+        1000, "messages or requests a second for each client; 0 means no limit", Range(0, MANY), kind=int
+    )
+    max_clients: int = setting(10_000, "clients at once", Range(1, MANY), kind=int)
     load: tuple[str, ...] = setting((), "import MODULE and call its setup(hub)", kind=list)
     demo: bool = setting(False, "publish a made-up life of agents and tasks", kind=bool)
     open: bool = setting(False, "open the page in the browser", kind=bool)
     log_level: str = setting("info", "least level", kind=str, choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "format of the log", kind=str, choices=("text", "json"))
     broker: str = setting("sqlite:", "where events are kept: sqlite: (the state directory) or memory:", kind=str)
-    keep_events: int = setting(100_000, "newest events kept", kind=int)
-    keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", kind=int)
-    keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", kind=float)
+    keep_events: int = setting(100_000, "newest events kept", Range(1, MANY), kind=int)
+    keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", Range(1, STORED), kind=int)
+    keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", Range(0.001, CENTURY), kind=float)
     sync: str = setting("normal", "full: also power loss takes no event", kind=str, choices=("normal", "full"))
 
-    max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in")
-    max_body: int = setting(1024 * 1024, "bytes of one HTTP body")
-    max_batch: int = setting(1000, "events in one request")
-    max_calls: int = setting(256, "calls of one client at once")
-    call_timeout: float = setting(30.0, "seconds that a call may take")
-    deadline: float = setting(10.0, "seconds for a handshake or a body to arrive")
-    stop_timeout: float = setting(5.0, "seconds that running calls get when the hub stops")
-    window_events: int = setting(10_000, "newest events kept in memory")
-    window_bytes: int = setting(16 * 1024 * 1024, "bytes of events kept in memory")
-    audit_file_bytes: int = setting(64 * 1024 * 1024, "bytes after which an audit file is closed", kind=int)
-    audit_file_seconds: float = setting(86400.0, "seconds after which an audit file is closed", kind=float)
-    audit_keep_files: int = setting(10, "closed audit files kept; 0 means all", kind=int)
-    audit_keep_bytes: int = setting(0, "bytes of closed audit files kept; 0 means no limit", kind=int)
-    audit_keep_seconds: float = setting(0.0, "age at which a closed audit file goes; 0 means never", kind=float)
-    state_items: int = setting(10_000, "last values kept; the one longest unchanged goes first")
+    max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in", Range(125, HELD))
+    max_body: int = setting(1024 * 1024, "bytes of one HTTP body", Range(1, HELD))
+    max_batch: int = setting(1000, "events in one request", Range(1, MANY))
+    max_calls: int = setting(256, "calls of one client at once", Range(1, MANY))
+    call_timeout: float = setting(30.0, "seconds that a call may take", Range(0.001, CENTURY))
+    deadline: float = setting(10.0, "seconds for a handshake or a body to arrive", Range(0.001, 3600))
+    stop_timeout: float = setting(5.0, "seconds that running calls get when the hub stops", Range(0, 3600))
+    window_events: int = setting(10_000, "newest events kept in memory", Range(0, MANY))
+    window_bytes: int = setting(16 * 1024 * 1024, "bytes of events kept in memory", Range(0, HELD))
+    audit_file_bytes: int = setting(
+        64 * 1024 * 1024, "bytes after which an audit file is closed", Range(0, STORED), kind=int
+    )
+    audit_file_seconds: float = setting(
+        86400.0, "seconds after which an audit file is closed", Range(0, CENTURY), kind=float
+    )
+    audit_keep_files: int = setting(10, "closed audit files kept; 0 means all", Range(0, MANY), kind=int)
+    audit_keep_bytes: int = setting(0, "bytes of closed audit files kept; 0 means no limit", Range(0, STORED), kind=int)
+    audit_keep_seconds: float = setting(
+        0.0, "age at which a closed audit file goes; 0 means never", Range(0, CENTURY), kind=float
+    )
+    state_items: int = setting(10_000, "last values kept; the one longest unchanged goes first", Range(1, MANY))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Config":
@@ -85,22 +115,27 @@ class Config:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"{f.name} must be a finite number, not {value}.")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"The port must be between 0 and 65535, not {self.port}.")
-        if self.rate < 0 or self.max_clients < 1:
-            raise UsageError("The rate cannot be negative, and at least one client must be allowed.")
-        audit = (self.audit_file_bytes, self.audit_file_seconds)
-        if min(*audit, self.audit_keep_files, self.audit_keep_bytes, self.audit_keep_seconds) < 0:
-            raise UsageError("The limits of the audit log cannot be negative.")
-        if not 0.05 <= self.heartbeat <= 3600:
-            raise UsageError("The heartbeat must be between 0.05 and 3600 seconds.")
-        if self.keep_events < 1 or self.keep_bytes < 1 or self.keep_seconds <= 0:
-            raise UsageError("At least one event, one byte and some time must be kept.")
+            check(f.name, getattr(self, f.name), f)
         if self.ephemeral:
             object.__setattr__(self, "broker", "memory:")
+
+
+def check(name: str, value: Any, row: Any) -> None:
+    """Raise UsageError, one sentence, for a value that its row does not allow."""
+    range, choices = row.metadata.get("range"), row.metadata.get("choices")
+    if row.type in (int, float) and not _is_number(value, whole=row.type is int):
+        kind = "a whole number" if row.type is int else "a number"
+        raise UsageError(f"{name} must be {kind}, not {value!r}.")
+    if range and not range.least <= value <= range.most:
+        raise UsageError(f"{name} must be {range}, not {value}.")
+    if choices and value not in (*choices, row.default):
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    if row.metadata.get("kind") is list and isinstance(value, str):
+        raise UsageError(f"{name} must be a list of texts, not the text {value!r}.")
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    return isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def flags() -> list[Any]:
@@ -138,15 +173,13 @@ def _help(f: Any) -> str:
 
 
 def _read(variable: str, text: str, metadata: Mapping[str, Any]) -> Any:
-    kind, choices = metadata["kind"], metadata.get("choices")
+    kind = metadata["kind"]
     if kind is bool:
         if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
             raise UsageError(f"{variable} must be 1 or 0, not {text!r}.")
         return text.lower() in ("1", "true", "yes", "on")
     if kind is list:
         return tuple(part for part in text.replace(",", " ").split() if part)
-    if choices and text not in choices:
-        raise UsageError(f"{variable} must be one of {', '.join(choices)}, not {text!r}.")
     try:
         return kind(text)
     except ValueError:

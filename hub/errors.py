@@ -4,38 +4,71 @@ Every refusal in the hub is a HubError. It knows its code, whether trying again 
 says the same; `CODES` is the one table of them.
 """
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Code = Literal[
+    "invalid_json",
+    "invalid_message",
+    "unexpected_type",
+    "duplicate_id",
+    "unknown_command",
+    "invalid_args",
+    "reserved_event",
+    "too_large",
+    "rate_limited",
+    "busy",
+    "forbidden",
+    "timeout",
+    "cancelled",
+    "command_failed",
+    "provider_gone",
+    "already_provided",
+    "unknown_cursor",
+    "audit_unavailable",
+    "broker_unavailable",
+    "shutting_down",
+    "internal",
+]
+Outcome = Literal["ok"] | Code  # of a call
 
 
-class Code(NamedTuple):
+class Meaning(NamedTuple):
+    """What a code says over HTTP, and whether trying again can help."""
+
     status: int
     retryable: bool = False
 
 
-CODES: Mapping[str, Code] = {
-    "invalid_json": Code(400),
-    "invalid_message": Code(422),
-    "unexpected_type": Code(422),
-    "duplicate_id": Code(409),
-    "unknown_command": Code(404),
-    "invalid_args": Code(422),
-    "reserved_event": Code(422),
-    "too_large": Code(413),
-    "rate_limited": Code(429, retryable=True),
-    "busy": Code(429, retryable=True),
-    "forbidden": Code(403),
-    "timeout": Code(504, retryable=True),
-    "cancelled": Code(409),
-    "command_failed": Code(500),
-    "provider_gone": Code(503, retryable=True),
-    "already_provided": Code(409),
-    "unknown_cursor": Code(400),
-    "audit_unavailable": Code(503, retryable=True),
-    "broker_unavailable": Code(503, retryable=True),
-    "shutting_down": Code(503, retryable=True),
-    "internal": Code(500),
+CODES: Mapping[Code, Meaning] = {
+    "invalid_json": Meaning(400),
+    "invalid_message": Meaning(422),
+    "unexpected_type": Meaning(422),
+    "duplicate_id": Meaning(409),
+    "unknown_command": Meaning(404),
+    "invalid_args": Meaning(422),
+    "reserved_event": Meaning(422),
+    "too_large": Meaning(413),
+    "rate_limited": Meaning(429, retryable=True),
+    "busy": Meaning(429, retryable=True),
+    "forbidden": Meaning(403),
+    "timeout": Meaning(504, retryable=True),
+    "cancelled": Meaning(409),
+    "command_failed": Meaning(500),
+    "provider_gone": Meaning(503, retryable=True),
+    "already_provided": Meaning(409),
+    "unknown_cursor": Meaning(400),
+    "audit_unavailable": Meaning(503, retryable=True),
+    "broker_unavailable": Meaning(503, retryable=True),
+    "shutting_down": Meaning(503, retryable=True),
+    "internal": Meaning(500),
 }
+
+# What application code may raise, where it is called in the middle of the hub's own. SystemExit and KeyboardInterrupt
+# out of a task would take the event loop along; a CancelledError that nobody has asked for is of something else that
+# the code has waited for.
+ANYTHING = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
 
 
 class HubError(Exception):
@@ -47,7 +80,7 @@ class HubError(Exception):
 
     def __init__(
         self,
-        code: str,
+        code: Code,
         message: str,
         details: Mapping[str, Any] | None = None,
         *,

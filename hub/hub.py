@@ -1,11 +1,10 @@
 """Hub: the parts, put together. What an application embeds."""
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,12 @@ from .audit.log import AuditLog
 from .audit.rotation import Limits
 from .commands import builtin
 from .commands.clients import Clients
-from .commands.registry import RESERVED, Args, Commands, Handler
-from .commands.supervised import GRACE, Work
+from .commands.registry import RESERVED, Args, Handler, Registry
+from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
-from .errors import HubError, UsageError
-from .metrics import Gauges, Metrics
+from .errors import ANYTHING, HubError, UsageError
+from .life import Life
+from .metrics import Metrics
 from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.schemes import make_broker
@@ -30,6 +30,7 @@ from .stream.listeners import Listener
 from .stream.state import State
 from .stream.window import Window
 from .wire.names import EVERYTHING, Cursor, Patterns
+from .wire.vocabulary import Effect
 
 if TYPE_CHECKING:
     from marshmallow import Schema, fields
@@ -41,7 +42,9 @@ try:
 except metadata.PackageNotFoundError:  # run from a checkout that is not installed
     VERSION = "0+unknown"
 
+ON_START = 30.0  # seconds that a listener of it may take
 ON_STOP = 2.0  # seconds that the application gets for it
+LISTENERS = 1.0  # seconds that they get at the end for what they were handed
 TICK = 0.5  # seconds between two looks at how late the loop is
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -56,30 +59,39 @@ class Hub:
     def __init__(self, config: Config | None = None, **settings: Any) -> None:
         self.config = config = config or Config(**settings)
         self.version = VERSION
-        self.bugs = 0
         self.types = EventTypes()
         self.broker = make_broker(config)
         self.window = Window(config.window_events, config.window_bytes)
         self.bus = EventBus(self.broker, self.types)
         self.broadcaster = Broadcaster(self.window, self.broker)
         self.state = State(config.state_items)
-        self.audit = AuditLog(config.state_dir, limits=_audit_limits(config), on_write=self._audit_written)
-        self.commands = Commands(self.audit, config.call_timeout)
+        self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
+        self.commands = Registry(self.audit, config.call_timeout)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.panels: list[Any] = []
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
-        self._background: list[Background] = [self.state.run, self._tick]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._life = Life()
+        self._background: list[Background] = []
+        self._tasks: list[asyncio.Task[None]] = []  # two of the hub's own, then the application's
         self._started = 0.0
+        self._said = False  # that it has started, in the audit log
         builtin.register(self.commands)
-        signals.connect(self)
-        self.metrics.watch(self._gauges)
+        signals.connect(
+            bus=self.bus,
+            state=self.state,
+            broadcaster=self.broadcaster,
+            commands=self.commands,
+            clients=self.clients,
+            audit=self.audit,
+            metrics=self.metrics,
+            life=self._life,
+        )
 
     # ---- what an application adds
 
-    def command(self, name: str, args: Args = None, *, effect: str = "write") -> Callable[[Handler], Handler]:
+    def command(self, name: str, args: Args = None, *, effect: Effect = "write") -> Callable[[Handler], Handler]:
         """Register the decorated `async def f(call)` as a command; its docstring is its description.
 
         `args` maps names to marshmallow fields (or is a Schema); without it any args pass. `effect` is `read`,
@@ -110,10 +122,10 @@ class Hub:
         return register
 
     def spawn(self, background: Background) -> None:
-        """Run `await background()` for as long as the hub runs."""
+        """Run `await background()` for as long as the hub runs. One that ends itself with an error is heard of."""
         self._background.append(background)
         if self._tasks:
-            self._run(background)
+            self._run(self._alone(background))
 
     def load(self, name: str) -> None:
         """Import a module, or the entry point of that name in the group hub.plugins, and call its `setup(hub)`.
@@ -169,7 +181,7 @@ class Hub:
     def problems(self) -> dict[str, str]:
         """Why the hub is not ready, by part; empty when it is."""
         found = {}
-        if self.commands.stopping or not self._tasks:
+        if self.commands.stopping or not self._life.running:
             found["hub"] = "The hub is not running."
         if any(task.done() for task in self._tasks[:2]):
             found["hub"] = "A part of the hub has ended; its log says why."
@@ -184,74 +196,125 @@ class Hub:
     # ---- life
 
     async def start(self) -> None:
-        """Take the state directory, start the parts. Raises UsageError if another hub has the directory, or if it
-        is not safe, or not possible, to write there."""
-        self._started = time.monotonic()
+        """Take the state directory, start the parts; once. What fails is raised, and undoes all that was done.
+
+        Raises UsageError if another hub has the directory, if it is not safe, or not possible, to write there, if a
+        listener of `on_start` does not come back, and for a hub that has been started before. A disk that is full is no
+        reason: `problems` says so until it is not.
+        """
+        await self._life.begin(self._start)
+
+    async def stop(self) -> None:
+        """Let running calls finish, hand on what was accepted, end the background work, close the audit log.
+
+        Whatever goes wrong in one of the steps, the others are taken. Harmless a second time, and without a start.
+        """
+        await self._life.end()
+
+    async def _start(self) -> None:
+        """Each step notes how it is undone; a stop undoes them from the last to the first."""
+        life, self._started = self._life, time.monotonic()
+        await life.take("the audit log", self._take_directory(), self._close_audit)
+        life.at_end("the record of running calls", self.commands.settle)
+        life.at_end("listeners of events", lambda: self.bus.listeners.drain(LISTENERS))
+        await life.take("the store of events", self._open_broker(), self._close_broker)
+        life.at_end("background work", self._end_background)
+        for work in (self.state.run(), self._tick(), *(self._alone(background) for background in self._background)):
+            self._run(work)
+        with suppress(HubError):
+            await self.audit.record("hub.started", None, "SYSTEM", self._words(epoch=self.broker.epoch))
+            self._said = True
+        life.at_end("listeners of on_stop", self._tell_of_stop)
+        life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
+        await self._tell_of_start()
+
+    async def _take_directory(self) -> None:
         try:
             await self.audit.start()
         except (Locked, Unsafe) as error:
             raise UsageError(str(error)) from None
         except OSError as error:
             raise UsageError(f"The state directory {self.config.state_dir} cannot be used: {error}.") from None
-        try:
-            await self.broker.open(self.bus.pump)
-            await self._refill()
-        except (UsageError, HubError) as error:
-            await self.broker.close()
-            await self.audit.stop()
-            raise UsageError(str(error)) from None
-        for background in self._background:
-            self._run(background)
-        await self.audit.record("hub.started", None, "SYSTEM", {"version": self.version, "epoch": self.broker.epoch})
-        self.on_start.freeze()
-        self.on_stop.freeze()
-        await self.on_start.send(self)
 
-    async def stop(self) -> None:
-        """Let running calls finish, hand on what was accepted, end the background work, close the audit log."""
-        await self.commands.stop(self.config.stop_timeout)
-        await self._tell_of_stop()
-        await self.broker.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks, timeout=GRACE)
-        self.broadcaster.flush()
-        await self.bus.listeners.drain(1.0)
+    async def _close_audit(self) -> None:
         self.audit.sum_up()
-        with contextlib.suppress(Exception):
-            await self.audit.record("hub.stopped", None, "SYSTEM", {"version": self.version})
+        if self._said:
+            self.audit.note("hub.stopped", None, "SYSTEM", self._words())
         await self.audit.stop()
-        self._tasks.clear()
 
-    async def _refill(self) -> None:
+    async def _open_broker(self) -> None:
         """Go on where the last run ended: the newest events into the window, the last values into the state."""
         broker, newest = self.broker, []
-        position = max(broker.tail - 1, broker.head - self.config.window_events)
-        while page := await broker.read(position, 1000):
-            newest += page
-            position = page[-1].seq
-        self.broadcaster.start_at(broker.head, newest)
-        self.state.restore(await broker.last_values(), broker.head)
-        self.bus.position = broker.head
+        try:
+            await broker.open(self.bus.pump)
+            position = max(broker.tail - 1, broker.head - self.config.window_events)
+            while page := await broker.read(position, 1000):
+                newest += page
+                position = page[-1].seq
+            self.broadcaster.start_at(broker.head, newest)
+            self.state.restore(await broker.last_values(), broker.head)
+            self.bus.position = broker.head
+        except BaseException as error:
+            await broker.close()
+            if isinstance(error, HubError):
+                raise UsageError(str(error)) from None
+            raise
+
+    async def _close_broker(self) -> None:
+        await self.broker.close()
+        self.broadcaster.flush()
 
     def end(self) -> None:
         """Close the audit log without the event loop, from any thread, because the process ends now."""
-        self.audit.end("hub.stopped", {"version": self.version, "forced": True})
+        self.audit.end("hub.stopped", self._words(forced=True))
+
+    def _words(self, **more: Any) -> dict[str, Any]:
+        """What the hub says of itself in its records."""
+        return {"version": self.version, **more}
+
+    # ---- the application's part of it
+
+    async def _tell_of_start(self) -> None:
+        self.on_start.freeze()
+        self.on_stop.freeze()
+        for listener in self.on_start:
+            work = Work("a listener of on_start", ON_START, listener, self)
+            try:
+                await work.run()
+            except asyncio.CancelledError:
+                if work.ended == "timeout":
+                    raise UsageError(f"A listener of on_start took longer than {ON_START:g} s.") from None
+                raise
 
     async def _tell_of_stop(self) -> None:
-        work = Work("a listener of on_stop", ON_STOP, self.on_stop.send, self)
-        try:
-            await work.run()
-        except asyncio.CancelledError:
-            if work.ended != "timeout":
-                raise
-        except Exception:
-            log.exception("a listener of on_stop failed")
+        """Tell all listeners, one after the other: also when the first take all the time."""
+        ends = time.monotonic() + ON_STOP
+        for listener in self.on_stop:
+            left = max(ends - time.monotonic(), GRACE)
+            if not await contained("a listener of on_stop", left, listener, self):
+                self.metrics.failed("on_stop")
 
-    def _run(self, background: Background) -> None:
-        task = asyncio.get_running_loop().create_task(background())
+    async def _alone(self, background: Background) -> None:
+        """Application code that ends itself only, however it does that."""
+        try:
+            await background()
+        except ANYTHING as error:
+            if isinstance(error, asyncio.CancelledError) and not self._tasks:  # the stop has come for it
+                raise
+            self.metrics.failed("background")
+            log.exception("background work of the application ended")
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(_report)
         self._tasks.append(task)
+
+    async def _end_background(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in (await asyncio.wait(tasks, timeout=GRACE))[1]:
+            keep(task, "background work goes on although it was ended; nobody waits for it any more")
 
     async def _tick(self) -> None:
         """Look how late the loop is; once a heartbeat tell narrowed clients where they are."""
@@ -263,21 +326,6 @@ class Hub:
             if time.monotonic() - marked >= self.config.heartbeat:
                 marked = time.monotonic()
                 self.broadcaster.mark()
-
-    def _audit_written(self, records: int, seconds: float) -> None:
-        self.metrics.audit_written(records, seconds)
-
-    def _gauges(self) -> Gauges:
-        return Gauges(
-            clients=Counter(client.transport for client in self.clients),
-            lagging_clients=self.broadcaster.lagging,
-            history_events=self.broker.head - self.broker.tail + 1,
-            history_bytes=self.broker.bytes,
-            broker_up=bool(self._tasks) and not self.broker.problem,
-            audit_records=self.audit.seq,
-            audit_unrecorded=self.audit.unrecorded,
-            audit_chain_valid=self.audit.valid,
-        )
 
 
 def _audit_limits(config: Config) -> Limits:

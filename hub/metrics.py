@@ -9,7 +9,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,16 +24,16 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .errors import CODES
+from .errors import CODES, Code, Outcome
+from .wire.vocabulary import Disconnection, Failure, GapReason, Refusal, Transport
 
 OTHER = "other"
-TRANSPORTS = ("websocket", "sse", "http", "local")
-GAPS = ("slow", "expired", "epoch")
+TRANSPORTS: tuple[str, ...] = get_args(Transport)
+GAPS: tuple[str, ...] = get_args(GapReason)
 OUTCOMES = ("ok", *CODES)
-REFUSALS = "peer forwarded host origin fetch_site user token guesses malformed too_many too_slow shutting_down".split()
-DISCONNECTIONS = (
-    "closed lost heartbeat shutdown binary utf8 too_large protocol flood forbidden broker internal"
-).split()
+REFUSALS: tuple[str, ...] = get_args(Refusal)
+DISCONNECTIONS: tuple[str, ...] = get_args(Disconnection)
+FAILURES: tuple[str, ...] = get_args(Failure)
 
 MICROSECONDS = (50e-6, 100e-6, 250e-6, 500e-6)
 MILLISECONDS = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3)
@@ -45,6 +46,16 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+class Accepted(Protocol):
+    """As much of an event as is timed: when it was accepted, on the monotonic clock."""
+
+    @property
+    def accepted(self) -> float: ...
+
+
+_accepted: Callable[[Accepted], float] = attrgetter("accepted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +104,7 @@ class Metrics:
         self._refused = new("hub_connections_refused", "Requests not let in.", reason=REFUSALS)
         self._disconnections = new("hub_disconnections", "Clients that have gone.", reason=DISCONNECTIONS)
         self._rate_limited = new("hub_rate_limited", "Messages and requests over the rate limit.")
+        self._failures = new("hub_failures", "Failures that were contained, by whose code it was.", part=FAILURES)
         calls = new("hub_commands", "Calls by outcome.", command=(), outcome=())
         self._call_outcome = cache(calls.labels)  # bounded: both values are known ones
 
@@ -109,7 +121,7 @@ class Metrics:
         self._redactions = new("hub_redactions", "Secrets taken out of events.")
 
     def _time(self, new: Callable[..., Histogram]) -> None:
-        lag, seconds = "How much later than asked the event loop came back.", "From a call to its answer."
+        lag, seconds = "How much later than asked the event loop came back.", "From a call to its outcome."
         audit = "Making a group of audit records durable."
         self._loop_lag = new("hub_loop_lag_seconds", lag, UP_TO_5_S)
         self._call_seconds = cache(new("hub_command_seconds", seconds, UP_TO_30_S, "command").labels)
@@ -126,17 +138,21 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
-    def connected(self, transport: str) -> None:
+    def connected(self, transport: Transport) -> None:
         """A client has joined."""
         self._connections.labels(known(transport, TRANSPORTS)).inc()
 
-    def disconnected(self, reason: str) -> None:
-        """A client has gone, for one of `DISCONNECTIONS`."""
+    def disconnected(self, reason: Disconnection) -> None:
+        """A client has gone."""
         self._disconnections.labels(known(reason, DISCONNECTIONS)).inc()
 
-    def refused(self, reason: str) -> None:
-        """A connection or request was not let in, for one of `REFUSALS`."""
+    def refused(self, reason: Refusal) -> None:
+        """A connection or request was not let in."""
         self._refused.labels(known(reason, REFUSALS)).inc()
+
+    def failed(self, part: Failure) -> None:
+        """Code has failed, and everything else went on."""
+        self._failures.labels(known(part, FAILURES)).inc()
 
     def events(self, batch: Iterable[Named]) -> None:
         """These events were accepted. One increase for each name, however long the batch."""
@@ -147,25 +163,25 @@ class Metrics:
         for name, count in counts.items():
             self._accepted[name].inc(count)
 
-    def rejected(self, reason: str, n: int = 1) -> None:
+    def rejected(self, reason: Code, n: int = 1) -> None:
         """`n` events were refused with this error code."""
         self._rejected.labels(known(reason, CODES)).inc(n)
 
-    def delivered(self, transport: str, events: int, clients: int, bytes: int) -> None:
+    def delivered(self, transport: Transport, events: int, clients: int, bytes: int) -> None:
         """Each of so many clients was written so many events, in so many bytes each."""
         self._delivered[transport].inc(events * clients)
         self._written[transport].inc(bytes * clients)
 
-    def delivery(self, seconds: float, clients: int = 1) -> None:
-        """From accepted to written, of the oldest event in a write, for so many clients at once."""
-        self._delivery.observe(seconds, clients)
+    def deliveries(self, events: Sequence[Accepted], written: float) -> None:
+        """These events, in their order, were written at this moment of the monotonic clock."""
+        self._delivery.observe(events, written)
 
-    def gap(self, reason: str, missed: int | None) -> None:
+    def gap(self, reason: GapReason, missed: int | None) -> None:
         """A gap was announced; `missed` is None if nobody knows how many events it holds."""
         self._gaps.labels(known(reason, GAPS)).inc()
         self._missed.inc(missed or 0)
 
-    def command(self, command: str, outcome: str, seconds: float | None) -> None:
+    def command(self, command: str, outcome: Outcome, seconds: float | None) -> None:
         """A call was answered; `outcome` is `ok` or the error code, `seconds` None if it was refused unrun."""
         name = known(command, self._commands_known)
         self._call_outcome(name, known(outcome, OUTCOMES)).inc()
@@ -226,15 +242,23 @@ class _Children(dict[str, Counter]):
 
 
 class _Delivery(Collector):
-    """The histogram of deliveries. Not the library's: a write to many clients costs one addition."""
+    """The histogram of deliveries. Not the library's: a flush of many events costs a few additions."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(UP_TO_5_S) + 1)
         self._sum = 0.0
 
-    def observe(self, seconds: float, n: int) -> None:
-        self._counts[bisect_left(UP_TO_5_S, seconds)] += n
-        self._sum += seconds * n
+    def observe(self, events: Sequence[Accepted], written: float) -> None:
+        """Later events have waited less, so those of one bucket stand together: each bucket's share is cut out."""
+        self._sum += len(events) * written - sum(map(_accepted, events))
+        done, end = 0, len(events)
+        while done < end:
+            bucket = bisect_left(UP_TO_5_S, written - events[done].accepted)
+            share = end
+            if bucket and written - events[-1].accepted <= UP_TO_5_S[bucket - 1]:
+                share = bisect_left(events, written - UP_TO_5_S[bucket - 1], done + 1, key=_accepted)
+            self._counts[bucket] += share - done
+            done = share
 
     def collect(self) -> Iterator[Metric]:
         total, buckets = 0, []

@@ -1,138 +1,145 @@
 """Who listens to what, in which order: the table of contents of the running hub."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .commands.clients import Client
+from .errors import Outcome
+from .metrics import Gauges
 from .stream.events import Event
 
 if TYPE_CHECKING:
-    from .hub import Hub
+    from .audit.log import AuditLog
+    from .commands.clients import Client, Clients
+    from .commands.registry import Registry
+    from .life import Life
+    from .metrics import Metrics
+    from .stream.broadcaster import Broadcaster
+    from .stream.brokers.broker import Broker
+    from .stream.bus import EventBus
+    from .stream.state import State
+    from .wire.vocabulary import Disconnection
 
 log = logging.getLogger("hub")
 
 OnEvents = Callable[[Sequence[Event]], Awaitable[None]]
 
 
-def connect(hub: "Hub") -> None:
-    """Tie the parts together. Called once, before the hub starts.
+def connect(
+    *,
+    bus: "EventBus",
+    state: "State",
+    broadcaster: "Broadcaster",
+    commands: "Registry",
+    clients: "Clients",
+    audit: "AuditLog",
+    metrics: "Metrics",
+    life: "Life",
+) -> None:
+    """Tie the parts together: every hook of the hub is set here. Called once, before the hub starts.
 
-    Every batch of events goes to the last values, to the clients, to the metrics, and last to the application's
-    listeners, in that order; none of the four waits for anything, so that whoever sees an event's number also finds
-    it in the state and in the window.
+    The four that hear of events never wait, so that whoever sees an event's number also finds it in the state and in
+    the window.
     """
-    for listener in (state, broadcaster, metrics):
-        hub.bus.on_event.append(_own(hub, listener(hub)))
-    hub.bus.on_event.append(hub.bus.listeners.offer)
-    hub.bus.on_event.freeze()
+    # Every batch of events, in this order. A snapshot of the last values is true at the newest number that went
+    # through; then the clients get it, it is counted, and last the application hears of it.
+    bus.on_event.append(_own(metrics, state.apply))
+    bus.on_event.append(_own(metrics, broadcaster.deliver))
+    bus.on_event.append(_own(metrics, metrics.events))
+    bus.on_event.append(bus.listeners.offer)
+    bus.on_event.freeze()
 
-    hub.bus.on_redacted = hub.metrics.redacted
-    hub.bus.on_rejected = hub.metrics.rejected
-    hub.broadcaster.connect(hub.metrics.delivered, hub.metrics.gap)
-    hub.broadcaster.on_flush = deliveries(hub)
-    hub.state.on_stale = stale(hub)
+    # What becomes an event again.
+    state.on_stale = stale(bus)
 
-    hub.clients.on_join.append(joined(hub))
-    hub.clients.on_leave += [out_of_the_stream(hub), left(hub)]
+    # Who comes, and what ends in the very step in which one goes.
+    clients.on_join.append(lambda client: metrics.connected(client.transport))
+    clients.on_leave.append(out_of_the_stream(broadcaster))
+    clients.on_leave.append(lambda client, reason: metrics.disconnected(reason))
 
-    hub.commands.on_refused = refusals(hub)
-    hub.commands.on_call.append(calls(hub))
-    hub.commands.on_call.freeze()
-
-
-def state(hub: "Hub") -> OnEvents:
-    """A snapshot of the last values is true at the newest number that went through here."""
-
-    async def apply(batch: Sequence[Event]) -> None:
-        hub.state.apply(batch)
-
-    return apply
-
-
-def broadcaster(hub: "Hub") -> OnEvents:
-    """From here events reach the clients."""
-
-    async def deliver(batch: Sequence[Event]) -> None:
-        hub.broadcaster.deliver(batch)
-
-    return deliver
+    # What is counted: on the way in,
+    bus.on_redacted = metrics.redacted
+    bus.on_rejected = metrics.rejected
+    bus.listeners.on_failure = lambda: metrics.failed("listener")
+    # on the way out,
+    broadcaster.connect(metrics.delivered, metrics.gap)
+    broadcaster.on_flush = deliveries(metrics)
+    # in every call, whether it ran or not,
+    commands.on_call.append(calls(metrics))
+    commands.on_call.freeze()
+    commands.on_refused = lambda command, code: metrics.command(command, code, None)
+    # on the disk,
+    audit.on_write = metrics.audit_written
+    # and at each scrape.
+    metrics.watch(gauges(clients, broadcaster, bus.broker, audit, life))
 
 
-def metrics(hub: "Hub") -> OnEvents:
-    async def count(batch: Sequence[Event]) -> None:
-        hub.metrics.events(batch)
-
-    return count
-
-
-def joined(hub: "Hub") -> Callable[[Client], None]:
-    def count(client: Client) -> None:
-        hub.metrics.connected(client.transport)
-
-    return count
-
-
-def out_of_the_stream(hub: "Hub") -> Callable[[Client, str], None]:
-    """Nothing is written to a client from the step on in which it leaves."""
-
-    def leave(client: Client, reason: str) -> None:
-        if client.subscriber is not None:
-            hub.broadcaster.leave(client.subscriber)
-
-    return leave
-
-
-def left(hub: "Hub") -> Callable[[Client, str], None]:
-    def count(client: Client, reason: str) -> None:
-        hub.metrics.disconnected(reason)
-
-    return count
-
-
-def calls(hub: "Hub") -> Callable[[str, str, float], Awaitable[None]]:
-    async def count(command: str, outcome: str, seconds: float) -> None:
-        hub.metrics.command(command, outcome, seconds)
-
-    return count
-
-
-def refusals(hub: "Hub") -> Callable[[str, str], None]:
-    def count(command: str, code: str) -> None:
-        hub.metrics.command(command, code, None)
-
-    return count
-
-
-def deliveries(hub: "Hub") -> Callable[[Sequence[Event], float], None]:
-    """From accepted to written, once for each event: for the client in the middle of those written in this flush."""
-
-    def observe(events: Sequence[Event], took: float) -> None:
-        written = time.monotonic() - took / 2
-        for event in events:
-            hub.metrics.delivery(written - event.accepted)
-
-    return observe
-
-
-def stale(hub: "Hub") -> Callable[[str, str], Awaitable[None]]:
+def stale(bus: "EventBus") -> Callable[[str, str], Awaitable[None]]:
     """The end of a lease is an event like any other, with a number of its own."""
 
     async def announce(name: str, key: str) -> None:
-        await hub.bus.announce("hub:stale", {"event": name, "key": key})
+        await bus.announce("hub:stale", {"event": name, "key": key})
 
     return announce
 
 
-def _own(hub: "Hub", listener: OnEvents) -> OnEvents:
+def out_of_the_stream(broadcaster: "Broadcaster") -> "Callable[[Client, Disconnection], None]":
+    """Nothing is written to a client from the step on in which it leaves."""
+
+    def leave(client: "Client", reason: "Disconnection") -> None:
+        if client.subscriber is not None:
+            broadcaster.leave(client.subscriber)
+
+    return leave
+
+
+def deliveries(metrics: "Metrics") -> Callable[[Sequence[Event], float], None]:
+    """From accepted to written, once for each event: for the client in the middle of those written in this flush."""
+
+    def observe(events: Sequence[Event], took: float) -> None:
+        metrics.deliveries(events, time.monotonic() - took / 2)
+
+    return observe
+
+
+def calls(metrics: "Metrics") -> Callable[[str, Outcome, float], Awaitable[None]]:
+    async def count(command: str, outcome: Outcome, seconds: float) -> None:
+        metrics.command(command, outcome, seconds)
+
+    return count
+
+
+def gauges(
+    clients: "Iterable[Client]", broadcaster: "Broadcaster", broker: "Broker", audit: "AuditLog", life: "Life"
+) -> Callable[[], Gauges]:
+    """What is true at the moment of a scrape."""
+
+    def now() -> Gauges:
+        return Gauges(
+            clients=Counter(client.transport for client in clients),
+            lagging_clients=broadcaster.lagging,
+            history_events=broker.head - broker.tail + 1,
+            history_bytes=broker.bytes,
+            broker_up=life.running and not broker.problem,
+            audit_records=audit.seq,
+            audit_unrecorded=audit.unrecorded,
+            audit_chain_valid=audit.valid,
+        )
+
+    return now
+
+
+def _own(metrics: "Metrics", listener: Callable[[Sequence[Event]], None]) -> OnEvents:
     """A part of the hub's own that fails is a bug: logged and counted. aiosignal would stop there; we go on."""
 
     async def guarded(batch: Sequence[Event]) -> None:
         try:
-            await listener(batch)
-        except Exception:
-            hub.bugs += 1
+            listener(batch)
+        except (Exception, asyncio.CancelledError):
+            metrics.failed("hub")
             log.exception("the hub failed on the events %s to %s", batch[0].cursor, batch[-1].cursor)
 
     return guarded

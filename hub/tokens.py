@@ -3,16 +3,21 @@
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .private import Unsafe, prepare_directory, private, sync_directory, write_whole
 
-FILES = {"OPERATOR": "token", "OBSERVER": "token.read"}  # by the trust that it gives
+if TYPE_CHECKING:
+    from .wire.vocabulary import Trust
+
+FILES: "Mapping[Trust, str]" = {"OPERATOR": "token", "OBSERVER": "token.read"}  # by the trust that it gives
 
 _TOKEN = re.compile(r"[!-~]{32,512}")  # an empty or a short one could be guessed
 
 
-def read(directory: Path, trust: str = "OPERATOR") -> str | None:
+def read(directory: Path, trust: "Trust" = "OPERATOR") -> str | None:
     """The token for this trust, None if there is none yet. Raises Unsafe for what is no token or not ours alone."""
     path = directory / FILES[trust]
     if not os.path.lexists(path):
@@ -26,7 +31,7 @@ def read(directory: Path, trust: str = "OPERATOR") -> str | None:
     return text
 
 
-def replace(directory: Path, trust: str = "OPERATOR") -> str:
+def replace(directory: Path, trust: "Trust" = "OPERATOR") -> str:
     """Make a new token; the old one opens nothing any more. A running hub takes notice within a second."""
     prepare_directory(directory)
     token = secrets.token_urlsafe(32)
@@ -35,6 +40,6 @@ def replace(directory: Path, trust: str = "OPERATOR") -> str:
     return token
 
 
-def ensure(directory: Path, trust: str = "OPERATOR") -> str:
+def ensure(directory: Path, trust: "Trust" = "OPERATOR") -> str:
     """The token that is there, or a new one."""
     return read(directory, trust) or replace(directory, trust)

@@ -9,6 +9,7 @@ from hub import tokens
 from hub.web import api
 from hub.web.access.credentials import Tokens
 from hub.web.access.guard import Guard
+from hub.wire.vocabulary import Trust
 
 
 def guard_of(hub: HubInside) -> Guard:
@@ -21,7 +22,7 @@ def tokens_of(hub: HubInside) -> Tokens:
     return found
 
 
-def bearer(hub: HubInside, trust: str = "OPERATOR") -> dict[str, str]:
+def bearer(hub: HubInside, trust: Trust = "OPERATOR") -> dict[str, str]:
     return {"Authorization": f"Bearer {tokens.ensure(hub.hub.config.state_dir, trust)}"}
 
 

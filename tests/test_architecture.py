@@ -19,14 +19,14 @@ ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
         ("", "errors config sensitive redaction private tokens"),
-        ("wire", "names strictjson messages framing jsonschema"),
+        ("wire", "names vocabulary strictjson messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues database sqlite memory schemes"),
         ("stream", "listeners bus window subscriber catchup broadcaster state"),
         ("audit", "chain files verify recovery rotation writer log"),
         ("commands", "clients supervised registry builtin ratelimit session"),
-        ("", "signals hub"),
+        ("", "life signals hub"),
         ("web", "keys shutdown tls"),
         ("web/access", "peer connections origin proxy credentials guard"),
         ("web", "api streams"),

@@ -26,6 +26,7 @@ from hub.errors import HubError
 from hub.stream.broadcaster import Broadcaster
 from hub.stream.subscriber import Group, Subscriber
 from hub.web import streams
+from hub.wire.vocabulary import Disconnection
 
 LOOPS = ["asyncio", *(["uvloop"] if find_spec("uvloop") else [])]
 NAMES = ["a:x", "a:y", "b:x", "b:y:z"]
@@ -384,7 +385,7 @@ def paused_ones_stay(patch: pytest.MonkeyPatch) -> None:
 def an_end_is_heard_late(patch: pytest.MonkeyPatch) -> None:
     """A client leaves when its connection is lost, and not in the step that ends it."""
 
-    def end(self: streams.Stream, why: str) -> None:
+    def end(self: streams.Stream, why: Disconnection) -> None:
         self.ending = self.ending or why
 
     def connection_lost(self: streams.Stream, exc: Exception | None) -> None:

@@ -1,11 +1,13 @@
 """The names of the contract, on both expositions, and the bound on their number."""
 
 import json
+import random
 import shutil
 import subprocess
 from collections.abc import Container
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 import hub.metrics
 from hub.config import Config
-from hub.metrics import REFUSALS, Gauges, Metrics
+from hub.errors import CODES, Code
+from hub.metrics import UP_TO_5_S, Gauges, Metrics
 from hub.web.access.guard import Guard
+from hub.wire.vocabulary import Disconnection, Failure, GapReason, Refusal, Transport
 
 # Name, type and labels, as the contract has them.
 CONTRACT = {
@@ -45,12 +49,18 @@ CONTRACT = {
     "hub_redactions_total": ("counter", set()),
     "hub_broker_up": ("gauge", set()),
     "hub_loop_lag_seconds": ("histogram", set()),
+    "hub_failures_total": ("counter", {"part"}),
 }
 KNOWN = {"task:progress", "agent:status_change"}
 
 
 def named(*names: str) -> list[Any]:
     return [SimpleNamespace(name=name) for name in names]
+
+
+def accepted(*waits: float) -> list[Any]:
+    """Events that are written at 1000.0, when they have waited so many seconds."""
+    return [SimpleNamespace(accepted=1000.0 - wait) for wait in waits]
 
 
 def gauges() -> Gauges:
@@ -80,7 +90,8 @@ def live(metrics: Metrics) -> Metrics:
     metrics.events(named("task:progress", "agent:status_change", "task:progress", "shop:sold"))
     metrics.rejected("invalid_message", 4)
     metrics.delivered("websocket", events=3, clients=2, bytes=300)
-    metrics.delivery(0.0004, clients=2)
+    metrics.deliveries(accepted(0.0004, 0.0004), 1000.0)
+    metrics.failed("listener")
     metrics.gap("slow", 9)
     metrics.gap("epoch", None)
     metrics.command("hub:ping", "ok", 0.002)
@@ -133,12 +144,13 @@ def test_what_is_counted_is_what_happened(metrics: Metrics) -> None:
         ("hub_events_rejected_total", "invalid_message"): 4,
         ("hub_deliveries_total", "websocket"): 6,
         ("hub_delivered_bytes_total", "websocket"): 600,
+        ("hub_failures_total", "listener"): 1,
         ("hub_gaps_total", "slow"): 1,
         ("hub_gaps_total", "epoch"): 1,
         ("hub_missed_events_total",): 9,
         ("hub_lagging_clients",): 1,
         ("hub_delivery_seconds_count",): 2,
-        ("hub_delivery_seconds_sum",): 0.0008,
+        ("hub_delivery_seconds_sum",): pytest.approx(0.0008),
         ("hub_commands_total", "hub:ping", "ok"): 1,
         ("hub_command_seconds_count", "hub:ping"): 1,
         ("hub_rate_limited_total",): 1,
@@ -165,7 +177,7 @@ def test_a_gauge_is_read_at_the_scrape(metrics: Metrics) -> None:
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, "5e-05"), (5e-05, "5e-05"), (0.0004, "0.0005"), (99.0, "+Inf")])
 def test_a_delivery_is_in_its_bucket_and_in_those_above(metrics: Metrics, seconds: float, bucket: str) -> None:
-    metrics.delivery(seconds, clients=3)
+    metrics.deliveries(accepted(seconds, seconds, seconds), 1000.0)
     found = {labels[0]: n for (name, labels), n in samples(metrics).items() if name == "hub_delivery_seconds_bucket"}
     bounds = list(found)
     first = bounds.index(bucket)
@@ -189,9 +201,51 @@ def test_openmetrics_is_read_by_its_own_parser(metrics: Metrics) -> None:
     assert families["hub_delivery_seconds"].type == "histogram"
 
 
-def test_every_check_at_the_door_has_a_label_of_its_own() -> None:
-    guard = Guard(Config(), refused=lambda reason, address: None)
-    assert set(guard.checks) <= set(REFUSALS)
+@pytest.mark.parametrize("auth", ["local", "token"])
+def test_every_check_at_the_door_has_a_label_of_its_own(auth: str, tmp_path: Path) -> None:
+    guard = Guard(Config(auth=auth, state_dir=tmp_path), refused=lambda reason, address: None)
+    assert set(guard.checks) <= set(get_args(Refusal))
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "name"),
+    [
+        ("connected", Transport, "hub_connections_total"),
+        ("disconnected", Disconnection, "hub_disconnections_total"),
+        ("refused", Refusal, "hub_connections_refused_total"),
+        ("rejected", Code, "hub_events_rejected_total"),
+        ("failed", Failure, "hub_failures_total"),
+    ],
+)
+def test_every_word_of_a_vocabulary_is_counted_as_itself(metrics: Metrics, count: str, words: Any, name: str) -> None:
+    for word in get_args(words):
+        getattr(metrics, count)(word)
+    assert metrics.snapshot()[name] == dict.fromkeys(get_args(words), 1)
+
+
+def test_every_outcome_and_every_gap_is_counted_as_itself(metrics: Metrics) -> None:
+    outcomes = ("ok", *get_args(Code))
+    for outcome in outcomes:
+        metrics.command("hub:ping", outcome, None)
+    for reason in get_args(GapReason):
+        metrics.gap(reason, 1)
+    assert metrics.snapshot()["hub_commands_total"]["hub:ping"] == dict.fromkeys(outcomes, 1)
+    assert metrics.snapshot()["hub_gaps_total"] == dict.fromkeys(get_args(GapReason), 1)
+    assert set(get_args(Code)) == set(CODES)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flush_is_observed_as_each_of_its_events_would_be(seed: int) -> None:
+    draw, together, alone = random.Random(seed), Metrics(), Metrics()
+    waits = [draw.choice([draw.choice(UP_TO_5_S), 10 ** draw.uniform(-6, 1.5)]) for _ in range(draw.randint(1, 200))]
+    events = accepted(*sorted(waits, reverse=True))
+    together.deliveries(events, 1000.0)
+    for event in events:
+        alone.deliveries([event], 1000.0)
+    one, other = samples(together), samples(alone)
+    found = {key: n for key, n in one.items() if key[0].startswith("hub_delivery_seconds_")}
+    assert found == pytest.approx({key: other[key] for key in found})
+    assert one["hub_delivery_seconds_count", ()] == len(events)
 
 
 def test_two_hubs_in_one_process_never_meet(metrics: Metrics) -> None:
@@ -215,7 +269,7 @@ def test_a_snapshot_is_plain_json_that_a_person_can_read(metrics: Metrics) -> No
 
 
 def test_a_snapshot_claims_nothing_that_was_not_measured(metrics: Metrics) -> None:
-    metrics.delivery(60.0)
+    metrics.deliveries(accepted(60.0), 1000.0)
     snapshot = metrics.snapshot()
     assert snapshot["hub_delivery_seconds"]["p50"] is None
     assert snapshot["hub_loop_lag_seconds"] == {
@@ -228,13 +282,14 @@ def attack(metrics: Metrics, messages: int) -> int:
     """A client puts a new name into everything that it sends; how many time series that made."""
     before = len(samples(live(metrics)))
     for n in range(messages):
-        name = f"made:up_{n}"
+        name: Any = f"made:up_{n}"
         metrics.connected(name)
         metrics.disconnected(name)
         metrics.refused(name)
         metrics.events(named(name))
         metrics.rejected(name)
         metrics.delivered(name, events=1, clients=1, bytes=10)
+        metrics.failed(name)
         metrics.gap(name, 1)
         metrics.command(name, "unknown_command", 0.001)
         metrics.command("hub:ping", name, 0.001)

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from hub.client import discovery
 from hub.commands.registry import check_trust
 from hub.errors import HubError
 from hub.private import Unsafe
+from hub.wire.vocabulary import Effect
 
 URL = "http://127.0.0.1:3141"
 
@@ -103,10 +105,11 @@ def test_a_token_is_no_way_to_write_headers(token: str) -> None:
 
 
 @pytest.mark.parametrize("trust", ["OBSERVER", "NONE", "", "operator"])
-def test_only_the_operator_does_more_than_read(trust: str) -> None:
+def test_only_the_operator_does_more_than_read(trust: Any) -> None:
     check_trust(trust, "read", "x")
     check_trust("OPERATOR", "dangerous", "x")
-    for effect in ("write", "dangerous"):
+    effects: tuple[Effect, ...] = ("write", "dangerous")
+    for effect in effects:
         with pytest.raises(HubError) as refused:
             check_trust(trust, effect, "x")
         assert refused.value.code == "forbidden"

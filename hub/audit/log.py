@@ -76,7 +76,7 @@ class AuditLog:
         self.directory = Path(directory)
         self.available = False
         self.unrecorded = 0
-        self._on_write = on_write
+        self.on_write = on_write
         self._file = LogFile(self.directory, limits)
         self._failure: str | None = "The audit log is not started"
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
@@ -328,7 +328,7 @@ class AuditLog:
                 else:
                     future.set_exception(self._unavailable())
         if written:
-            self._on_write(written, seconds)
+            self.on_write(written, seconds)
 
     def _unavailable(self) -> HubError:
         why = self._failure or "The audit log is overloaded"

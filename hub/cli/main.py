@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..client.discovery import Disconnected, NoHub, Refusal, checked_url, credentials, running_hub
-from ..client.items import Event
+from ..client.items import Received
 from ..config import Config, add_flags, given, state_directory
 from ..errors import HubError, UsageError
 from .http import Connection
@@ -26,6 +26,8 @@ from .terminal import compact, envelope, printable, readable
 
 if TYPE_CHECKING:
     import logging
+
+    from ..wire.vocabulary import Trust
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
@@ -243,7 +245,8 @@ def token(args: argparse.Namespace) -> int:
     from ..private import Unsafe
 
     found: str | None
-    directory, trust = args.state_dir or state_directory(), "OBSERVER" if args.read_only else "OPERATOR"
+    directory = args.state_dir or state_directory()
+    trust: Trust = "OBSERVER" if args.read_only else "OPERATOR"
     try:
         if args.link:
             found = _link(args, tokens.ensure(directory, trust) if args.read_only else _token(args))
@@ -319,7 +322,7 @@ async def _tail(args: argparse.Namespace) -> None:
     async with HubClient(args.url, topics=topics, after=args.after, **where) as hub:
         async for item in hub:
             print(line(item), flush=True)
-            if left and isinstance(item, Event):
+            if left and isinstance(item, Received):
                 left -= 1
                 if not left:
                     return

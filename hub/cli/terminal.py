@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from ..client.items import Event, Gap
+from ..client.items import Gap, Received
 
 REASONS = {
     "slow": "this reader was too slow",
@@ -13,7 +13,7 @@ REASONS = {
 }
 
 
-def readable(item: Event | Gap) -> str:
+def readable(item: Received | Gap) -> str:
     """One line for a person: local time, name, data; or what is missing."""
     if isinstance(item, Gap):
         many = "events are" if item.count is None else f"{item.count} events are"
@@ -24,7 +24,7 @@ def readable(item: Event | Gap) -> str:
     return printable(f"{when} {item.name} {compact(item.data)}")
 
 
-def envelope(item: Event | Gap) -> str:
+def envelope(item: Received | Gap) -> str:
     """One line for a program: the envelope as it came."""
     return printable(compact(item.envelope))
 

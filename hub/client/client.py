@@ -16,11 +16,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from ..errors import HubError
+from ..errors import Code, HubError
 from ..wire.names import new_id, pattern_problem
 from .connections import Backoff, Calls, Stream
 from .discovery import Disconnected, NoHub, answer, checked_url, credentials, running_hub, verifying
-from .items import Event, Gap
+from .items import Gap, Received
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
 CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
@@ -28,7 +28,7 @@ CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
 HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
 PUBLISH_TRIES = 5
 COME_BACK_STATUS = (408, 425, 429)  # of the handshake; the other 4xx will not change by asking again
-FINAL_CLOSE = {
+FINAL_CLOSE: Mapping[int, Code] = {
     1002: "internal",
     1003: "invalid_message",
     1007: "invalid_json",
@@ -41,7 +41,7 @@ class HubClient:
     """A client of one hub; entering raises NoHub if none is there, and HubError if it does not let this
     client in.
 
-    `async for item in client` gives Event and Gap in the hub's order from the moment of entering, or behind
+    `async for item in client` gives Received and Gap in the hub's order from the moment of entering, or behind
     the cursor `after`. It reconnects by itself and goes on behind what it had: nothing twice, nothing missing
     without a Gap. `cursor` is the position of what the iterator has handed over (marks included): keep it to
     continue later. It ends with HubError when coming back cannot help: refused (HTTP 4xx, close code 1008),
@@ -96,7 +96,7 @@ class HubClient:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event | Gap:
+    async def __anext__(self) -> Received | Gap:
         if self._stream is None:
             self._stream = Stream(self._connect, self.topics, self.cursor)
         while True:
@@ -227,7 +227,7 @@ def _reason(error: BaseException) -> str:
 def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
     """A handshake carries no error object to a WebSocket client, only its HTTP status."""
     if status not in COME_BACK_STATUS and 400 <= status < 500:
-        code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
+        code: Code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
         why = ": it wants another token" * (status == 401)
         sentence = f"The hub at {url} refused the connection (HTTP status {status}{why})."
         return HubError(code, sentence, status=status)

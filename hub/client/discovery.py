@@ -31,7 +31,7 @@ class Refusal(HubError):
 
     def __init__(self, payload: Mapping[str, Any], status: int | None = None) -> None:
         super().__init__(
-            str(payload.get("code", "internal")),
+            payload.get("code", "internal"),
             str(payload.get("error", "The hub refused without a reason.")),
             payload.get("details"),
             retry_after=payload.get("retry_after"),

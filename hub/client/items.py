@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Received:
     """Something that happened, at `timestamp` (RFC 3339, UTC). `cursor`: position, `envelope`: the frame."""
 
     name: str
@@ -31,7 +31,7 @@ class Gap:
     envelope: Mapping[str, Any] = field(repr=False, compare=False)
 
 
-Arrival = tuple[str, Event | Gap | None]  # the position that the stream has reached, and what to hand over
+Arrival = tuple[str, Received | Gap | None]  # the position that the stream has reached, and what to hand over
 
 
 def arrival(frame: Any) -> Arrival | None:
@@ -44,7 +44,7 @@ def arrival(frame: Any) -> Arrival | None:
     if name == "hub:gap":
         gap = Gap(data["after"], data["before"], data["count"], data["reason"], frame)
         return _just_before(gap.before), gap
-    event = Event(name, data, frame["id"], frame["timestamp"], frame["cursor"], frame)
+    event = Received(name, data, frame["id"], frame["timestamp"], frame["cursor"], frame)
     return event.cursor, event
 
 

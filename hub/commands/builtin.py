@@ -16,7 +16,7 @@ from ..stream.events import Event
 from ..stream.subscriber import Subscriber
 from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
-from .registry import Call, Commands
+from .registry import Call, Registry
 
 PROTOCOL = 1
 PAGE_BYTES = 1024 * 1024  # of events in one answer of hub:history
@@ -25,7 +25,7 @@ SCAN = 200  # events that it reads at a time
 _limit = validate.Range(min=1, max=1000)
 
 
-def register(commands: Commands) -> None:
+def register(commands: Registry) -> None:
     """Give the registry the hub's own commands."""
     topics, after = PatternsField(), CursorField()
     limit = fields.Integer(strict=True, load_default=100, validate=_limit)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..wire.messages import now
 from ..wire.names import new_id
+from ..wire.vocabulary import Disconnection, Transport, Trust
 
 if TYPE_CHECKING:
     from ..stream.subscriber import Subscriber
@@ -19,10 +20,10 @@ log = logging.getLogger("hub")
 class Client:
     """The hub's own record of a connection. Trust comes from here, never from what the client says."""
 
-    transport: str  # "websocket", "sse" or "http"
+    transport: Transport
     peer: str  # "127.0.0.1:4711"
     uid: int | None = None
-    trust: str = "OPERATOR"
+    trust: Trust = "OPERATOR"
     id: str = field(default_factory=new_id)
     since: str = field(default_factory=now)
     subscriber: "Subscriber | None" = None
@@ -42,7 +43,7 @@ class Clients:
 
     def __init__(self) -> None:
         self.on_join: list[Callable[[Client], None]] = []
-        self.on_leave: list[Callable[[Client, str], None]] = []
+        self.on_leave: list[Callable[[Client, Disconnection], None]] = []
         self._clients: dict[Client, None] = {}
 
     def join(self, client: Client) -> None:
@@ -51,8 +52,8 @@ class Clients:
         for listener in self.on_join:
             _call(listener, client)
 
-    def leave(self, client: Client, reason: str) -> None:
-        """Let a client go, for a reason as `hub_disconnections_total` names it. One that has gone is no error."""
+    def leave(self, client: Client, reason: Disconnection) -> None:
+        """Let a client go. One that has gone is no error."""
         if client not in self._clients:
             return
         del self._clients[client]

@@ -1,4 +1,8 @@
-"""The registry of commands, and what happens to every call: checked, recorded, run within its time, recorded."""
+"""The registry of commands, and what happens to every call: checked, recorded, run within its time, recorded.
+
+A call is over when its end is recorded, not before: once its beginning may be on disk, its end follows, whoever is
+cancelled, and whatever else ends meanwhile.
+"""
 
 import asyncio
 import contextlib
@@ -7,17 +11,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from aiosignal import Signal
 from marshmallow import Schema, ValidationError, fields
 
-from ..errors import HubError
+from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
 from ..wire.jsonschema import json_schema
 from ..wire.messages import invalid, quick
 from ..wire.names import is_name, new_id
 from ..wire.strictjson import dumpb, plain
+from ..wire.vocabulary import Effect, Trust
 from .clients import Client
 from .supervised import Work
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub")
 
-EFFECTS = ("read", "write", "dangerous")
+EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
 
 Handler = Callable[["Call"], Awaitable[Any]]
@@ -36,25 +41,34 @@ Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One request for a command, as its handler gets it."""
+    """One request for a command, as its handler gets it. `command` is what it has been admitted to."""
 
     hub: "Hub"
     client: Client
     id: str
     args: dict[str, Any] = field(default_factory=dict)
+    command: "Command | None" = None
     _work: Work | None = None  # while the handler runs, and only then
+    _ended: Code | None = None  # what has asked it to end before its handler ran
+    _open: bool = False  # admitted, and its handler is not done
+    _on_record: bool = False  # its beginning may be in the audit log
 
     @property
-    def trust(self) -> str:
+    def trust(self) -> Trust:
         return self.client.trust
 
     async def progress(self, event: str, data: Any) -> None:
         """Tell everyone how far this call is: publish an event, usually `task:progress`."""
         await self.hub.publish(event, data)
 
-    def cancel(self, code: str = "cancelled") -> bool:
-        """End the call with this code unless its handler is done. Whether that is so."""
-        return self._work is not None and self._work.end(code)
+    def cancel(self, code: Code = "cancelled") -> bool:
+        """End the call with this code unless its handler is done, or was ended before. Return whether that is so."""
+        if self._work is not None:
+            return self._work.end(code)
+        if not self._open or self._ended is not None:
+            return False
+        self._ended = code
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,7 @@ class Command:
     name: str
     handler: Handler
     schema: Schema | None
-    effect: str
+    effect: Effect
     summary: str
     audited: bool = True
     fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
@@ -85,27 +99,31 @@ class Command:
             raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
 
 
-def check_trust(trust: str, effect: str, what: str) -> None:
+def check_trust(trust: Trust, effect: Effect, what: str) -> None:
     """Who was let in to look on gets nothing done, whatever it calls. Raises HubError `forbidden`."""
     if effect != "read" and trust != "OPERATOR":
         raise HubError("forbidden", f"You may only read here; {what} needs the hub's own token.")
 
 
-class Commands:
-    """The commands of one hub, by name. `on_call(name, outcome, seconds)` is sent after every call that ran;
-    `on_refused(name, code)` is called for every one that did not."""
+class Registry:
+    """The commands of one hub, by name.
+
+    `on_call(name, outcome, seconds)` is sent once for every call that was admitted; `on_refused(name, code)` is called
+    for every one that was not.
+    """
 
     def __init__(self, audit: "AuditLog", limit: float) -> None:
         self.audit, self._limit = audit, limit
-        self.on_call: Signal[str, str, float] = Signal(self)
-        self.on_refused: Callable[[str, str], None] = lambda name, code: None
-        self.running: set[Call] = set()
+        self.on_call: Signal[str, Outcome, float] = Signal(self)
+        self.on_refused: Callable[[str, Code], None] = lambda name, code: None
+        self.running: set[Call] = set()  # their handlers run
         self.stopping = self._ended = False
-        self._idle = asyncio.Event()
+        self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
+        self._changed = asyncio.Event()  # one of the two sets got smaller
         self._commands: dict[str, Command] = {}
 
     def add(
-        self, name: str, handler: Handler, args: Args = None, *, effect: str = "write", audited: bool = True
+        self, name: str, handler: Handler, args: Args = None, *, effect: Effect = "write", audited: bool = True
     ) -> None:
         """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
         if not is_name(name):
@@ -133,22 +151,32 @@ class Commands:
     async def call(self, call: Call, name: str, args: Mapping[str, Any]) -> bytes:
         """Run a command to its end and return its result as JSON.
 
-        Raises HubError with the code that the client sees; nothing else. A call is recorded before it runs and
-        answered only when its end is recorded, too.
+        Raises HubError with the code that the client sees; nothing else but the caller's own cancellation. A call is
+        recorded before it runs and answered only when its end is recorded, too.
         """
-        command = self._admit(call, name, args)
-        started, outcome = time.monotonic(), "internal"
+        call.command = command = self._admit(call, name, args)
+        begun = time.monotonic()
+        outcome: Outcome = "internal"
+        self._unsettled.add(call)
+        call._open = True
         try:
-            result = await self._recorded(command, call, args)
+            await self._begin(call, command, args)
+            result = await self._run(call, command)
             outcome = "ok"
             return result
         except HubError as error:
             outcome = error.code
             raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception:
+            raise internal(f"the call of {name}") from None
         finally:
-            await self.on_call.send(name, outcome, time.monotonic() - started)
+            call._open = False
+            await self._finish(call, command, outcome, time.monotonic() - begun)
 
-    def refuse(self, client: Client, id: str | None, name: str, code: str) -> None:
+    def refuse(self, client: Client, id: str | None, name: str, code: Code) -> None:
         """Count a call that did not run, and note it in the audit log; many of them are summed up there."""
         self.on_refused(name, code)
         details = {"id": id, "command": name, "outcome": code}
@@ -168,36 +196,49 @@ class Commands:
             self.refuse(call.client, call.id, name, error.code)
             raise
 
-    async def _recorded(self, command: Command, call: Call, args: Mapping[str, Any]) -> bytes:
+    async def _begin(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
+        """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not command.audited:
-            return await self._run(command, call)
-        details = {"id": call.id, "command": command.name}
-        await self._record("called", command, call, {**details, "args": self.audit.reduced(redact(args)[0])})
-        started, outcome = time.monotonic(), "cancelled"
+            return
+        details = {"id": call.id, "command": command.name, "args": self.audit.reduced(redact(args)[0])}
+        call._on_record = True  # if this is cancelled, nobody knows whether it is
         try:
-            result = await self._run(command, call)
-            outcome = "ok"
-            return result
-        except HubError as error:
-            outcome = error.code
-            raise
-        finally:
-            ms = round((time.monotonic() - started) * 1000, 3)
-            await self._record("finished", command, call, {**details, "outcome": outcome, "ms": ms})
-
-    async def _record(self, what: str, command: Command, call: Call, details: Mapping[str, Any]) -> None:
-        """Durable when it returns. Without an audit log only reads go on, and are counted."""
-        try:
-            await self.audit.record(f"command.{what}", call.client.actor(), call.trust, details)
+            await self.audit.record("command.called", call.client.actor(), call.trust, details)
         except HubError:
+            call._on_record = False
             if command.effect != "read":
                 raise
             self.audit.unrecorded += 1
 
-    async def _run(self, command: Command, call: Call) -> bytes:
+    async def _finish(self, call: Call, command: Command, outcome: Outcome, seconds: float) -> None:
+        """Record what came of the call, count it, let go of it: once for every call, and nowhere else."""
+        try:
+            if call._on_record:
+                await self._record_end(call, command, outcome, seconds)
+        except HubError as error:
+            if command.effect != "read":
+                outcome = error.code
+                raise
+            self.audit.unrecorded += 1
+        finally:
+            self._unsettled.discard(call)
+            self._changed.set()
+            await self.on_call.send(command.name, outcome, seconds)
+
+    async def _record_end(self, call: Call, command: Command, outcome: Outcome, seconds: float) -> None:
+        """A caller that was cancelled waits for no disk, and needs no answer: the record is on its way, behind that of
+        the beginning, and the log is not closed before it is written."""
+        details = {"id": call.id, "command": command.name, "outcome": outcome, "ms": round(seconds * 1000, 3)}
+        record = "command.finished", call.client.actor(), call.trust, details
+        if outcome == "cancelled" and _is_asked_to_end():
+            self.audit.note(*record)
+        else:
+            await self.audit.record(*record)
+
+    async def _run(self, call: Call, command: Command) -> bytes:
         """The handler's result as JSON. A handler that does not let go when its time is over is given up."""
-        if self._ended:  # while its beginning was recorded
-            raise self._refusal(command, "shutting_down")
+        if ended := call._ended or ("shutting_down" if self._ended else None):  # while its beginning was recorded
+            raise self._refusal(command, ended)
         call._work = work = Work(f"the command {command.name}", self._limit, command.handler, call)
         self.running.add(call)
         try:
@@ -211,9 +252,9 @@ class Commands:
                 raise self._refusal(command, work.ended) from None
             raise internal(f"the command {command.name}") from None
         finally:
-            call._work = None
+            call._work, call._open = None, False
             self.running.discard(call)
-            self._idle.set()
+            self._changed.set()
             if work.given_up:
                 details = {"id": call.id, "command": command.name}
                 self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
@@ -230,12 +271,11 @@ class Commands:
 
     def _cancelled(self, command: Command, work: Work) -> BaseException:
         """The refusal for a call that was ended. When whoever waits for it is cancelled, that goes on."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _is_asked_to_end():
             return asyncio.CancelledError()
         return self._refusal(command, work.ended) if work.ended else internal(f"the command {command.name}")
 
-    def _refusal(self, command: Command, code: str) -> HubError:
+    def _refusal(self, command: Command, code: Code) -> HubError:
         if code == "timeout":
             return HubError(code, f"{command.name} took longer than {self._limit:g} s.")
         if code == "shutting_down":
@@ -243,20 +283,31 @@ class Commands:
         return HubError(code, "The call was cancelled.")
 
     async def stop(self, seconds: float) -> None:
-        """Take no more calls; let those that run finish for so many seconds, then end them. None runs behind this."""
+        """Take no more calls; let those that run finish for so many seconds, then end them. No handler runs behind
+        this, but for those that were given up."""
         self.stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._all_ended()
+                await self._until_none_of(self.running)
         self._ended = True
         for call in self.running:
             call.cancel("shutting_down")
-        await self._all_ended()
+        await self._until_none_of(self.running)
 
-    async def _all_ended(self) -> None:
-        while self.running:
-            self._idle.clear()
-            await self._idle.wait()
+    async def settle(self) -> None:
+        """Return when the end of every call is recorded: the audit log may be closed."""
+        await self._until_none_of(self._unsettled)
+
+    async def _until_none_of(self, calls: set[Call]) -> None:
+        while calls:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _is_asked_to_end() -> bool:
+    """Whether the caller is cancelled, and not something else that it has waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def internal(where: str) -> HubError:

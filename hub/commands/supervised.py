@@ -1,9 +1,14 @@
-"""How long application code is waited for: it is asked to end, and given up if it does not let go."""
+"""How long application code is waited for: it is asked to end, and given up if it does not let go.
+
+And what it may raise: anything. It ends itself with that, and nothing of the hub's.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from ..errors import Code
 
 log = logging.getLogger("hub")
 
@@ -23,14 +28,14 @@ class Work:
 
     def __init__(self, what: str, limit: float, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self._what, self._function, self._args = what, function, args
-        self.ended: str | None = None
+        self.ended: Code | None = None
         self.given_up = False
         self._task: asyncio.Task[Any] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(limit, self.end, "timeout")
 
-    def end(self, code: str) -> bool:
-        """Cancel it, for this reason, unless it is done or was cancelled before. Whether that is so."""
+    def end(self, code: Code) -> bool:
+        """Cancel it, for this reason, unless it is done or was cancelled before. Return whether that is so."""
         if self.ended is not None or self._task is None or self._task.done():
             return False
         self.ended = code
@@ -40,7 +45,8 @@ class Work:
         return True
 
     async def run(self) -> Any:
-        """What the function returns. Raises what it raises; CancelledError if it was ended, or given up.
+        """Return what the function returns. Raises the Exception that it raises, RuntimeError for whatever else comes
+        out of it, and CancelledError only if it was ended, or given up.
 
         Runs it in a task of its own. Whoever is cancelled here takes it along.
         """
@@ -51,6 +57,7 @@ class Work:
             await self._over
         except asyncio.CancelledError:
             self.end("cancelled")
+            self._task.add_done_callback(_forget)
             await asyncio.wait({self._task}, timeout=GRACE)
             raise
         finally:
@@ -59,7 +66,7 @@ class Work:
                 self._give_up(self._task)
         if self.given_up:
             raise asyncio.CancelledError
-        return self._task.result()
+        return self._result(self._task)
 
     async def here(self) -> Any:
         """As `run`, in the task of the caller, for code of the hub's own, which lets go: a task costs 5 µs."""
@@ -76,8 +83,15 @@ class Work:
         """Application code that calls sys.exit() ends itself, not the hub."""
         try:
             return await self._function(*self._args)
-        except SystemExit as stop:
-            raise RuntimeError(f"sys.exit({stop.code!r}) was called") from stop
+        except (SystemExit, KeyboardInterrupt) as stop:
+            raise _stray(stop) from stop
+
+    def _result(self, task: asyncio.Task[Any]) -> Any:
+        if task.cancelled() and self.ended is None:
+            raise RuntimeError("something that was waited for has been cancelled")
+        if not task.cancelled() and not isinstance(stray := task.exception(), Exception | None):
+            raise _stray(stray) from stray
+        return task.result()
 
     def _wake(self, task: asyncio.Task[Any] | None = None) -> None:
         if self._over is not None and not self._over.done():
@@ -85,9 +99,35 @@ class Work:
 
     def _give_up(self, task: asyncio.Task[Any]) -> None:
         self.given_up = True
-        log.warning("%s goes on although it was ended (%s); nobody waits for it any more", self._what, self.ended)
-        _given_up.add(task)
-        task.add_done_callback(_forget)
+        keep(task, f"{self._what} goes on although it was ended ({self.ended}); nobody waits for it any more")
+
+
+async def contained(what: str, limit: float, function: Callable[..., Awaitable[Any]], *args: Any) -> bool:
+    """Run application code in the middle of the hub's own, and return whether it came through. What it raises, and that
+    it took longer than `limit` seconds, is in the log; only who waits here can be cancelled."""
+    work = Work(what, limit, function, *args)
+    try:
+        await work.run()
+    except asyncio.CancelledError:
+        if work.ended != "timeout":
+            raise
+        log.error("%s took longer than %g s", what, limit)
+    except Exception:
+        log.exception("%s failed", what)
+    else:
+        return True
+    return False
+
+
+def keep(task: asyncio.Task[Any], why: str) -> None:
+    """Let a task that does not end go on; the log says why, and what becomes of it."""
+    log.warning("%s", why)
+    _given_up.add(task)
+    task.add_done_callback(_forget)
+
+
+def _stray(raised: BaseException) -> RuntimeError:
+    return RuntimeError(f"{raised!r} was raised")
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from ..errors import HubError
 from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
+from ..wire.vocabulary import GapReason, Transport
 from .brokers.broker import Broker
 from .catchup import CatchUp
 from .events import Event
@@ -51,7 +52,7 @@ class Broadcaster:
         self._last_flush = 0.0  # how long it took
 
     def connect(
-        self, on_write: Callable[[str, int, int, int], None], on_gap: Callable[[str, int | None], None]
+        self, on_write: Callable[[Transport, int, int, int], None], on_gap: Callable[[GapReason, int | None], None]
     ) -> None:
         """Tell from here on what is written, and what is told as missing."""
         self._catchup.on_write, self._catchup.on_gap = on_write, on_gap

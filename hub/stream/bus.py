@@ -9,7 +9,7 @@ from typing import Any
 
 from aiosignal import Signal
 
-from ..errors import HubError
+from ..errors import Code, HubError
 from ..redaction import holds_secret, redact
 from ..wire.messages import MAX_TTL
 from ..wire.names import Cursor, is_id, is_name, new_id
@@ -43,7 +43,7 @@ class EventBus:
         self.broker, self.types = broker, types
         self.on_event: Signal[Sequence[Event]] = Signal(self)
         self.on_redacted: Callable[[int], None] = lambda count: None
-        self.on_rejected: Callable[[str, int], None] = lambda reason, count: None
+        self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
         self.position = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -90,7 +90,8 @@ class EventBus:
     def _drafts(self, records: Sequence[Mapping[str, Any]]) -> list[Draft]:
         drafts: list[Draft] = []
         problems: dict[str, Any] = {}
-        code, seen = "", set()
+        code: Code | None = None
+        seen: set[str] = set()
         for index, record in enumerate(records):
             try:
                 draft = self._draft(record)
@@ -101,7 +102,7 @@ class EventBus:
             except HubError as error:
                 code = code or error.code
                 problems[str(index)] = error.details or {"event": [error.message]}
-        if problems:
+        if code is not None:
             some = f"{len(problems)} of {len(records)} events do not fit, so none was published; the details say why."
             raise HubError(code, some, problems)
         return drafts

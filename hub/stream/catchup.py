@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import HubError
 from ..wire.names import Cursor
+from ..wire.vocabulary import GapReason, Transport
 from .brokers.broker import Broker
 from .events import Event
 from .subscriber import Subscriber
@@ -34,8 +35,8 @@ class CatchUp:
         on_broken: Callable[[Subscriber], None],
     ) -> None:
         self.behind: set[Subscriber] = set()
-        self.on_write: Callable[[str, int, int, int], None] = lambda transport, events, subscribers, size: None
-        self.on_gap: Callable[[str, int | None], None] = lambda reason, count: None
+        self.on_write: Callable[[Transport, int, int, int], None] = lambda transport, events, subscribers, size: None
+        self.on_gap: Callable[[GapReason, int | None], None] = lambda reason, count: None
         self._window, self._broker = window, broker
         self._on_level, self._on_end, self._on_broken = on_level, on_end, on_broken
 
@@ -62,7 +63,9 @@ class CatchUp:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    def tell_gap(self, subscriber: Subscriber, after: str, before: int, reason: str, count: int | None = None) -> None:
+    def tell_gap(
+        self, subscriber: Subscriber, after: str, before: int, reason: GapReason, count: int | None = None
+    ) -> None:
         """Tell a subscriber what it will not get: the numbers between `after` and `before`."""
         data = {"after": after, "before": str(Cursor(self._broker.epoch, before)), "count": count, "reason": reason}
         subscriber.write(subscriber.framing.notice("hub:gap", data))

@@ -126,11 +126,6 @@ class EventTypes:
         type = self._types.get(name)
         return type.key_of(data) if type else None
 
-    def has_key(self, name: str) -> bool:
-        """Whether events of this name have a last value for each key."""
-        type = self._types.get(name)
-        return type is not None and type.key is not None
-
     def __contains__(self, name: object) -> bool:
         return name in self._types
 

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from ..errors import ANYTHING
 from ..wire.names import Patterns, pattern_problem
 from .events import Event
 
@@ -16,16 +17,18 @@ Listener = Callable[[Event], Awaitable[None] | None]
 class Listeners:
     """The application's listeners: each in its own task with its own place in the stream, so none holds up another.
 
-    A listener that raises is logged and counted and goes on with the next event; one that takes longer than `limit`
-    seconds over an event is cancelled there. One that falls more than `most` events behind misses the oldest, and
-    the log says how many.
+    Whatever a listener raises is logged and counted (`on_failure`), and it goes on with the next event; one that takes
+    longer than `limit` seconds over an event is cancelled there. One that swallows that, too, keeps its place until it
+    lets go: a listener never hears two events side by side. One that falls more than `most` events behind misses the
+    oldest, and the log says how many.
     """
 
     def __init__(self, limit: float = 30.0, most: int = 10_000) -> None:
-        self.failures = 0
+        self.on_failure: Callable[[], None] = lambda: None
         self._limit, self._most = limit, most
         self._all: list[_Follower] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._drained = False
 
     def add(self, pattern: str, listener: Listener, *, once: bool = False) -> None:
         """Raises ValueError for a bad pattern."""
@@ -47,31 +50,53 @@ class Listeners:
                 wanted = wanted[:1]
                 self._all.remove(follower)
             if wanted and follower.take(wanted):
-                task = asyncio.create_task(self._run(follower))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start(follower)
+
+    def _start(self, follower: "_Follower") -> None:
+        task = asyncio.get_running_loop().create_task(self._run(follower))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._over(done, follower))
+
+    def _over(self, task: asyncio.Task[None], follower: "_Follower") -> None:
+        """Begin anew with what is left: a listener that has cancelled its own task missed only that event."""
+        self._tasks.discard(task)
+        follower.running = False
+        if follower.events and not self._drained:
+            follower.running = True
+            self._start(follower)
 
     async def _run(self, follower: "_Follower") -> None:
         while follower.events:
             await self._tell(follower, follower.events.popleft())
-        follower.running = False
 
     async def _tell(self, follower: "_Follower", event: Event) -> None:
         try:
-            async with asyncio.timeout(self._limit):
+            async with asyncio.timeout(self._limit) as limit:
                 result = follower.listener(event)
                 if result is not None:
                     await result
-        except (Exception, SystemExit):  # one that calls sys.exit() ends itself, not the hub
-            self.failures += 1
-            log.exception("a listener of %s failed on %s", follower.patterns, event.cursor)
+            if limit.expired():
+                raise TimeoutError("it did not let go when its time was over")
+        except ANYTHING as error:
+            cancelled = isinstance(error, asyncio.CancelledError) and self._is_asked_to_end()
+            if not (cancelled and self._drained):
+                self.on_failure()
+                log.exception("a listener of %s failed on %s", follower.patterns, event.cursor)
+            if cancelled:
+                raise
+
+    @staticmethod
+    def _is_asked_to_end() -> bool:
+        """Else the cancellation is that of something else, which a listener has waited for."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     async def drain(self, seconds: float) -> None:
         """Give the listeners some time to finish what they were handed, then end them."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
+        late = (await asyncio.wait(self._tasks, timeout=seconds))[1] if self._tasks else ()
+        self._drained = True
+        for task in late:
+            task.cancel()
 
 
 class _Follower:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..wire.framing import Framing
 from ..wire.names import EVERYTHING, Patterns
+from ..wire.vocabulary import GapReason
 from .events import Event
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Subscriber:
         self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
         self.position = 0
         self.told = 0  # the newest position that it knows of, while it is catching up
-        self.reason = "expired"  # of the next gap: it came back too late, or (once level) it reads too slowly
+        self.reason: GapReason = "expired"  # of the next gap: it came back too late, or (once level) reads too slowly
         self.group: Group | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = False

@@ -17,6 +17,7 @@ from ..errors import HubError
 from ..hub import Hub
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, new_id, pattern_problem
 from ..wire.strictjson import dumpb, loads
+from ..wire.vocabulary import Transport
 from .access.guard import PEER, Guard
 from .access.peer import Peer
 from .keys import HUB
@@ -89,7 +90,7 @@ def _of_http(request: web.Request, error: web.HTTPException) -> HubError:
 # ---- who asks, and for what
 
 
-def client_of(request: web.Request, transport: str) -> Client:
+def client_of(request: web.Request, transport: Transport) -> Client:
     """The hub's record of who asks: what the kernel and the guard know, nothing that the request says."""
     peer: Peer = request[PEER]
     return Client(transport, str(peer), peer.uid, peer.trust)

@@ -9,6 +9,8 @@ import logging
 import os
 import socket
 import ssl
+import sys
+import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from ..hub import Hub
 from ..private import Unsafe, write_whole
 from ..stderr import set_up_logging
 from ..wire.messages import now
+from ..wire.vocabulary import Refusal
 from . import api, sse, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
@@ -36,6 +39,7 @@ log = logging.getLogger("hub")
 # Accepted in one pass of the loop. Python 3.11 tries as often also when there are no descriptors left, each time with a
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
+RETRY = 1.0  # seconds between two tries to write where the hub can be found, when the disk is full
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
 
@@ -73,7 +77,7 @@ async def _shutdown(app: web.Application) -> None:
     await streams.goodbye(app)
 
 
-def _refused(hub: Hub, reason: str, address: str) -> None:
+def _refused(hub: Hub, reason: Refusal, address: str) -> None:
     """Counted, and noted in the audit log: one record a second at most."""
     hub.metrics.refused(reason)
     actor = Client("http", address).actor()
@@ -126,7 +130,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         url = _url(hub.config, sock)
         with _announced(hub, url):
             _calm_collector()
-            print(f"hub is listening on {url}", flush=True)
+            _say(f"hub is listening on {url}")
             _show(app, url)
             await ending.asked.wait()
             log.info("stopping")
@@ -138,14 +142,35 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    """Print it; where nobody reads any more, a closed pipe or terminal, the hub goes on without."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is left in the buffer goes there
+
+
 def _show(app: web.Application, url: str) -> None:
     """Open the page if asked to; in token mode print the way to it, once good. A browser is not started with that:
     every account of the machine can read the arguments of a program."""
     tokens = app[api.GUARD].tokens
     if tokens is not None:
-        print(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}", flush=True)
+        _say(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
     elif app[HUB].config.open:
-        webbrowser.open(url)
+        _open_browser(url)
+
+
+def _open_browser(url: str) -> None:
+    """In a thread that nobody waits for: some browsers come back when their window is closed."""
+
+    def run() -> None:
+        try:
+            webbrowser.open(url)
+        except Exception as error:
+            log.warning("the page could not be opened in a browser: %s", error)
+
+    threading.Thread(target=run, name="hub-browser", daemon=True).start()
 
 
 def _calm_collector() -> None:
@@ -181,13 +206,40 @@ def _url(config: Config, sock: socket.socket) -> str:
 @contextlib.contextmanager
 def _announced(hub: Hub, url: str) -> Iterator[None]:
     """`server.json` beside the audit log, for as long as the hub listens: the way to find it."""
-    path = Path(hub.config.state_dir) / "server.json"
-    text = json.dumps({"url": url, "pid": os.getpid(), "version": hub.version, "started": now()})
+    path, later = Path(hub.config.state_dir) / "server.json", None
+    told = {"url": url, "pid": os.getpid(), "version": hub.version, "started": now()}
+    data = (json.dumps(told) + "\n").encode()
     try:
-        write_whole(path, (text + "\n").encode())
+        write_whole(path, data)
     except (OSError, Unsafe) as error:
-        raise UsageError(f"Programs could not find this hub: {error}.") from None
+        if not _is_for_a_while(error):
+            raise UsageError(f"Programs could not find this hub: {error}.") from None
+        log.warning("programs cannot find this hub yet: %s", error)
+        path.unlink(missing_ok=True)  # nobody is sent to where a hub of before was
+        later = asyncio.get_running_loop().create_task(_announce_later(path, data))
     try:
         yield
     finally:
+        if later is not None:
+            later.cancel()
         path.unlink(missing_ok=True)
+
+
+async def _announce_later(path: Path, data: bytes) -> None:
+    """The disk is full: say where the hub is as soon as there is room."""
+    while True:
+        await asyncio.sleep(RETRY)
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            if not _is_for_a_while(error):
+                log.error("programs cannot find this hub: %s", error)
+                return
+        else:
+            log.warning("programs can find this hub now")
+            return
+
+
+def _is_for_a_while(error: Exception) -> bool:
+    """Whether the disk may have room again. That is no reason not to start."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -18,6 +18,9 @@ UNWIND = 1.0  # seconds for what is left when the hub has stopped: tasks and thr
 class Ending:
     """Takes SIGTERM and SIGINT. `asked` is set at the first; `seconds` later the process ends, whatever hangs.
 
+    SIGHUP is the end of the terminal that the hub was started in, and asks as well, however often it comes. Without a
+    terminal it is ignored: there is nothing to be read anew.
+
     Code that blocks the event loop is not in the way: a thread watches. It calls `close` before it ends the process
     with status 0. A signal's handler runs between any two steps of the main thread, and may take no lock: it writes to
     a pipe.
@@ -31,6 +34,8 @@ class Ending:
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it was started to outlive its terminal
+            signal.signal(signal.SIGHUP, self._on_hangup if has_terminal() else signal.SIG_IGN)
 
     def done(self) -> None:
         """The hub has stopped; what is still there has UNWIND seconds."""
@@ -43,6 +48,11 @@ class Ending:
         os.write(self._tell, b"s")
         self._loop.call_soon_threadsafe(self.asked.set)
 
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        """The shell says it, and the system: that is no second signal."""
+        if not self._signals:
+            self._on_signal(number, frame)
+
     def _watch(self) -> None:
         os.read(self._heard, 1)
         done, _, _ = select.select([self._heard], [], [], self._seconds)
@@ -51,3 +61,12 @@ class Ending:
         else:
             self._close()
         os._exit(0)
+
+
+def has_terminal() -> bool:
+    """Return whether this process has a terminal that can be closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

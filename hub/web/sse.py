@@ -5,6 +5,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from ..errors import HubError
 from ..wire.framing import SSE
 from ..wire.names import EVERYTHING, Cursor
+from ..wire.vocabulary import Disconnection
 from . import api, streams
 from .keys import HUB
 
@@ -46,7 +47,7 @@ class EventStream(streams.Stream):
         """Nothing tells that it is there but that it reads."""
         return not self.paused
 
-    def close(self, code: int, reason: str, why: str) -> None:
+    def close(self, code: int, reason: str, why: Disconnection) -> None:
         """End the body when the hub stops. There is no code to say: any other end cuts it off, so that it shows."""
         if why != "shutdown":
             self.cut(why)

@@ -18,6 +18,7 @@ from ..hub import Hub
 from ..stream.subscriber import Subscriber
 from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
+from ..wire.vocabulary import Disconnection
 from .keys import HUB
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Stream(asyncio.Protocol, Subscriber):
         super().__init__(transport.write, framing, _straight(transport))
         self.hub, self.client, self.transport = hub, client, transport
         client.subscriber = self
-        self.ending = ""  # why it has ended, as the metrics say it
+        self.ending: Disconnection | None = None  # why it has ended, as the metrics say it
         self._open: set[Stream] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._asked: float | None = None  # since when a sign of life is waited for
@@ -92,7 +93,7 @@ class Stream(asyncio.Protocol, Subscriber):
         """Whether it has given one since this was asked last."""
         raise NotImplementedError
 
-    def close(self, code: int, reason: str, why: str) -> None:
+    def close(self, code: int, reason: str, why: Disconnection) -> None:
         """Say goodbye, for `why` as the metrics name it, and end."""
         raise NotImplementedError
 
@@ -116,14 +117,14 @@ class Stream(asyncio.Protocol, Subscriber):
             self.cut("heartbeat")
         return False
 
-    def end(self, why: str) -> None:
+    def end(self, why: Disconnection) -> None:
         """Be no client any more, from this step on: everything that hangs on it ends."""
         if not self.ending:
             self.ending = why
             self.hub.clients.leave(self.client, why)
             self._timer = asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
 
-    def cut(self, why: str = "lost") -> None:
+    def cut(self, why: Disconnection = "lost") -> None:
         """End, and close the connection without a goodbye."""
         self.end(why)
         self.transport.abort()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from ..errors import HubError
+from ..errors import Code, HubError
 from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_problem
 from .strictjson import dumpb, dumps, loads
 
@@ -207,7 +207,7 @@ def _plainly(frame: dict[str, Any]) -> Command | None:
     return None
 
 
-def invalid(code: str, what: str, error: ValidationError) -> HubError:
+def invalid(code: Code, what: str, error: ValidationError) -> HubError:
     """A HubError with marshmallow's field paths in `details` and the first of them in the sentence."""
     details = error.normalized_messages()  # type: ignore[no-untyped-call]
     path, problem = _first(details)

@@ -414,7 +414,7 @@ async def test_a_key_that_has_nothing_more_to_tell_is_forgotten(log: AuditLog, t
 async def test_a_commit_has_a_bound(log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_log, "MAX_GROUP", 2)
     groups: list[int] = []
-    log._on_write = lambda count, seconds: groups.append(count)
+    log.on_write = lambda count, seconds: groups.append(count)
     await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(7)))
     assert sum(groups) == 7
     assert max(groups) == 2

@@ -22,7 +22,7 @@ from hub.cli.main import call_args, main
 from hub.client import connections
 from hub.client.client import HubClient, _Socket
 from hub.client.discovery import Disconnected
-from hub.client.items import Event, Gap
+from hub.client.items import Gap, Received
 from hub.errors import HubError, UsageError
 
 # ---- what a call's args look like
@@ -451,7 +451,7 @@ async def test_a_client_follows_calls_and_publishes(hub: Running) -> None:
         published = await client.publish("client:said", {"n": 1}, id="client-1")
         assert await client.publish("client:said", {"n": 1}, id="client-1") == published
         item = await anext(client)
-        assert isinstance(item, Event)
+        assert isinstance(item, Received)
         assert (item.name, item.data, item.id, item.cursor) == (
             "client:said",
             {"n": 1},
@@ -470,7 +470,7 @@ async def test_a_client_lives_through_a_restart_of_the_hub(tmp_path: Path) -> No
     async def until(client: HubClient, last: str) -> list[str]:
         seen = []
         async for item in client:
-            if isinstance(item, Event):
+            if isinstance(item, Received):
                 seen.append(item.data)
                 if item.data == last:
                     break

@@ -11,11 +11,11 @@ from values import HOSTILE
 
 from hub.cli import terminal
 from hub.cli.terminal import envelope, printable, readable
-from hub.client.items import Event, Gap
+from hub.client.items import Gap, Received
 
 
-def event(data: Any, name: str = "a:b") -> Event:
-    return Event(name, data, "id1", "2026-01-02T03:04:05.678Z", "e:1", {"payload": {"event": name, "data": data}})
+def event(data: Any, name: str = "a:b") -> Received:
+    return Received(name, data, "id1", "2026-01-02T03:04:05.678Z", "e:1", {"payload": {"event": name, "data": data}})
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hub.client import connections
 from hub.client.client import HubClient
 from hub.client.connections import Backoff
 from hub.client.discovery import Disconnected, NoHub
-from hub.client.items import Arrival, Event, Gap, arrival
+from hub.client.items import Arrival, Gap, Received, arrival
 from hub.errors import HubError
 
 TIME = "2026-01-02T03:04:05.678Z"
@@ -133,7 +133,7 @@ def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_room, "CLOSE_TIMEOUT", 0.01)
 
 
-def meaning(frame: Any) -> Event | Gap | None:
+def meaning(frame: Any) -> Received | Gap | None:
     """What the iterator is to make of a frame."""
     found = arrival(frame)
     assert found is not None
@@ -146,10 +146,10 @@ async def take(client: HubClient, count: int) -> list[Any]:
     return [item if isinstance(item, Gap) else item.cursor for item in items]
 
 
-def following(client: HubClient) -> "asyncio.Task[Event | Gap]":
+def following(client: HubClient) -> "asyncio.Task[Received | Gap]":
     """Somebody who waits for the next event: that opens the stream."""
 
-    async def first() -> Event | Gap:
+    async def first() -> Received | Gap:
         return await anext(client)
 
     return asyncio.create_task(first())
@@ -188,7 +188,7 @@ async def test_after_a_cut_it_goes_on_behind_what_it_had(hub: ScriptedHub) -> No
         second = await hub.peer()
         assert second.query == {"topics": "a:*,c:*", "after": "e:2"}
         await second.send(event(3))
-        assert isinstance(item := await waiting, Event)
+        assert isinstance(item := await waiting, Received)
         assert (item.cursor, client.cursor) == ("e:3", "e:3")
 
 

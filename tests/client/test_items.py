@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hub.client.items import Event, Gap, arrival
+from hub.client.items import Gap, Received, arrival
 
 TIME = "2026-01-02T03:04:05.678Z"
 
@@ -20,7 +20,7 @@ def notice(name: str, **data: Any) -> dict[str, Any]:
 
 def test_an_event_keeps_every_field_of_its_envelope() -> None:
     frame = event(7, {"n": 1}, "task:progress")
-    assert arrival(frame) == ("e:7", Event("task:progress", {"n": 1}, "id7", TIME, "e:7", frame))
+    assert arrival(frame) == ("e:7", Received("task:progress", {"n": 1}, "id7", TIME, "e:7", frame))
 
 
 def test_a_mark_only_moves_the_position() -> None:

@@ -16,7 +16,7 @@ from running import hub_app, hub_process, open_streams, run_hub, talk, until
 
 from hub import HubClient
 from hub.client.discovery import NoHub, verifying
-from hub.client.items import Event
+from hub.client.items import Received
 from hub.config import Config
 from hub.web import streams
 from hub.web.tls import server_context
@@ -39,7 +39,7 @@ async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
         async with HubClient(state_dir=hub.state_dir, ca=cert) as client:
             sent = await client.publish("a:b", {"big": "x" * 30_000})
             event = await anext(client)
-            assert isinstance(event, Event)
+            assert isinstance(event, Received)
             assert event.cursor == sent["cursor"]
         with pytest.raises(NoHub, match=r"(?i)certificate"):
             async with HubClient(hub.url, state_dir=hub.state_dir):

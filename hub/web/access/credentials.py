@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 
 from ... import tokens
 from ...private import Unsafe
+from ...wire.vocabulary import Trust
 from ..keys import LOGIN_ROUTE, OPEN_ROUTES
 from .connections import Accepted
 from .peer import Peer
@@ -32,7 +33,7 @@ log = logging.getLogger("hub")
 class Ticket:
     """What a session or a one-time link is good for, until when (monotonic), and for whom."""
 
-    trust: str
+    trust: Trust
     until: float
     whose: int | str | None = None
 
@@ -54,11 +55,11 @@ class Tokens:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._held: dict[str, bytes] = {}  # trust → token
-        self._seen: dict[str, tuple[int, ...] | None] = {}  # trust → which file that was
+        self._held: dict[Trust, bytes] = {}  # trust → token
+        self._seen: dict[Trust, tuple[int, ...] | None] = {}  # trust → which file that was
         self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
         self._links: OrderedDict[bytes, Ticket] = OrderedDict()
-        self._replaced: set[str] = set()
+        self._replaced: set[Trust] = set()
         self.failures = Failures()
 
     def open(self) -> None:
@@ -84,14 +85,14 @@ class Tokens:
                     del tickets[key]
         self._replaced |= changed
 
-    def replaced(self) -> frozenset[str]:
+    def replaced(self) -> frozenset[Trust]:
         """The trusts whose token is another now, or gone; each once, whoever has noticed it."""
         self.refresh()
         found = frozenset(self._replaced)
         self._replaced.clear()
         return found
 
-    def _read(self, trust: str) -> bytes | None:
+    def _read(self, trust: Trust) -> bytes | None:
         try:
             token = tokens.read(self.directory, trust)
         except (OSError, Unsafe) as error:
@@ -112,7 +113,7 @@ class Tokens:
         connection.peer = replace(connection.peer, trust=trust)
         return None
 
-    def trust(self, request: web.Request, peer: Peer, cookie: str) -> str | None:
+    def trust(self, request: web.Request, peer: Peer, cookie: str) -> Trust | None:
         """The trust that the request's token or session gives; None if it has none. One header, one token: with an
         Authorization header there is no second try by cookie."""
         self.refresh()
@@ -124,7 +125,7 @@ class Tokens:
             return None
         return self.holder(token.strip(" ").encode("utf-8", "surrogateescape"))
 
-    def holder(self, token: bytes) -> str | None:
+    def holder(self, token: bytes) -> Trust | None:
         """Whose token these bytes are. Compared with each to the end, in a time that does not say how much fits."""
         found = None
         for trust, held in self._held.items():
@@ -132,14 +133,14 @@ class Tokens:
                 found = trust
         return found
 
-    def _session(self, secret: str, peer: Peer) -> str | None:
+    def _session(self, secret: str, peer: Peer) -> Trust | None:
         """The trust of a session, for whoever began it."""
         ticket = self._sessions.get(_digest(secret))
         return ticket.trust if ticket and ticket.is_good() and ticket.is_for(peer) else None
 
     # ---- links and sessions
 
-    def link(self, trust: str) -> str:
+    def link(self, trust: Trust) -> str:
         """A code that opens one session with this trust, within LINK_SECONDS."""
         code = secrets.token_urlsafe(32)
         _keep(self._links, code, Ticket(trust, time.monotonic() + LINK_SECONDS), LINKS)

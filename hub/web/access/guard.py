@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 
 from ...config import Config
 from ...errors import HubError, UsageError
+from ...wire.vocabulary import Refusal
 from ..keys import OPEN_ROUTES
 from .connections import Accepted, Watch
 from .credentials import BLOCK_SECONDS, Tokens
@@ -42,7 +43,7 @@ _SEC_FETCH_SITE = "Sec-Fetch-Site"
 class Refused(HubError):
     """Not let in, and nothing ran. `reason` names one of `Guard.checks`, so a metric's label may carry it."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Refusal, message: str) -> None:
         status = {"host": 421, "token": 401, "guesses": 429}.get(reason, 403)
         wait = BLOCK_SECONDS if reason == "guesses" else None
         super().__init__("rate_limited" if wait else "forbidden", message, status=status, retry_after=wait)
@@ -68,7 +69,7 @@ class Guard:
         self,
         config: Config,
         *,
-        refused: Callable[[str, str], None],
+        refused: Callable[[Refusal, str], None],
         limit: Callable[[web.Request, Peer], float] | None = None,
     ) -> None:
         self.refused = refused
@@ -77,7 +78,7 @@ class Guard:
         self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
         self.accepted = Watch(self.users)
-        self.checks: dict[str, Check] = {
+        self.checks: dict[Refusal, Check] = {
             "peer": self._loopback_peer,
             "forwarded": self._not_forwarded,
             "host": self._known_host,
@@ -122,7 +123,7 @@ class Guard:
                 raise self.refusal(reason, sentence, connection.peer)
         return connection.peer
 
-    def refusal(self, reason: str, sentence: str, peer: Peer) -> Refused:
+    def refusal(self, reason: Refusal, sentence: str, peer: Peer) -> Refused:
         """Return the refusal, counted. Stops guessing, and a flood of it from filling the log: who has been wrong too
         often is told no more than that."""
         if reason == "token" and self.tokens and self.tokens.failures.too_many(peer):

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from ...errors import UsageError
 from ...private import Unsafe
 from ...wire.strictjson import dumpb
+from ...wire.vocabulary import Trust
 from .. import api
 from ..keys import LOGIN_ROUTE
 from ..streams import STREAMS
@@ -76,7 +77,7 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
         await task
 
 
-def end(app: web.Application, trusts: frozenset[str]) -> None:
+def end(app: web.Application, trusts: frozenset[Trust]) -> None:
     """Close the connections that a replaced token has opened."""
     for stream in [stream for stream in app[STREAMS] if stream.client.trust in trusts]:
         stream.close(1008, "The token was replaced", "token")

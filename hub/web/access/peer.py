@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...wire.vocabulary import Trust
+
 Address = tuple[Any, ...]
 """As `get_extra_info("peername")` gives it: (address, port) or (address, port, flow, scope)."""
 
@@ -49,7 +51,7 @@ class Peer:
     address: str
     port: int
     uid: int | None
-    trust: str  # "OPERATOR"; "OBSERVER", who only reads; or "NONE", who only gets OPEN_ROUTES
+    trust: Trust  # "OPERATOR"; "OBSERVER", who only reads; or "NONE", who only gets OPEN_ROUTES
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address

@@ -13,6 +13,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ...commands.supervised import Work
+from ...errors import ANYTHING
 from ...wire.messages import now
 from ..keys import HUB
 from . import formats
@@ -116,7 +117,7 @@ def draw(
     try:
         context = {**moment, **prepared, **panel.context(hub)}
         return Markup(env.get_template(f"panels/{panel.name}.html").render(panel=panel, **context))
-    except (Exception, SystemExit):
+    except ANYTHING:
         log.exception("the panel %s could not be drawn", panel.name)
         return None
 

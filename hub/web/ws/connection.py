@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
@@ -11,6 +11,7 @@ from ...commands.session import Session
 from ...hub import Hub
 from ...wire.framing import WEBSOCKET, websocket_frame
 from ...wire.names import EVERYTHING
+from ...wire.vocabulary import Disconnection
 from .. import api, streams
 from ..keys import HUB
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
@@ -20,7 +21,7 @@ log = logging.getLogger("hub")
 
 FAIR = 64  # frames of one client in a row, before everybody else has a turn
 UNREAD = 64 * 1024  # bytes beyond one message taken in from a client that has to wait, before it is not read any more
-VIOLATIONS = {1003: "binary", 1007: "utf8", 1009: "too_large"}  # as the metrics say it; else "protocol"
+VIOLATIONS: Mapping[int, Disconnection] = {1003: "binary", 1007: "utf8", 1009: "too_large"}  # else "protocol"
 POLITE = ("closed", "shutdown", "store")  # ends after which the client is waited for, to end the connection itself
 
 
@@ -150,7 +151,7 @@ class Connection(streams.Stream):
         heard, self._heard = self._heard, False
         return heard
 
-    def close(self, code: int, reason: str, why: str) -> None:
+    def close(self, code: int, reason: str, why: Disconnection) -> None:
         """Say goodbye, for `why` as the metrics name it; whoever does not answer is cut off after LINGER seconds."""
         if self.ending:
             return
@@ -160,7 +161,7 @@ class Connection(streams.Stream):
         if why not in POLITE and self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def end(self, why: str) -> None:
+    def end(self, why: Disconnection) -> None:
         """As every stream, and take no more frames. Running calls go on to their end: it is in the audit log."""
         self.session.closing = True
         super().end(why)

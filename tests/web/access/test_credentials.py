@@ -206,7 +206,11 @@ def test_a_strangers_guesses_are_his_own(monkeypatch: pytest.MonkeyPatch, weaken
     if weakened:
         monkeypatch.setattr(credentials, "_source", lambda peer: (peer.address, None))
     failures = credentials.Failures()
-    me, stranger, elsewhere = Peer("127.0.0.1", 1, 0, ""), Peer("127.0.0.1", 2, 7, ""), Peer("::1", 1, 0, "")
+    me, stranger, elsewhere = (
+        Peer("127.0.0.1", 1, 0, "NONE"),
+        Peer("127.0.0.1", 2, 7, "NONE"),
+        Peer("::1", 1, 0, "NONE"),
+    )
     for _ in range(20):
         failures.too_many(stranger)
     assert [failures.too_many(peer) for peer in (stranger, me, elsewhere)] == [True, weakened, False]
@@ -215,7 +219,7 @@ def test_a_strangers_guesses_are_his_own(monkeypatch: pytest.MonkeyPatch, weaken
 def test_failures_are_forgotten_at_last() -> None:
     failures = credentials.Failures()
     for number in range(credentials.ADDRESSES + 10):
-        failures.too_many(Peer(f"address {number}", 0, None, ""))
+        failures.too_many(Peer(f"address {number}", 0, None, "NONE"))
     assert len(failures._counts) == credentials.ADDRESSES
 
 

@@ -19,6 +19,7 @@ from hub.commands import registry
 from hub.web import api
 from hub.web.access import credentials, login
 from hub.web.access.peer import Peer
+from hub.wire.vocabulary import Trust
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
         yield inside
 
 
-async def enter(hub: HubInside, trust: str = "OPERATOR") -> tuple[str, Any]:
+async def enter(hub: HubInside, trust: Trust = "OPERATOR") -> tuple[str, Any]:
     """Follow a new link; its path, and the cookie."""
     link = (await hub.ask("POST", "login", headers=bearer(hub, trust))).json["link"]
     answer = await hub.ask("GET", link, allow_redirects=False)
@@ -102,8 +103,10 @@ def test_a_session_is_for_whoever_began_it(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(credentials, "whose", lambda peer: peer.uid)
     held = credentials.Tokens(tmp_path)
     held.open()
-    here, here_too, other = (Peer(address, 1, uid, "") for address, uid in (("127.0.0.1", 7), ("::1", 7), ("::1", 0)))
-    far, farther = Peer("192.0.2.1", 1, None, ""), Peer("192.0.2.2", 1, None, "")
+    here, here_too, other = (
+        Peer(address, 1, uid, "NONE") for address, uid in (("127.0.0.1", 7), ("::1", 7), ("::1", 0))
+    )
+    far, farther = Peer("192.0.2.1", 1, None, "NONE"), Peer("192.0.2.2", 1, None, "NONE")
 
     def found(beginner: Peer, *peers: Peer) -> list[bool]:
         secret = held.enter(held.link("OPERATOR"), beginner)
@@ -149,7 +152,7 @@ def test_only_so_many_links_are_kept(tmp_path: Path) -> None:
     held.open()
     first = held.link("OPERATOR")
     codes = [held.link("OPERATOR") for _ in range(credentials.LINKS)]
-    me = Peer("192.0.2.1", 1, None, "")
+    me = Peer("192.0.2.1", 1, None, "NONE")
     assert held.enter(first, me) is None
     assert held.enter(codes[0], me)
 

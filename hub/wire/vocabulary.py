@@ -1,0 +1,46 @@
+"""The closed vocabularies of the contract, as types: mypy finds a word that is in none of them.
+
+The codes of errors, and the outcomes of calls, are in `errors`.
+"""
+
+from typing import Literal
+
+Trust = Literal["OPERATOR", "OBSERVER", "NONE", "SYSTEM"]  # OBSERVER only reads; SYSTEM is the hub itself
+Transport = Literal["websocket", "sse", "http", "local"]
+Effect = Literal["read", "write", "dangerous"]  # of a command
+
+# Why a request or a connection was not let in.
+Refusal = Literal[
+    "peer",
+    "forwarded",
+    "host",
+    "origin",
+    "fetch_site",
+    "user",
+    "token",
+    "guesses",
+    "malformed",
+    "too_many",
+    "too_slow",
+    "shutting_down",
+]
+# Why a connection has ended.
+Disconnection = Literal[
+    "closed",
+    "lost",
+    "heartbeat",
+    "shutdown",
+    "binary",
+    "utf8",
+    "too_large",
+    "protocol",
+    "flood",
+    "forbidden",
+    "token",
+    "store",
+    "broker",
+    "internal",
+]
+GapReason = Literal["slow", "expired", "epoch"]
+# Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
+Failure = Literal["hub", "listener", "background", "on_stop"]
