@@ -22,6 +22,7 @@ from hub import Hub
 from hub.commands.ratelimit import Bucket
 from hub.commands.registry import Call
 from hub.errors import CommandError, HubError
+from hub.web import answers, api
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -383,6 +384,11 @@ BAD_QUERIES = {
     "limit=ten": (422, "invalid_args"),
     "limit=": (422, "invalid_args"),
     "limit=" + "9" * 5000: (422, "invalid_args"),
+    "topic=a:*": (400, "invalid_args"),
+    "Limit=1": (400, "invalid_args"),
+    "=": (400, "invalid_args"),
+    "limit=1&limit=2": (400, "invalid_args"),
+    "after=EPOCH:0&after=EPOCH:0": (400, "invalid_args"),
 }
 
 
@@ -394,6 +400,40 @@ async def test_a_bad_query(hub: HubInside, query: str, refusal: tuple[int, str])
         (await hub.ask("GET", f"api/state?{query}")).refused(*refusal)
     if query.startswith("limit"):
         (await hub.ask("GET", f"api/audit?{query}")).refused(*refusal)
+
+
+UNKNOWN = ["api/events", "api/state", "api/commands", "api/audit", "events", "ws"]
+
+
+@pytest.mark.parametrize("name", ["topic", "lastEventId", "ghp_0123456789abcdef"])
+@pytest.mark.parametrize("path", UNKNOWN)
+async def test_a_name_that_nobody_knows_in_a_query_is_refused(hub: HubInside, path: str, name: str) -> None:
+    """It is a mistake, and what it was meant to narrow or to resume would go wrong in silence."""
+    answer = await hub.ask("GET", f"{path}?{name}=a:*")
+    assert name in answer.refused(400, "invalid_args")["details"] or "ghp_" not in answer.text
+
+
+async def test_a_post_takes_no_query(hub: HubInside) -> None:
+    (await hub.post("api/events?token=x", event())).refused(400, "invalid_args")
+    (await hub.post("api/commands/hub:ping?id=x", {})).refused(400, "invalid_args")
+    assert hub.hub.cursor.seq == 0
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_stands_in_a_path_is_noted_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        for room in (api, answers):
+            monkeypatch.setattr(room, "redact_text", lambda text: text)
+    secret = "ghp_0123456789abcdefghij"
+    async with hub_app(tmp_path) as hub:
+        error = (await hub.post(f"api/commands/{secret}", {})).refused(404, "unknown_command")
+        nowhere = (await hub.get(f"no/{secret}")).refused(404, "unknown_command")
+        await hub.post(f"api/commands/{'x' * 5000}", {})
+        noted = [record["details"]["command"] for record in await hub.recorded("command.refused")]
+    assert [secret in text for text in (error["error"], nowhere["error"], noted[0])] == [weakened] * 3
+    assert len(noted[-1]) < 200
 
 
 NAMES = ["a:x", "a:y", "b:x"]
@@ -746,7 +786,7 @@ async def test_a_head_that_trickles_does_not_move_the_deadline(tmp_path: Path) -
 SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     "any content type": (
         lambda hub: test_only_json_is_taken(hub, "api/events", "text/plain"),
-        "hub.web.api._content_type",
+        "hub.web.api.content_type",
         lambda request, *allowed: allowed[0],
     ),
     "lenient JSON": (
@@ -757,7 +797,7 @@ SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     "any depth": (lambda hub: test_bad_json(hub, BAD_JSON["depth 33"]), "hub.wire.strictjson.MAX_DEPTH", 10**9),
     "any size": (
         lambda hub: test_a_body_that_is_too_large(hub, "api/events"),
-        "hub.web.api._bounded",
+        "hub.web.answers._bounded",
         lambda data, most: data,
     ),
     "any domain": (
@@ -799,7 +839,7 @@ NO_DEADLINES: dict[str, tuple[Callable[[Path], Any], str, Any]] = {
     ),
     "bodies": (
         test_a_body_that_does_not_come_is_not_waited_for,
-        "hub.web.api.asyncio.timeout",
+        "hub.web.answers.asyncio.timeout",
         lambda seconds: contextlib.AsyncExitStack(),
     ),
 }

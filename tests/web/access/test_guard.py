@@ -22,8 +22,9 @@ from hub.config import Config
 from hub.errors import UsageError
 from hub.web.access import connections, peer
 from hub.web.access import guard as guards
-from hub.web.access.guard import HEADERS, PEER, Guard, Refused
+from hub.web.access.guard import HEADERS, Guard, Refused
 from hub.web.access.peer import Peer
+from hub.web.keys import PEER
 
 
 class Site:
