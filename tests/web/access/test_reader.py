@@ -55,9 +55,9 @@ async def test_what_is_no_request_is_one_refusal(
     assert json.loads(body).keys() == {"error", "code", "retryable"}
     assert "\r\nX-Content-Type-Options: nosniff" in head
     assert hub.counted("hub_connections_refused_total", "malformed") == 1
-    assert [
-        (record.message, record.exc_info) for record in caplog.records if record.name.startswith(("hub", "aio"))
-    ] == [("refused a request from 127.0.0.1: malformed", None)]
+    logged = [record for record in caplog.records if record.name.startswith(("hub", "aio"))]
+    assert [record.message for record in logged] == ["refused a request from 127.0.0.1: malformed"]
+    assert logged[0].exc_info is None
     assert MARK not in answer + caplog.text
     assert (await hub.get("healthz")).status == 200
 
@@ -79,11 +79,8 @@ async def test_a_flood_of_it_does_not_fill_the_log(
         assert hub.counted("hub_connections_refused_total", "malformed") == (0 if weakened else 101)
     lines = [record.getMessage() for record in caplog.records if "request from" in record.getMessage()]
     assert (MARK in caplog.text) is weakened
-    assert weakened or lines == [
-        "refused a request from 127.0.0.1: malformed",
-        "refused a request from 127.0.0.1: malformed (99 more since the last such line)",
-    ]
-    assert len(lines) == (2 if not weakened else len(lines))
+    once = "refused a request from 127.0.0.1: malformed"
+    assert weakened or lines == [once, f"{once} (99 more since the last such line)"]
     assert ("Traceback" in caplog.text) is weakened
 
 
@@ -98,11 +95,13 @@ async def test_lines_of_32_kib_are_taken(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_what_comes_behind_a_request_is_judged_by_itself(hub: HubInside) -> None:
-    good = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\n\r\n"
-    status, answer = await said(hub, good + MARK)
-    assert status == 200
-    assert answer.count("HTTP/1.1 ") == 2
-    assert "HTTP/1.1 400 " in answer
+    async with Raw(hub.port) as client:
+        await client.write(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\n\r\n".encode())
+        assert (await client.read()).startswith(b"HTTP/1.1 200 ")
+        await client.write(f"{MARK}\r\n\r\n".encode())
+        assert (await client.read()).split()[1] == b"400"
+        while await client.read():
+            pass
 
 
 @pytest.mark.parametrize("chunk", ["zz\r\nx\r\n", "1\r\nxx\r\n", "-1\r\n", "1;" + "x" * 70_000 + "\r\n"])
