@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 
 from .config import Config
 from .redaction import redact_text
@@ -35,6 +36,24 @@ class JSONLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = redact_text(self.formatException(record.exc_info))
         return json.dumps(line)
+
+
+class Seldom:
+    """Logs one line a second at most; how many were left out in between, the next one says. For what others can cause
+    as often as they like."""
+
+    def __init__(self, log: logging.Logger, seconds: float = 1.0) -> None:
+        self._log, self._seconds = log, seconds
+        self._next, self._left_out = 0.0, 0
+
+    def info(self, text: str) -> None:
+        """Log the text, or count it."""
+        if (now := time.monotonic()) < self._next:
+            self._left_out += 1
+            return
+        more = f" ({self._left_out} more since the last such line)" if self._left_out else ""
+        self._next, self._left_out = now + self._seconds, 0
+        self._log.info("%s%s", text, more)
 
 
 def escaped(text: str) -> str:

@@ -6,14 +6,14 @@ from aiohttp import ClientSession, CookieJar
 from running import HubInside
 
 from hub import tokens
-from hub.web import api
+from hub.web import keys
 from hub.web.access.credentials import Tokens
 from hub.web.access.guard import Guard
 from hub.wire.vocabulary import Trust
 
 
 def guard_of(hub: HubInside) -> Guard:
-    return hub.app[api.GUARD]
+    return hub.app[keys.GUARD]
 
 
 def tokens_of(hub: HubInside) -> Tokens:

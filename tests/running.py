@@ -19,7 +19,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 
 import hub as package
 from hub import Hub, create_app
-from hub.web import api, streams
+from hub.web import keys, streams
 
 PATIENCE = 5.0  # seconds until a test gives up; none of them judges by it
 JSON = {"Content-Type": "application/json"}
@@ -202,7 +202,7 @@ async def hub_app(
     await runner.setup()
     try:
         assert runner.server is not None
-        app[api.GUARD].watch(runner.server)
+        app[keys.GUARD].watch(runner.server)
         listener = socket.create_server(("127.0.0.1", 0))
         await web.SockSite(runner, listener, ssl_context=tls).start()
         url = f"http{'s' * bool(tls)}://127.0.0.1:{listener.getsockname()[1]}/"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import json
 import logging
@@ -22,13 +23,13 @@ from ..config import Config
 from ..errors import UsageError
 from ..hub import Hub
 from ..private import Unsafe, write_whole
-from ..stderr import set_up_logging
+from ..stderr import Seldom, set_up_logging
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import api, sse, streams
+from . import answers, api, sse, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
-from .keys import HUB
+from .keys import GUARD, HUB
 from .page import dashboard
 from .shutdown import Ending
 from .tls import server_context
@@ -46,11 +47,11 @@ BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made 
 
 def create_app(hub: Hub) -> web.Application:
     """The hub as an aiohttp application: run it, or mount it with `add_subapp`. It starts and stops the hub."""
-    app = web.Application(middlewares=[api.errors], client_max_size=hub.config.max_body)
+    app = web.Application(middlewares=[answers.errors], client_max_size=hub.config.max_body)
     app[HUB] = hub
-    guard = Guard(hub.config, refused=lambda reason, address: _refused(hub, reason, address), limit=api.limit(hub))
+    guard = Guard(hub.config, refused=functools.partial(_refused, hub, Seldom(log)), limit=api.limit(hub))
     guard.protect(app)
-    app[api.GUARD] = guard
+    app[GUARD] = guard
     api.setup(app)
     streams.setup(app)
     connection.setup(app)
@@ -77,9 +78,10 @@ async def _shutdown(app: web.Application) -> None:
     await streams.goodbye(app)
 
 
-def _refused(hub: Hub, reason: Refusal, address: str) -> None:
-    """Counted, and noted in the audit log: one record a second at most."""
+def _refused(hub: Hub, seldom: Seldom, reason: Refusal, address: str) -> None:
+    """Counted, and noted in the log and the audit log: one line and one record a second at most."""
     hub.metrics.refused(reason)
+    seldom.info(f"refused a request from {address}: {reason}")
     actor = Client("http", address).actor()
     hub.audit.note("client.refused", {**actor, "client": None}, "NONE", {"reason": reason}, key="client.refused")
 
@@ -121,7 +123,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     try:
         sock = _listen(hub.config)
         assert runner.server is not None
-        app[api.GUARD].watch(runner.server)
+        app[GUARD].watch(runner.server)
         loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
         server = await loop.create_server(
             runner.server, sock=sock, backlog=ACCEPTS, ssl=context, ssl_handshake_timeout=limit
@@ -154,7 +156,7 @@ def _say(line: str) -> None:
 def _show(app: web.Application, url: str) -> None:
     """Open the page if asked to; in token mode print the way to it, once good. A browser is not started with that:
     every account of the machine can read the arguments of a program."""
-    tokens = app[api.GUARD].tokens
+    tokens = app[GUARD].tokens
     if tokens is not None:
         _say(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
     elif app[HUB].config.open:

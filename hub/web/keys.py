@@ -6,8 +6,14 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from .access.connections import Accepted
+    from .access.guard import Guard
+    from .access.peer import Peer
 
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+GUARD: "web.AppKey[Guard]" = web.AppKey("guard")
+PEER: "web.RequestKey[Peer]" = web.RequestKey("peer")  # who was let in
+SEEN: "web.RequestKey[Accepted]" = web.RequestKey("seen")  # what the guard knows of the connection
 
 OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
 LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token

@@ -6,7 +6,7 @@ from ..errors import HubError
 from ..wire.framing import SSE
 from ..wire.names import EVERYTHING, Cursor
 from ..wire.vocabulary import Disconnection
-from . import api, streams
+from . import answers, streams
 from .keys import HUB
 
 COMMENT = SSE.joined([b":\n\n"])
@@ -20,7 +20,7 @@ def setup(app: web.Application) -> None:
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream until the client goes; `Last-Event-ID` (what a browser sends when it comes back) wins over `?after=`."""
     hub = request.app[HUB]
-    patterns, after = api.stream_query(request)
+    patterns, after = answers.stream_query(request)
     if last := request.headers.get("Last-Event-ID"):
         after = Cursor.parse(last)
     streams.admit(request.app, after)
@@ -30,7 +30,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b": hub\n\n")
     transport, _ = streams.take_over(request)
-    stream = EventStream(hub, api.client_of(request, "sse"), transport, SSE)
+    stream = EventStream(hub, answers.client_of(request, "sse"), transport, SSE)
     stream.enter(request.app, patterns or EVERYTHING, after)
     return response  # aiohttp finds its connection gone, and writes nothing more
 

@@ -32,8 +32,16 @@ def websocket_frame(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
+# U+2028, U+2029 and U+0085, as they stand inside of JSON strings; outside of them they cannot
+_LINE_ENDS = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"), (b"\xc2\x85", rb"\u0085"))
+
+
 def sse_frame(text: bytes, name: str, cursor: Cursor | None) -> bytes:
-    """One Server-Sent Event (HTML standard, section 9.2). Compact JSON has no line breaks, so `data:` is one line."""
+    """One Server-Sent Event (HTML standard, section 9.2). Compact JSON has no line breaks, so `data:` is one line; what
+    some readers take for one is escaped, and the JSON is the same."""
+    if b"\xe2\x80" in text or b"\xc2\x85" in text:
+        for character, escape in _LINE_ENDS:
+            text = text.replace(character, escape)
     line = f"id: {cursor}\n" if cursor else ""
     return b"%bevent: %b\ndata: %b\n\n" % (line.encode(), name.encode(), text)
 

@@ -4,13 +4,10 @@ Only the operator's own programs and the hub's own page are let in; the headers 
 rest. In token mode a token decides in place of peer and user. What each check looks at is PROTOCOL's section 5.
 """
 
-import functools
 import ipaddress
-import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from aiohttp import WSCloseCode, hdrs, web
 from aiohttp.typedefs import Handler
@@ -18,12 +15,14 @@ from aiohttp.typedefs import Handler
 from ...config import Config
 from ...errors import HubError, UsageError
 from ...wire.vocabulary import Refusal
-from ..keys import OPEN_ROUTES
+from ..answers import refusal
+from ..keys import OPEN_ROUTES, PEER, SEEN
 from .connections import Accepted, Watch
 from .credentials import BLOCK_SECONDS, Tokens
 from .origin import Names, origin_of, shown, target_authority
 from .peer import Peer, is_loopback, supported, unmapped
 from .proxy import Proxies, is_forwarded
+from .reader import read_by
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -49,9 +48,6 @@ class Refused(HubError):
         super().__init__("rate_limited" if wait else "forbidden", message, status=status, retry_after=wait)
         self.reason = reason
 
-
-PEER = web.RequestKey("peer", Peer)
-SEEN = web.RequestKey("seen", Accepted)
 
 Check = Callable[[Accepted, web.Request], str | None]
 
@@ -97,18 +93,16 @@ class Guard:
         app.on_response_prepare.append(_on_prepare)
 
     def watch(self, server: web.Server) -> None:
-        """Know its connections from when they are accepted; call it before listening. And put the security headers on
-        aiohttp's answers to what is not HTTP, which no application sees."""
-        request_factory = server.request_factory
-
-        def request_of(*parts: Any) -> web.BaseRequest:
-            request = request_factory(*parts)
-            if request.method == "UNKNOWN":  # what aiohttp calls a request that it could not read
-                request._prepare_hook = functools.partial(_on_prepare, request)  # type: ignore[method-assign]
-            return request
-
-        server.request_factory = request_of
+        """Know its connections from when they are accepted; call it before listening. And refuse what is not HTTP,
+        which no application sees."""
+        read_by(server, self._unreadable)
         self.accepted.over(server)
+
+    def _unreadable(self, error: HubError, address: str) -> web.Response:
+        self.refused("malformed", address)
+        response = refusal(error)
+        security_headers(response)
+        return response
 
     def check(self, request: web.Request) -> Peer:
         """The peer, if all checks pass. Raises Refused."""
@@ -120,10 +114,10 @@ class Guard:
         request[SEEN] = connection
         for reason, check in self.checks.items():
             if sentence := check(connection, request):
-                raise self.refusal(reason, sentence, connection.peer)
+                raise self.refuse(reason, sentence, connection.peer)
         return connection.peer
 
-    def refusal(self, reason: Refusal, sentence: str, peer: Peer) -> Refused:
+    def refuse(self, reason: Refusal, sentence: str, peer: Peer) -> Refused:
         """Return the refusal, counted. Stops guessing, and a flood of it from filling the log: who has been wrong too
         often is told no more than that."""
         if reason == "token" and self.tokens and self.tokens.failures.too_many(peer):
@@ -136,13 +130,10 @@ class Guard:
         """Lets the request through with its Peer in `request[PEER]`, or answers with the error object."""
         try:
             request[PEER] = peer = self.check(request)
-        except Refused as refusal:
-            return await _refuse(request, refusal)
+        except Refused as refused:
+            return await _refuse(request, refused)
         if self.limit is not None and (wait := self.limit(request, peer)) > 0:
-            error = HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3))
-            return web.json_response(
-                error.payload(), status=error.status, headers={"Retry-After": str(math.ceil(wait))}
-            )
+            return refusal(HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3)))
         return await handler(request)
 
     # The checks, in their order.
@@ -248,19 +239,15 @@ async def _on_prepare(request: web.BaseRequest, response: web.StreamResponse) ->
     security_headers(response)
 
 
-async def _refuse(request: web.Request, refusal: Refused) -> web.StreamResponse:
+async def _refuse(request: web.Request, refused: Refused) -> web.StreamResponse:
     """The refusal as an HTTP status; for a foreign peer's WebSocket as close code 1008 (PROTOCOL 2)."""
     socket = web.WebSocketResponse(timeout=1.0, compress=False, max_msg_size=1024)
-    websocket = refusal.reason == "peer" and request.match_info.route.name == WEBSOCKET_ROUTE
+    websocket = refused.reason == "peer" and request.match_info.route.name == WEBSOCKET_ROUTE
     if websocket and socket.can_prepare(request):
         await socket.prepare(request)
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Only local connections allowed")
         return socket
-    response = web.json_response(refusal.payload(), status=refusal.status)
-    if refusal.retry_after is not None:
-        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(refusal.retry_after))
-    if refusal.status == 401:
-        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    response = refusal(refused)
     response.force_close()
     return response
 

@@ -10,11 +10,10 @@ from ...errors import UsageError
 from ...private import Unsafe
 from ...wire.strictjson import dumpb
 from ...wire.vocabulary import Trust
-from .. import api
-from ..keys import LOGIN_ROUTE
+from ..answers import answer
+from ..keys import GUARD, LOGIN_ROUTE, PEER, SEEN
 from ..streams import STREAMS
 from .credentials import Tokens
-from .guard import PEER, SEEN
 
 LOOK = 1.0  # seconds between two looks whether a token was replaced
 
@@ -29,7 +28,7 @@ def setup(app: web.Application) -> None:
 async def link(request: web.Request) -> web.Response:
     """POST /login: `{link}`, relative to this hub, good once and for ten minutes, with the trust of who asks."""
     code = _tokens(request.app).link(request[PEER].trust)
-    return web.Response(body=dumpb({"link": f"login/{code}"}), content_type=api.JSON)
+    return answer(dumpb({"link": f"login/{code}"}))
 
 
 async def enter(request: web.Request) -> web.Response:
@@ -39,7 +38,7 @@ async def enter(request: web.Request) -> web.Response:
     secret = tokens.enter(code, peer)
     if secret is None:  # counts as a bad token does
         sentence = "This link is used up or too old; hub token --link prints a new one."
-        raise request.app[api.GUARD].refusal("token", sentence, peer)
+        raise request.app[GUARD].refuse("token", sentence, peer)
     response = web.Response(status=303, headers={hdrs.LOCATION: "../"})
     response.set_cookie(
         request[SEEN].cookie,
@@ -53,7 +52,7 @@ async def enter(request: web.Request) -> web.Response:
 
 
 def _tokens(app: web.Application) -> Tokens:
-    found = app[api.GUARD].tokens
+    found = app[GUARD].tokens
     assert found is not None
     return found
 

@@ -12,7 +12,7 @@ from ...hub import Hub
 from ...wire.framing import WEBSOCKET, websocket_frame
 from ...wire.names import EVERYTHING
 from ...wire.vocabulary import Disconnection
-from .. import api, streams
+from .. import answers, streams
 from ..keys import HUB
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
 from .upgrade import handshake
@@ -32,13 +32,13 @@ def setup(app: web.Application) -> None:
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Upgrade the request, or refuse it: what can be refused is refused before, with an HTTP status."""
     hub = request.app[HUB]
-    patterns, after = api.stream_query(request)
+    patterns, after = answers.stream_query(request)
     streams.admit(request.app, after)
     response = web.StreamResponse(status=101, headers=handshake(request))
     await response.prepare(request)
     await response.write_eof()
     transport, tail = streams.take_over(request)
-    connection = Connection(hub, api.client_of(request, "websocket"), transport)
+    connection = Connection(hub, answers.client_of(request, "websocket"), transport)
     connection.implied = patterns is None
     connection.enter(request.app, patterns or EVERYTHING, after)
     if tail:

@@ -12,9 +12,7 @@ from ...errors import HubError
 def handshake(request: web.Request) -> dict[str, str]:
     """The headers that accept the upgrade (RFC 6455, section 4.2). Raises HubError with status 400 or 426."""
     headers = request.headers
-    upgrades = headers.get(hdrs.UPGRADE, "").lower().replace(" ", "").split(",")
-    options = headers.get(hdrs.CONNECTION, "").lower().replace(" ", "").split(",")
-    if "websocket" not in upgrades or "upgrade" not in options:
+    if "websocket" not in _listed(request, hdrs.UPGRADE) or "upgrade" not in _listed(request, hdrs.CONNECTION):
         raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
         raise HubError("invalid_message", "This hub speaks version 13 of the WebSocket protocol.", status=400)
@@ -28,3 +26,8 @@ def handshake(request: web.Request) -> dict[str, str]:
     digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
     accept = base64.b64encode(digest).decode()
     return {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade", hdrs.SEC_WEBSOCKET_ACCEPT: accept}
+
+
+def _listed(request: web.Request, name: str) -> list[str]:
+    """Return the members of a header that is a list, in lower case: several lines of it are one (RFC 9110, 5.3)."""
+    return [part.strip(" \t") for part in ",".join(request.headers.getall(name, ())).lower().split(",")]

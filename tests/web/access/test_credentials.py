@@ -17,8 +17,8 @@ from running import HubInside, hub_app, hub_process, run_hub, talk
 from hub import Hub, HubClient, create_app, tokens
 from hub.cli import main as cli_main
 from hub.errors import HubError
-from hub.web import api
 from hub.web import app as apps
+from hub.web import keys
 from hub.web.access import credentials, guard
 from hub.web.access.peer import Peer
 from hub.web.access.proxy import Proxies
@@ -352,10 +352,10 @@ def test_nothing_listens_where_it_is_not_safe(
 
 
 def test_without_the_kernels_word_the_token_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert create_app(Hub(state_dir=tmp_path))[api.GUARD].tokens is None
+    assert create_app(Hub(state_dir=tmp_path))[keys.GUARD].tokens is None
     monkeypatch.setattr(guard, "supported", lambda: False)
-    assert create_app(Hub(state_dir=tmp_path))[api.GUARD].tokens is not None
-    assert create_app(Hub(state_dir=tmp_path, auth="local"))[api.GUARD].tokens is None
+    assert create_app(Hub(state_dir=tmp_path))[keys.GUARD].tokens is not None
+    assert create_app(Hub(state_dir=tmp_path, auth="local"))[keys.GUARD].tokens is None
 
 
 async def test_the_command_line_finds_the_token(tmp_path: Path) -> None:

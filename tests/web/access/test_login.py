@@ -16,7 +16,7 @@ from strangers import as_stranger, needs_root
 
 from hub import Hub, create_app, tokens
 from hub.commands import registry
-from hub.web import api
+from hub.web import api, keys
 from hub.web.access import credentials, login
 from hub.web.access.peer import Peer
 from hub.wire.vocabulary import Trust
@@ -165,7 +165,7 @@ async def test_the_cookie_is_for_the_place_where_the_hub_is_mounted(tmp_path: Pa
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
-    held = mounted[api.GUARD].tokens
+    held = mounted[keys.GUARD].tokens
     assert held
     status, answer = await raw(port, target=f"/hub/login/{held.link('OPERATOR')}")
     await runner.cleanup()

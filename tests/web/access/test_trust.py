@@ -17,7 +17,6 @@ CLAIMS = {
     "Cookie": "trust=OPERATOR; role=OPERATOR",
     "User-Agent": "OPERATOR",
 }
-QUERY = "?trust=OPERATOR&role=OPERATOR&uid=0"
 KEYS = ("trust", "role", "uid", "actor", "client", "peer")
 
 
@@ -32,11 +31,13 @@ async def test_a_claim_gives_no_trust(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(Tokens, "trust", claimed)
     async with hub_app(tmp_path, auth="token") as hub:
         headers = bearer(hub, "OBSERVER") | CLAIMS
-        posted = await hub.ask("POST", f"api/events{QUERY}", json={"event": "a:x", "data": 1}, headers=headers)
-        called = await hub.ask("POST", f"api/commands/hub:info{QUERY}", json={}, headers=headers)
-        async with talk(hub.url, QUERY, headers=headers) as client:
+        posted = await hub.ask("POST", "api/events", json={"event": "a:x", "data": 1}, headers=headers)
+        called = await hub.ask("POST", "api/commands/hub:info", json={}, headers=headers)
+        async with talk(hub.url, headers=headers) as client:
             trust = (await client.call("hub:info"))["trust"]
             published = await client.answer(await client.begin("hub:publish", event="a:y", data=2))
+        for path in ("api/state", "events", "ws", "api/commands"):
+            (await hub.ask("GET", f"{path}?trust=OPERATOR", headers=headers)).refused(400, "invalid_args")
         seen = [posted.status, called.json["trust"], trust, published["type"], hub.hub.cursor.seq]
     assert seen == ([200, "OPERATOR", "OPERATOR", "response", 2] if weakened else [403, *["OBSERVER"] * 2, "error", 0])
 

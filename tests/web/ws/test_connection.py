@@ -437,6 +437,22 @@ async def test_a_ping_flood_is_closed_with_1008(tmp_path: Path) -> None:
         assert int.from_bytes(frame[1][:2]) == 1008
 
 
+@pytest.mark.parametrize("lines", [("keep-alive", "Upgrade"), ("Upgrade", "keep-alive"), ("keep-alive, Upgrade",)])
+async def test_several_lines_of_a_header_are_one_list(hub: HubInside, lines: tuple[str, ...]) -> None:
+    """In any order (RFC 9110, 5.3); a proxy may add one."""
+    async with Raw(hub.port) as raw:
+        await raw.write(
+            "\r\n".join(
+                [
+                    *("GET /ws HTTP/1.1", f"Host: 127.0.0.1:{hub.port}", "Upgrade: websocket"),
+                    *(f"Connection: {line}" for line in lines),
+                    *("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""),
+                ]
+            ).encode()
+        )
+        assert (await raw.read()).startswith(b"HTTP/1.1 101 ")
+
+
 async def test_a_full_hub_refuses_with_503_before_the_upgrade(tmp_path: Path) -> None:
     async with hub_app(tmp_path, max_clients=2) as hub, talk(hub.url) as one, talk(hub.url):
         with pytest.raises(WSServerHandshakeError) as refusal:
@@ -824,7 +840,7 @@ async def test_all_clients_drop_and_resume_at_once_and_miss_nothing(hub: HubInsi
 async def test_where_the_cursor_is_not_looked_at_they_miss_what_was_published(
     hub: HubInside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.web.api.stream_query", lambda request: (None, None))
+    monkeypatch.setattr("hub.web.answers.stream_query", lambda request: (None, None))
     monkeypatch.setattr(running, "PATIENCE", 2.0)
     with pytest.raises(TimeoutError):
         await all_come_back(hub, 30)

@@ -1,0 +1,61 @@
+"""How the hub's own server reads requests: up to which size, and what happens to what is none."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from ...errors import HubError
+from .peer import endpoint
+
+MAX_LINE = 32 * 1024  # bytes of the first line, and of each header
+
+Unreadable = Callable[[HubError, str], web.Response]
+
+
+def read_by(server: web.Server, unreadable: Unreadable) -> None:
+    """Have a server, before it listens, take lines up to MAX_LINE. What it cannot read is answered with
+    `unreadable(error, address)` and stays out of the log, where aiohttp would put it with a traceback."""
+    server.__class__ = _Server
+    assert isinstance(server, _Server)
+    server.unreadable = unreadable
+
+
+class _Server(web.Server):
+    """aiohttp's, which offers no other way to have its connections read otherwise."""
+
+    unreadable: Unreadable
+
+    def __call__(self) -> web.RequestHandler:
+        settings: dict[str, Any] = {**self._kwargs, "max_line_size": MAX_LINE, "max_field_size": MAX_LINE}
+        return _Reader(self, loop=self._loop, **settings)
+
+
+class _Reader(web.RequestHandler):
+    """aiohttp's connection, but for its last word on what is no request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        assert isinstance(self._manager, _Server)
+        response = self._manager.unreadable(_error(exc), endpoint(self.peername)[0])
+        response.force_close()
+        return response
+
+
+def _error(error: HttpProcessingError) -> HubError:
+    """What to tell whoever sent it, without a word of what that was."""
+    if isinstance(error, LineTooLong):
+        return HubError("too_large", f"A line of a request can have {MAX_LINE} bytes at most.", status=431)
+    if "Too many" in error.message:
+        return HubError("too_large", "A request cannot have so many headers.", status=431)
+    return HubError("invalid_message", "This is not a request as HTTP writes it.", status=400)

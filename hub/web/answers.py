@@ -1,0 +1,152 @@
+"""From a request to who asks and for what, and from what was raised to an answer. Every refusal is the error object."""
+
+import asyncio
+import math
+
+from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from ..commands.clients import Client
+from ..commands.registry import internal
+from ..errors import HubError
+from ..redaction import redact_text
+from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
+from ..wire.strictjson import dumpb
+from ..wire.vocabulary import Transport
+from .keys import HUB, PEER
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+SHOWN = 200  # characters of a path
+
+# ---- from what was raised to an answer
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The one place where what a handler raised becomes an answer. Nothing internal is in it."""
+    try:
+        return await handler(request)
+    except HubError as error:
+        return refusal(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return refusal(_of_http(request, error), error.headers.get(hdrs.ALLOW))
+    except (HttpProcessingError, web.RequestPayloadError, ClientPayloadError):
+        return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400))
+    except ConnectionError:  # the client has gone: this reaches nobody, and is nothing to be logged
+        return web.Response(status=400)
+    except Exception:
+        resource = request.match_info.route.resource
+        return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"))
+
+
+def answer(text: bytes, status: int = 200) -> web.Response:
+    """JSON as a response."""
+    return web.Response(body=text, status=status, content_type=JSON)
+
+
+def refusal(error: HubError, allow: str | None = None) -> web.Response:
+    """The error object as a response."""
+    response = answer(dumpb(error.payload()), error.status)
+    if error.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if allow:
+        response.headers[hdrs.ALLOW] = allow
+    return response
+
+
+def _of_http(request: web.Request, error: web.HTTPException) -> HubError:
+    path = redact_text(request.path)[:SHOWN]
+    match error.status:
+        case 404:
+            return HubError("unknown_command", f"There is nothing at {path}.", status=404)
+        case 405:
+            return HubError("invalid_message", f"{path} does not take this method.", status=405)
+        case 413:
+            return HubError("too_large", "The body is too large.")
+        case status:
+            return HubError("invalid_message", f"{error.reason}.", status=status)
+
+
+# ---- from a request to who asks, and for what
+
+
+def client_of(request: web.Request, transport: Transport) -> Client:
+    """The hub's record of who asks: what the kernel and the guard know, nothing that the request says."""
+    peer = request[PEER]
+    return Client(transport, str(peer), peer.uid, peer.trust)
+
+
+def query(request: web.Request, *names: str) -> dict[str, str]:
+    """The query, of these names only, each once but for `topics`. Raises HubError with status 400: a name that nobody
+    knows is a mistake, and what it meant would be missing."""
+    for name in request.query:
+        if name not in names:
+            known = f"known are {', '.join(names)}" if names else "it takes none"
+            raise _unfit(name, f"This address does not know it; {known}.")
+        if name != "topics" and len(request.query.getall(name)) > 1:
+            raise _unfit(name, "Given more than once.")
+    return {name: request.query[name] for name in names if name in request.query}
+
+
+def _unfit(name: str, problem: str) -> HubError:
+    name = redact_text(name)[:SHOWN]
+    return HubError("invalid_args", f"?{name}=: {problem}", {name: [problem]}, status=400)
+
+
+def topics(request: web.Request) -> list[str] | None:
+    """`?topics=a:*,b:*`, also repeated; None if not there. Raises HubError with status 400."""
+    given = request.query.getall("topics", None)
+    if given is None:
+        return None
+    texts = ",".join(given).split(",")
+    problems = {text: [problem] for text in texts if (problem := pattern_problem(text))}
+    if problems or len(texts) > MAX_PATTERNS:
+        sentence = next(iter(problems.values()))[0] if problems else f"{MAX_PATTERNS} topics at most."
+        raise HubError("invalid_args", f"topics: {sentence}", {"topics": problems}, status=400)
+    return texts
+
+
+def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:
+    """What a stream is asked for: `?topics=` and `?after=`. Raises HubError with status 400."""
+    given, texts = query(request, "topics", "after"), topics(request)
+    after = Cursor.parse(given["after"]) if "after" in given else None
+    return Patterns(texts) if texts is not None else None, after
+
+
+async def body(request: web.Request) -> bytes:
+    """The body, whole, within the limit and the deadline. Raises HubError: 413, 415, or 408 if it does not come."""
+    hub = request.app[HUB]
+    most = hub.config.max_body
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
+        raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
+    if (request.content_length or 0) > most:
+        raise HubError("too_large", f"A body can have {most} bytes at most.")
+    if request.content.is_eof():  # it is all here, as nearly every body is: no need to wait or to watch the clock
+        return _bounded(request.content.read_nowait(), most)
+    received = bytearray()
+    try:
+        async with asyncio.timeout(hub.config.deadline):
+            async for chunk in request.content.iter_any():
+                received += chunk
+                _bounded(received, most)
+    except TimeoutError:
+        raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
+    return bytes(received)
+
+
+def _bounded(data: bytes | bytearray, most: int) -> bytes:
+    if len(data) > most:
+        raise HubError("too_large", f"A body can have {most} bytes at most.")
+    return data  # type: ignore[return-value]
+
+
+def content_type(request: web.Request, *allowed: str) -> str:
+    """Only what a foreign page cannot send without asking first (Fetch standard, CORS-safelisted types)."""
+    if hdrs.CONTENT_TYPE not in request.headers or request.content_type not in allowed:
+        raise HubError("invalid_message", f"The Content-Type must be {' or '.join(allowed)}.", status=415)
+    return request.content_type
