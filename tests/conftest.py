@@ -6,15 +6,27 @@ process that reports, however many run the tests.
 """
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 PLUMBING = ("HUB_NO_SKIP", "HUB_RESULTS", "HUB_RESULTS_NAME")
 LONGEST_ID = 100  # characters
+
+# No example is judged by the clock. Under CI, and where branches are counted, the examples are always the same.
+settings.register_profile("hub", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("hub")
+
+
+def pytest_sessionstart() -> None:
+    """A shell's background job ignores SIGINT, and so would all programs that the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
