@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ..private import seal
 from .chain import MAX_LINE
-from .files import CURRENT, closed_segments
-from .recovery import lines_backwards, parsed
+from .files import CURRENT, closed_segments, lines_backwards
+from .recovery import parsed
 
 DAY = 86400.0  # seconds
 
@@ -41,12 +41,10 @@ def beginning(path: Path) -> tuple[int, float]:
 
 
 def close_current(directory: Path, first: int) -> Path:
-    """Give audit.jsonl the name of a closed segment, never that of another, and make it read-only."""
+    """Give audit.jsonl the name of a closed segment, never that of another."""
     while (closed := directory / f"audit-{first}.jsonl").exists():
         first += 1
     os.rename(directory / CURRENT, closed)
-    with contextlib.suppress(OSError):  # seal_all does it at the next start
-        seal(closed)
     return closed
 
 

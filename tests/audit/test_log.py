@@ -10,23 +10,23 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from logs import ACTOR, Disk, actions, command, records, until, written
 
-from hub.audit import files
+from hub.audit import commits, files, sums
 from hub.audit import log as audit_log
 from hub.audit.log import AuditLog
+from hub.audit.records import Entry
 from hub.audit.verify import INTACT, TAMPERED, verify
-from hub.audit.writer import Entry, LogFile
+from hub.audit.writer import LogFile
 from hub.errors import HubError
 from hub.private import Locked, Unsafe
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(commits, "RETRY", 0.01)
     monkeypatch.setattr(files, "PATIENCE", 0)
 
 
@@ -105,8 +105,8 @@ async def test_notes_of_one_key_are_summed_up_beyond_ten_a_second(log: AuditLog,
         log.note("command.refused", ACTOR, "OPERATOR", {"n": n}, key="a")
         log.note("client.refused", None, "SYSTEM", {"n": n}, key="client.refused")
     log.note("other:thing", None, "SYSTEM", {})
-    log._second_over("a")
-    log._second_over("client.refused")
+    log._sums.second_over("a")
+    log._sums.second_over("client.refused")
     for _ in range(5):
         log.note("client.refused", None, "SYSTEM", {"n": 99}, key="client.refused")
     await log.stop()
@@ -127,7 +127,7 @@ async def test_the_sum_is_what_keeps_a_flood_out_of_the_log(
     weakened: bool, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(audit_log, "LIMIT", 10**9)
+        monkeypatch.setattr(sums, "LIMIT", 10**9)
     for _ in range(1000):
         log.note("command.refused", ACTOR, "OPERATOR", {}, key="a")
     await log.stop()
@@ -135,9 +135,9 @@ async def test_the_sum_is_what_keeps_a_flood_out_of_the_log(
 
 
 async def test_the_keys_that_are_watched_are_bounded(log: AuditLog) -> None:
-    for n in range(audit_log.MAX_KEYS + 50):
+    for n in range(sums.MAX_KEYS + 50):
         log.note("command.refused", None, "OPERATOR", {}, key=str(n))
-    assert len(log._sums) <= audit_log.MAX_KEYS + 1
+    assert len(log._sums._sums) <= sums.MAX_KEYS + 1
 
 
 async def test_a_note_never_raises_and_is_counted_if_it_is_lost(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ async def test_a_start_on_a_failing_disk_comes_good(tmp_path: Path, disk: Disk) 
 
 
 async def test_more_than_the_disk_can_take_is_refused(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "MAX_QUEUE", 0)
+    monkeypatch.setattr(commits, "MAX_QUEUE", 0)
     with pytest.raises(HubError, match="overloaded"):
         await log.record("x:y", None, "OPERATOR", {})
     log.note("x:y", None, "OPERATOR", {})
@@ -404,15 +404,15 @@ async def test_an_end_without_the_loop_says_a_last_word(log: AuditLog, tmp_path:
 
 async def test_a_key_that_has_nothing_more_to_tell_is_forgotten(log: AuditLog, tmp_path: Path) -> None:
     log.note("a:b", None, "NONE", {}, key="a")
-    log._second_over("a")
-    log._second_over("a")
-    assert log._sums == {}
+    log._sums.second_over("a")
+    log._sums.second_over("a")
+    assert log._sums._sums == {}
     await log.stop()
     assert actions(tmp_path) == ["a:b"]
 
 
 async def test_a_commit_has_a_bound(log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "MAX_GROUP", 2)
+    monkeypatch.setattr(commits, "MAX_GROUP", 2)
     groups: list[int] = []
     log._on_write = lambda count, seconds: groups.append(count)
     await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(7)))
@@ -458,14 +458,3 @@ async def test_the_tail_leaves_out_what_is_no_record(tmp_path: Path) -> None:
     await log.start()
     assert [record["action"] for record in await log.tail()] == ["command.called"] * 2 + ["audit.recovered"]
     await log.stop()
-
-
-async def test_what_was_read_across_a_rotation_is_read_again(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    rotations = iter([2, 0])
-
-    def newest(limit: int, size: int) -> list[dict[str, Any]]:
-        log._file.rotations += (rotation := next(rotations))
-        return [{"seq": rotation}]
-
-    monkeypatch.setattr(log, "_newest", newest)
-    assert await log.tail() == [{"seq": 0}]

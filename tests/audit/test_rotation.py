@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from logs import Disk, command, everything, until
 
-from hub.audit import chain, files, rotation
-from hub.audit import log as audit_log
+from hub.audit import chain, commits, files, rotation
 from hub.audit import verify as verifier
 from hub.audit.chain import Link
 from hub.audit.files import closed_segments
@@ -27,7 +26,7 @@ SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(commits, "RETRY", 0.01)
     monkeypatch.setattr(files, "PATIENCE", 0)
 
 
