@@ -61,8 +61,12 @@ class Stored:
         self.files: list[io.FileIO] = []
         self.head: Link | None = None
         self.head_flaw: BadHead | None = None
-        while not self._opened_in_one_step():
+        try:
+            while not self._opened_in_one_step():
+                self.close()
+        except BaseException:
             self.close()
+            raise
 
     def close(self) -> None:
         """Close the files."""
@@ -90,12 +94,9 @@ class Stored:
             return False
 
     def _open(self, names: Sequence[Path]) -> None:
-        with contextlib.ExitStack() as opened:
-            for path in names:
-                file = opened.enter_context(io.FileIO(str(path), opener=_without_waiting))
-                os.pread(file.fileno(), 1, 0)  # all are tried before one is judged: unreadable is the gravest
-                self.files.append(file)
-            opened.pop_all()
+        for path in names:
+            self.files.append(io.FileIO(str(path), opener=_without_waiting))
+            os.pread(self.files[-1].fileno(), 1, 0)  # all are tried before one is judged: unreadable is the gravest
 
     def _names(self) -> Sequence[Path]:
         """Return the files to read, in order."""
@@ -109,7 +110,7 @@ class Stored:
         except BadHead as flaw:
             self.head_flaw = flaw
         closed = [] if self.alone else closed_segments(directory)
-        if path.is_dir() and not current.exists() and (closed or self.head):
+        if path.is_dir() and not exists(current) and (closed or self.head):
             return closed  # audit.jsonl was taken away: the head tells
         return [*closed, current]
 
@@ -117,6 +118,15 @@ class Stored:
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file for reading. Stops the planted pipe: opening one waits for its writer, who never comes."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file. Raises OSError if that cannot be told: `Path.exists` would call it missing."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_at(descriptor: int, path: Path) -> bool:

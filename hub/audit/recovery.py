@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..private import private, write_all
 from . import verify as verifier
 from .chain import MAX_LINE, ZEROS, Link
-from .files import CURRENT, HEAD, BadHead, closed_segments, lines_backwards, read_head
+from .files import CURRENT, HEAD, BadHead, closed_segments, exists, lines_backwards, read_head
 from .verify import Verdict
 
 
@@ -31,7 +31,7 @@ def recover(directory: Path) -> Recovered:
     """
     current = directory / CURRENT
     verdict = verifier.verify(directory, quick=True)  # a start reads one file, however many there are
-    holds = current.exists() and current.stat().st_size > 0
+    holds = exists(current) and current.stat().st_size > 0
     if (holds or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
     link = _newest_record(directory)
@@ -103,7 +103,7 @@ def _close_segment(path: Path) -> str:
         lines = iter(lambda: file.readline(MAX_LINE), b"")
         found = ((number, parsed(line)) for number, line in enumerate(lines))
         first = next((max(1, record["seq"] - number) for number, record in found if record), 1)
-    while (closed := path.with_name(f"audit-{first}.jsonl")).exists():
+    while exists(closed := path.with_name(f"audit-{first}.jsonl")):
         first += 1
     os.rename(path, closed)
     return closed.name

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..private import seal
 from .chain import MAX_LINE
-from .files import CURRENT, closed_segments, lines_backwards
+from .files import CURRENT, closed_segments, exists, lines_backwards
 from .recovery import parsed
 
 DAY = 86400.0  # seconds
@@ -42,7 +42,7 @@ def beginning(path: Path) -> tuple[int, float]:
 
 def close_current(directory: Path, first: int) -> Path:
     """Give audit.jsonl the name of a closed segment, never that of another."""
-    while (closed := directory / f"audit-{first}.jsonl").exists():
+    while exists(closed := directory / f"audit-{first}.jsonl"):
         first += 1
     os.rename(directory / CURRENT, closed)
     return closed

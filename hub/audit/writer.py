@@ -13,7 +13,7 @@ from typing import Any
 from ..private import open_private, seal, sync_directory, write_all, write_whole
 from . import rotation
 from .chain import ZEROS, Link
-from .files import CURRENT, HEAD, Stored, backwards, closed_segments, is_at, lines_backwards
+from .files import CURRENT, HEAD, Stored, backwards, closed_segments, exists, is_at, lines_backwards
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
 from .rotation import Limits
@@ -35,7 +35,7 @@ class Head:
     def open(self, link: Link) -> None:
         """Be ready to write; a head that is not there is made. Raises OSError, or Unsafe for a planted file."""
         self.close()
-        if not self._path.exists():
+        if not exists(self._path):
             write_whole(self._path, self._text(link))
         self._file = open_private(self._path, os.O_WRONLY)
 
@@ -257,14 +257,15 @@ class LogFile:
     def stored(self) -> Stored:
         """Open what is durable now, to be verified while writing goes on. Raises OSError if it cannot be opened."""
         with self._names:
-            return Stored(self.directory, size=self.size if self._known else None)
+            return Stored(self.directory, size=self._durable_size())
 
     def tail(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest durable records, oldest first; opens no more files than they are in."""
         found: list[dict[str, Any]] = []
         with contextlib.ExitStack() as stack:
             with self._names:
-                current, size, closed = self._open_to_read(stack), self.size, closed_segments(self.directory)
+                current, size = self._open_to_read(stack), self._durable_size()
+                closed = closed_segments(self.directory)
             sources = [backwards(current, size)] if current is not None else []
             sources += [lines_backwards(path) for path in reversed(closed)]
             for line in (line for source in sources for line in source):
@@ -273,6 +274,9 @@ class LogFile:
                 if (record := parsed(line)) is not None:
                     found.append(record)
         return found[::-1]
+
+    def _durable_size(self) -> int | None:
+        return self.size if self._known else None
 
     def _open_to_read(self, stack: contextlib.ExitStack) -> int | None:
         with contextlib.suppress(FileNotFoundError):
