@@ -181,6 +181,7 @@ class Life:
         self.away: Path | None = None  # where audit.jsonl was moved to
         self.moved: list[tuple[Path, int]] = []  # files that are gone for good, and the newest record at that time
         self.moves = 0
+        self.names = threading.Lock()  # a file is away, or in the copy of a crash
         self.running = False
         self.crashed: tuple[Path, list[int], list[int]] | None = None
 
@@ -286,6 +287,11 @@ class Life:
 
     def move(self) -> None:
         """What a log rotation does; then, perhaps, somebody notices."""
+        with self.names:
+            if self.crashed is None:
+                self._move()
+
+    def _move(self) -> None:
         if self.away is None:
             self.away = self.folder / f"moved-{self.moves}"
             try:
@@ -310,8 +316,14 @@ class Life:
             await asyncio.gather(*(self.log.stop() for _ in range(self.rng.choice([1, 2]))))
             self.running = False
         if self.rng.random() < 0.5:
-            self.log = AuditLog(self.directory, limits=self.limits)
+            self.begin_anew()
         await self.start()
+
+    def begin_anew(self) -> None:
+        """Another process. What could not be cut off before the end of the last one, it may find whole."""
+        self.log = AuditLog(self.directory, limits=self.limits)
+        if self.weather.faults["ftruncate"]:
+            self.refused.clear()
 
     async def start(self) -> None:
         starting = asyncio.get_running_loop().create_task(self.log.start())
@@ -327,6 +339,11 @@ class Life:
         """A copy, in the middle of a call, of what a killed process or a power cut would leave."""
 
         def copy() -> None:
+            with self.names:
+                if self.away is None:
+                    copied()
+
+        def copied() -> None:
             answered, refused = list(self.answered), list(self.refused)
             target = self.folder / f"crash-{len(list(self.folder.iterdir()))}"
             target.mkdir()
@@ -335,7 +352,7 @@ class Life:
             self._cut_power(target)
             self.crashed = target, answered, refused
 
-        if self.running and self.away is None:
+        if self.running:
             self.weather.crash = copy
 
     def _cut_power(self, target: Path) -> None:
@@ -360,10 +377,9 @@ class Life:
         if self.away is not None:
             self.moved.append((self.away, self.at_move))
             self.away = None
-        self.directory, self.answered = directory, answered
-        self.refused = [] if self.weather.faults["ftruncate"] else refused  # what was not cut off may be there
+        self.directory, self.answered, self.refused = directory, answered, refused
         self.found.counts["crashes"] += 1
-        self.log = AuditLog(directory, limits=self.limits)
+        self.begin_anew()
         self.compare_looks("after a crash", TORN)
         await self.start()
 

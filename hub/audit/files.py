@@ -89,7 +89,7 @@ class Stored:
             return names == self._names() and all(map(is_at, (file.fileno() for file in self.files), names))
         except FileNotFoundError:
             time.sleep(PATIENCE)  # in the middle of a rotation there is no audit.jsonl
-            if names == self._names():
+            if names == self._names() and not all(map(exists, names)):
                 raise
             return False
 

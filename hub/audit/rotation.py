@@ -33,10 +33,10 @@ def is_full(size: int, began: float, limits: Limits) -> bool:
     return size > 0 and (0 < limits.file_bytes <= size or 0 < limits.file_seconds <= time.time() - began)
 
 
-def beginning(path: Path) -> tuple[int, float]:
-    """Number and time (Unix) of the first record of a file; raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        record = parsed(file.readline(MAX_LINE))
+def beginning(descriptor: int) -> tuple[int, float]:
+    """Return number and time (Unix) of the first record of an open file; raises OSError if it cannot be read."""
+    line, newline, _ = os.pread(descriptor, MAX_LINE, 0).partition(b"\n")
+    record = parsed(line + newline)
     return (record["seq"], _time(record)) if record else (1, time.time())
 
 

@@ -176,14 +176,19 @@ class LogFile:
     # -- what is there
 
     def _recover(self) -> None:
-        """Judge what is there. What an earlier call had to tell is still to be told."""
+        """Judge what is there. What an earlier call had to tell is still to be told, but for damage that is gone.
+
+        That was a file which was moved away, and has been put back before anything was written in its place.
+        """
         self._known, self._began = False, None
         with self._names:
             self.link, self.size, notices, verdict = recover(self.directory)
             rotation.seal_all(self.directory)
-        self._notices += [notice for notice in notices if notice not in self._notices]
+        damaged = verdict.status in DAMAGED
+        kept = [notice for notice in self._notices if damaged or notice["what"] != "damage"]
+        self._notices = kept + [notice for notice in notices if notice not in kept]
         self._known = True
-        if verdict.status in DAMAGED:
+        if damaged:
             self.valid, self.reason = False, verdict.reason
 
     def _is_untouched(self) -> bool:
@@ -218,8 +223,9 @@ class LogFile:
         """
         if not self.size:
             return
+        assert self._file is not None
         if self._began is None:
-            self._began = rotation.beginning(self._current)
+            self._began = rotation.beginning(self._file)
         first, began = self._began
         if not rotation.is_full(self.size, began, self.limits):
             return
