@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..private import seal
 from .chain import MAX_LINE
-from .files import CURRENT, closed_segments, exists, lines_backwards
+from .files import CURRENT, closed_segments, exists, is_at, lines_backwards
 from .recovery import parsed
 
 DAY = 86400.0  # seconds
@@ -40,12 +40,17 @@ def beginning(descriptor: int) -> tuple[int, float]:
     return (record["seq"], _time(record)) if record else (1, time.time())
 
 
-def close_current(directory: Path, first: int) -> Path:
-    """Give audit.jsonl the name of a closed segment, never that of another."""
+def close_current(directory: Path, first: int, descriptor: int) -> Path | None:
+    """Give audit.jsonl, which is open there, the name of a closed segment, never that of another.
+
+    Returns that name; None if it keeps its own. What counts is where the file is: a rename that failed may have been
+    done all the same, and what was renamed may be another file.
+    """
     while exists(closed := directory / f"audit-{first}.jsonl"):
         first += 1
-    os.rename(directory / CURRENT, closed)
-    return closed
+    with contextlib.suppress(OSError):
+        os.rename(directory / CURRENT, closed)
+    return closed if is_at(descriptor, closed) else None
 
 
 def seal_all(directory: Path) -> None:

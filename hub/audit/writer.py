@@ -230,14 +230,14 @@ class LogFile:
         if not rotation.is_full(self.size, began, self.limits):
             return
         self._must_be_in_place()
-        with contextlib.suppress(OSError), self._names:
-            closed = rotation.close_current(self.directory, first)
+        with self._names:
+            if (closed := rotation.close_current(self.directory, first, self._file)) is None:
+                return
             self.size, self._began = 0, None
-        if self.size == 0:
-            with contextlib.suppress(Exception):  # seal_all does it at the next start
-                seal(closed)
-            self.close()
-            self.open()
+        with contextlib.suppress(Exception):  # seal_all does it at the next start
+            seal(closed)
+        self.close()
+        self.open()
 
     def _retired(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield what is to be removed, and what to record about it: the end of each file, where `verify` begins later.

@@ -512,9 +512,9 @@ async def test_a_file_that_is_put_back_is_gone_on_with(log: AuditLog, tmp_path: 
     assert (log.valid, verify(tmp_path).status) == (True, INTACT)
 
 
-@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("put_back", [True, False])
 def test_what_is_put_back_before_anything_was_written_was_no_damage(
-    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    put_back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found missing, and nothing could be written about it; then it was there again, and full: a new one began.
 
@@ -529,12 +529,12 @@ def test_what_is_put_back_before_anything_was_written_was_no_damage(
         patch.setattr(os, "fdatasync", lambda descriptor: os.close(-1))
         with pytest.raises(OSError, match="Bad file"):
             file.append([command(3)])
-    if not weakened:
+    if put_back:
         (tmp_path / "moved").replace(path)
     file.append([command(4)])
     file.close()
-    assert verify(tmp_path, quick=True).status == verify(tmp_path).status == (TAMPERED if weakened else INTACT)
-    assert any(record["details"].get("what") == "damage" for record in records(tmp_path)) is weakened
+    assert verify(tmp_path, quick=True).status == verify(tmp_path).status == (INTACT if put_back else TAMPERED)
+    assert any(record["details"].get("what") == "damage" for record in records(tmp_path)) is not put_back
 
 
 def test_a_full_file_that_was_replaced_is_not_closed_in_anothers_place(tmp_path: Path) -> None:

@@ -313,9 +313,9 @@ async def test_rotation_is_not_in_the_loop(tmp_path: Path, monkeypatch: pytest.M
     threads: list[str] = []
     real = rotation.close_current
 
-    def close_current(directory: Path, first: int) -> Path:
+    def close_current(directory: Path, first: int, descriptor: int) -> Path | None:
         threads.append(threading.current_thread().name)
-        return real(directory, first)
+        return real(directory, first, descriptor)
 
     monkeypatch.setattr(rotation, "close_current", close_current)
     log = AuditLog(tmp_path, limits=SMALL)
@@ -526,8 +526,7 @@ async def test_verify_beside_a_retirement_is_not_told_of_damage(
             await log.record("x:y", None, "OPERATOR", {"number": number, "pad": "x" * 500})
         retired.set()
 
-    for number in range(20):
-        await log.record("x:y", None, "OPERATOR", {"number": number, "pad": "x" * 500})
+    await log.record("x:y", None, "OPERATOR", {})  # shorter than what is recorded about a file that is retired
     monkeypatch.setattr(files.Stored, "__init__", stored)
     verdict, _ = await asyncio.gather(log.verify(), retire())
     assert (verdict.status == INTACT, log.valid) == (not weakened, not weakened)
@@ -550,3 +549,27 @@ def test_a_file_that_cannot_be_looked_at_is_not_missing(
     if weakened:
         monkeypatch.setattr(files, "exists", lambda path: False)
     assert verify(tmp_path).status == (SHORTER if weakened else UNREADABLE)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_rename_that_failed_may_have_been_done(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing more is written into the closed segment: what is left of a failed write would be damage there."""
+    log = filled(tmp_path, 1, SMALL._replace(file_bytes=1))
+    real, fails = os.rename, [True]
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        if fails:
+            raise OSError(fails.pop(), "Input/output error")
+
+    monkeypatch.setattr(os, "rename", rename)
+    if weakened:
+        monkeypatch.setattr(rotation, "is_at", lambda descriptor, path: not fails)
+        fails.append(True)
+    with contextlib.suppress(OSError):
+        log.append([command(1)])
+    assert (len((tmp_path / "audit-1.jsonl").read_bytes().splitlines()), log.size > 0) == (1, True)
+    assert (ids(tmp_path) == ["0", "1"]) is not weakened
+    log.close()
