@@ -172,6 +172,8 @@ class Life:
         self.seed, self.folder, self.found = seed, folder, found
         self.weather = Weather(random.Random(seed + 1))
         self.limits = Limits(self.rng.choice([300, 900, 3000]), 0, self.rng.choice([0, 1, 2, 4]))
+        if seed % 4 == 1:
+            self.limits = Limits(300, 0, 1)
         self.directory = folder / "0"
         self.log = AuditLog(self.directory, limits=self.limits)
         self.number = 0  # of the newest record
@@ -278,6 +280,10 @@ class Life:
         names = self.rng.sample(WRITING, self.rng.choice([1, 1, 2, len(WRITING)]))
         self.weather.failing = {name: self.rng.choice([0.05, 0.3, 1.0]) for name in names}
         self.weather.slow = self.rng.choice([0.0, 0.3])
+
+    def failing_writes(self) -> None:
+        self.weather.failing = {"write": 0.5, "fdatasync": 0.2}
+        self.weather.slow = 0.5
 
     def calm(self) -> None:
         self.weather.clear()
@@ -437,6 +443,8 @@ class Life:
         }  # fmt: skip
         if self.seed % 3 == 0:  # in every third life files are moved away
             happens[self.move] = 8
+        if self.seed % 2:  # in every other one much is read while files come and go, or while writes fail
+            happens[self.reads], happens[self.slow if self.seed % 4 == 1 else self.failing_writes] = 60, 20
         what = self.rng.choices(list(happens), list(happens.values()))[0]
         outcome = what()
         if outcome is not None:

@@ -166,7 +166,7 @@ class _Reading:
         """Follow the chain from there; returns the last place that never changes, and where the chain stops."""
         offset, before_it, self.link, self.records = place
         marked = self.stored.head.seq if self.stored.head else -1
-        leading = self.quick and offset == 0
+        leading = offset == 0 and not self.by_itself
         end = self._end(file)
         for number, line in enumerate(lines(file, offset, end), before_it + 1):
             link = self.link if self.link is not None else self._begin(line)
@@ -310,7 +310,10 @@ def _stamp(file: io.FileIO) -> tuple[int, int]:
 
 
 def _refuse_recorded_damage(line: bytes, link: Link) -> None:
-    """Raises Broken for the record that begins a segment behind damage: a quick look does not see the damage itself."""
+    """Raise Broken for the record that begins a segment behind damage: what the log says of itself is never unsaid.
+
+    A quick look may not see the damage, and somebody may have put in order again what was damaged or missing.
+    """
     details = json.loads(line)["details"]
     if details.get("what") == "damage":
         raise Broken(TAMPERED, f"Damage was found at an earlier start: {details.get('reason')}", link.seq + 1)
