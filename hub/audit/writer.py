@@ -10,50 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..private import open_private, seal, sync_directory, write_all, write_whole
+from ..private import open_private, seal, sync_directory, write_all
 from . import rotation
 from .chain import ZEROS, Link
-from .files import CURRENT, HEAD, Stored, backwards, closed_segments, exists, is_at, lines_backwards
+from .files import CURRENT, HEAD, Stored, backwards, closed_segments, is_at, lines_backwards
+from .head import Head
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
 from .rotation import Limits
 from .verify import DAMAGED
-
-
-class Head:
-    """audit.head: the newest durable record, written behind each commit.
-
-    It is overwritten in place and not synced, so that a commit costs one fdatasync and no more. It is always the same
-    128 bytes, which a disk writes whole. It is written behind the records that it names: after a power cut it may be
-    older than the log, never newer, and recovery takes the log's word for the records behind it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
-
-    def open(self, link: Link) -> None:
-        """Be ready to write; a head that is not there is made. Raises OSError, or Unsafe for a planted file."""
-        self.close()
-        if not exists(self._path):
-            write_whole(self._path, self._text(link))
-        self._file = open_private(self._path, os.O_WRONLY)
-
-    def write(self, link: Link) -> None:
-        """Name that record. If it cannot be written, the record is durable all the same: never raises."""
-        with contextlib.suppress(Exception):
-            if self._file is None or not is_at(self._file, self._path):  # moved away
-                self.open(link)
-            assert self._file is not None
-            os.pwrite(self._file, self._text(link), 0)
-
-    def close(self) -> None:
-        descriptor, self._file = self._file, None
-        if descriptor is not None:
-            _close(descriptor)
-
-    def _text(self, link: Link) -> bytes:
-        return f'{{"hash":"{link.hash}","seq":{link.seq}}}'.ljust(127).encode() + b"\n"
 
 
 class LogFile:
@@ -137,7 +102,8 @@ class LogFile:
     def _close_current(self) -> None:
         descriptor, self._file = self._file, None
         if descriptor is not None:
-            _close(descriptor)
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _commit(self, entries: Sequence[Entry]) -> None:
         """Write and sync, and only then count what was written. Behind that nothing may fail any more."""
@@ -288,8 +254,3 @@ class LogFile:
         with contextlib.suppress(FileNotFoundError):
             return stack.enter_context(self._current.open("rb")).fileno()
         return None
-
-
-def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(descriptor)

@@ -628,6 +628,23 @@ def test_the_tail_opens_no_more_files_than_its_records_are_in(tmp_path: Path, mo
     file.close()
 
 
+def test_the_tail_of_what_was_moved_away_is_what_is_left(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, Limits(file_bytes=1))
+    file.append([command(1)])
+    file.append([command(2)])
+    (tmp_path / "audit.jsonl").unlink()
+    assert [record["details"]["id"] for record in file.tail(3)] == ["1"]
+    file.close()
+
+
+async def test_sums_are_written_when_asked_for(log: AuditLog, tmp_path: Path) -> None:
+    for number in range(3):
+        log.note("client.refused", None, "NONE", {"number": number}, key="client.refused")
+    log.sum_up()
+    await log.record("x:y", None, "OPERATOR", {})
+    assert [record["details"].get("count") for record in records(tmp_path)] == [None, 2, None]
+
+
 # ---- the beginning and the end
 
 

@@ -385,6 +385,18 @@ def test_what_could_not_be_opened_leaves_nothing_open(
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_disk_that_fails_while_it_is_read_makes_a_log_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, LINES[0] + LINES[2], 2, LINES)
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(verifier, "lines", fails)
+    assert verify(tmp_path).status == UNREADABLE
+
+
 # ---- each check, switched off
 
 
