@@ -148,8 +148,9 @@ class AuditLog:
         if self._commits.is_open:
             self._sums.write()
             self._put(action, None, "SYSTEM", details)
-            if thread := self._commits.close():
-                thread.join(END)
+            thread = self._commits.close()
+            assert thread is not None  # it was open
+            thread.join(END)
 
     def _put(self, action: str, actor: Mapping[str, Any] | None, trust: str, details: Mapping[str, Any]) -> None:
         with contextlib.suppress(TypeError, ValueError, RecursionError):
@@ -187,7 +188,7 @@ class AuditLog:
 
     def _verified(self, task: asyncio.Task[Verdict]) -> None:
         self._verifying = None
-        if not task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
             task.exception()  # whoever waits has it; if nobody does any more, nobody needs it
 
 

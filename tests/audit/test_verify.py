@@ -100,6 +100,7 @@ def test_the_report_is_what_the_command_answers(tmp_path: Path) -> None:
         (b"", 4, SHORTER, 1),
         (LOG[:-9], 4, SHORTER, 4),
         (LOG[:-9], 3, TORN, 4),
+        (LOG[:-9] + b"\xff", 3, TAMPERED, 4),
         (LOG[:-1], 3, TORN, 4),
         (LOG[:-9] + bytes(9), 3, TORN, 4),
         (LOG + bytes(300), 4, TORN, 5),
