@@ -12,6 +12,7 @@ from pathlib import Path
 
 LOCK = "lock"
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 
 
 class Locked(RuntimeError):
@@ -38,13 +39,20 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
         if error.errno == errno.ELOOP:
             raise Unsafe(f"{path} is a symbolic link; the hub does not write through links") from None
         raise
+    try:
+        _make_private(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _make_private(descriptor: int, path: Path) -> None:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-        os.close(descriptor)
         raise Unsafe(f"{path} is not a regular file of this account")
     if facts.st_mode & 0o077 & ~FILE:
         os.fchmod(descriptor, FILE)
-    return descriptor
 
 
 def seal(path: Path) -> None:
@@ -85,15 +93,22 @@ def lock(directory: Path) -> int:
     """Take the lock of a state directory; held until the descriptor is closed. Raises Locked if another hub has it."""
     descriptor = open_private(directory / LOCK, os.O_RDWR)
     try:
+        _take(descriptor, directory)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _take(descriptor: int, directory: Path) -> None:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
         raise Locked(f"Another hub (process {pid}) is using the state directory {directory}") from None
     with contextlib.suppress(OSError):  # the number is only for people
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -117,9 +132,15 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make created and renamed names durable."""
+    """Make created and renamed names durable, where the file system can: some network file systems cannot, and say so.
+
+    Raises OSError if the disk failed: only what means "not here, and never" is no failure.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)

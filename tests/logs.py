@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hub.audit.files import closed_segments
+from hub.audit.records import Entry, entry
 from hub.audit.recovery import parsed
-from hub.audit.writer import Entry, LogFile, entry
+from hub.audit.writer import LogFile
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 

@@ -24,7 +24,7 @@ ORDER = [
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues database sqlite memory schemes"),
         ("stream", "listeners bus window subscriber catchup broadcaster state"),
-        ("audit", "chain files verify recovery rotation writer log"),
+        ("audit", "chain files verify recovery rotation records head writer commits sums log"),
         ("commands", "clients supervised registry builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys shutdown tls"),

@@ -1,6 +1,9 @@
 """Files of this account alone: nothing is written through a link, to a pipe, or for another account."""
 
 import asyncio
+import contextlib
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -135,3 +138,40 @@ def test_a_planted_link_is_replaced_not_written_through(name: str, tmp_path: Pat
     assert (tmp_path / "victim").read_bytes() == b""
     assert (tmp_path / "server.json").read_bytes() == b"text"
     assert not (tmp_path / "server.json").is_symlink()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_directory_that_cannot_be_synced_is_gone_on_with(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have no fsync for directories; a disk that fails is another matter."""
+    number = errno.EINVAL
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if weakened:
+        monkeypatch.setattr(private, "CANNOT_SYNC", ())
+    for number in (errno.EINVAL, errno.ENOTSUP, errno.EIO, errno.ENOSPC, errno.EACCES):
+        fails = weakened or number not in (errno.EINVAL, errno.ENOTSUP)
+        with pytest.raises(OSError, match=os.strerror(number)) if fails else contextlib.nullcontext():
+            private.sync_directory(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["fstat", "fchmod", "flock"])
+def test_what_cannot_be_made_private_is_not_left_open(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lock").touch(0o666)
+    (tmp_path / "lock").chmod(0o666)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl if call == "flock" else os, call, fails)
+        with pytest.raises(OSError, match="Input/output"):
+            private.lock(tmp_path)
+    assert os.listdir("/proc/self/fd") == before

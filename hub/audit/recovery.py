@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..private import private, write_all
 from . import verify as verifier
 from .chain import MAX_LINE, ZEROS, Link
-from .files import CURRENT, HEAD, BadHead, closed_segments, read_head
+from .files import CURRENT, HEAD, BadHead, closed_segments, exists, lines_backwards, read_head
 from .verify import Verdict
 
 
@@ -32,19 +31,28 @@ def recover(directory: Path) -> Recovered:
     """
     current = directory / CURRENT
     verdict = verifier.verify(directory, quick=True)  # a start reads one file, however many there are
-    exists = current.exists()
-    if (exists or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
+    holds = exists(current) and current.stat().st_size > 0
+    if (holds or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
     link = _newest_record(directory)
     head, notices = _head_of(directory, link)
-    own = verifier.verify(current, alone=True) if exists and verdict.status in verifier.DAMAGED else verdict
-    if own.status in verifier.DAMAGED:
-        notices.append({"what": "damage", "reason": verdict.reason, "file": _close_segment(current, exists)})
+    if verdict.status in verifier.DAMAGED and _goes_on_damaged(current, holds):
+        closed = _close_segment(current) if holds else None
+        notices.append({"what": "damage", "reason": verdict.reason, "file": closed})
         # Behind damage the chain continues the head: should the log contradict it, the break stays for ever.
         link = Link(max(link.seq, head.seq), head.hash) if head else link
         return Recovered(link, 0, notices, verdict)
-    size, torn = _set_torn_aside(current, link.seq + 1) if exists else (0, [])
+    size, torn = _set_torn_aside(current, link.seq + 1) if holds else (0, [])
     return Recovered(link, size, [*notices, *torn], verdict)
+
+
+def _goes_on_damaged(current: Path, holds: bool) -> bool:
+    """Whether what is written next stands behind damage, now that a bad head is set aside.
+
+    If not, the damage is in the closed segments, where it stays to be seen.
+    """
+    own = verifier.verify(current, alone=True) if holds else verifier.verify(current.parent, quick=True)
+    return own.status in verifier.DAMAGED
 
 
 def _newest_record(directory: Path) -> Link:
@@ -64,9 +72,9 @@ def _head_of(directory: Path, newest: Link) -> tuple[Link | None, list[dict[str,
         name = f"audit-{newest.seq + 1}.torn"
         _keep(directory / name, (directory / HEAD).read_bytes())
         (directory / HEAD).unlink()
-        return None, [{"what": "damage", "reason": str(flaw), "file": name}]
+        return None, [{"what": "head", "reason": str(flaw), "file": name}]
     missing = head is None and newest.seq > 0
-    return head, [{"what": "damage", "reason": f"{HEAD} was missing"}] if missing else []
+    return head, [{"what": "head", "reason": f"{HEAD} was missing"}] if missing else []
 
 
 def _set_torn_aside(path: Path, seq: int) -> tuple[int, list[dict[str, Any]]]:
@@ -89,46 +97,16 @@ def _keep(path: Path, data: bytes) -> None:
         os.fdatasync(descriptor)
 
 
-def _close_segment(path: Path, exists: bool) -> str | None:
+def _close_segment(path: Path) -> str:
     """Rename a damaged segment, as it is, after the record that it begins with."""
-    if not exists or not path.stat().st_size:
-        return None
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE), b"")
         found = ((number, parsed(line)) for number, line in enumerate(lines))
         first = next((max(1, record["seq"] - number) for number, record in found if record), 1)
-    while (closed := path.with_name(f"audit-{first}.jsonl")).exists():
+    while exists(closed := path.with_name(f"audit-{first}.jsonl")):
         first += 1
     os.rename(path, closed)
     return closed.name
-
-
-def lines_backwards(path: Path, size: int | None = None, block: int = 65536) -> Iterator[bytes]:
-    """The lines of a file, last one first, each with its newline if it has one; none if there is no file."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        end = file.seek(0, os.SEEK_END) if size is None else size
-        rest: list[bytes] = []  # pieces of a line whose beginning is not read yet, last one first
-        while end > 0:
-            start = max(0, end - block)
-            file.seek(start)
-            *whole, last = file.read(end - start).split(b"\n")
-            end = start
-            yield from _joined([*(line + b"\n" for line in whole), last], rest)
-        if rest:
-            yield b"".join(reversed(rest))
-
-
-def _joined(pieces: list[bytes], rest: list[bytes]) -> Iterator[bytes]:
-    """The lines that a block completes. What it begins with may begin earlier, and waits in `rest`."""
-    for piece in filter(None, reversed(pieces)):
-        if piece.endswith(b"\n") and rest:
-            yield b"".join(reversed(rest))
-            rest.clear()
-        rest.append(piece)
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:

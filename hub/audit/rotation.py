@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ..private import seal
 from .chain import MAX_LINE
-from .files import CURRENT, closed_segments
-from .recovery import lines_backwards, parsed
+from .files import CURRENT, closed_segments, exists, is_at, lines_backwards
+from .recovery import parsed
 
 DAY = 86400.0  # seconds
 
@@ -33,21 +33,24 @@ def is_full(size: int, began: float, limits: Limits) -> bool:
     return size > 0 and (0 < limits.file_bytes <= size or 0 < limits.file_seconds <= time.time() - began)
 
 
-def beginning(path: Path) -> tuple[int, float]:
-    """Number and time (Unix) of the first record of a file; raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        record = parsed(file.readline(MAX_LINE))
+def beginning(descriptor: int) -> tuple[int, float]:
+    """Return number and time (Unix) of the first record of an open file; raises OSError if it cannot be read."""
+    line, newline, _ = os.pread(descriptor, MAX_LINE, 0).partition(b"\n")
+    record = parsed(line + newline)
     return (record["seq"], _time(record)) if record else (1, time.time())
 
 
-def close_current(directory: Path, first: int) -> Path:
-    """Give audit.jsonl the name of a closed segment, never that of another, and make it read-only."""
-    while (closed := directory / f"audit-{first}.jsonl").exists():
+def close_current(directory: Path, first: int, descriptor: int) -> Path | None:
+    """Give audit.jsonl, which is open there, the name of a closed segment, never that of another.
+
+    Returns that name; None if it keeps its own. What counts is where the file is: a rename that failed may have been
+    done all the same, and what was renamed may be another file.
+    """
+    while exists(closed := directory / f"audit-{first}.jsonl"):
         first += 1
-    os.rename(directory / CURRENT, closed)
-    with contextlib.suppress(OSError):  # seal_all does it at the next start
-        seal(closed)
-    return closed
+    with contextlib.suppress(OSError):
+        os.rename(directory / CURRENT, closed)
+    return closed if is_at(descriptor, closed) else None
 
 
 def seal_all(directory: Path) -> None:

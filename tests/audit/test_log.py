@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import io
 import json
 import os
 import signal
@@ -15,18 +16,23 @@ from typing import Any
 import pytest
 from logs import ACTOR, Disk, actions, command, records, until, written
 
-from hub.audit import files
+from hub.audit import commits, files, sums
 from hub.audit import log as audit_log
+from hub.audit import verify as verifier
+from hub.audit.commits import Commits, Waiting
+from hub.audit.files import Stored
 from hub.audit.log import AuditLog
-from hub.audit.verify import INTACT, TAMPERED, verify
-from hub.audit.writer import Entry, LogFile
+from hub.audit.records import Entry
+from hub.audit.rotation import Limits
+from hub.audit.verify import INTACT, TAMPERED, UNREADABLE, Verdict, verify
+from hub.audit.writer import LogFile
 from hub.errors import HubError
 from hub.private import Locked, Unsafe
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(commits, "RETRY", 0.01)
     monkeypatch.setattr(files, "PATIENCE", 0)
 
 
@@ -105,8 +111,8 @@ async def test_notes_of_one_key_are_summed_up_beyond_ten_a_second(log: AuditLog,
         log.note("command.refused", ACTOR, "OPERATOR", {"n": n}, key="a")
         log.note("client.refused", None, "SYSTEM", {"n": n}, key="client.refused")
     log.note("other:thing", None, "SYSTEM", {})
-    log._second_over("a")
-    log._second_over("client.refused")
+    log._sums.second_over("a")
+    log._sums.second_over("client.refused")
     for _ in range(5):
         log.note("client.refused", None, "SYSTEM", {"n": 99}, key="client.refused")
     await log.stop()
@@ -127,7 +133,7 @@ async def test_the_sum_is_what_keeps_a_flood_out_of_the_log(
     weakened: bool, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(audit_log, "LIMIT", 10**9)
+        monkeypatch.setattr(sums, "LIMIT", 10**9)
     for _ in range(1000):
         log.note("command.refused", ACTOR, "OPERATOR", {}, key="a")
     await log.stop()
@@ -135,9 +141,9 @@ async def test_the_sum_is_what_keeps_a_flood_out_of_the_log(
 
 
 async def test_the_keys_that_are_watched_are_bounded(log: AuditLog) -> None:
-    for n in range(audit_log.MAX_KEYS + 50):
+    for n in range(sums.MAX_KEYS + 50):
         log.note("command.refused", None, "OPERATOR", {}, key=str(n))
-    assert len(log._sums) <= audit_log.MAX_KEYS + 1
+    assert len(log._sums._sums) <= sums.MAX_KEYS + 1
 
 
 async def test_a_note_never_raises_and_is_counted_if_it_is_lost(tmp_path: Path) -> None:
@@ -321,7 +327,7 @@ async def test_a_start_on_a_failing_disk_comes_good(tmp_path: Path, disk: Disk) 
 
 
 async def test_more_than_the_disk_can_take_is_refused(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "MAX_QUEUE", 0)
+    monkeypatch.setattr(commits, "MAX_QUEUE", 0)
     with pytest.raises(HubError, match="overloaded"):
         await log.record("x:y", None, "OPERATOR", {})
     log.note("x:y", None, "OPERATOR", {})
@@ -404,15 +410,15 @@ async def test_an_end_without_the_loop_says_a_last_word(log: AuditLog, tmp_path:
 
 async def test_a_key_that_has_nothing_more_to_tell_is_forgotten(log: AuditLog, tmp_path: Path) -> None:
     log.note("a:b", None, "NONE", {}, key="a")
-    log._second_over("a")
-    log._second_over("a")
-    assert log._sums == {}
+    log._sums.second_over("a")
+    log._sums.second_over("a")
+    assert log._sums._sums == {}
     await log.stop()
     assert actions(tmp_path) == ["a:b"]
 
 
 async def test_a_commit_has_a_bound(log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "MAX_GROUP", 2)
+    monkeypatch.setattr(commits, "MAX_GROUP", 2)
     groups: list[int] = []
     log.on_write = lambda count, seconds: groups.append(count)
     await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(7)))
@@ -460,12 +466,300 @@ async def test_the_tail_leaves_out_what_is_no_record(tmp_path: Path) -> None:
     await log.stop()
 
 
-async def test_what_was_read_across_a_rotation_is_read_again(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    rotations = iter([2, 0])
+# ---- a file that is moved away under the running hub
 
-    def newest(limit: int, size: int) -> list[dict[str, Any]]:
-        log._file.rotations += (rotation := next(rotations))
-        return [{"seq": rotation}]
 
-    monkeypatch.setattr(log, "_newest", newest)
-    assert await log.tail() == [{"seq": 0}]
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nothing_is_called_durable_in_a_file_that_was_moved_away(
+    weakened: bool, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a log rotation does by default. Refused once, with a sentence; then it goes on, and says what is missing."""
+    if weakened:
+        monkeypatch.setattr(LogFile, "_must_be_in_place", lambda file: None)
+    await log.record("x:y", None, "OPERATOR", {"n": 1})
+    path = tmp_path / "audit.jsonl"
+    before = path.read_bytes()
+    path.rename(tmp_path / "audit.jsonl.1")
+    if weakened:
+        await log.record("x:y", None, "OPERATOR", {"n": 2})
+        assert b'"n":2' in (tmp_path / "audit.jsonl.1").read_bytes()  # and in no log
+        return
+    with pytest.raises(HubError, match="moved or replaced"):
+        await log.record("x:y", None, "OPERATOR", {"n": 2})
+    assert (tmp_path / "audit.jsonl.1").read_bytes() == before
+    await until(lambda: log.available)
+    await log.record("x:y", None, "OPERATOR", {"n": 3})
+    assert [record["details"].get("n", record["details"].get("what")) for record in records(tmp_path)] == [
+        "damage",
+        "could not be written",
+        3,
+    ]
+    assert (log.valid, (await log.verify()).status, verify(tmp_path).status) == (False, TAMPERED, TAMPERED)
+
+
+async def test_a_file_that_is_put_back_is_gone_on_with(log: AuditLog, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log._commits.close()  # the writing is ours now, so that nothing is tried meanwhile
+    await log._commits._ended.wait()
+    log._file.append([command(1)])
+    path.rename(tmp_path / "moved")
+    with pytest.raises(OSError, match="moved or replaced"):
+        log._file.append([command(2)])
+    (tmp_path / "moved").rename(path)
+    log._file.append([command(3)])
+    log._file.close()
+    assert [record["details"].get("id") for record in records(tmp_path)] == ["1", None, "3"]
+    assert (log.valid, verify(tmp_path).status) == (True, INTACT)
+
+
+@pytest.mark.parametrize("put_back", [True, False])
+def test_what_is_put_back_before_anything_was_written_was_no_damage(
+    put_back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found missing, and nothing could be written about it; then it was there again, and full: a new one began.
+
+    Told there, at the beginning of a segment, it would be damage for every later start, and none for `verify`.
+    """
+    file, path = LogFile(tmp_path, Limits(file_bytes=1)), tmp_path / "audit.jsonl"
+    file.append([command(1)])
+    path.rename(tmp_path / "moved")
+    with pytest.raises(OSError, match="moved or replaced"):
+        file.append([command(2)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda descriptor: os.close(-1))
+        with pytest.raises(OSError, match="Bad file"):
+            file.append([command(3)])
+    if put_back:
+        (tmp_path / "moved").replace(path)
+    file.append([command(4)])
+    file.close()
+    assert verify(tmp_path, quick=True).status == verify(tmp_path).status == (INTACT if put_back else TAMPERED)
+    assert any(record["details"].get("what") == "damage" for record in records(tmp_path)) is not put_back
+
+
+def test_a_full_file_that_was_replaced_is_not_closed_in_anothers_place(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, Limits(file_bytes=1))
+    file.append([command(1)])
+    (tmp_path / "audit.jsonl").rename(tmp_path / "moved")
+    (tmp_path / "audit.jsonl").write_bytes(b"")
+    with pytest.raises(OSError, match="moved or replaced"):
+        file.append([command(2)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit.head", "audit.jsonl", "moved"]
+    file.close()
+
+
+async def test_a_file_with_a_second_name_is_written_on(log: AuditLog, tmp_path: Path) -> None:
+    """Some backups link instead of copying."""
+    await log.record("x:y", None, "OPERATOR", {})
+    os.link(tmp_path / "audit.jsonl", tmp_path / "backup")
+    await log.record("x:z", None, "OPERATOR", {})
+    assert (log.valid, actions(tmp_path), verify(tmp_path).status) == (True, ["x:y", "x:z"], INTACT)
+
+
+async def test_a_head_that_is_moved_away_is_made_anew(log: AuditLog, tmp_path: Path) -> None:
+    await log.record("x:y", None, "OPERATOR", {})
+    (tmp_path / "audit.head").rename(tmp_path / "moved")
+    await log.record("x:y", None, "OPERATOR", {})
+    assert json.loads((tmp_path / "audit.head").read_bytes()) == {"hash": log.head, "seq": 2}
+
+
+# ---- many who ask
+
+
+async def test_one_verification_runs_for_all_who_ask_and_the_tail_waits_for_none(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.record("x:y", None, "OPERATOR", {})
+    gate, runs, real = threading.Event(), 0, verifier.judged
+
+    def judged(stored: Stored) -> Verdict:
+        nonlocal runs
+        runs += 1
+        gate.wait()
+        return real(stored)
+
+    monkeypatch.setattr(verifier, "judged", judged)
+    asking = [asyncio.create_task(log.verify()) for _ in range(64)]
+    await until(lambda: runs > 0)
+    asking[0].cancel()  # who asked first does not take it away from the others
+    assert len(await log.tail()) == 1
+    await log.record("x:y", None, "OPERATOR", {})
+    gate.set()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert ({getattr(answer, "status", answer) for answer in answers[1:]}, runs) == ({INTACT}, 1)
+    assert ((await log.verify()).records, runs) == (2, 2)
+
+
+async def test_a_verification_that_fails_fails_for_all_and_the_next_runs(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(stored: Stored) -> Verdict:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verifier, "judged", judged)
+        answers = await asyncio.gather(log.verify(), log.verify(), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [MemoryError, MemoryError]
+    assert (await log.verify()).status == INTACT
+
+
+async def test_a_log_that_cannot_be_opened_is_unreadable(log: AuditLog, tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").rename(tmp_path / "moved")
+    (tmp_path / "audit.jsonl").symlink_to("audit.jsonl")
+    assert (await log.verify()).status == UNREADABLE
+    assert log.valid
+
+
+def test_the_tail_opens_no_more_files_than_its_records_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LogFile(tmp_path, Limits(file_bytes=1))
+    for number in range(9):
+        file.append([command(number)])
+    opened: list[str] = []
+    real = io.FileIO
+
+    def opening(path: str, **more: Any) -> io.FileIO:
+        opened.append(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(io, "FileIO", opening)
+    assert [record["details"]["id"] for record in file.tail(3)] == ["6", "7", "8"]
+    assert len(opened) <= 3
+    file.close()
+
+
+def test_the_tail_of_what_was_moved_away_is_what_is_left(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, Limits(file_bytes=1))
+    file.append([command(1)])
+    file.append([command(2)])
+    (tmp_path / "audit.jsonl").unlink()
+    assert [record["details"]["id"] for record in file.tail(3)] == ["1"]
+    file.close()
+
+
+async def test_sums_are_written_when_asked_for(log: AuditLog, tmp_path: Path) -> None:
+    for number in range(3):
+        log.note("client.refused", None, "NONE", {"number": number}, key="client.refused")
+    log.sum_up()
+    await log.record("x:y", None, "OPERATOR", {})
+    assert [record["details"].get("count") for record in records(tmp_path)] == [None, 2, None]
+
+
+# ---- the beginning and the end
+
+
+def held(directory: Path) -> list[str]:
+    """Threads and descriptors of a log."""
+    found = [thread.name for thread in threading.enumerate() if thread.name == "hub-audit"]
+    paths = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return found + [path for path in paths if os.path.lexists(path) and str(directory) in os.readlink(path)]
+
+
+async def test_a_stop_without_a_start_and_many_at_once_are_no_error(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    await log.stop()
+    for _ in range(2):
+        await log.start()
+        waiting = asyncio.create_task(log.record("x:y", None, "SYSTEM", {}))
+        await asyncio.sleep(0)
+        await asyncio.gather(log.stop(), log.stop())
+        await asyncio.gather(waiting, log.stop())
+        assert held(tmp_path) == []
+    assert len(records(tmp_path)) == 2
+
+
+async def test_a_stop_ends_also_while_nothing_can_be_written(log: AuditLog, tmp_path: Path, disk: Disk) -> None:
+    disk.full = True
+    log.note("x:y", None, "SYSTEM", {})
+    waiting = asyncio.create_task(log.record("x:y", None, "SYSTEM", {}))
+    await asyncio.sleep(0)
+    await log.stop()
+    with pytest.raises(HubError, match="No space left"):
+        await waiting
+    assert (held(tmp_path), log.unrecorded, log.reason) == ([], 1, "The audit log is closed")
+
+
+async def test_a_cancelled_stop_closes_all_the_same(log: AuditLog, tmp_path: Path) -> None:
+    stopping = asyncio.create_task(log.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait({stopping})
+    await log.stop()
+    assert held(tmp_path) == []
+
+
+@pytest.mark.parametrize("passes", range(4))
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(passes: int, tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    starting = asyncio.create_task(log.start())
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert held(tmp_path) == []
+    other = AuditLog(tmp_path)
+    await other.start()
+    await other.record("x:y", None, "SYSTEM", {})
+    await other.stop()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), RuntimeError("a bug")])
+@pytest.mark.parametrize("call", ["flock", "mkdir", "Thread.start"])
+async def test_a_start_that_fails_leaves_nothing_behind(
+    call: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    log = AuditLog(tmp_path / "state")
+    with monkeypatch.context() as patch:
+        places: dict[str, Any] = {"flock": fcntl, "mkdir": os, "Thread.start": threading.Thread}
+        patch.setattr(places[call], call.rpartition(".")[2], fails)
+        with pytest.raises(type(error)):
+            await log.start()
+        await log.stop()
+    assert held(tmp_path) == []
+    await log.start()
+    await log.record("x:y", None, "SYSTEM", {})
+    await log.stop()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("a bug")])
+async def test_a_start_on_a_disk_that_fails_late_is_a_start(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    log = AuditLog(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        await log.start()
+        assert not log.available
+        before = len(held(tmp_path))
+        with pytest.raises(HubError):
+            await log.record("x:y", None, "SYSTEM", {})
+        assert len(held(tmp_path)) == before  # a retry keeps nothing open
+    await until(lambda: log.available)
+    await log.stop()
+    assert held(tmp_path) == []
+
+
+async def test_what_comes_in_behind_the_end_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends by itself, which is a bug, leaves nobody waiting."""
+    gate = threading.Event()
+
+    def next_group(commits: Commits) -> tuple[list[Waiting], bool]:
+        gate.wait()
+        raise SystemExit
+
+    monkeypatch.setattr(Commits, "_next_group", next_group)
+    log = AuditLog(tmp_path)
+    await log.start()
+    asyncio.get_running_loop().call_soon(gate.set)
+    with pytest.raises(HubError):
+        await asyncio.gather(*(log.record("x:y", None, "SYSTEM", {}) for _ in range(3)))
+    with pytest.raises(HubError, match="closed"):
+        await log.record("x:y", None, "SYSTEM", {})
+    await log.stop()
+    assert held(tmp_path) == []

@@ -10,20 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import actions, command, records, until, written
 
-from hub.audit import files
-from hub.audit import log as audit_log
+from hub.audit import commits, files
 from hub.audit import verify as verifier
 from hub.audit.chain import Link
-from hub.audit.files import closed_segments
+from hub.audit.files import closed_segments, lines_backwards
 from hub.audit.log import AuditLog
-from hub.audit.recovery import lines_backwards, parsed
+from hub.audit.records import chained
+from hub.audit.recovery import parsed
 from hub.audit.verify import INTACT, SHORTER, TAMPERED, verify
-from hub.audit.writer import LogFile, chained
+from hub.audit.writer import LogFile
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(commits, "RETRY", 0.01)
     monkeypatch.setattr(files, "PATIENCE", 0)
 
 
@@ -146,7 +146,7 @@ async def test_a_missing_or_foreign_head_is_recorded(tmp_path: Path) -> None:
     await log.start()
     assert log.valid is False
     await log.stop()
-    assert [record["details"]["what"] for record in records(tmp_path)[2:]] == ["damage", "damage"]
+    assert [record["details"]["what"] for record in records(tmp_path)[2:]] == ["head", "head"]
     assert (tmp_path / "audit-4.torn").read_bytes() == b"nonsense"
 
 

@@ -1,25 +1,28 @@
 """Rotation and retention of the audit log: one chain over all files, and a log that says itself what was retired."""
 
 import asyncio
+import contextlib
 import os
 import stat
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from logs import Disk, command, everything, until
 
-from hub.audit import chain, files, rotation
-from hub.audit import log as audit_log
+from hub.audit import chain, commits, files, rotation
 from hub.audit import verify as verifier
 from hub.audit.chain import Link
 from hub.audit.files import closed_segments
 from hub.audit.log import AuditLog
 from hub.audit.recovery import parsed
 from hub.audit.rotation import Limits
-from hub.audit.verify import INTACT, TAMPERED, UNREADABLE, verify
+from hub.audit.verify import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, verify
 from hub.audit.writer import LogFile
 
 SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a file
@@ -27,7 +30,7 @@ SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "RETRY", 0.01)
+    monkeypatch.setattr(commits, "RETRY", 0.01)
     monkeypatch.setattr(files, "PATIENCE", 0)
 
 
@@ -310,9 +313,9 @@ async def test_rotation_is_not_in_the_loop(tmp_path: Path, monkeypatch: pytest.M
     threads: list[str] = []
     real = rotation.close_current
 
-    def close_current(directory: Path, first: int) -> Path:
+    def close_current(directory: Path, first: int, descriptor: int) -> Path | None:
         threads.append(threading.current_thread().name)
-        return real(directory, first)
+        return real(directory, first, descriptor)
 
     monkeypatch.setattr(rotation, "close_current", close_current)
     log = AuditLog(tmp_path, limits=SMALL)
@@ -329,7 +332,8 @@ def test_a_record_without_a_time_was_made_now(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(time, "time", lambda: 5.0)
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b'{"seq":3,"hash":"%064d"}\n' % 0)
-    assert rotation.beginning(path) == (3, 5.0)
+    with path.open("rb") as file:
+        assert rotation.beginning(file.fileno()) == (3, 5.0)
 
 
 @pytest.mark.parametrize("ending", ["junk", "an older record"])
@@ -366,3 +370,221 @@ def test_files_that_change_while_they_are_opened_are_opened_again(
     verdict = verify(tmp_path / "audit.jsonl")
     assert calls > 2
     assert verdict.status == (UNREADABLE if what == "gone" else INTACT)
+
+
+# ---- a start and verify say the same
+
+
+def said_only_by_the_log(directory: Path) -> None:
+    """A segment that is closed with nothing in it but what the log told at its beginning."""
+    log = filled(directory, 3, SMALL._replace(file_bytes=1, keep_files=1))
+    log.append([])
+    log.append([])
+    log.close()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_segment_of_nothing_but_what_the_log_tells_is_whole(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = verifier._Reading._skim_beginning
+    if weakened:  # as if a record of another kind always followed
+        monkeypatch.setattr(verifier._Reading, "_skim_beginning", lambda *args: (real(*args)[0], -1))
+    said_only_by_the_log(tmp_path)
+    told = [parsed(path.read_bytes().splitlines(keepends=True)[-1]) for path in closed_segments(tmp_path)]
+    assert "audit.retired" in [record["action"] for record in told if record]
+    assert verify(tmp_path).status == INTACT
+    assert (verify(tmp_path, quick=True).status == INTACT) is not weakened
+    log = LogFile(tmp_path, SMALL)
+    log.append([command()])
+    log.close()
+    assert log.valid is not weakened
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Process:
+    """Lives of a hub on one directory, each of which may end before or behind any call, or in the middle of a write."""
+
+    CALLS = ("write", "pwrite", "fdatasync", "fsync", "rename", "unlink", "ftruncate", "fchmod", "open")
+
+    def __init__(self, directory: Path, limits: Limits, patch: pytest.MonkeyPatch) -> None:
+        self.directory, self.limits = directory, limits
+        self.left, self.how = 0, "before"
+        self.log: LogFile | None = None
+        self.number = 0
+        self.durable: list[str] = []
+        for name in self.CALLS:
+            patch.setattr(os, name, self._in_the_way(name, getattr(os, name)))
+
+    def _in_the_way(self, name: str, real: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            self.left -= 1
+            if self.left != 0:
+                return real(*args, **more)
+            if self.how == "half" and name == "write":
+                real(args[0], bytes(args[1])[: len(args[1]) // 2])
+            elif self.how == "behind":
+                real(*args, **more)
+            raise Killed
+
+        return call
+
+    def live(self, records: int, left: int, how: str) -> None:
+        """Write so many records (none: look whether there is something to tell), then end, or be killed before."""
+        self.left, self.how = left, how
+        log = LogFile(self.directory, self.limits)
+        try:
+            log.append([])
+            for _ in range(records):
+                self.number += 1
+                log.append([command(self.number)])
+                self.durable.append(str(self.number))
+        except Killed:
+            pass
+        self.left = 0
+        log.close()
+
+
+lives = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 40), st.sampled_from(["before", "behind", "half"])),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(lives=lives, size=st.sampled_from([1, 500, 1200]), keep=st.integers(0, 2))
+def test_a_start_and_verify_say_the_same(lives: list[tuple[int, int, str]], size: int, keep: int) -> None:
+    """Whatever was written, closed, retired and killed in the middle: nobody has touched this log."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "PATIENCE", 0)
+        process = Process(Path(folder), SMALL._replace(file_bytes=size, keep_files=keep), patch)
+        for records, left, how in [*lives, (1, 0, "")]:
+            process.live(records, left, how)
+            if everything(process.directory):
+                quick, whole = verify(process.directory, quick=True), verify(process.directory)
+                assert (quick.status, quick.broken_at) == (whole.status, whole.broken_at)
+                assert whole.status in (INTACT, TORN)
+        assert whole.status == INTACT
+        found = ids(process.directory)
+        assert found == sorted(set(found), key=int)
+        assert [n for n in process.durable if int(n) >= int(found[0])] == [n for n in found if n in process.durable]
+        assert keep or set(process.durable) <= set(found)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_no_file_goes_before_an_older_one(weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be removed stays, and with it the younger ones: a gap would be damage."""
+    filled(tmp_path, 20).close()
+    first, real = closed_segments(tmp_path)[0], Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path == first:
+            raise OSError(16, "Device or resource busy")
+        real(path, missing_ok)
+
+    def each_for_itself(log: LogFile, paths: list[Path]) -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    log = LogFile(tmp_path, SMALL._replace(keep_files=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        if weakened:
+            patch.setattr(LogFile, "_remove", each_for_itself)
+        for number in range(9):
+            log.append([command(number)])
+    assert (verify(tmp_path).status == INTACT) is not weakened
+    if not weakened:
+        for number in range(9):
+            log.append([command(number)])
+        assert first not in closed_segments(tmp_path)
+        assert verify(tmp_path).status == verify(tmp_path, quick=True).status == INTACT
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_verify_beside_a_retirement_is_not_told_of_damage(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader stops between the size and the files; meanwhile a file is retired, if nothing holds that off."""
+    log = AuditLog(tmp_path, limits=SMALL._replace(keep_files=1))
+    await log.start()
+    real, retired = files.Stored.__init__, threading.Event()
+    if weakened:
+        monkeypatch.setattr(log._file, "_names", contextlib.nullcontext())
+
+    def stored(self: files.Stored, *args: Any, **more: Any) -> None:
+        retired.wait(5.0 if weakened else 0.2)  # held off, it does not come
+        real(self, *args, **more)
+
+    async def retire() -> None:
+        for number in range(20):
+            await log.record("x:y", None, "OPERATOR", {"number": number, "pad": "x" * 500})
+        retired.set()
+
+    await log.record("x:y", None, "OPERATOR", {})  # shorter than what is recorded about a file that is retired
+    monkeypatch.setattr(files.Stored, "__init__", stored)
+    verdict, _ = await asyncio.gather(log.verify(), retire())
+    assert (verdict.status == INTACT, log.valid) == (not weakened, not weakened)
+    await log.stop()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_file_that_cannot_be_looked_at_is_not_missing(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, 2, Limits()).close()
+    real = os.stat
+
+    def stat(path: Any, **more: Any) -> Any:
+        if str(path).endswith("audit.jsonl"):
+            raise OSError(5, "Input/output error")
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    if weakened:
+        monkeypatch.setattr(files, "exists", lambda path: False)
+    assert verify(tmp_path).status == (SHORTER if weakened else UNREADABLE)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_rename_that_failed_may_have_been_done(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing more is written into the closed segment: what is left of a failed write would be damage there."""
+    log = filled(tmp_path, 1, SMALL._replace(file_bytes=1))
+    real = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", rename)
+    if weakened:
+        monkeypatch.setattr(rotation, "is_at", lambda descriptor, path: False)
+    with contextlib.suppress(OSError):
+        log.append([command(1)])
+    assert (ids(tmp_path) == ["0", "1"]) is not weakened
+    log.close()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_damage_that_is_on_record_is_never_unsaid(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file was missing and the hub went on without it; put back later, it makes the chain whole, not the log."""
+    filled(tmp_path, 2, Limits()).close()
+    (tmp_path / "audit.jsonl").rename(tmp_path / "moved")
+    filled(tmp_path, 2, Limits()).close()
+    (tmp_path / "moved").rename(tmp_path / "audit-1.jsonl")
+    if weakened:
+        monkeypatch.setattr(verifier, "_refuse_recorded_damage", lambda line, link: None)
+    assert (verify(tmp_path).status == INTACT) is weakened
+    assert (verify(tmp_path, quick=True).status == INTACT) is weakened
+    for _ in range(2):  # a start does not add to it
+        filled(tmp_path, 1, Limits()).close()
+    assert names(tmp_path) == ["audit-1.jsonl"]

@@ -1,7 +1,9 @@
 """The verifier: whatever is changed in a log shows, with the line and the right status."""
 
 import json
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 from hub.audit import chain, files
 from hub.audit import verify as verifier
 from hub.audit.chain import KEYS, MAX_LINE, ZEROS, Flaw, Link
-from hub.audit.files import HEAD
+from hub.audit.files import HEAD, Stored
+from hub.audit.records import Entry, chained, entry
 from hub.audit.verify import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict, verify
-from hub.audit.writer import Entry, LogFile, chained, entry
+from hub.audit.writer import LogFile
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}
 
@@ -97,6 +100,7 @@ def test_the_report_is_what_the_command_answers(tmp_path: Path) -> None:
         (b"", 4, SHORTER, 1),
         (LOG[:-9], 4, SHORTER, 4),
         (LOG[:-9], 3, TORN, 4),
+        (LOG[:-9] + b"\xff", 3, TAMPERED, 4),
         (LOG[:-1], 3, TORN, 4),
         (LOG[:-9] + bytes(9), 3, TORN, 4),
         (LOG + bytes(300), 4, TORN, 5),
@@ -312,6 +316,86 @@ def test_what_is_remembered_of_actors_is_bounded(tmp_path: Path, monkeypatch: py
     assert verify(tmp_path).status == INTACT
     assert 0 < len(chain._fronts) <= 100
     assert all(len(front) <= 100 for front in chain._fronts)
+
+
+# ---- beside a hub whose writes fail
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "left_over",
+    [LINES[2][:50], LINES[2] + LINES[3][:9], LINES[3], LINES[2][:40] + LINES[3][40:]],
+    ids=["half a line", "a line and a half", "another's line", "of two writes"],
+)
+def test_what_is_taken_back_meanwhile_is_no_verdict(
+    left_over: bytes, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind what is durable, a write that fails is cut off, and the next one stands in its place."""
+    path = write(tmp_path, LINES[0] + LINES[1], 2, LINES)
+    meanwhile = [LINES[0] + LINES[1] + LINES[2][:20], LINES[0] + LINES[1] + LINES[2]]
+    path.write_bytes(LINES[0] + LINES[1] + left_over)
+    monkeypatch.setattr(time, "sleep", lambda seconds: path.write_bytes(meanwhile.pop(0)))
+    if weakened:
+        monkeypatch.setattr(verifier._Reading, "_is_settled", lambda reading, file: True)
+    verdict = verify(tmp_path)
+    assert (verdict.status == INTACT) is not weakened
+    assert weakened or (verdict.records, meanwhile) == (3, [])
+
+
+def test_damage_in_what_is_durable_needs_no_second_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a log that grows all the time put a verdict off: its head comes by."""
+    path = write(tmp_path, LINES[0] + LINES[2] + LINES[3], 1, LINES)
+
+    def grows(seconds: float) -> None:
+        with path.open("ab") as file:
+            file.write(LINES[3])
+        (tmp_path / HEAD).write_text(json.dumps({"hash": json.loads(LINES[3])["hash"], "seq": 4}))
+
+    monkeypatch.setattr(time, "sleep", grows)
+    assert verify(tmp_path).status == TAMPERED
+    monkeypatch.setattr(time, "sleep", None)
+    assert verify(tmp_path).status == TAMPERED
+
+
+def test_a_planted_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, LOG, 4, LINES)
+    os.mkfifo(tmp_path / "audit-1.jsonl")
+    assert verify(tmp_path).status == UNREADABLE
+
+
+def test_a_log_in_the_middle_of_a_rotation_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, LOG, 4, LINES)
+    path.rename(tmp_path / "audit-1.jsonl")
+    monkeypatch.setattr(time, "sleep", lambda seconds: path.touch())
+    assert verify(path).status == INTACT
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("a bug")])
+def test_what_could_not_be_opened_leaves_nothing_open(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, LOG, 4, LINES)
+
+    def is_at(descriptor: int, path: Path) -> bool:
+        raise error
+
+    monkeypatch.setattr(files, "is_at", is_at)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(type(error)):
+        Stored(tmp_path)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_disk_that_fails_while_it_is_read_makes_a_log_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, LINES[0] + LINES[2], 2, LINES)
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(verifier, "lines", fails)
+    assert verify(tmp_path).status == UNREADABLE
 
 
 # ---- each check, switched off

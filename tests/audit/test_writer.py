@@ -8,8 +8,9 @@ import pytest
 from logs import actions, command, records
 
 from hub.audit.log import AuditLog
+from hub.audit.records import entry, reduced
 from hub.audit.verify import INTACT, verify
-from hub.audit.writer import LogFile, entry, reduced
+from hub.audit.writer import LogFile
 
 
 def test_large_args_are_recorded_by_size_and_hash(tmp_path: Path) -> None:
