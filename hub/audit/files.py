@@ -30,7 +30,7 @@ def read_head(directory: Path) -> Link | None:
     """
     try:
         with (directory / HEAD).open("rb") as file:
-            stored = file.read(1024)
+            stored = _settled(file.fileno())
     except FileNotFoundError:
         return None
     if not stored.strip(b"\0 \n"):
@@ -40,6 +40,18 @@ def read_head(directory: Path) -> Link | None:
         return checked(head["seq"], head["hash"])
     except (ValueError, KeyError, TypeError):
         raise BadHead(f"{HEAD} is not what the hub writes") from None
+
+
+def _settled(descriptor: int) -> bytes:
+    """Return what the file holds, read twice alike.
+
+    A read beside a write may return a part of either, even within 128 bytes: a number and the half of another hash
+    would be called tampered.
+    """
+    stored = b""
+    while (again := os.pread(descriptor, 1024, 0)) != stored:
+        stored = again
+    return stored
 
 
 def closed_segments(directory: Path) -> list[Path]:
