@@ -70,12 +70,12 @@ async def _quickly(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Everything gets little time; what was given up ends with the test."""
     global GATE, ASKED
     GATE, ASKED = asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(supervised, "GRACE", 0.05)
-    monkeypatch.setattr("hub.hub.GRACE", 0.05)
-    monkeypatch.setattr("hub.hub.ON_START", 0.05)
-    monkeypatch.setattr("hub.hub.ON_STOP", 0.05)
-    monkeypatch.setattr("hub.hub.LISTENERS", 0.05)
-    monkeypatch.setattr(dashboard, "PREPARE_SECONDS", 0.05)
+    monkeypatch.setattr(supervised, "GRACE", 0.3)
+    monkeypatch.setattr("hub.hub.GRACE", 0.3)
+    monkeypatch.setattr("hub.hub.ON_START", 0.3)
+    monkeypatch.setattr("hub.hub.ON_STOP", 0.3)
+    monkeypatch.setattr("hub.hub.LISTENERS", 0.3)
+    monkeypatch.setattr(dashboard, "PREPARE_SECONDS", 0.3)
     yield
     GATE.set()
     await until(lambda: not supervised._given_up)
@@ -109,7 +109,7 @@ async def test_a_handler(way: Way, tmp_path: Path) -> None:
         async def handler(call: Any) -> None:
             await way()
 
-    async with hub_app(tmp_path, prepare=prepare, call_timeout=0.05) as inside:
+    async with hub_app(tmp_path, prepare=prepare, call_timeout=0.5) as inside:
         async with talk(inside.url) as client:
             await client.fails("a:b", "timeout" if way in (hangs, swallows) else "internal")
             assert (await client.call("hub:ping"))["pong"] is True
@@ -127,7 +127,7 @@ async def test_a_listener_of_events_goes_on_with_the_next(way: Way, tmp_path: Pa
     others: list[Any] = []
 
     def prepare(hub: Hub) -> None:
-        hub.bus.listeners._limit = 0.05
+        hub.bus.listeners._limit = 0.3
 
         @hub.on("a:x")
         async def listener(event: Event) -> None:
