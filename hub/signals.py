@@ -116,11 +116,12 @@ def deliveries(hub: "Hub") -> Callable[[Sequence[Event], float], None]:
     return observe
 
 
-def stale(hub: "Hub") -> Callable[[str, str], Awaitable[None]]:
-    """The end of a lease is an event like any other, with a number of its own."""
+def stale(hub: "Hub") -> Callable[[Event], Awaitable[None]]:
+    """The end of a lease is an event like any other, with a number of its own; it names the one that it ends, because
+    a newer one of the key may be on its way."""
 
-    async def announce(name: str, key: str) -> None:
-        await hub.bus.announce("hub:stale", {"event": name, "key": key})
+    async def announce(ended: Event) -> None:
+        await hub.bus.announce("hub:stale", {"event": ended.name, "key": ended.key, "seq": ended.seq})
 
     return announce
 

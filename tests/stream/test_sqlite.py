@@ -224,8 +224,9 @@ async def test_a_value_that_was_saved_and_set_again_is_the_new_one(tmp_path: Pat
             await it.put(draft("d"), draft("e"))  # "new" goes, and takes the place of "old"
 
 
-def last(name: str, key: str) -> Draft:
-    return Draft("hub:stale", "s", json.dumps({"event": name, "key": key}).encode())
+def stale(name: str, key: str, seq: int) -> Draft:
+    """The end of the lease of the event `seq`."""
+    return Draft("hub:stale", "s", json.dumps({"event": name, "key": key, "seq": seq}).encode())
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,7 +235,7 @@ async def test_last_values_outlive_their_events(
     tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[str, bool]], cuts: set[int]
 ) -> None:
     path = tmp_path_factory.mktemp("values")
-    model = dict[str, tuple[str, bool]]()
+    model, numbers = dict[str, tuple[str, bool]](), dict[str, int]()
 
     async def check() -> None:
         async with store(path, Limits(3, 2**20, 86400.0), items=3) as it:
@@ -250,10 +251,10 @@ async def test_last_values_outlive_their_events(
             context = store(path, Limits(3, 2**20, 86400.0), items=3)
             it = await context.__aenter__()
         if ends and key in model:
-            await it.put(last("a:x", key))
+            await it.put(stale("a:x", key, numbers[key]))
             model[key] = (model[key][0], True)
         else:
-            await it.put(draft(f"{number}", key=key))
+            [numbers[key]] = await it.put(draft(f"{number}", key=key))
             model.pop(key, None)
             model[key] = (f"{number}", False)
             if len(model) > 3:
@@ -442,7 +443,7 @@ async def test_publishers_wait_in_order_while_the_file_is_in_use(
 
         monkeypatch.setattr(it.broker._database, "checkpoint", checkpoint)
         it.broker._database.unsaved = 10**6
-        it.broker._wake.set()
+        it.broker._care.soon()
         await until(it.broker._file.locked, "the checkpoint")
         tasks = [asyncio.create_task(it.put(draft(f"{i}"))) for i in range(10)]
         reading = asyncio.create_task(it.ids())
@@ -606,7 +607,7 @@ async def play(folder: Path) -> dict[int, str]:
                 await put(it, draft(f"{life}.{i}", given=i % 3 == 0, key=f"{i % 4}"))
                 await put(it, draft(f"{life}.{i}", given=True))
                 await put(it, *(draft(f"{life}.{i}.{j}") for j in range(3)))
-                await put(it, last("a:x", f"{i % 4}"))
+                await put(it, stale("a:x", f"{i % 4}", it.broker.head - 4))
             await until(lambda it=it: it.broker.problem is None, "recovery")  # type: ignore[misc]
             assert [event.seq for event in it.pumped] == sorted({event.seq for event in it.pumped})
     return answered
@@ -614,7 +615,7 @@ async def play(folder: Path) -> dict[int, str]:
 
 async def test_every_statement_of_a_run_failing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite tests itself: whichever write fails, nothing that was answered is missing, and nothing hangs."""
-    monkeypatch.setattr("hub.stream.brokers.sqlite.LOOK", 0.01)
+    monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
     counting = Counting(monkeypatch)
     await play(made(tmp_path / "sound"))
     total = counting.seen
@@ -709,7 +710,7 @@ async def test_trimming_that_fails_costs_no_publisher_its_answer(
 async def test_a_store_that_stays_away_is_tried_again(
     tmp_path: Path, failing: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hub.stream.brokers.sqlite.LOOK", 0.01)
+    monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
     async with store(tmp_path) as it:
         tries: list[int] = []
         real = it.broker._database.reopen

@@ -61,8 +61,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 async def leases(clock: Clock) -> tuple[State, list[tuple[str, str]], Callable[[float], Any]]:
     state, ended = State(10), list[tuple[str, str]]()
 
-    async def on_stale(name: str, key: str) -> None:
-        ended.append((name, key))
+    async def on_stale(event: Event) -> None:
+        ended.append((event.name, event.key or ""))
 
     state.on_stale = on_stale
 
@@ -110,7 +110,7 @@ async def test_what_was_stale_is_fresh_when_it_comes_back(leases: Any) -> None:
 async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.LogCaptureFixture) -> None:
     state, _, pass_time = leases
 
-    async def fail(name: str, key: str) -> None:
+    async def fail(event: Event) -> None:
         raise RuntimeError("no")
 
     state.on_stale = fail
@@ -124,7 +124,7 @@ async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.L
 async def test_the_task_wakes_by_itself() -> None:
     state, ended = State(10), asyncio.Event()
 
-    async def on_stale(name: str, key: str) -> None:
+    async def on_stale(event: Event) -> None:
         ended.set()
 
     state.on_stale = on_stale
