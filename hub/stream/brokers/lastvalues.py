@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class LastValues:
         """What the tables have."""
         stale = sql.execute("SELECT seq, body FROM events WHERE name = 'hub:stale' ORDER BY seq")
         for seq, body in stale.fetchall():
-            self.end(seq, body)
+            self.end(seq, json.loads(body))
         live = "SELECT name, key, max(seq) AS last FROM events WHERE key IS NOT NULL GROUP BY name, key ORDER BY last"
         self._live = {(name, key): seq for name, key, seq in sql.execute(live).fetchall()}
         for name, key, seq in sql.execute("SELECT name, key, seq FROM state ORDER BY seq").fetchall():
@@ -54,10 +55,9 @@ class LastValues:
             self._dead.append((*place, old))
         self._cap()
 
-    def end(self, seq: int, body: bytes) -> None:
+    def end(self, seq: int, data: Mapping[str, Any]) -> None:
         """The event `seq`, hub:stale, says that the lease of an event has ended. A newer one of the key is not meant:
         it was on its way when the lease ended."""
-        data = json.loads(body)
         self._stale.append((seq, data["event"], data["key"], data["seq"]))
 
     def _cap(self) -> None:

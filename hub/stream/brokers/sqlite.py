@@ -181,6 +181,7 @@ class SqliteBroker:
         """From here on these events are in the stream, and stay there whatever happens."""
         self._outlet.take(events)
         self.head = events[-1].seq
+        self._database.settle(events)
         await self._outlet.flush()
         self._trim(1 + len(events) // STEP)
 
