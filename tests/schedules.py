@@ -31,12 +31,13 @@ from hub.stream.brokers import database
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.bus import EventBus, Published
-from hub.stream.events import Event, EventTypes
+from hub.stream.events import Draft, Event, EventTypes
 from hub.stream.state import State
 from hub.stream.window import Window
 from hub.wire.names import EVERYTHING
 
 PATIENCE = 5.0  # seconds until something that must come true has not
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # what a disk does is not what is tried here
 SHORT, LONG = 0.02, 1000.0  # seconds of a lease that ends under the schedule, and of one that does not
 ERRORS: Sequence[Callable[[], Exception]] = (
     lambda: OSError(errno.EIO, "Input/output error"),
@@ -69,6 +70,8 @@ class Faults:
 
     def __init__(self, rng: random.Random) -> None:
         self.armed: dict[str, tuple[Exception, bool]] = {}
+        self.lost = dict[int, Event]()  # what was on its way to the disk when that failed, by identity
+        self._dirty = list[Event]()  # what has been committed since the disk was asked last
         self._rng = rng
 
     def arm(self, place: str) -> None:
@@ -114,14 +117,26 @@ class Faults:
             return made
 
         def fdatasync(descriptor: int) -> None:
+            dirty, self._dirty = self._dirty, []
             time.sleep(delays.choice((0, 0, 0.001, 0.003)))
-            self.around("fdatasync", lambda: os.fstat(descriptor))
+            try:
+                self.around("fdatasync", lambda: os.fstat(descriptor))
+            except Exception:  # it is told once, and what it is about will never be there
+                self.lost.update((id(event), event) for event in (*dirty, *self._dirty))
+                raise
 
         delays = random.Random(self._rng.random())  # of their own: they are asked for in a thread
-        start, settle = threading.Thread.start, database.Database.settle
+        start, settle, write = threading.Thread.start, database.Database.settle, database.Database.write
+
+        def writes(db: database.Database, drafts: Sequence[Draft]) -> Any:
+            written = write(db, drafts)
+            self._dirty += written[0]
+            return written
+
         patches = (
             mock.patch.object(database, "connect", connect),
             mock.patch.object(os, "fdatasync", fdatasync),
+            mock.patch.object(database.Database, "write", writes),
             mock.patch.object(threading.Thread, "start", lambda t: self.around("thread", lambda: start(t))),
             mock.patch.object(
                 database.Database, "settle", lambda db, events: self.around("settle", lambda: settle(db, events))
@@ -169,7 +184,7 @@ class Life:
     """From one start to the next: the broker with what the hub has around it, and who publishes."""
 
     def __init__(self, folder: Path, limits: Limits, faults: Faults, model: Model, *, full: bool) -> None:
-        self.folder, self.faults, self.model = folder, faults, model
+        self.folder, self.faults, self.model, self.full = folder, faults, model, full
         self.broker = SqliteBroker(folder, limits, 100, full=full)
         self.bus = EventBus(self.broker, EventTypes())
         self.state, self.window = State(100), Window(50, 2**20)
@@ -190,17 +205,23 @@ class Life:
     async def _see(self, batch: Sequence[Event]) -> None:
         for event in batch:
             demand(event.seq == self.seen + 1, f"the pump gave {event.seq} behind {self.seen}")
+            demand(not self.full or id(event) not in self.faults.lost, f"the disk does not have {event.seq}")
             self.seen = event.seq
             self.model.saw(event)
 
     # ---- life
 
     async def start(self) -> None:
+        """Raises UsageError if it was told to fail, Broken if what was there before is not there."""
+        await self.broker.open(self.bus.pump)
         try:
-            await self.broker.open(self.bus.pump)
-        except UsageError:  # it was told to fail
-            demand(self.faults is not None, "a start failed without a fault")
+            await self._begin()
+        except BaseException:
+            await self.broker.close()
             raise
+        self.leases = asyncio.get_running_loop().create_task(self.state.run())
+
+    async def _begin(self) -> None:
         head = self.broker.head
         self.seen = self.bus.position = head
         self.window.start_at(head)
@@ -210,7 +231,6 @@ class Life:
         self.state.restore(kept, head)
         await self._compare()
         self.values({k.event.key: (k.event.id, k.stale) for k in kept}, ended=False)
-        self.leases = asyncio.get_running_loop().create_task(self.state.run())
 
     async def _compare(self) -> None:
         """What the world was told is there."""
@@ -402,6 +422,8 @@ async def live(life: Life, rng: random.Random, number: int) -> None:
             case 5:
                 life.faults.arm(rng.choice(PLACES))
             case 6:
+                if rng.random() < 0.5:
+                    life.faults.arm("fdatasync")
                 life.broker._database.unsaved = 10**6
                 life.broker._care.soon()
             case 7:
@@ -418,7 +440,7 @@ async def run(seconds: float, seed: int, *, full: bool) -> int:
     """Schedules one after the other for so long; how many. Raises Broken, with the seed."""
     end, count = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             try:
                 await schedule(Path(folder), seed + count, full=full)
             except Exception as error:

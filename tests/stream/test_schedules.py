@@ -95,7 +95,7 @@ def settled_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Database, "settle", lambda self, events: None)
 
 
-WEAKENED = {
+WEAKENED: dict[Callable[[pytest.MonkeyPatch], None], bool] = {  # and whether it shows with `--sync full`
     no_generation: True,
     no_number_in_stale: False,
     only_known_errors: False,
@@ -106,7 +106,7 @@ WEAKENED = {
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("weaken", WEAKENED, ids=lambda weaken: weaken.__name__)
+@pytest.mark.parametrize("weaken", WEAKENED, ids=lambda weaken: str(weaken.__name__))
 async def test_weakened_the_schedules_find_it(
     weaken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
