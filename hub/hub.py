@@ -25,7 +25,7 @@ from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
-from .stream.events import EventTypes, Key
+from .stream.events import Event, EventTypes, Key
 from .stream.listeners import Listener
 from .stream.state import State
 from .stream.window import Window
@@ -244,11 +244,13 @@ class Hub:
 
     async def _open_broker(self) -> None:
         """Go on where the last run ended: the newest events into the window, the last values into the state."""
-        broker, newest = self.broker, []
+        broker, newest = self.broker, list[Event]()
         try:
             await broker.open(self.bus.pump)
             position = max(broker.tail - 1, broker.head - self.config.window_events)
             while page := await broker.read(position, 1000):
+                if page[0].seq != position + 1:  # trimmed meanwhile
+                    newest.clear()
                 newest += page
                 position = page[-1].seq
             self.broadcaster.start_at(broker.head, newest)

@@ -77,11 +77,12 @@ def connect(
     metrics.watch(gauges(clients, broadcaster, bus.broker, audit, life))
 
 
-def stale(bus: "EventBus") -> Callable[[str, str], Awaitable[None]]:
-    """The end of a lease is an event like any other, with a number of its own."""
+def stale(bus: "EventBus") -> Callable[[Event], Awaitable[None]]:
+    """The end of a lease is an event like any other, with a number of its own; it names the one that it ends, because
+    a newer one of the key may be on its way."""
 
-    async def announce(name: str, key: str) -> None:
-        await bus.announce("hub:stale", {"event": name, "key": key})
+    async def announce(ended: Event) -> None:
+        await bus.announce("hub:stale", {"event": ended.name, "key": ended.key, "seq": ended.seq})
 
     return announce
 

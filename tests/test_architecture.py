@@ -22,7 +22,7 @@ ORDER = [
         ("wire", "names vocabulary strictjson messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
-        ("stream/brokers", "broker lastvalues database sqlite memory schemes"),
+        ("stream/brokers", "broker lastvalues database care rounds sqlite memory schemes"),
         ("stream", "listeners bus window subscriber catchup broadcaster state"),
         ("audit", "chain files verify recovery rotation records head writer commits sums log"),
         ("commands", "clients supervised registry builtin ratelimit session"),

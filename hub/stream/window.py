@@ -1,8 +1,11 @@
 """The newest events and their bytes, in memory, once for everybody. A client is a place in here."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from .events import Event
+
+log = logging.getLogger("hub")
 
 
 class Window:
@@ -21,14 +24,28 @@ class Window:
         self.head, self.tail = head, head + 1
 
     def extend(self, batch: Sequence[Event]) -> None:
-        """Take the next events in; the oldest make room."""
+        """Take the next events in, and pass over those that are here; the oldest make room.
+
+        Never leaves a hole: where one would be the window begins anew, and the log says so. Who still needs what is
+        missing is then behind the window and gets it from the store; to refuse the batch would silence everyone.
+        """
         for event in batch:
+            if event.seq != self.head + 1:
+                if event.seq <= self.head:
+                    continue
+                self._begin_anew(event.seq)
             self._events[event.seq] = event
             self.bytes += len(event)
-        self.head = batch[-1].seq
+            self.head = event.seq
         while self.bytes > self._most_bytes or len(self._events) > self._most:
             self.bytes -= len(self._events.pop(self.tail))
             self.tail += 1
+
+    def _begin_anew(self, first: int) -> None:
+        log.error("the events %d to %d never reached the window: it begins anew", self.head + 1, first - 1)
+        self._events.clear()
+        self.bytes = 0
+        self.start_at(first - 1)
 
     def covers(self, position: int) -> bool:
         """Whether everything behind this position is still here."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.errors import HubError
 from hub.stream import state as module
 from hub.stream.events import Draft, Event
 from hub.stream.state import State
@@ -61,8 +62,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 async def leases(clock: Clock) -> tuple[State, list[tuple[str, str]], Callable[[float], Any]]:
     state, ended = State(10), list[tuple[str, str]]()
 
-    async def on_stale(name: str, key: str) -> None:
-        ended.append((name, key))
+    async def on_stale(event: Event) -> None:
+        ended.append((event.name, event.key or ""))
 
     state.on_stale = on_stale
 
@@ -107,10 +108,72 @@ async def test_what_was_stale_is_fresh_when_it_comes_back(leases: Any) -> None:
     assert ended == [("t:x", "k")] * 2
 
 
+def stale(seq: int, ended: int, key: str = "k") -> Event:
+    return event(seq, None, {"event": "t:x", "key": key, "seq": ended}, name="hub:stale")
+
+
+def is_stale(state: State) -> list[bool]:
+    return [item["stale"] for item in state.snapshot(EVERYTHING)]
+
+
+def test_what_ends_a_lease_does_not_end_the_next() -> None:
+    """The renewal was on its way when the lease ended, and came in before its end did."""
+    state = State(10)
+    state.apply([event(1, "k", 1, ttl=10), event(2, "k", 2, ttl=10), stale(3, 1), stale(4, 9, "unknown")])
+    assert is_stale(state) == [False]
+    state.apply([stale(5, 2)])
+    assert is_stale(state) == [True]
+
+
+async def test_an_end_that_has_been_told_is_not_told_again(leases: Any) -> None:
+    state, ended, pass_time = leases
+    state.apply([event(1, "k", 1, ttl=10), stale(2, 1)])
+    await pass_time(20)
+    assert ended == []
+
+
+async def away_for_a_while(leases: Any) -> list[int]:
+    """The ends that were announced, of a lease that ended while nothing could be."""
+    state, _, pass_time = leases
+    told: list[int] = []
+    away = True
+
+    async def on_stale(ended: Event) -> None:
+        if away:
+            raise HubError("broker_unavailable", "The store is away.")
+        told.append(ended.seq)
+
+    state.on_stale = on_stale
+    state.apply([event(1, "k", 1, ttl=1), event(2, "renewed", 1, ttl=1)])
+    await pass_time(2)
+    await pass_time(2)
+    assert is_stale(state) == [True, True]
+    state.apply([event(3, "renewed", 2)])
+    away = False
+    await pass_time(2)
+    await pass_time(2)
+    return told
+
+
+async def test_the_end_of_a_lease_is_told_when_the_store_is_back(leases: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert await away_for_a_while(leases) == [1]
+    assert caplog.text.count("could not be announced") == 1
+
+
+async def test_weakened_it_would_never_be_told(leases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = State._announce
+
+    async def announce(self: State, ended: Event) -> bool:
+        return await real(self, ended) or True
+
+    monkeypatch.setattr(State, "_announce", announce)
+    assert await away_for_a_while(leases) == []
+
+
 async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.LogCaptureFixture) -> None:
     state, _, pass_time = leases
 
-    async def fail(name: str, key: str) -> None:
+    async def fail(event: Event) -> None:
         raise RuntimeError("no")
 
     state.on_stale = fail
@@ -118,13 +181,13 @@ async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.L
     await pass_time(2)
     assert "could not be announced" in caplog.text
     assert "k\\n" in caplog.text
-    assert state.snapshot(EVERYTHING)[0]["stale"] is True
+    assert is_stale(state) == [True]
 
 
 async def test_the_task_wakes_by_itself() -> None:
     state, ended = State(10), asyncio.Event()
 
-    async def on_stale(name: str, key: str) -> None:
+    async def on_stale(event: Event) -> None:
         ended.set()
 
     state.on_stale = on_stale

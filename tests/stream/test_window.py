@@ -1,5 +1,6 @@
 """The ring of newest events keeps exactly the newest that fit."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +48,17 @@ def test_begins_behind_what_a_broker_kept() -> None:
     assert not window.covers(40)
     window.extend([event(42)])
     assert [e.seq for e in window.events()] == [42]
+
+
+def test_never_has_a_hole_and_is_never_silent(caplog: pytest.LogCaptureFixture) -> None:
+    window = Window(10, 10_000)
+    window.extend([event(1), event(2)])
+    window.extend([event(2), event(3)])  # some of it again
+    assert [e.seq for e in window.events()] == [1, 2, 3]
+    window.extend([event(6), event(7)])
+    assert "the events 4 to 5 never reached the window" in caplog.text
+    assert [e.seq for e in window.events()] == [6, 7]
+    assert (window.covers(3), window.covers(5)) == (False, True)  # who is at 3 asks the store
+    assert window.bytes == sum(map(len, window.events()))
+    window.extend([event(8)])
+    assert (window.tail, window.head) == (6, 8)

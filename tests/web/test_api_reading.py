@@ -209,7 +209,8 @@ async def test_a_lease_that_runs_out_turns_stale(hub: HubInside) -> None:
         data = {"id": "a1", "status": "active"}
         await hub.post("api/events", event("agent:status_change", data, ttl=0.05))
         stale = await client.event()
-        assert stale["payload"] == {"event": "hub:stale", "data": {"event": "agent:status_change", "key": "a1"}}
+        ended = {"event": "agent:status_change", "key": "a1", "seq": 1}
+        assert stale["payload"] == {"event": "hub:stale", "data": ended}
         assert seq(stale) == 2
         [item] = (await hub.get("api/state")).json["items"]
         assert (item["stale"], item["data"]) == (True, data)

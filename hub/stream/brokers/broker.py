@@ -3,7 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ...errors import HubError
 from ..events import Draft, Event
+
+RETRY_SECONDS = 1.0  # after which it is worth to try again
 
 Pump = Callable[[list[Event]], Awaitable[None]]
 
@@ -57,24 +60,42 @@ class Broker(Protocol):
         once they fill `size` bytes."""
 
     async def close(self) -> None:
-        """Take no more; returns when all that was accepted has been through the pump."""
+        """Take no more; returns when all that was accepted has been through the pump. Raises nothing."""
 
 
 class Outlet:
-    """The way from a broker to the pump, in the publisher's own step: no task has to wake for it."""
+    """The way from a broker to the pump, in the publisher's own step: no task has to wake for it.
 
-    def __init__(self, pump: Pump) -> None:
-        self._pump, self._fresh, self._pumping = pump, list[Event](), False
+    What has been taken goes through once, in order and without holes; if the pump fails, it stays here and goes first
+    next time.
+    """
 
-    async def send(self, events: Sequence[Event]) -> None:
-        """Hand events on. If the pump is at work already, it takes these, too, so that there is one order."""
+    def __init__(self, pump: Pump, head: int = 0) -> None:
+        self._pump, self._head = pump, head
+        self._fresh, self._pumping = list[Event](), False
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Take the next events; `flush` hands them on. Raises RuntimeError if they are not the next ones: a hole would
+        never close again."""
+        if events[0].seq != self._head + 1:
+            raise RuntimeError(f"the event {events[0].seq} came behind {self._head}")
         self._fresh += events
+        self._head = events[-1].seq
+
+    async def flush(self) -> None:
+        """Hand on what is here. If the pump is at work already, it takes this, too, so that there is one order."""
         if self._pumping:
             return
         self._pumping = True
         try:
             while self._fresh:
-                batch, self._fresh = self._fresh, []
+                batch = self._fresh.copy()
                 await self._pump(batch)
+                del self._fresh[: len(batch)]
         finally:
             self._pumping = False
+
+
+def unavailable(sentence: str) -> HubError:
+    """Refuse, for now."""
+    return HubError("broker_unavailable", sentence, retry_after=RETRY_SECONDS)

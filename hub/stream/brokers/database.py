@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...private import Unsafe, open_private
+from ...private import open_private
 from ...wire.messages import now, stamp
 from ...wire.names import Cursor
 from ..events import Draft, Event
@@ -54,6 +54,7 @@ class Database:
         self.epoch, self.unsaved, self.lost = "", 0, False
         self._slack = min(STEP, limits.events // 100)
         self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `open` on
+        self._journal = -1  # the descriptor that `sync` asks, for as long as the journal is the same file
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -71,9 +72,10 @@ class Database:
                     os.close(open_private(Path(f"{self.path}{suffix}")))
             self._connect(PATIENCE)
             self._begin()
+            self._hold_journal()
             self._sql.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
             return [Kept(self._event(row), stale) for row, stale in self._last_values.rows(self._sql)]
-        except (sqlite3.Error, OSError, Unsafe) as error:
+        except Exception as error:
             held = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
             self._drop()
             hint = "end the program that holds it" if held else "move it away, or keep events in memory (--ephemeral)"
@@ -83,6 +85,9 @@ class Database:
         if self._sql is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._sql.close()
+        if self._journal != -1:
+            os.close(self._journal)
+            self._journal = -1
 
     def _connect(self, patience: float) -> None:
         self._sql = connect(self.path, patience)
@@ -92,6 +97,11 @@ class Database:
         self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
         self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
         self._set_sync(False)
+
+    def _hold_journal(self) -> None:
+        """Linux tells each descriptor once of a write that has failed: one that is opened later may not hear of it."""
+        _, _, file = self._sql.execute("PRAGMA database_list").fetchone()
+        self._journal = os.open(f"{file}-wal", os.O_RDONLY | os.O_NOFOLLOW)
 
     def _set_sync(self, full: bool) -> None:
         self._sql.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
@@ -103,7 +113,10 @@ class Database:
         self._connect(BUSY)
         self._sql.execute("DELETE FROM events WHERE seq > ?", (head,))
         self._note(clean=0)  # there is room to write again, or this fails
+        self._hold_journal()
         self._load(int(self._one("SELECT value FROM meta WHERE name = 'trimmed'") or 0))
+        if self.head != head:  # their numbers must not be given again
+            raise sqlite3.DatabaseError(f"the events {self.head + 1} to {head} are gone")
 
     def _begin(self) -> None:
         for statement in (*SCHEMA.split(";"), TABLE):
@@ -147,12 +160,12 @@ class Database:
             self._set_sync(True)
             self._note(clean=1)
         finally:
-            self._sql.close()
+            self._drop()
 
     # ---- writing
 
     def write(self, drafts: Sequence[Draft]) -> tuple[list[Event], list[Receipt]]:
-        """Number and commit the drafts in one transaction; the new events, and a receipt for each draft.
+        """Number and commit the drafts in one transaction; the new events, and a receipt for each draft. `settle` them.
 
         Does not wait for the disk: some 16 µs for one event, 3 µs for each in a batch. See `sync`.
         """
@@ -174,7 +187,8 @@ class Database:
             receipts.append(Receipt(first or seq, first is not None))
         if rows:
             self._insert(rows)
-            self._advance(rows)
+            self.head = seq
+            self.unsaved += 1 + sum(map(len, events)) // PAGE
         return events, receipts
 
     def _known(self, ids: Sequence[str]) -> dict[str, int]:
@@ -205,18 +219,16 @@ class Database:
                 self._sql.execute("ROLLBACK")
             raise
 
-    def _advance(self, rows: Sequence[Row]) -> None:
-        self.head = rows[-1][0]
-        new = 0
-        for seq, name, _, _, key, _, _, size, body in rows:
-            self._sizes.append(size)
-            new += size
-            if key is not None:
-                self._last_values.set(name, key, seq)
-            elif name == "hub:stale":
-                self._last_values.end(seq, body)
-        self.bytes += new
-        self.unsaved += 1 + new // PAGE
+    def settle(self, events: Sequence[Event]) -> None:
+        """Count these events, which `write` has committed, among what is kept: nothing takes them back any more. Those
+        that may still be refused make no older ones go, and are no last values."""
+        for event in events:
+            self._sizes.append(len(event))
+            self.bytes += len(event)
+            if event.key is not None:
+                self._last_values.set(event.name, event.key, event.seq)
+            elif event.name == "hub:stale":
+                self._last_values.end(event.seq, event.data)
 
     # ---- reading
 
@@ -242,17 +254,17 @@ class Database:
     # ---- on to the disk
 
     def sync(self) -> None:
-        """Wait until all that was committed before is on the disk (`--sync full`). Raises OSError."""
-        descriptor = os.open(f"{self.path}-wal", os.O_RDONLY)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Wait until all that was committed before is on the disk. Raises OSError: it may never get there."""
+        os.fdatasync(self._journal)
 
     def checkpoint(self) -> None:
         """Bring the journal into the file, and begin it again. Waits for the disk, less long right after a `sync`."""
         self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._sql.execute("UPDATE meta SET value = value WHERE name = 'clean'")  # whoever begins it waits for the disk
+        # Whoever writes first begins the journal again and waits for the disk. It has to be a value that changes:
+        # SQLite leaves out a write of what is there already.
+        self._sql.execute(
+            "INSERT INTO meta VALUES ('journals', 1) ON CONFLICT (name) DO UPDATE SET value = meta.value + 1"
+        )
         self.unsaved = 0
 
     # ---- retention

@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class LastValues:
         self._live: dict[Place, int] = {}  # the newest event of each key, if it is kept; in their order
         self._saved: dict[Place, int] = {}  # the same, if it is not any more: those that have a row in `state`
         self._dead: list[tuple[str, str, int]] = []  # rows of `state` that something newer has taken the place of
-        self._stale: deque[tuple[int, str, str]] = deque()  # the kept events hub:stale, and what they are about
+        self._stale: deque[tuple[int, str, str, int]] = deque()  # the kept events hub:stale, and what each has ended
 
     def load(self, sql: "Connection") -> None:
         """What the tables have."""
         stale = sql.execute("SELECT seq, body FROM events WHERE name = 'hub:stale' ORDER BY seq")
         for seq, body in stale.fetchall():
-            self.end(seq, body)
+            self.end(seq, json.loads(body))
         live = "SELECT name, key, max(seq) AS last FROM events WHERE key IS NOT NULL GROUP BY name, key ORDER BY last"
         self._live = {(name, key): seq for name, key, seq in sql.execute(live).fetchall()}
         for name, key, seq in sql.execute("SELECT name, key, seq FROM state ORDER BY seq").fetchall():
@@ -54,10 +55,10 @@ class LastValues:
             self._dead.append((*place, old))
         self._cap()
 
-    def end(self, seq: int, body: bytes) -> None:
-        """The event `seq`, hub:stale, says that a lease has ended."""
-        data = json.loads(body)
-        self._stale.append((seq, data["event"], data["key"]))
+    def end(self, seq: int, data: Mapping[str, Any]) -> None:
+        """The event `seq`, hub:stale, says that the lease of an event has ended. A newer one of the key is not meant:
+        it was on its way when the lease ended."""
+        self._stale.append((seq, data["event"], data["key"], data["seq"]))
 
     def _cap(self) -> None:
         while len(self._live) + len(self._saved) > self._most:
@@ -72,8 +73,8 @@ class LastValues:
         sql.executemany("DELETE FROM state WHERE name = ? AND key = ? AND seq = ?", self._dead)
         copy = f"INSERT OR REPLACE INTO state ({COLUMNS}) SELECT {COLUMNS} FROM events WHERE seq = ?"
         sql.executemany(copy, [(seq,) for _, seq in self._until(last)])
-        ended = [(name, key, seq) for seq, name, key in self._stale if seq <= last]
-        sql.executemany("UPDATE state SET stale = 1 WHERE name = ? AND key = ? AND seq < ?", ended)
+        ended = [about for seq, *about in self._stale if seq <= last]
+        sql.executemany("UPDATE state SET stale = 1 WHERE name = ? AND key = ? AND seq = ?", ended)
 
     def moved(self, last: int) -> None:
         """The transaction around `move` has been committed."""
@@ -94,13 +95,13 @@ class LastValues:
 
     def rows(self, sql: "Connection") -> list[tuple[Any, bool]]:
         """The rows of all of them, longest unchanged first, and whether the end of their lease has been announced."""
-        ended = {(name, key): seq for seq, name, key in self._stale}
+        ended = {seq for _, _, _, seq in self._stale}
         rows = []
-        for place, seq in self._live.items():
+        for seq in self._live.values():
             row = sql.execute(f"SELECT {COLUMNS} FROM events WHERE seq = ?", (seq,)).fetchone()
-            rows.append((row, ended.get(place, 0) > seq))
+            rows.append((row, seq in ended))
         for place, seq in self._saved.items():
             query = f"SELECT stale, {COLUMNS} FROM state WHERE name = ? AND key = ?"
             stale, *row = sql.execute(query, place).fetchone()
-            rows.append((row, bool(stale) or ended.get(place, 0) > seq))
+            rows.append((row, bool(stale) or seq in ended))
         return sorted(rows, key=lambda pair: pair[0][0])

@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...errors import HubError
 from ...wire.messages import now
 from ...wire.names import Cursor
 from ..events import Draft, Event
-from .broker import Kept, Limits, Outlet, Pump, Receipt
+from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
 
 
 class MemoryBroker:
@@ -32,25 +32,38 @@ class MemoryBroker:
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
         if self._outlet is None:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
+        try:
+            if self.problem:
+                await self._outlet.flush()  # what was left there goes first, or nothing more comes in
+            return await self._append(self._outlet, drafts)
+        except Exception as error:
+            self.problem = f"Events cannot be handed on: {error!r}."
+            raise unavailable(self.problem) from error
+
+    async def _append(self, outlet: Outlet, drafts: Sequence[Draft]) -> list[Receipt]:
         timestamp, accepted = now(), time.monotonic()
-        events, receipts = [], []
+        events, receipts, ids = list[Event](), [], dict[str, int]()
         for draft in drafts:
-            first = self._ids.get(draft.id) if draft.given else None
+            first = (self._ids.get(draft.id) or ids.get(draft.id)) if draft.given else None
             if first is None:
-                events.append(Event(draft, Cursor(self.epoch, self.head + 1), timestamp, accepted))
-                self._keep(events[-1], draft.given)
-            receipts.append(Receipt(first or self.head, first is not None))
-        self._trim()
+                events.append(Event(draft, Cursor(self.epoch, self.head + len(events) + 1), timestamp, accepted))
+                if draft.given:
+                    ids[draft.id] = events[-1].seq
+            receipts.append(Receipt(first or self.head + len(events), first is not None))
         if events:
-            await self._outlet.send(events)
+            outlet.take(events)
+            self._keep(events, ids)
+            await outlet.flush()
+        self.problem = None
         return receipts
 
-    def _keep(self, event: Event, given: bool) -> None:
-        self.head = event.seq
-        self._kept[event.seq] = event
-        self.bytes += len(event)
-        if given:
-            self._ids[event.id] = event.seq
+    def _keep(self, events: Sequence[Event], ids: Mapping[str, int]) -> None:
+        for event in events:
+            self.head = event.seq
+            self._kept[event.seq] = event
+            self.bytes += len(event)
+        self._ids.update(ids)
+        self._trim()
 
     def _trim(self) -> None:
         most, most_bytes, _ = self.limits
@@ -62,8 +75,14 @@ class MemoryBroker:
             self.tail += 1
 
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
+        events, filled = [], 0
         start = max(after + 1, self.tail)
-        return [self._kept[seq] for seq in range(start, min(start + limit, self.head + 1))]
+        for seq in range(start, min(start + limit, self.head + 1)):
+            events.append(self._kept[seq])
+            filled += len(events[-1])
+            if size is not None and filled >= size:
+                break
+        return events
 
     async def close(self) -> None:
         self._outlet = None

@@ -2,11 +2,13 @@
 
 A commit that does not wait for the disk costs less than handing it to a thread and back (20 to 40 µs against some
 200), so it is done in the loop: at once, and what comes in the same pass of the loop together. What waits for the disk
-is done in threads.
+is done in a thread.
+
+The store fails closed. Whatever goes wrong, of whatever kind, ends in `_fail`: from there on everything is refused,
+also what had been committed and had not gone on, until the file has been opened anew at the newest number that went on.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +17,19 @@ from typing import TypeVar
 
 from ...errors import HubError, UsageError
 from ..events import Draft, Event
-from .broker import Kept, Limits, Outlet, Pump, Receipt
+from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
+from .care import Care
 from .database import STEP, WAL_PAGES, Database, DatabaseError
+from .rounds import Rounds
 
 log = logging.getLogger("hub")
 
 FILE = "events.sqlite"
-LOOK = 1.0  # seconds between two looks at what is too much or too old, or at a store that has failed
-BREATH = 0.01  # seconds between two steps of much tidying
+LOOK_SECONDS = 1.0  # between two looks at what is too much or too old
 ALONE = 4  # publishes until the next look whether others come in the same pass: a look costs 10 µs
 
 Result = TypeVar("Result")
 _Append = tuple[Sequence[Draft], asyncio.Future[list[Receipt]]]
-_Round = tuple[list[Event], asyncio.Task[None]]
 
 
 class SqliteBroker:
@@ -42,29 +44,30 @@ class SqliteBroker:
         self._full, self._open = full, False
         self._file = asyncio.Lock()  # whose turn it is; the others wait in order
         self._queue: list[_Append] = []  # to be committed together
+        self._committing: asyncio.Task[None] | None = None
         self._busy = False  # one has been committed in this pass of the loop; who comes now, queues
         self._alone = 0  # so many are committed without a look whether others come, because lately nobody did
-        self._disk = asyncio.Lock()  # one fdatasync at a time
-        self._round: _Round | None = None  # the next one
-        self._wake = asyncio.Event()
-        self._look = min(LOOK, (limits.seconds or LOOK) / 4)
+        self._rounds = Rounds(self._sync, self._hand_on, self._fail)
+        self._care = Care(self._look_after, self._fail, min(LOOK_SECONDS, (limits.seconds or LOOK_SECONDS) / 4))
 
     # ---- life
 
     async def open(self, pump: Pump) -> None:
-        self._threads = ThreadPoolExecutor(2, "hub-events")  # for `sync` and for checkpoints
+        self._thread = ThreadPoolExecutor(1, "hub-events")  # one, and from here on: later there may be none to get
         try:
             self._last_values = await self._in_thread(self._database.open)
-        except UsageError:
-            self._threads.shutdown()
-            raise
+        except Exception as error:
+            self._thread.shutdown()
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"The events in {self._database.path} cannot be used ({error}).") from error
         if self._database.lost:
             log.warning("the machine went down under the last hub: the newest events may be gone, a new epoch begins")
-        self._outlet = Outlet(pump)
         self.epoch, self.head = self._database.epoch, self._database.head
+        self._outlet = Outlet(pump, self.head)
         self._count()
         self._open = True
-        self._caring = asyncio.get_running_loop().create_task(self._care())
+        self._care.begin()
 
     async def last_values(self) -> list[Kept]:
         found, self._last_values = self._last_values, []
@@ -74,38 +77,59 @@ class SqliteBroker:
         if not self._open:
             return
         self._open = False
-        self._wake.set()
-        await self._caring
-        async with self._file, self._disk:  # behind everybody who still waits for one of them
+        for step in (self._care.end, self._finish, self._take_back, self._close):
             try:
-                await self._in_thread(self._database.close)
-            except DatabaseError as error:
+                await step()
+            except Exception as error:
                 log.error("the store of events could not be closed: %s", error)
-        self._threads.shutdown()
+        self._thread.shutdown()
+
+    async def _finish(self) -> None:
+        """What has been committed goes on; what has only queued up is refused."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        await self._rounds.drain()
+
+    async def _take_back(self) -> None:
+        if self.problem:  # what was refused would be there at the next start
+            await self._reopen()
+
+    async def _close(self) -> None:
+        async with self._file:
+            await self._in_thread(self._database.close)
 
     # ---- events
 
     async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        loop = asyncio.get_running_loop()
         if self._queue or self._busy or self._file.locked():
-            future: asyncio.Future[list[Receipt]] = loop.create_future()
-            self._queue.append((drafts, future))
-            if len(self._queue) == 1:
-                self._committing = loop.create_task(self._commit())
-            return await future
+            return await self._queue_up(drafts)
         if self._alone:
             self._alone -= 1
         else:
+            asyncio.get_running_loop().call_soon(self._rest)
             self._busy = True
-            loop.call_soon(self._rest)
-        events, receipts = self._write(drafts)
-        await self._go_on(events, receipts)
+        try:
+            events, receipts = self._write(drafts)
+            await self._go_on(events, receipts)
+        except Exception as error:
+            raise self._fail(error) from None
         return receipts
 
     def _rest(self) -> None:
         """The pass of the loop is over."""
         self._busy = False
         self._alone = 0 if self._queue else ALONE
+
+    async def _queue_up(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Receipt]] = loop.create_future()
+        try:
+            if not self._queue:
+                self._committing = loop.create_task(self._commit())
+            self._queue.append((drafts, future))
+        except Exception as error:
+            raise self._fail(error) from None
+        return await future
 
     async def _commit(self) -> None:
         """Commit what has queued up, in one transaction, and answer."""
@@ -117,9 +141,10 @@ class SqliteBroker:
                 events, receipts = self._write([draft for drafts, _ in queue for draft in drafts])
             await self._go_on(events, receipts)
         except Exception as error:
+            refusal = self._fail(error)
             for _, future in queue:
                 if not future.done():  # else whoever asked has gone
-                    future.set_exception(error)
+                    future.set_exception(refusal)
             return
         start = 0
         for drafts, future in queue:
@@ -131,120 +156,100 @@ class SqliteBroker:
         try:
             async with self._file:
                 return self._database.read(after, self.head, limit, size)
-        except DatabaseError as error:
-            raise _unavailable(f"The kept events cannot be read: {error}.") from None
+        except Exception as error:
+            raise unavailable(f"The kept events cannot be read: {error}.") from error
 
     def _write(self, drafts: Sequence[Draft]) -> tuple[list[Event], list[Receipt]]:
         if not self._open:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
         if self.problem:
-            raise _unavailable(self.problem)
-        try:
-            written = self._database.write(drafts)
-        except DatabaseError as error:
-            raise self._fail(error) from None
+            raise unavailable(self.problem)
+        written = self._database.write(drafts)
         if self._database.unsaved >= WAL_PAGES:
-            self._wake.set()
+            self._care.soon()
         return written
 
-    async def _go_on(self, events: list[Event], receipts: Sequence[Receipt]) -> None:
-        """Hand on what has been committed; with `--sync full` when it has reached the disk."""
+    async def _go_on(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
+        """Hand on what has been committed; with `--sync full` when it has reached the disk. In the step of the commit:
+        nothing can come between, but what has joined a round may be ended with it."""
         if self._full and any(receipt.seq > self.head for receipt in receipts):
-            await self._on_disk(events)
+            await self._rounds.join(events)
         elif events:
             await self._hand_on(events)
 
-    async def _hand_on(self, events: list[Event]) -> None:
+    async def _hand_on(self, events: Sequence[Event]) -> None:
+        """From here on these events are in the stream, and stay there whatever happens."""
+        self._outlet.take(events)
         self.head = events[-1].seq
-        await self._outlet.send(events)
+        self._database.settle(events)
+        await self._outlet.flush()
+        self._trim(1 + len(events) // STEP)
+
+    def _trim(self, steps: int) -> None:
+        if self._file.locked():  # a thread is at the file
+            self._care.soon()
+            return
         try:
-            for _ in range(1 + len(events) // STEP):
-                if not self._database.trim(self.head, lazily=True):
-                    break
-        except DatabaseError as error:  # these events are kept all the same
+            while steps and self._database.trim(self.head, lazily=True):
+                steps -= 1
+        except Exception as error:  # the events are kept all the same
             self._fail(error)
         self._count()
 
-    async def _on_disk(self, events: list[Event]) -> None:
-        """Return when these events, and what was committed before them, have reached the disk and gone on."""
-        if self._round is None:
-            collected: list[Event] = []
-            self._round = collected, asyncio.get_running_loop().create_task(self._sync(collected))
-            self._round[1].add_done_callback(_look_at)
-        collected, task = self._round
-        collected += events
-        await asyncio.shield(task)  # it is not this publisher's alone
-
-    async def _sync(self, events: list[Event]) -> None:
-        """One round for all who publish while the round before it is on its way."""
-        async with self._disk:
-            self._round = None
-            if self.problem:  # the round before failed, and these events with it
-                raise _unavailable(self.problem)
-            try:
-                await self._in_thread(self._database.sync)
-            except OSError as error:
-                raise self._fail(error) from None
-            if events:
-                await self._hand_on(events)
-
     # ---- care
 
-    async def _care(self) -> None:
-        """Keep to the limits, bring the journal into the file, come back when the store has failed."""
-        pause = self._look
-        while self._open:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
-            self._wake.clear()
-            try:
-                pause = BREATH if await self._look_after() else self._look
-            except DatabaseError as error:
-                self._fail(error)
-            self._count()
-
     async def _look_after(self) -> bool:
-        """One step of it; whether there is more to do."""
+        """Come back when the store has failed, keep to the limits, bring the journal into the file: one step of it;
+        whether there is more to do."""
         if self.problem:
-            async with self._file, self._disk:
-                await self._in_thread(self._database.reopen, self.head)
+            await self._reopen()
             self.problem = None
             log.warning("events can be kept again")
-            return True
         async with self._file:
             more = self._database.tidy(self.head)
+        self._count()
         if self._database.unsaved >= WAL_PAGES:
             await self._checkpoint()
         return more
 
+    async def _reopen(self) -> None:
+        """Begin anew behind what has gone on, and let go on what the failure has held up."""
+        async with self._file, self._rounds.turn:
+            await self._in_thread(self._database.reopen, self.head)
+        await self._outlet.flush()
+
     async def _checkpoint(self) -> None:
         """Bring the journal into the file: the greater part of the waiting while others may still write."""
         try:
-            await self._in_thread(self._database.sync)
+            await (self._rounds.join() if self._full else self._sync())
             async with self._file:
                 await self._in_thread(self._database.checkpoint)
-        except (DatabaseError, OSError) as error:  # nothing is lost: the journal grows, and this is tried again
+        except Exception as error:
+            if self._full:  # the disk tells of a failure once, and it may be the publishers' whom it is about
+                raise
             log.warning("the journal of the events could not be brought into their file: %s", error)
-            self._database.unsaved = 0
+            self._database.unsaved = 0  # nothing is lost: it grows, and this is tried again
 
-    def _fail(self, error: Exception) -> HubError:
-        """Refuse events until `_care` has brought the store back."""
+    async def _sync(self) -> None:
+        """The only one that asks whether the disk has everything."""
+        await self._in_thread(self._database.sync)
+
+    def _fail(self, error: BaseException) -> HubError:
+        """What whoever publishes hears of an error. Any at all is one of the store, unless it says otherwise: refuse
+        events until `_care` has brought the store back, also those that are on their way to the disk."""
+        if isinstance(error, HubError):
+            return error
+        self._rounds.end()
+        self._care.rest()
+        why = str(error) or type(error).__name__
         if not self.problem:
-            log.error("events cannot be kept: %s", error)
-        self.problem = f"Events cannot be kept: {error}."
-        return _unavailable(self.problem)
+            known = isinstance(error, DatabaseError | OSError)
+            log.error("events cannot be kept: %s", why, exc_info=None if known else error)
+        self.problem = f"Events cannot be kept: {why}."
+        return unavailable(self.problem)
 
     def _count(self) -> None:
         self.tail, self.bytes = self._database.tail, self._database.bytes
 
     async def _in_thread(self, work: Callable[..., Result], *args: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-
-def _unavailable(sentence: str) -> HubError:
-    return HubError("broker_unavailable", sentence, retry_after=LOOK)
-
-
-def _look_at(task: asyncio.Task[None]) -> object:
-    """Those who publish hear of an error; if all of them have gone, the log has it all the same."""
-    return task.cancelled() or task.exception()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)

@@ -1,0 +1,27 @@
+"""Disks that wait, and disks that fail."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stores import Disk, Failing
+
+from hub.stream.brokers import database
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def connect(path: Path, patience: float) -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Failing)
+
+    def fail(why: str) -> None:
+        monkeypatch.setattr(Failing, "why", why)
+
+    monkeypatch.setattr(database, "connect", connect)
+    return fail
