@@ -53,7 +53,8 @@ def setup(hub):
 
 
 @pytest.fixture(autouse=True)
-def _modules(tmp_path: Path) -> None:
+def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("running.PATIENCE", 20.0)
     for name, text in {
         "opens_in_the_loop": OPENS_IN_THE_LOOP,
         "a_second_signal_it_is": A_SECOND_SIGNAL_IT_IS,
