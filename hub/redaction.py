@@ -6,7 +6,8 @@ whatever is in it.
 
 from typing import Any
 
-from .sensitive import clean_text, is_suspicious, names_a_secret
+from .secretnames import names_a_secret
+from .sensitive import clean_text, is_suspicious
 
 JSON = Any
 

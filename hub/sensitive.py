@@ -1,4 +1,4 @@
-"""What a secret looks like: as the name of a key, as a text, and as a member of JSON inside a text.
+"""What a secret looks like in a text, and as a member of JSON inside a text.
 
 Every step is linear in the length of its text. A pattern begins with a literal and repeats sets of characters
 possessively, or up to a literal or the end of the text; what it repeats cannot run over a second beginning of the same
@@ -8,88 +8,12 @@ only where its literal is in the text at all, so that a text pays for what it ma
 
 import base64
 import binascii
-import functools
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+
+from .secretnames import names_a_secret
 
 REDACTED = "[redacted]"
-
-# ---- keys ------------------------------------------------------------------------------------------------------
-
-_NAMES = (
-    "apikey secret token password passwd authorization cookie privatekey accesstoken refreshtoken clientsecret "
-    "credential passphrase pwd secretkey secretaccesskey"
-).split()
-SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
-_LAST_LETTERS = frozenset(name[-1] for name in SECRET_NAMES)
-_BEHIND = "0123456789_-. "  # a number, and what parts it from the name
-_LONGEST_NAME = max(map(len, SECRET_NAMES))
-_LONGEST_KEY = 128  # what stands further before the end of a key does not change what it names
-
-# A capital letter begins a word, so that GITHUBTOKEN and OpenAIAPIKey end in a listed name too.
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]|[0-9]+")
-_LAST_WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)\Z")
-
-# The word before a name that makes it a question, a count, or a position in a list.
-_QUESTIONS = frozenset("has have is needs need requires require no without uses use".split())
-_COUNTS = frozenset(
-    "max min maximum minimum num number of n total count used remaining left avg average mean sum per budget limit "
-    "input output prompt completion cached cache reasoning thinking context audio text image generated new stop".split()
-)
-_POINTERS = frozenset("next prev previous continuation sync resume progress".split())
-
-
-def names_a_secret(key: str, value: Any = "") -> bool:
-    """Whether the whole key, or its last words, is a listed name, its plural or numbered: `x-api-key` and `password2`
-    are, `tokens_used`, `max_tokens` and `has_password` are not, and `tokens` only if its value is no number."""
-    use = _use(key[-_LONGEST_KEY:])
-    return use == "secret" or (use == "tokens" and not _is_count(value))
-
-
-@functools.lru_cache(maxsize=4096)  # bounded: keys come from outside
-def _use(key: str) -> Literal["secret", "tokens", "harmless"]:
-    """What a key with this end is for; `tokens` are a secret or a count."""
-    if key.rstrip(_BEHIND)[-1:].lower() not in _LAST_LETTERS:
-        return "harmless"
-    ending = ""
-    for word in reversed(list(_WORD.finditer(key))):
-        if word[0].isdigit() and not ending:
-            continue  # a number behind the name
-        ending = word[0].lower() + ending
-        if ending in SECRET_NAMES:
-            return _use_of(ending, key[: word.start()])
-        if len(ending) >= _LONGEST_NAME:
-            break
-    return "harmless"
-
-
-def _use_of(name: str, before: str) -> Literal["secret", "tokens", "harmless"]:
-    """What a listed name is for behind what stands before it."""
-    before, word = _last_word(before)
-    if word in _QUESTIONS:
-        return "harmless"
-    if name in ("token", "tokens"):
-        page = word == "page" and _last_word(before)[1] in {"", *_POINTERS}
-        if page or word in _POINTERS or (name == "tokens" and word in _COUNTS):
-            return "harmless"
-    return "tokens" if name == "tokens" else "secret"
-
-
-def _last_word(text: str) -> tuple[str, str]:
-    """What stands before the last word, and the word in lower case; "" if there is none."""
-    text = text.rstrip("_-. /:")
-    found = _LAST_WORD.search(text)
-    return (text[: found.start()], found[0].lower()) if found else ("", "")
-
-
-def _is_count(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(part is None or isinstance(part, int | float) for part in value.values())
-    return value is None or isinstance(value, int | float)
-
-
-# ---- texts -----------------------------------------------------------------------------------------------------
 
 _RUN = r"[A-Za-z0-9_-]"
 _CREDENTIAL = r"[A-Za-z0-9._~+/=-]"
@@ -279,11 +203,14 @@ def _is_counted(key: str, value: str) -> bool:
 
 
 def _value_end(text: str, at: int, quote: str) -> int:
-    """Where the value that begins here ends; the end of the text if it is cut off."""
-    if text.startswith(quote, at):
-        return _string_end(text, at + len(quote), quote)
+    """Where the value that begins here ends; the end of the text if it is cut off. Python writes strings in either
+    kind of quotes, so the value's need not be those of the key."""
+    level = quote[:-1]
+    for kind in "\"'":
+        if text.startswith(level + kind, at):
+            return _string_end(text, at + len(quote), level + kind)
     if text[at : at + 1] in ("[", "{"):
-        return _bracket_end(text, at, quote)
+        return _bracket_end(text, at, level)
     found = _SCALAR.match(text, at)
     return found.end() if found else at
 
@@ -301,7 +228,7 @@ def _string_end(text: str, at: int, quote: str) -> int:
     return len(text)
 
 
-def _bracket_end(text: str, at: int, quote: str) -> int:
+def _bracket_end(text: str, at: int, level: str) -> int:
     """Behind the bracket that closes the one that is here."""
     depth = 0
     while found := _BRACKETS_OR_QUOTES.search(text, at):
@@ -313,6 +240,6 @@ def _bracket_end(text: str, at: int, quote: str) -> int:
             if depth <= count:
                 return found.start() + depth
             depth -= count
-        elif kind == quote[-1]:
-            at = _string_end(text, at, quote)
+        else:
+            at = _string_end(text, at, level + kind)
     return len(text)

@@ -40,8 +40,11 @@ SECRETS = {  # text → what must be gone
     '{"db": [{"api_key" : "hun\\"ter2"}]}': "ter2",
     '{"credentials": {"user": "ann", "word": "a}hunter2"}, "id": 1}': "hunter2",
     '{"secrets": ["a", ["hunter2"]]}': "hunter2",
+    '{"secrets": [[["a"], {"b": 1}], "hunter2"], "id": 1}': "hunter2",
+    "{'secrets': [\"a]\", 'hunter2'], 'id': 1}": "hunter2",
     '{"password": 12345678, "id": 1}': "12345678",
     '{"text": "{\\"token\\": \\"hun\\\\\\"ter2\\"}"}': "ter2",
+    "{'password': \"it's hunter2\", 'id': 1}": "hunter2",
     "sent {'clientSecret': 'hunter2'} there": "hunter2",
 }
 

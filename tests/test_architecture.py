@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors config sensitive redaction private tokens"),
+        ("", "errors config secretnames sensitive redaction private tokens"),
         ("wire", "names vocabulary strictjson messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),

@@ -11,9 +11,9 @@ from corpus import CUT_PEM, HARMLESS, HARMLESS_KEYS, HOSTILE, JWT, SECRET_KEYS, 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub import redaction, sensitive
-from hub.redaction import redact, redact_text
-from hub.sensitive import names_a_secret
+from hub import redaction, secretnames, sensitive
+from hub.redaction import holds_secret, redact, redact_text
+from hub.secretnames import names_a_secret
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
@@ -32,6 +32,7 @@ def test_a_secret_inside_a_longer_text_is_replaced(text: str, secret: str) -> No
     longer = f"before {text} behind"
     found = redact_text(longer)
     assert secret in longer
+    assert holds_secret(longer)
     assert secret not in found
     assert "[redacted]" in found
     assert found.startswith("before ")
@@ -41,6 +42,7 @@ def test_a_secret_inside_a_longer_text_is_replaced(text: str, secret: str) -> No
 @pytest.mark.parametrize("text", HARMLESS)
 def test_an_ordinary_text_stays(text: str) -> None:
     assert redact_text(text) == text
+    assert not holds_secret(text)
     value = [text]
     assert redact(value)[0] is value
 
@@ -134,7 +136,7 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
     assert sensitive._PEM.pattern.endswith(r"|\Z)")
     others = sensitive._MEMBER, sensitive._SCALAR, sensitive._BRACKETS_OR_QUOTES, sensitive._NUMBER, sensitive._QUOTED
     assert [quantified(other.pattern) for other in others] == [[]] * len(others)
-    assert quantified(sensitive._WORD.pattern) == ["+", "+"]  # two plain sets with nothing behind them
+    assert quantified(secretnames._WORD.pattern) == ["+", "+"]  # two plain sets with nothing behind them
     assert quantified(r"(a|b)c+d*+") == ["+"]  # the proof can fail
     with pytest.raises(AssertionError):
         quantified(r"(a+)+b")

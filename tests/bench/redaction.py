@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from corpus import HOSTILE
 
-from hub import redaction, sensitive
+from hub import redaction, secretnames
 
 KIB = 1024
 
@@ -75,7 +75,7 @@ def seconds(value: Any) -> float:
     times = []
     for _ in range(3):
         redaction._harmless.clear()
-        sensitive._use.cache_clear()
+        secretnames._use.cache_clear()
         start = time.process_time()
         redaction.redact(value)
         times.append(time.process_time() - start)

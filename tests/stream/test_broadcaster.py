@@ -408,3 +408,77 @@ async def test_who_needs_a_store_that_is_away_comes_back_later(stream: Any, monk
     again = stream.join(after=0)
     await settle()
     assert again.events == list(range(1, 22))
+
+
+def fails(data: bytes) -> None:
+    raise RuntimeError("no transport")
+
+
+@pytest.mark.parametrize("after", [None, 0], ids=["at the head", "from behind"])
+async def test_who_cannot_be_written_to_when_it_joins_is_cut_off(stream: Stream, after: int | None) -> None:
+    """It would stay connected and get nothing; and an event that is told as missing is told to nobody."""
+    await stream.publish("a:b")
+    wire = Wire()
+    wire.write = fails
+    cursor = Cursor("elsewhere", 1) if after is None else stream.cursor(after)
+    assert stream.broadcaster.join(wire, EVERYTHING, cursor).seq == 0
+    assert (wire.was_cut, wire.ended) == (True, True)
+    assert stream.broadcaster.lagging == 0
+    assert not stream.broadcaster._groups
+
+
+async def test_who_cannot_be_marked_is_cut_off(stream: Stream) -> None:
+    await stream.publish("b:x")
+    idle, other = stream.join("c:*", after=0), stream.join("c:*", after=0)
+    idle.write = fails
+    stream.broadcaster.mark()
+    assert (idle.was_cut, idle.ended) == (True, True)
+    assert other.marks == [str(stream.cursor(1))]
+
+
+async def test_nothing_brings_back_who_has_ended(stream: Stream) -> None:
+    wire = stream.join()
+    stream.broadcaster.leave(wire)
+    for again in (
+        lambda: stream.broadcaster.join(wire, EVERYTHING, stream.cursor(0)),
+        lambda: stream.broadcaster.narrow(wire, EVERYTHING),
+    ):
+        with pytest.raises(HubError) as refused:
+            again()
+        assert refused.value.code == "cancelled"
+    await stream.publish("a:b")
+    await settle()
+    assert wire.received == []
+
+
+async def test_patterns_can_change_while_one_is_behind(stream: Stream) -> None:
+    wire = stream.join("a:*")
+    wire.reading = False
+    await stream.publish("a:b")
+    await settle()
+    await stream.publish("a:b", "c:d")
+    assert stream.broadcaster.narrow(wire, Patterns(["c:*"])) == stream.cursor(1)
+    wire.read_on()
+    await settle()
+    assert wire.events == [1, 3]
+
+
+async def test_who_falls_behind_again_at_once_is_led_by_one(stream: Stream) -> None:
+    """In the very pass in which it has come level: two that lead would write the same twice."""
+    wire = stream.join()
+    wire.reading = False
+    await stream.publish("a:b")
+    await settle()
+    await stream.publish("a:b")
+    wire.read_on()
+    while wire.group is None:
+        await asyncio.sleep(0)
+    wire.reading = False
+    await stream.publish("a:b")
+    stream.broadcaster.flush()
+    await stream.publish("a:b")
+    leaders = [task for task in asyncio.all_tasks() if "_lead" in repr(task) and not task.done()]
+    assert len(leaders) <= 2  # one of them ends in its next step
+    wire.read_on()
+    await settle()
+    assert wire.events == [1, 2, 3, 4]
