@@ -256,8 +256,7 @@ class Broadcaster:
         self._fall_behind([subscriber], self.position)
 
     def _fall_behind(self, subscribers: Sequence[Subscriber], position: int) -> None:
-        """Lead these on from `position`, the last that they have got, if they are there at all."""
+        """Lead these members of groups on from `position`, the last that they have got."""
         for subscriber in subscribers:
-            if subscriber.group is not None:
-                self._leave_group(subscriber)
-                self._catchup.begin(subscriber, position)
+            self._leave_group(subscriber)
+            self._catchup.begin(subscriber, position)
