@@ -179,7 +179,7 @@ class Registry:
     def refuse(self, client: Client, id: str | None, name: str, code: Code) -> None:
         """Count a call that did not run, and note it in the audit log; many of them are summed up there."""
         self.on_refused(name, code)
-        details = {"id": id, "command": name, "outcome": code}
+        details = {"id": id and redact_text(id), "command": redact_text(name), "outcome": code}
         self.audit.note("command.refused", client.actor(), client.trust, details, key="command.refused")
 
     def _admit(self, call: Call, name: str, args: Mapping[str, Any]) -> Command:
@@ -188,7 +188,7 @@ class Registry:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
             command = self._commands.get(name)
             if command is None:
-                raise HubError("unknown_command", f"There is no command {name}; hub:commands lists them.")
+                raise HubError("unknown_command", f"There is no command {redact_text(name)}; hub:commands lists them.")
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
             return command
@@ -200,7 +200,7 @@ class Registry:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not command.audited:
             return
-        details = {"id": call.id, "command": command.name, "args": self.audit.reduced(redact(args)[0])}
+        details = {"id": redact_text(call.id), "command": command.name, "args": self.audit.reduced(redact(args)[0])}
         call._on_record = True  # if this is cancelled, nobody knows whether it is
         try:
             await self.audit.record("command.called", call.client.actor(), call.trust, details)
@@ -228,7 +228,12 @@ class Registry:
     async def _record_end(self, call: Call, command: Command, outcome: Outcome, seconds: float) -> None:
         """A caller that was cancelled waits for no disk, and needs no answer: the record is on its way, behind that of
         the beginning, and the log is not closed before it is written."""
-        details = {"id": call.id, "command": command.name, "outcome": outcome, "ms": round(seconds * 1000, 3)}
+        details = {
+            "id": redact_text(call.id),
+            "command": command.name,
+            "outcome": outcome,
+            "ms": round(seconds * 1000, 3),
+        }
         record = "command.finished", call.client.actor(), call.trust, details
         if outcome == "cancelled" and _is_asked_to_end():
             self.audit.note(*record)
@@ -256,7 +261,7 @@ class Registry:
             self.running.discard(call)
             self._changed.set()
             if work.given_up:
-                details = {"id": call.id, "command": command.name}
+                details = {"id": redact_text(call.id), "command": command.name}
                 self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
 
     @staticmethod

@@ -428,3 +428,18 @@ class TestRegistry:
     async def test_a_handler_must_be_async(self, commands: Registry) -> None:
         with pytest.raises(TypeError, match="async"):
             commands.add("c:d", lambda call: None)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_secret_in_an_id_or_a_name_is_not_noted(
+    weakened: bool, commands: Registry, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.commands.registry.redact_text", lambda text: text)
+    secret = "ghp_0123456789abcdefghij"
+    commands.add("a:b", echo)
+    await run(commands, "a:b", call=a_call(secret))
+    with pytest.raises(HubError) as refused:
+        await run(commands, f"a:{secret}", call=a_call(secret))
+    noted = json.dumps([log.records, log.notes, refused.value.message])
+    assert (secret in noted) is weakened
