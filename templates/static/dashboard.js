@@ -138,6 +138,7 @@ function copy(template) {
 class Rows {
   #changed = new Map();
   #folds = new Map();
+  #newest = new Map(); // the number of the newest event of each key that came while the page was open
 
   constructor(list) {
     this.list = list;
@@ -163,10 +164,12 @@ class Rows {
     values.set("key", key).set("timestamp", event.get("timestamp")).set("stale", false);
     values.set("closed", CLOSED.has(values.get("status")));
     this.#changed.set(key, values);
+    this.#newest.set(key, parseCursor(event.get("cursor")).seq);
   }
 
-  /** `hub:stale`: mark one item. */
-  age(key) {
+  /** `hub:stale`: mark one item, unless a newer event of it has come: the end of a lease can be late. */
+  age(key, seq) {
+    if ((this.#newest.get(key) ?? 0) > seq) return;
     const waiting = this.#changed.get(key);
     if (waiting) waiting.set("stale", true);
     else if (this.rows.has(key)) fill(this.rows.get(key), new Map([["stale", true]]), true);
@@ -296,7 +299,7 @@ function apply(event) {
   shown = at;
   const name = event.get("payload").get("event");
   const data = event.get("payload").get("data");
-  if (name === "hub:stale") lists.find((rows) => rows.event === data.get("event"))?.age(data.get("key"));
+  if (name === "hub:stale") lists.find((rows) => rows.event === data.get("event"))?.age(data.get("key"), data.get("seq"));
   const rows = lists.find((rows) => rows.event === name);
   rows?.take(event);
   if (rows) drawing ||= setTimeout(draw, DRAW_EVERY);
