@@ -45,26 +45,29 @@ class View:
         self.topics = set(topics if topics is not None else ["*"])
         patterns = Patterns(self.topics)
         self._choices: list[tuple[int, Patterns, Patterns]] = [(-1, patterns, patterns)]  # since, must come, may come
+        self._certain = -1  # the newest number at which the hub has said what was chosen
         self._restarts: list[int] = []
         self._loose = False  # it has asked for a part of the stream again: what it misses cannot be told any more
         self._left: list[tuple[str, Any]] = []  # what has come and is not judged yet
 
     def subscribed(self, topics: list[str], cursor: int) -> None:
-        """From behind this number on it has these patterns: what was thought to hold longer did not."""
-        while self._choices[-1][0] > cursor:
-            self._choices.pop()
+        """From behind this number on it has these patterns."""
+        self._certain = cursor
         self._choose(cursor, topics, topics)
 
     def unsubscribing(self, topics: list[str]) -> None:
         """From somewhere on, no earlier than what is known, it does not get these any more."""
         left = [topic for topic in self.topics if topic not in topics]
-        self._choose(max(self.position, self._choices[-1][0]), left, list(self.topics))
+        self._choose(max(self.position, self._certain), left, list(self.topics))
 
     def unsubscribed(self, topics: list[str]) -> None:
-        """By now it does not."""
+        """By now, at the latest, it does not."""
         self._choose(max(self.stream.names, default=0), topics, topics)
 
     def _choose(self, since: int, must: list[str], may: list[str]) -> None:
+        """What was thought to hold longer did not."""
+        while self._choices[-1][0] > since:
+            self._choices.pop()
         self.topics = set(must)
         self._choices.append((since, Patterns(must), Patterns(may)))
 
