@@ -21,7 +21,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -188,7 +187,7 @@ class Life:
         self.broker = SqliteBroker(folder, limits, 100, full=full)
         self.bus = EventBus(self.broker, EventTypes())
         self.state, self.window = State(100), Window(50, 2**20)
-        self.state.on_stale = signals.stale(SimpleNamespace(bus=self.bus))  # type: ignore[arg-type]
+        self.state.on_stale = signals.stale(self.bus)
         for listener in (self._apply, self._fail, self._see):
             self.bus.on_event.append(listener)
         self.bus.on_event.freeze()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from running import HubInside, Raw, hub_app, open_streams
 from visitors import BINARY, CLOSE, PING, TEXT, SSEVisitor, Stranger, Stream, Visitor, WebSocketVisitor
@@ -423,7 +424,7 @@ def test_each_mechanism_is_missed(weaken: Callable[[pytest.MonkeyPatch], None], 
         with pytest.raises(BaseException) as found:  # noqa: PT011
             run_state_machine_as_test(machine(loop, True), settings=once)
     inside = found.value.subgroup(AssertionError) if isinstance(found.value, BaseExceptionGroup) else found.value
-    assert isinstance(inside, AssertionError | BaseExceptionGroup), found.value
+    assert isinstance(inside, AssertionError | BaseExceptionGroup | Flaky), found.value  # sockets: not every time alike
 
 
 def by_hand(minutes: float) -> None:

@@ -282,7 +282,7 @@ class TestListeners:
         weakened.on_event.append(functools.partial(all_in_a_row, weakened.listeners))
         weakened.on_event.freeze()
         await weakened.broker.open(weakened.pump)
-        with pytest.raises(RuntimeError, match="mine"):
+        with pytest.raises(HubError, match="mine"):
             await self.test_one_that_raises_or_hangs_holds_up_nobody(weakened, caplog)
 
     async def test_one_that_is_far_behind_misses_the_oldest_and_the_log_says_so(

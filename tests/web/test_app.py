@@ -28,7 +28,8 @@ def setup(hub):
     app._open_browser = webbrowser.open
 """
 IN_A_TERMINAL = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests were started with
 os.setsid()
 terminal = os.open(sys.argv[1], os.O_RDWR)  # the first that the leader of a session opens is its terminal
 for stream in range(3):
