@@ -252,7 +252,7 @@ class Life:
         raise AssertionError
 
     async def stop(self) -> None:
-        await within(self.broker.close(), "closing")
+        await within(asyncio.shield(self.broker.close()), "closing")
         await self._leave()
         demand(self.broker._thread._shutdown, "a thread was left")
 

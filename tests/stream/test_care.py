@@ -198,6 +198,22 @@ async def test_a_store_that_nobody_looks_after_is_told(tmp_path: Path, caplog: p
             await it.put(draft("a"))
 
 
+async def test_the_file_is_the_threads_until_it_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a connection at once would end the process."""
+    async with store(tmp_path) as it:
+        go, checkpoint = threading.Event(), it.broker._database.checkpoint
+        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (go.wait(5), checkpoint()))
+        it.broker._database.unsaved = 10**6
+        it.broker._care.soon()
+        await until(it.broker._file.locked, "the checkpoint")
+        it.broker._care._task.cancel()
+        await passes()
+        assert it.broker._file.locked()
+        go.set()
+        await until(lambda: it.broker.problem, "the end of the care")
+        assert not it.broker._file.locked()
+
+
 @pytest.mark.parametrize("step", ["sync", "reopen", "close"])
 async def test_closing_raises_nothing(
     tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
