@@ -251,7 +251,7 @@ class Life:
         raise AssertionError
 
     async def stop(self) -> None:
-        await within(self.broker.close(), "closing")
+        await within(asyncio.shield(self.broker.close()), "closing")
         await self._leave()
         demand(self.broker._thread._shutdown, "a thread was left")
 
@@ -292,11 +292,10 @@ class Life:
         return record if ttl is None else {**record, "ttl": ttl}
 
     async def _publish(self, records: Sequence[dict[str, Any]]) -> Published:
-        model = self.model
         published = await self.bus.publish(records, many=True)
         last = published.cursor.seq
         for seq, id in zip(range(last - len(records) + 1, last + 1), published.ids, strict=True):
-            model.told(seq, id)
+            self.model.told(seq, id)  # from a crash on, nobody hears it
         return published
 
     def _published(self, task: "asyncio.Task[Any]") -> None:
@@ -373,9 +372,9 @@ async def schedule(folder: Path, seed: int, *, full: bool) -> None:
         path, ended = folder, False
         for number in range(rng.randrange(2, 5)):
             life = await begin(path, limits, faults, model, full=full, rng=rng)
-            if ended:
-                life.values(stale_now(life), ended=True)
             try:
+                if ended:
+                    life.values(stale_now(life), ended=True)
                 await live(life, rng, number)
                 if ended := rng.random() < 0.5:
                     await life.settle()

@@ -13,10 +13,11 @@ from stores import Store, draft, store
 
 from hub import Hub
 from hub.errors import HubError, UsageError
-from hub.stream.brokers.broker import Broker, Limits, Receipt
+from hub.stream.brokers.broker import Broker, Limits, Outlet, Receipt
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.sqlite import SqliteBroker
 from hub.stream.events import Draft, Event
+from hub.wire.names import Cursor
 
 
 def reads(broker: Broker) -> Any:
@@ -207,6 +208,15 @@ async def test_what_is_published_while_events_are_handed_on_comes_behind_them() 
     await broker.open(pump)
     await broker.append([draft("first"), draft("second")])
     assert seen == ["first", "second", "nested"]
+
+
+def test_a_hole_is_refused() -> None:
+    async def pump(batch: list[Event]) -> None:
+        raise AssertionError
+
+    outlet = Outlet(pump, 4)
+    with pytest.raises(RuntimeError, match="the event 6 came behind 4"):
+        outlet.take([Event(draft("x"), Cursor("e", 6), "t", 0.0)])
 
 
 def test_an_unknown_broker_is_refused(tmp_path: Path) -> None:

@@ -161,6 +161,32 @@ async def test_any_error_at_all_is_one_of_the_store(
         assert it.pumped[-1].id == "d"
 
 
+async def test_a_publish_that_cannot_even_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all that came behind it would queue for ever."""
+
+    class Full(list[Any]):
+        def append(self, item: Any) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
+    async with store(tmp_path) as it:
+        async with it.broker._file:
+            it.broker._queue = Full()
+            with pytest.raises(HubError, match="MemoryError"):
+                await it.put(draft("a"))
+            it.broker._queue = []
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert await it.put(draft("b"), draft("c")) == [1, 2]
+
+
+async def test_a_store_that_has_lost_events_gives_no_number_again(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        await it.put(draft("a"), draft("b"))
+        it.broker._database._sql.execute("DELETE FROM events WHERE seq = 2")
+        with pytest.raises(sqlite3.DatabaseError, match="the events 2 to 2 are gone"):
+            it.broker._database.reopen(2)
+
+
 async def test_what_the_pump_did_not_take_goes_first_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
     async with store(tmp_path) as it:
@@ -196,6 +222,22 @@ async def test_a_store_that_nobody_looks_after_is_told(tmp_path: Path, caplog: p
         assert "nobody looks after the store" in caplog.text
         with pytest.raises(HubError):
             await it.put(draft("a"))
+
+
+async def test_the_file_is_the_threads_until_it_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a connection at once would end the process."""
+    async with store(tmp_path) as it:
+        go, checkpoint = threading.Event(), it.broker._database.checkpoint
+        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (go.wait(5), checkpoint()))
+        it.broker._database.unsaved = 10**6
+        it.broker._care.soon()
+        await until(it.broker._file.locked, "the checkpoint")
+        it.broker._care._task.cancel()
+        await passes()
+        assert it.broker._file.locked()
+        go.set()
+        await until(lambda: it.broker.problem, "the end of the care")
+        assert not it.broker._file.locked()
 
 
 @pytest.mark.parametrize("step", ["sync", "reopen", "close"])

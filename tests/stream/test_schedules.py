@@ -111,7 +111,6 @@ async def test_weakened_the_schedules_find_it(
     weaken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weaken(monkeypatch)
-    monkeypatch.setattr("schedules.PATIENCE", 1.0)
     with pytest.raises(Exception) as found:  # noqa: PT011
         await run(MOST, 1, full=WEAKENED[weaken])
     assert isinstance(found.value, Broken | RuntimeError | MemoryError), found.value

@@ -26,10 +26,9 @@ class Care:
         self._step, self._fail, self._seconds = step, fail, seconds
         self._wake, self._ending = asyncio.Event(), False
         self._not_before = 0.0  # on the monotonic clock
-        self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._ended)
 
     def soon(self) -> None:
@@ -45,8 +44,7 @@ class Care:
         """Return when the step that runs is over; there is none after it."""
         self._ending = True
         self._wake.set()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         pause = self._seconds

@@ -287,8 +287,7 @@ class Database:
             if over >= count and size <= 0:
                 break
             over, size = over + 1, size - length
-        if over:
-            self._forget(self.tail + over - 1)
+        self._forget(self.tail + over - 1)
         return over == STEP
 
     def _expire(self, until: int) -> bool:

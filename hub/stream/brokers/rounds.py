@@ -70,8 +70,7 @@ class Rounds:
         if generation != self._generation:
             raise unavailable("Events could not be kept: the store failed while they were on their way.")
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None]) -> object:
         """Those who publish hear of an error; if all of them have gone, the log has it all the same."""
         self._running.discard(task)
-        if not task.cancelled():
-            task.exception()
+        return task.cancelled() or task.exception()

@@ -252,4 +252,10 @@ class SqliteBroker:
         self.tail, self.bytes = self._database.tail, self._database.bytes
 
     async def _in_thread(self, work: Callable[..., Result], *args: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        """Whoever is cancelled here keeps the file until the thread lets go of it."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
