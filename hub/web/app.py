@@ -15,6 +15,7 @@ import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from aiohttp import web
 
@@ -98,7 +99,9 @@ def serve(config: Config) -> int:
     for name in (*config.load, *(["hub.demo"] if config.demo else [])):
         hub.load(name)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(hub, context))
+        status = runner.run(_serve(hub, context))
+    _let_go(sys.stderr)  # the terminal that it was started in may be closed
+    return status
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -146,11 +149,19 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
 
 def _say(line: str) -> None:
     """Print it; where nobody reads any more, a closed pipe or terminal, the hub goes on without."""
-    try:
+    with contextlib.suppress(OSError):
         print(line, flush=True)
+    _let_go(sys.stdout)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Have what is left in the buffer of a stream go nowhere if nobody reads it: Python would try once more at the end,
+    and call that exit status 120."""
+    try:
+        stream.flush()
     except OSError:
         with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is left in the buffer goes there
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _show(app: web.Application, url: str) -> None:
