@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from .rotation import Limits
 from .sums import Sums
 from .verify import Verdict
 from .writer import LogFile
+
+log = logging.getLogger("hub")
 
 END = 0.5  # seconds
 
@@ -44,6 +47,7 @@ class AuditLog:
         self.unrecorded = 0
         self.on_write = on_write
         self._failure: str | None = "The audit log is not started"
+        self._failing = False  # and said so
         self._file = LogFile(self.directory, limits)
         self._commits = Commits(self._file, self._settle)
         self._sums = Sums(self._put)
@@ -77,6 +81,8 @@ class AuditLog:
         and every second it is tried again.
         """
         await self._commits.start()
+        if not self.valid:
+            log.error("the chain of the audit log is broken: %s", self._file.reason)
 
     async def record(
         self, action: str, actor: Mapping[str, Any] | None, trust: str, details: Mapping[str, Any]
@@ -160,6 +166,7 @@ class AuditLog:
 
     def _settle(self, done: Done) -> None:
         """Answer who waits for the group."""
+        self._tell(done.failure)
         self._failure = done.failure
         for _, future in done.group:
             if future is None:
@@ -171,6 +178,14 @@ class AuditLog:
                     future.set_exception(_unavailable(done.failure))
         if done.written:
             self.on_write(done.written, done.seconds)
+
+    def _tell(self, failure: str | None) -> None:
+        """Once in the hub's own log, when it begins and when it is over."""
+        if failure and not self._failing:
+            log.error("commands other than reads are refused: %s", failure)
+        elif self._failing and not failure:
+            log.warning("the audit log can be written again")
+        self._failing = failure is not None
 
     async def _verify(self) -> Verdict:
         verdict = await asyncio.to_thread(self._judged)

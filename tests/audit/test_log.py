@@ -277,7 +277,7 @@ async def test_every_call_of_a_run_fails_once(tmp_path: Path, disk: Disk) -> Non
 
 
 async def test_a_full_disk_fails_closed_and_recovers_without_a_restart(
-    log: AuditLog, tmp_path: Path, disk: Disk
+    log: AuditLog, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     await log.record("x:y", None, "OPERATOR", {"n": 0})
     before = (tmp_path / "audit.jsonl").read_bytes()
@@ -298,6 +298,10 @@ async def test_a_full_disk_fails_closed_and_recovers_without_a_restart(
     assert records(tmp_path)[-1]["details"] == {"what": "could not be written", "refused": 4}
     await log.record("x:y", None, "OPERATOR", {"n": 5})
     assert verify(tmp_path).status == INTACT
+    said = [record.message for record in caplog.records]  # once when it begins, and once when it is over
+    assert len(said) == 2
+    assert said[0].startswith("commands other than reads are refused: ")
+    assert said[1] == "the audit log can be written again"
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -763,3 +767,18 @@ async def test_what_comes_in_behind_the_end_is_answered(tmp_path: Path, monkeypa
         await log.record("x:y", None, "SYSTEM", {})
     await log.stop()
     assert held(tmp_path) == []
+
+
+async def test_a_broken_chain_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(tmp_path)
+    await log.start()
+    for n in range(3):
+        await log.record("x:y", None, "OPERATOR", {"n": n})
+    await log.stop()
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":7'))
+    again = AuditLog(tmp_path)
+    await again.start()
+    await again.stop()
+    assert not again.valid
+    assert "the chain of the audit log is broken: audit.jsonl, line 2" in caplog.text
