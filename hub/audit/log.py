@@ -181,6 +181,8 @@ class AuditLog:
 
     def _tell(self, failure: str | None) -> None:
         """Once in the hub's own log, when it begins and when it is over."""
+        if failure == CLOSED:
+            return
         if failure and not self._failing:
             log.error("commands other than reads are refused: %s", failure)
         elif self._failing and not failure:

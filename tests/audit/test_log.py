@@ -782,3 +782,13 @@ async def test_a_broken_chain_is_said_at_the_start(tmp_path: Path, caplog: pytes
     await again.stop()
     assert not again.valid
     assert "the chain of the audit log is broken: audit.jsonl, line 2" in caplog.text
+
+
+async def test_a_log_that_is_closed_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(tmp_path)
+    await log.start()
+    await log.record("x:y", None, "OPERATOR", {})
+    await log.stop()
+    with pytest.raises(HubError):
+        await log.record("x:y", None, "OPERATOR", {})
+    assert caplog.messages == []
