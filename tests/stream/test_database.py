@@ -159,3 +159,21 @@ async def test_a_planted_link_would_be_followed(tmp_path: Path, monkeypatch: pyt
     async with store(tmp_path) as it:
         await it.put(draft("a"))
     assert (tmp_path / "other").stat().st_size > 0
+
+
+def test_free_pages_are_given_back_step_by_step_and_then_the_journal(tmp_path: Path) -> None:
+    """The file gets smaller only when the journal has been brought into it, which the last step asks for."""
+    limits = Limits(10, 2**26)
+    it = database.Database(tmp_path / FILE, limits, 100, full=False)
+    it.open()
+    events, _ = it.write(
+        [Draft("a:x", f"{number}", b"1" * 4000) for number in range(database.SPARE + 2 * database.STEP)]
+    )
+    it.settle(events)
+    while it.tidy(it.head):
+        pass
+    assert it.tail == it.head - limits.events + 1
+    assert it.unsaved >= database.WAL_PAGES
+    it.checkpoint()
+    it.close()
+    assert (tmp_path / FILE).stat().st_size < (database.SPARE + 2 * database.STEP) * 4096
