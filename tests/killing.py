@@ -72,15 +72,15 @@ async def _kept(hub: HubProcess, cursors: set[str]) -> dict[str, str]:
 
 
 async def _life(folder: Path, name: str, answers: int, found: Round) -> None:
-    """A hub with clients that call without a pause, killed when it has given so many answers."""
+    """A hub with clients that call without a pause, killed when it has given so many answers, and kept an event."""
     async with contextlib.AsyncExitStack() as stack:
         hub = await stack.enter_async_context(hub_process(folder, *FLAGS, status=-signal.SIGKILL))
         clients = [await stack.enter_async_context(talk(hub.url, "?topics=hub:none")) for _ in range(CLIENTS)]
         tasks = [asyncio.create_task(_calls(c, f"{name}-{n}", found.answered)) for n, c in enumerate(clients)]
         tasks += [asyncio.create_task(_publishes(hub, many, found.published)) for many in (1, 1, 20)]
-        while len(found.answered) < answers:
+        while len(found.answered) < answers or not found.published:
             await asyncio.sleep(0)
-        hub.process.kill()
+        hub.signal(signal.SIGKILL)
         await asyncio.gather(*tasks)
 
 

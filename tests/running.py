@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -21,7 +22,7 @@ import hub as package
 from hub import Hub, create_app
 from hub.web import keys, streams
 
-PATIENCE = 5.0  # seconds until a test gives up; none of them judges by it
+PATIENCE = 15.0  # seconds until a test gives up; none of them judges by it
 JSON = {"Content-Type": "application/json"}
 
 
@@ -71,10 +72,24 @@ class HubProcess:
     def log(self) -> str:
         return b"".join(self.stderr).decode()
 
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        send_signal(self.process, number)
+
     async def ended(self) -> int:
         """Its exit status, once it has one."""
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
+
+
+def send_signal(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send it to a process that may have ended.
+
+    `Process.send_signal` looks first whether it has, and so takes the status away from the loop's own watch, which then
+    tells 255.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def run_hub(cwd: Path, *args: str) -> tuple[int, str, str]:
@@ -113,9 +128,8 @@ async def hub_process(tmp_path: Path, *flags: str, status: int = 0) -> AsyncIter
                 process.terminate()  # would reap it here, and asyncio on Python 3.11 would not learn its status
             assert await hub.ended() == status, hub.log
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            hub.signal(signal.SIGKILL)
+            await process.wait()
             await reading
 
 

@@ -215,7 +215,7 @@ async def test_a_stop_answers_what_runs_and_says_goodbye(tmp_path: Path, orders:
         stream(hub.url) as page,
     ):
         id = await waiting(client, 0.5)
-        hub.process.send_signal(number)
+        hub.signal(number)
         one, other, _ = await asyncio.gather(client.end(), idle.end(), page.end())
         assert one == other == 1001
         assert client.answers[id]["payload"] == "done"
@@ -230,7 +230,7 @@ async def test_a_stop_answers_what_runs_and_says_goodbye(tmp_path: Path, orders:
 async def test_calls_that_come_while_it_stops_are_refused(tmp_path: Path, orders: str) -> None:
     async with hub_process(tmp_path, "--load", orders, "--rate", "0") as hub, talk(hub.url) as client:
         id = await waiting(client, 0.5)
-        hub.process.terminate()
+        hub.signal()
         asked: list[str] = []
         with contextlib.suppress(ConnectionError):
             while id not in client.answers:  # some come before the signal, and the last ones behind it
@@ -257,9 +257,9 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, orders: str) -> N
     status = 128 + signal.SIGTERM
     async with hub_process(tmp_path, "--load", orders, status=status) as hub, talk(hub.url) as client:
         await waiting(client, 60)
-        hub.process.terminate()
+        hub.signal()
         await until(lambda: "stopping" in hub.log, "that it says so")
-        hub.process.terminate()
+        hub.signal()
         assert await hub.ended() == status
 
 
@@ -278,7 +278,7 @@ async def test_it_starts_again_after_kill_9_with_everything_that_was_answered(tm
     async with hub_process(tmp_path, status=-signal.SIGKILL) as hub, talk(hub.url) as client:
         for n in range(5):
             await client.call("hub:ping", f"call-{n}")
-        hub.process.kill()
+        hub.signal(signal.SIGKILL)
     async with hub_process(tmp_path) as hub, talk(hub.url, "?after=gone:5") as client:
         assert (await client.event())["payload"]["data"]["reason"] == "epoch"
         records = await get(hub, "api/audit?limit=100")

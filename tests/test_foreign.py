@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import PATIENCE, HubInside, hub_app, hub_process, until
+from running import PATIENCE, HubInside, hub_app, hub_process, send_signal, until
 
 PROGRAM = Path(__file__).parent / "foreign" / "client.cjs"
 PLACES = ("/usr/share/nodejs", "/usr/lib/nodejs", "/usr/local/lib/node_modules", "/usr/lib/node_modules")
@@ -70,8 +71,7 @@ async def foreign(node: str, port: int, manner: str = "", path: str = "ws") -> A
     try:
         yield Foreign(process)
     finally:
-        if process.returncode is None:
-            process.kill()
+        send_signal(process, signal.SIGKILL)
         await process.communicate()
 
 
@@ -148,6 +148,6 @@ async def test_it_is_refused_before_the_upgrade(node: str, hub: HubInside) -> No
 async def test_it_sees_1001_when_the_hub_stops(node: str, tmp_path: Path) -> None:
     async with hub_process(tmp_path) as hub, foreign(node, hub.port) as client:
         await client.next("open")
-        hub.process.terminate()
+        hub.signal()
         assert (await client.next("close"))["code"] == 1001
         assert await hub.ended() == 0

@@ -218,7 +218,7 @@ async def test_stuck_clients_and_calls_hold_a_stop_for_ten_seconds_at_most(
         for _ in range(100):
             async with hub.http.post(hub.url + "api/events", data=line, headers=JSON) as response:
                 assert response.status == 200
-        hub.process.send_signal(signal.SIGTERM)
+        hub.signal()
         assert await client.end() == 1001
         assert client.answers["hung"]["payload"]["code"] == "shutting_down"
         async with asyncio.timeout(10):

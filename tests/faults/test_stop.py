@@ -105,7 +105,7 @@ async def test_a_call_that_does_not_let_go_is_answered_and_does_not_hold_up_the_
         over_http = asyncio.create_task(hub.http.post(f"{hub.url}api/commands/{command}", json={}))
         assert await client.name() == "work:running"
         ids = await begun(client, command, 40)  # more than there are threads
-        hub.process.terminate()
+        hub.signal()
         assert await client.end() == 1001
         assert {client.answers[id]["payload"]["code"] for id in ids} == {"shutting_down"}
         assert (await (await over_http).json())["code"] == "shutting_down"
@@ -117,7 +117,7 @@ async def test_a_call_that_does_not_let_go_is_answered_and_does_not_hold_up_the_
 async def test_weakened_without_giving_up_nobody_is_answered(tmp_path: Path) -> None:
     async with hub_process(tmp_path, "--load", "work", "--load", "nobody_given_up") as hub, talk(hub.url) as client:
         await begun(client, "work:stubborn")
-        hub.process.terminate()
+        hub.signal()
         await client.end()
         assert client.answers == {}
         assert await hub.ended() == 0  # the watch remains
@@ -130,17 +130,17 @@ async def test_weakened_without_the_watch_the_process_stays_until_a_second_signa
     async with hub_process(tmp_path, *flags, status=128 + signal.SIGTERM) as hub, talk(hub.url) as client:
         if what == "a call":
             await begun(client, "work:thread")
-        hub.process.terminate()
+        hub.signal()
         await until(lambda: everything(hub.state_dir)[-1]["action"] == "hub.stopped", "that it has stopped")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(hub.process.wait(), 1.5)
-        hub.process.terminate()
+        hub.signal()
 
 
 async def test_background_work_and_listeners_do_not_hold_up_the_end(tmp_path: Path) -> None:
     async with hub_process(tmp_path, "--load", "work", "--load", "life") as hub, talk(hub.url) as client:
         await client.call("hub:publish", event="a:x", data=1)
-        hub.process.terminate()
+        hub.signal()
         assert await client.end() == 1001
         assert await hub.ended() == 0
     await chain_is_closed(hub.state_dir, tmp_path)
@@ -149,7 +149,7 @@ async def test_background_work_and_listeners_do_not_hold_up_the_end(tmp_path: Pa
 async def test_code_that_blocks_the_event_loop_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     async with hub_process(tmp_path, "--load", "work") as hub, talk(hub.url) as client:
         await blocked(client, tmp_path)
-        hub.process.terminate()
+        hub.signal()
         assert await hub.ended() == 0
     await chain_is_closed(hub.state_dir, tmp_path)
     assert everything(hub.state_dir)[-1]["details"]["forced"] is True

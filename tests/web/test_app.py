@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from logs import everything
-from running import environment, hub_process, run_hub, until
+from running import environment, hub_process, run_hub, send_signal, until
 
 # A browser that comes back when its window is closed. It says which process it is, and what it was given.
 BROWSER = """#!/bin/sh
@@ -94,7 +94,7 @@ async def test_a_browser_that_lives_as_long_as_its_window_holds_up_nothing(tmp_p
         async with hub.http.get(f"{hub.url}healthz") as answer:
             assert answer.status == 200
         assert opened(browser)[1] == hub.url
-        hub.process.terminate()
+        hub.signal()
         assert await hub.ended() == 0
         assert is_open(browser)  # it was not waited for
     assert everything(hub.state_dir)[-1]["action"] == "hub.stopped"
@@ -109,7 +109,7 @@ async def test_weakened_opened_in_the_loop_nobody_is_answered(tmp_path: Path, br
             async with asyncio.timeout(1.0), hub.http.get(f"{hub.url}healthz"):
                 pass
         assert is_open(browser)
-        hub.process.kill()
+        hub.signal(signal.SIGKILL)
 
 
 async def test_a_browser_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,8 @@ async def in_a_terminal(tmp_path: Path, *flags: str) -> AsyncIterator[tuple[asyn
         yield process, master
     finally:
         master.close()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
 
 
 async def test_a_terminal_that_is_closed_is_a_clean_stop(tmp_path: Path) -> None:
@@ -157,9 +156,9 @@ async def test_a_terminal_that_is_closed_is_a_clean_stop(tmp_path: Path) -> None
 async def test_that_it_is_closed_may_be_said_twice(weakened: bool, tmp_path: Path) -> None:
     more = ("--load", "a_second_signal_it_is") if weakened else ()
     async with in_a_terminal(tmp_path, "--load", "waits", *more) as (process, _):
-        process.send_signal(signal.SIGHUP)
+        send_signal(process, signal.SIGHUP)
         await until((tmp_path / "stopping").exists, "that it stops")
-        process.send_signal(signal.SIGHUP)
+        send_signal(process, signal.SIGHUP)
         assert await process.wait() == (128 + signal.SIGHUP if weakened else 0)
     assert (everything(tmp_path / "state")[-1]["action"] == "hub.stopped") is not weakened
 
@@ -175,15 +174,14 @@ async def test_without_a_terminal_a_hangup_means_nothing(tmp_path: Path) -> None
     assert process.stdout
     try:
         await process.stdout.readline()
-        process.send_signal(signal.SIGHUP)
+        send_signal(process, signal.SIGHUP)
         status, out, _ = await run_hub(tmp_path, "call", "hub:ping", "--state-dir", str(tmp_path / "state"))
         assert (status, json.loads(out)["pong"]) == (0, True)
-        process.terminate()
+        send_signal(process, signal.SIGTERM)
         assert await process.wait() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
 
 
 async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
@@ -198,12 +196,11 @@ async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) ->
         await until((tmp_path / "state" / "server.json").exists, "that it listens")
         status, out, _ = await run_hub(tmp_path, "call", "hub:ping", "--state-dir", str(tmp_path / "state"))
         assert (status, json.loads(out)["pong"]) == (0, True)
-        process.terminate()
+        send_signal(process, signal.SIGTERM)
         assert await process.wait() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
 
 
 # ---- server.json

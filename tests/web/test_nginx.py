@@ -3,16 +3,17 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, WSServerHandshakeError
 from doors import bearer, guard_of, tokens_of
-from running import Talk, hub_app, until
+from running import Talk, hub_app, send_signal, until
 
 from hub.web.access.credentials import FAILURES
 from hub.web.access.proxy import Proxies
@@ -68,8 +69,7 @@ async def nginx(door: socket.socket, folder: Path, hub: int) -> AsyncIterator[st
         await until(lambda: process.returncode is not None or listens(door), "nginx listening")
         yield f"http://{address}/"
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
+        send_signal(process, signal.SIGTERM)
         assert await process.wait() == 0
 
 

@@ -1,6 +1,7 @@
 """A hub in a user namespace, where the kernel shows many accounts under one number: none of them is the hub's own."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from doors import request
-from running import environment
+from running import environment, send_signal
 from strangers import as_stranger, in_namespace, needs_namespaces
 
 from hub.web.access import peer
@@ -35,8 +36,7 @@ async def hub_in_namespace(tmp_path: Path, *flags: str, weakened: bool) -> Async
         line = (await process.stdout.readline()).decode()
         yield line, int(line.rpartition(":")[2].rstrip("/\n") or 0)
     finally:
-        if process.returncode is None:
-            process.terminate()
+        send_signal(process, signal.SIGTERM)
         await process.communicate()
 
 

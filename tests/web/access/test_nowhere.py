@@ -96,7 +96,7 @@ async def test_the_token_shows_nowhere(tmp_path: Path, leak: str | None) -> None
         assert {status for status, _, _ in said} == {0}
         found["arguments"] += b"\n".join(arguments()).decode("utf-8", "replace")
         assert hub.process.stdout
-        hub.process.terminate()
+        hub.signal()
         await hub.ended()
         found["stdout"] = (hub.url.encode() + await hub.process.stdout.read()).decode() + str(said)
     found["log"] = hub.log
