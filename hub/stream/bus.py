@@ -10,7 +10,7 @@ from typing import Any
 from aiosignal import Signal
 
 from ..errors import Code, HubError
-from ..redaction import holds_secret, redact
+from ..redaction import holds_secret, redact_each
 from ..wire.messages import MAX_TTL
 from ..wire.names import Cursor, is_id, is_name, new_id
 from ..wire.strictjson import dumpb, plain
@@ -55,7 +55,7 @@ class EventBus:
         `many`; `broker_unavailable` if they cannot be kept.
         """
         try:
-            drafts = self._drafts(records) if many else [self._draft(record) for record in records]
+            drafts = self._drafts(records, many)
             receipts = await self.broker.append(drafts) if drafts else []
         except HubError as error:
             self.on_rejected(error.code, len(records))
@@ -87,24 +87,23 @@ class EventBus:
 
     # ---- the way in
 
-    def _drafts(self, records: Sequence[Mapping[str, Any]]) -> list[Draft]:
+    def _drafts(self, records: Sequence[Mapping[str, Any]], many: bool) -> list[Draft]:
+        """Check every record by itself, and clean them together: nearly always there is nothing to take out."""
         drafts: list[Draft] = []
-        problems: dict[str, Any] = {}
-        code: Code | None = None
-        seen: set[str] = set()
+        problems = _Problems(many)
+        ids: set[str] = set()
         for index, record in enumerate(records):
             try:
                 draft = self._draft(record)
-                if draft.given and draft.id in seen:
-                    raise _misfit({"id": ["The same id twice in one batch."]})
-                seen.add(draft.id)
+                if draft.given:
+                    if draft.id in ids:
+                        raise _misfit({"id": ["The same id twice in one batch."]})
+                    ids.add(draft.id)
                 drafts.append(draft)
             except HubError as error:
-                code = code or error.code
-                problems[str(index)] = error.details or {"event": [error.message]}
-        if code is not None:
-            some = f"{len(problems)} of {len(records)} events do not fit, so none was published; the details say why."
-            raise HubError(code, some, problems)
+                problems.add(index, error)
+        problems.end(len(records))
+        self._fill(drafts, [record["data"] for record in records], problems)
         return drafts
 
     def _draft(self, record: Mapping[str, Any]) -> Draft:
@@ -112,11 +111,22 @@ class EventBus:
         key = self.types.check(name, data)
         if ttl is not None and key is None:
             raise _misfit({"ttl": [f"Only an event with a key can grow stale, and {name} has none."]})
-        data, count = redact(data)
+        return Draft(name, id or new_id(), b"", key, ttl, id is not None)
+
+    def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
+        """Put the data in, without its secrets. A key is kept and shown as the data is: cleaned."""
+        cleaned, count = redact_each(data)
         if count:
             self.on_redacted(count)
-            key = self.types.key(name, data)  # a key is kept and shown as the data is: cleaned
-        return Draft(name, id or new_id(), dumpb(data), key, ttl, id is not None)
+            for index, draft in enumerate(drafts):
+                if cleaned[index] is not data[index]:
+                    try:
+                        draft.key = self.types.key(draft.name, cleaned[index])
+                    except HubError as error:
+                        problems.add(index, error)
+            problems.end(len(drafts))
+        for draft, value in zip(drafts, cleaned, strict=True):
+            draft.body = dumpb(value)
 
     # ---- the way out
 
@@ -139,6 +149,27 @@ class EventBus:
             await future
 
 
+class _Problems:
+    """What does not fit in a publish: of a single event the error itself, of `many` every one, by its index."""
+
+    def __init__(self, many: bool) -> None:
+        self._many = many
+        self._found: dict[str, Any] = {}
+        self._code: Code | None = None
+
+    def add(self, index: int, error: HubError) -> None:
+        if not self._many:
+            raise error
+        self._code = self._code or error.code
+        self._found[str(index)] = error.details or {"event": [error.message]}
+
+    def end(self, count: int) -> None:
+        """Raises HubError if there were any."""
+        if self._code is not None:
+            some = f"{len(self._found)} of {count} events do not fit, so none was published; the details say why."
+            raise HubError(self._code, some, self._found)
+
+
 def record(event: str, data: Any, id: str | None, ttl: float | None) -> dict[str, Any]:
     """What Python code publishes, in the form that `EventBus.publish` takes; the data is copied."""
     given = {"id": id, "ttl": ttl}
@@ -150,7 +181,7 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
     if not isinstance(record, dict):
         raise _misfit({"_schema": ["An event is an object with event and data."]})
     name, id, ttl = record.get("event"), record.get("id"), record.get("ttl")
-    problems = {key: ["Unknown field."] for key in record.keys() - _FIELDS}
+    problems = {} if record.keys() <= _FIELDS else {key: ["Unknown field."] for key in record.keys() - _FIELDS}
     if not isinstance(name, str) or not is_name(name):
         problems["event"] = ["Missing, or not a name: domain:action, letters, digits, _ . -, at most 128 characters."]
     elif _has_secret(name):

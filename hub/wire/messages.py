@@ -119,7 +119,7 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
     """
     if any(schema._hooks.values()):
         return None
-    loaded = {field.data_key or name: field.deserialize for name, field in schema.load_fields.items()}
+    loaded = {field.data_key or name: _take(field) for name, field in schema.load_fields.items()}
     required = frozenset(field.data_key or name for name, field in schema.load_fields.items() if field.required)
     keep_unknown = schema.unknown == "include"
 
@@ -137,6 +137,22 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
         return True
 
     return fits
+
+
+def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
+    """As `field.deserialize`, for its ValidationError only: a text, which most values are, without the way there."""
+    deserialize, validators = field.deserialize, field.validators
+    if type(field) is not fields.String or field.pre_load or field.post_load:
+        return deserialize
+
+    def take(value: Any) -> None:
+        if type(value) is not str:
+            deserialize(value)
+        else:
+            for validate in validators:
+                validate(value)
+
+    return take
 
 
 # ---- what comes in ---------------------------------------------------------------------------------------------

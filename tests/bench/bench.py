@@ -29,12 +29,16 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        plain = [sys.executable, str(HERE / "plain.py"), str(self.port)]
-        hub = [sys.executable, "-m", "hub", "--port", str(self.port), "--state-dir", self._state.name, "--rate", "0"]
-        self.process = subprocess.Popen(hub if kind == "hub" else plain, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command(kind), stdout=subprocess.DEVNULL)
         while True:
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
                 return
+
+    def command(self, kind: str) -> list[str]:
+        """What is run."""
+        if kind != "hub":
+            return [sys.executable, str(HERE / "plain.py"), str(self.port)]
+        return [sys.executable, "-m", "hub", "--port", str(self.port), "--state-dir", self._state.name, "--rate", "0"]
 
     def cpu(self) -> float:
         """User and system seconds (clock_getcpuclockid(3): the clock of another process)."""

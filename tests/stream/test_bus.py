@@ -133,7 +133,7 @@ async def test_secrets_are_gone_before_anything_is_kept(bus: EventBus) -> None:
 
 
 async def test_without_redaction_a_secret_would_be_kept(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "redact", lambda data: (data, 0))
+    monkeypatch.setattr(module, "redact_each", lambda data: (data, 0))
     await bus.publish([{"event": "a:b", "data": {"apiKey": "x"}}])
     assert b"apiKey" in (await kept(bus))[0].json
 

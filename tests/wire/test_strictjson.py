@@ -13,6 +13,21 @@ from hub.wire import strictjson
 from hub.wire.strictjson import dumpb, loads, plain
 
 
+def test_what_is_written_is_the_same_with_and_without_the_encoder_in_c() -> None:
+    values: tuple[Any, ...] = (None, True, 1.5, 10**30, 'ä\u2028"\\\n\x00', [], {"a": [{"b": ()}]})
+    for value in values:
+        assert strictjson._encoder(None)(value) == strictjson._encode(value)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        strictjson._encode([float("nan")])
+
+
+def test_a_cycle_is_an_error_and_not_the_end() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(RecursionError):
+        strictjson._encode(value)
+
+
 class TestStrictJSON:
     @pytest.mark.parametrize(
         "text",
