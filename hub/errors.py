@@ -67,8 +67,19 @@ CODES: Mapping[Code, Meaning] = {
 
 # What application code may raise, where it is called in the middle of the hub's own. SystemExit and KeyboardInterrupt
 # out of a task would take the event loop along; a CancelledError that nobody has asked for is of something else that
-# the code has waited for.
-ANYTHING = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
+# the code has waited for; a GeneratorExit, unless `is_closing`, of a generator that it has closed.
+ANYTHING = BaseException
+
+
+def is_closing(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Whether this is no error, but Python that clears away a coroutine of `task`, which nobody runs any more: it must
+    not be held up."""
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:  # no event loop runs at all
+        return True
 
 
 class HubError(Exception):

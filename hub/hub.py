@@ -18,7 +18,7 @@ from .commands.clients import Clients
 from .commands.registry import RESERVED, Args, Handler, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
-from .errors import ANYTHING, HubError, UsageError
+from .errors import ANYTHING, HubError, UsageError, is_closing
 from .life import Life
 from .metrics import Metrics
 from .private import Locked, Unsafe
@@ -298,10 +298,13 @@ class Hub:
 
     async def _alone(self, background: Background) -> None:
         """Application code that ends itself only, however it does that."""
+        task = asyncio.current_task()
         try:
             await background()
         except ANYTHING as error:
             if isinstance(error, asyncio.CancelledError) and not self._tasks:  # the stop has come for it
+                raise
+            if is_closing(error, task):
                 raise
             self.metrics.failed("background")
             log.exception("background work of the application ended")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from .errors import ANYTHING, UsageError
+from .errors import ANYTHING, UsageError, is_closing
 
 log = logging.getLogger("hub")
 
@@ -79,5 +79,7 @@ class Life:
             what, end = self._ends.pop()
             try:
                 await end()
-            except ANYTHING:
+            except ANYTHING as error:
+                if is_closing(error, self._ending):
+                    raise
                 log.exception("%s could not be ended as it should", what)

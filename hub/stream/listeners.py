@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..errors import ANYTHING
+from ..errors import ANYTHING, is_closing
 from ..wire.names import Patterns, pattern_problem
 from .events import Event
 
@@ -53,7 +53,7 @@ class Listeners:
                 self._start(follower)
 
     def _start(self, follower: "_Follower") -> None:
-        task = asyncio.get_running_loop().create_task(self._run(follower))
+        follower.task = task = asyncio.get_running_loop().create_task(self._run(follower))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._over(done, follower))
 
@@ -78,6 +78,8 @@ class Listeners:
             if limit.expired():
                 raise TimeoutError("it did not let go when its time was over")
         except ANYTHING as error:
+            if is_closing(error, follower.task):
+                raise
             cancelled = isinstance(error, asyncio.CancelledError) and self._is_asked_to_end()
             if not (cancelled and self._drained):
                 self.on_failure()
@@ -106,6 +108,7 @@ class _Follower:
         self.patterns, self.listener, self.once = patterns, listener, once
         self.events: deque[Event] = deque(maxlen=most)
         self.running = False
+        self.task: asyncio.Task[None] | None = None
 
     def take(self, events: Sequence[Event]) -> bool:
         """Queue the events; True if nothing is working on the queue yet."""

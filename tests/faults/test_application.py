@@ -14,9 +14,10 @@ from hub import Hub
 from hub.audit.verify import INTACT, verify
 from hub.commands import supervised
 from hub.errors import UsageError
-from hub.stream.events import Event
+from hub.stream.events import Draft, Event
 from hub.web.page import dashboard
 from hub.web.page.panels import Panel
+from hub.wire.names import Cursor
 
 GATE: asyncio.Event  # until it is set, what swallows its cancellation goes on
 ASKED: asyncio.Event  # it was asked to end
@@ -42,6 +43,19 @@ async def interrupted() -> NoReturn:
     raise KeyboardInterrupt
 
 
+async def closed() -> NoReturn:
+    """As a generator that its user has closed."""
+    raise GeneratorExit
+
+
+class Odd(BaseException):
+    pass
+
+
+async def odd() -> NoReturn:
+    raise Odd
+
+
 async def hangs() -> None:
     await asyncio.Event().wait()
 
@@ -54,13 +68,15 @@ async def swallows() -> None:
             ASKED.set()
 
 
-WAYS = [exception, cancelled, leaves, interrupted, hangs, swallows]
+WAYS = [exception, cancelled, leaves, interrupted, closed, odd, hangs, swallows]
 Way = Callable[[], Awaitable[None]]
 IN_PLACE: dict[Way, BaseException] = {
     exception: RuntimeError("mine"),
     cancelled: asyncio.CancelledError(),
     leaves: SystemExit(3),
     interrupted: KeyboardInterrupt(),
+    closed: GeneratorExit(),
+    odd: Odd(),
 }
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 
@@ -274,3 +290,33 @@ async def test_weakened_without_containing_the_stop_ends_at_the_first_listener(
     await hub.stop()
     assert told == []
     await is_all_undone(tmp_path)  # each step by itself: the log is closed even so
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_python_that_clears_away_what_nobody_runs_is_not_held_up(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An event loop was left in the middle: Python closes what waits there, and that is no error of anybody's."""
+    if weakened:
+        for module in ("hub.hub", "hub.life", "hub.stream.listeners"):
+            monkeypatch.setattr(f"{module}.is_closing", lambda error, task: False)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> list[asyncio.Task[None]]:
+        hub = Hub(port=0, state_dir=tmp_path)
+        hub.bus.on("a:x", lambda event: hangs())
+        hub._life.at_end("a step", hangs)
+        event = Event(Draft("a:x", "1", b"1"), Cursor("e", 1), "2026-01-01T00:00:00.000Z", 0.0)
+        await hub.bus.listeners.offer([event])
+        hub._run(hub._alone(hangs))
+        hub._life._ending = loop.create_task(hub._life._undo())
+        await asyncio.sleep(0)
+        return [*hub.bus.listeners._tasks, *hub._tasks, hub._life._ending]
+
+    for task in loop.run_until_complete(begin()):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine = task.get_coro()
+        assert coroutine is not None
+        coroutine.close()  # type: ignore[union-attr]
+    loop.close()
+    assert [record.levelname for record in caplog.records] == (["ERROR"] * 3 if weakened else [])
