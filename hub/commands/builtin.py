@@ -127,10 +127,13 @@ async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> 
     hub = call.hub
     start, foreign = hub.broadcaster.start(after)
     found: list[Event] = []
-    size, position, more = 0, start, False
-    complete = not foreign and start + 1 >= hub.broker.tail
+    size, position, complete, more = 0, start, not foreign, False
     while not more and position < hub.cursor.seq and (page := await _read(hub.broker, position)):
-        complete = complete and page[0].seq == position + 1  # else something was trimmed meanwhile
+        if page[0].seq != position + 1:  # what lies between has been trimmed
+            if position > start:  # meanwhile: a page ends before a hole, and has none in it
+                more = True
+                break
+            complete = False
         for event in page:
             if patterns.match(event.name):
                 more = len(found) == limit or size >= PAGE_BYTES
@@ -139,7 +142,9 @@ async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> 
                 found.append(event)
                 size += len(event)
             position = event.seq
-    position = max(position, hub.broker.tail - 1)  # if nothing is left behind `after`
+    if position == start:  # nothing is left behind `after`
+        position = max(start, hub.broker.tail - 1)
+        complete = complete and position == start
     return _page(hub.broker.epoch, found, position, complete, more)
 
 

@@ -12,6 +12,7 @@ from hub import Call, Hub
 from hub.commands import builtin
 from hub.commands.clients import Client
 from hub.errors import HubError
+from hub.stream.events import Event
 from hub.stream.subscriber import Subscriber
 from hub.wire.framing import WEBSOCKET
 from hub.wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
@@ -124,6 +125,29 @@ class TestHistory:
         page = await ask(hub, "hub:history")
         assert [event["cursor"] for event in page["events"]] == [str(cursors[-1])]
         assert page["complete"] is False or hub.broker.tail == 1
+
+    @pytest.mark.parametrize("looked", [0, 1, 2])
+    async def test_there_is_no_hole_in_a_page_that_is_trimmed_while_it_is_read(
+        self, looked: int, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It ends before the hole; the next one begins behind it, and says so."""
+        cursors = await publish(hub, 9)
+        read, reads = hub.broker.read, list[int]()
+
+        async def trimmed(after: int, limit: int, size: int | None = None) -> list[Event]:
+            reads.append(after)
+            return await read(after if len(reads) <= looked else max(after, 7), min(limit, 3), size)
+
+        monkeypatch.setattr(hub.broker, "read", trimmed)
+        page = await ask(hub, "hub:history", after=str(Cursor(hub.broker.epoch, 0)))
+        before = [event["payload"]["data"] for event in page["events"]]
+        assert before == list(range(3 * looked) or [7, 8])
+        assert (page["complete"], page["more"]) == (looked > 0, looked > 0)
+        assert page["cursor"] == str(cursors[len(before) - 1 if looked else 8])
+        if looked:
+            page = await ask(hub, "hub:history", after=page["cursor"])
+            assert [event["payload"]["data"] for event in page["events"]] == [7, 8]
+            assert (page["complete"], page["more"]) == (False, False)
 
     async def test_another_epoch_is_not_complete(self, hub: Hub) -> None:
         await publish(hub, 2)
