@@ -29,15 +29,27 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
     Stops the planted link: whoever can make `audit.jsonl` a link to another file of the operator's has the hub write
     there, or reads the log at the other end. A file that another account owns, or a pipe, is the same attack.
     """
-    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        try:
-            descriptor = os.open(path, flags)
-        except FileNotFoundError:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE)
+        return _open(path, flags)
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE)
+
+
+def read_private(path: Path, most: int) -> bytes:
+    """What is in a file that is this account's alone. Raises FileNotFoundError, and Unsafe as `open_private`."""
+    descriptor = _open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link is followed, no pipe waited for
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Unsafe(f"{path} is a symbolic link; the hub does not write through links") from None
+            raise Unsafe(f"{path} is a symbolic link; the hub does not follow links") from None
         raise
     try:
         _make_private(descriptor, path)

@@ -1,13 +1,12 @@
 """The token files of a state directory: made at the first start in token mode, read by whoever finds the hub there."""
 
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .private import Unsafe, prepare_directory, private, sync_directory, write_whole
+from .private import Unsafe, prepare_directory, read_private, sync_directory, write_whole
 
 if TYPE_CHECKING:
     from .wire.vocabulary import Trust
@@ -20,10 +19,10 @@ _TOKEN = re.compile(r"[!-~]{32,512}")  # an empty or a short one could be guesse
 def read(directory: Path, trust: "Trust" = "OPERATOR") -> str | None:
     """The token for this trust, None if there is none yet. Raises Unsafe for what is no token or not ours alone."""
     path = directory / FILES[trust]
-    if not os.path.lexists(path):
+    try:
+        text = read_private(path, 1024).decode("ascii", "replace").strip()
+    except FileNotFoundError:
         return None
-    with private(path, os.O_RDONLY) as descriptor:
-        text = os.read(descriptor, 1024).decode("ascii", "replace").strip()
     if not text:
         return None  # a crash between creating and writing
     if not _TOKEN.fullmatch(text):

@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors config secretnames sensitive redaction private tokens"),
+        ("", "errors config secretnames sensitive redaction private sockdiag tokens"),
         ("wire", "names vocabulary strictjson messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
@@ -37,7 +37,7 @@ ORDER = [
         ("web/access", "login"),
         ("web/page", "formats panels dashboard"),
         ("web", "app"),
-        ("client", "items discovery connections client"),
+        ("client", "items discovery ownership connections client"),
         ("", "demo"),
         ("cli", "terminal http publish main"),
         ("", "__main__"),

@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from ..client.discovery import Disconnected, NoHub, answer, verifying
+from ..client.ownership import check_server
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
 
@@ -57,9 +58,13 @@ class Connection:
         if self._http.sock is None:
             try:
                 self._http.connect()
-            except OSError as error:
+                sock = cast(socket, self._http.sock)
+                if not isinstance(self._http, HTTPSConnection):
+                    check_server(sock.getpeername(), sock.getsockname(), sock)
+            except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+                self._http.close()
                 raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
-            cast(socket, self._http.sock).settimeout(self._answer_timeout)
+            sock.settimeout(self._answer_timeout)
 
 
 def _why(error: Exception) -> str:

@@ -19,8 +19,9 @@ import aiohttp
 from ..errors import Code, HubError
 from ..wire.names import new_id, pattern_problem
 from .connections import Backoff, Calls, Stream
-from .discovery import Disconnected, NoHub, answer, checked_url, credentials, running_hub, verifying
+from .discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
+from .ownership import check_server
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
 CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
@@ -47,8 +48,9 @@ class HubClient:
     continue later. It ends with HubError when coming back cannot help: refused (HTTP 4xx, close code 1008),
     or `after` unknown.
 
-    `url` is the hub's address; without it the hub is looked up in `state_dir` (default: where this account's
-    hub lives), at every reconnect again. `patience` is how many seconds a call waits for a hub that is away.
+    `url` is the hub's address (else HUB_URL); without it the hub is looked up in `state_dir` (default: where this
+    account's hub lives), at every reconnect again. In this machine nothing is sent to a server of another account.
+    `patience` is how many seconds a call waits for a hub that is away.
 
     A hub in token mode is given `token`, else HUB_TOKEN, else the token in `state_dir` (without one: in this account's
     state directory, if `url` is the hub that runs there). The certificate of an https hub is checked, against the file
@@ -68,7 +70,7 @@ class HubClient:
     ) -> None:
         self.topics = tuple(topics)
         self.cursor = after
-        self._url = None if url is None else checked_url(url)
+        self._url = named_hub(url, state_dir)
         self._state_dir, self._token, self._ca = state_dir, token, ca
         self._verifying: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -77,7 +79,9 @@ class HubClient:
 
     async def __aenter__(self) -> Self:
         self._check_topics()
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT))
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(), timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
+        )
         try:
             position = await self._position(self._session)
         except BaseException:
@@ -171,6 +175,21 @@ class HubClient:
             raise RuntimeError("This client is used outside of its 'async with'.")
         url = self._address()
         return await _Socket.open(self._session, url, query, self._way_in(url))
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections that were seen to end at a hub of this account, wherever the kernel can tell."""
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
+        connection = await super().connect(req, *args, **options)
+        transport = connection.transport
+        try:
+            if transport is not None and not req.is_ssl():
+                check_server(*(transport.get_extra_info(name) for name in ("peername", "sockname", "socket")))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 class _Socket:

@@ -5,14 +5,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..config import state_directory
-from ..errors import HubError
-from ..private import Unsafe
+from ..errors import HubError, UsageError
+from ..private import Unsafe, read_private
 from ..tokens import read
 
 if TYPE_CHECKING:
     import ssl
+
+
+LARGEST_FILE = 64 * 1024  # bytes of a server.json
 
 
 class NoHub(ConnectionError):
@@ -44,15 +48,64 @@ class Refusal(HubError):
         return self._retryable
 
 
+def named_hub(url: str | None, state_dir: Path | None) -> str | None:
+    """The address that was named: `url`, else HUB_URL, for which a `state_dir` that was named counts more. Raises
+    ValueError."""
+    if url is None and state_dir is None:
+        url = os.environ.get("HUB_URL") or None
+    return None if url is None else checked_url(url)
+
+
 def running_hub(state_dir: Path | None = None) -> str:
     """The address of the running hub, from its `server.json`. Raises NoHub."""
-    path = (state_dir or state_directory()) / "server.json"
     try:
-        return checked_url(str(json.loads(path.read_bytes())["url"]))
-    except FileNotFoundError:
+        return announced(state_dir or state_directory())
+    except UsageError as error:
+        raise NoHub(f"No hub can be found: {error}") from None
+
+
+def announced(directory: Path) -> str:
+    """The address in `server.json`, while the process that it names runs. Raises NoHub.
+
+    Stops a file that another account has planted, in a folder of its own or a shared one, from naming its own server.
+    """
+    url, pid = _told(directory)
+    if not _is_own_process(pid):
+        raise NoHub(f"No hub is running here: process {pid} of {directory} has gone, or is another account's.")
+    return url
+
+
+def _told(directory: Path) -> tuple[str, int]:
+    """The address and the process in `server.json`. Raises NoHub."""
+    path = directory / "server.json"
+    try:
+        told = json.loads(_of_this_account(directory, path))
+        return checked_url(str(told["url"])), int(told["pid"])
+    except (FileNotFoundError, NotADirectoryError):
         raise NoHub(f"No hub is running here: there is no {path}.") from None
+    except Unsafe as error:
+        raise NoHub(f"No hub can be found: {error}.") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise NoHub(f"No hub can be found: {path} is not readable.") from None
+
+
+def _of_this_account(directory: Path, path: Path) -> bytes:
+    if directory.stat().st_uid != os.geteuid():
+        raise Unsafe(f"{directory} belongs to another account")
+    return read_private(path, LARGEST_FILE)
+
+
+def _is_own_process(pid: int) -> bool:
+    """Whether this process runs and is this account's. Without /proc it is enough that it takes our signals."""
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    try:
+        facts = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return pid > 0
+    return facts.partition("\nUid:")[2].split()[1:2] == [str(os.geteuid())]  # the effective one
 
 
 def credentials(url: str, state_dir: Path | None = None, token: str | None = None) -> dict[str, str]:
@@ -63,12 +116,7 @@ def credentials(url: str, state_dir: Path | None = None, token: str | None = Non
     token cannot be used.
     """
     token = token or os.environ.get("HUB_TOKEN", "")
-    try:
-        directory = state_dir or state_directory()
-        if not token and _may_have(url, directory, named=state_dir is not None):
-            token = read(directory) or ""
-    except (OSError, Unsafe) as error:
-        raise HubError("forbidden", f"The token cannot be read: {error}.") from None
+    token = token or _token_of(url, state_dir)
     if not token:
         return {}
     if not (token.isascii() and token.isprintable() and " " not in token):
@@ -76,18 +124,28 @@ def credentials(url: str, state_dir: Path | None = None, token: str | None = Non
     return {"Authorization": f"Bearer {token}"}
 
 
+def _token_of(url: str, state_dir: Path | None) -> str:
+    """The token of the state directory if it may be sent there, else an empty text."""
+    try:
+        directory = state_dir or state_directory()
+        if _may_have(url, directory, named=state_dir is not None):
+            return read(directory) or ""
+    except UsageError:
+        pass  # no home, no token
+    except (OSError, Unsafe) as error:
+        raise HubError("forbidden", f"The token cannot be read: {error}.") from None
+    return ""
+
+
 def _may_have(url: str, directory: Path, *, named: bool) -> bool:
     """Whether the token of this state directory may be sent there."""
-    try:
-        server = json.loads((directory / "server.json").read_bytes())
-        if checked_url(str(server["url"])) != checked_url(url):
-            return named
-        os.kill(int(server["pid"]), 0)  # raises if the hub is gone, or if another account has its number now
-    except FileNotFoundError:
+    if not os.path.lexists(directory / "server.json"):
         return named
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    try:
+        there, pid = _told(directory)
+    except NoHub:
         return False
-    return True
+    return _is_own_process(pid) if there == checked_url(url) else named
 
 
 def verifying(ca: str | os.PathLike[str] | None = None) -> "ssl.SSLContext":
@@ -104,9 +162,19 @@ def verifying(ca: str | os.PathLike[str] | None = None) -> "ssl.SSLContext":
 
 def checked_url(url: str) -> str:
     """`http://host:port/prefix` without the last slash. Raises ValueError."""
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"The address of a hub begins with http:// or https://, not so {url!r}.")
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        whole = False
+    if not whole or "@" in parts.netloc or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise ValueError(f"The address of a hub is http://HOST:PORT or https://HOST:PORT, not {_shown(url)}.")
     return url.rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """An address for a sentence; what may hold a password is not repeated."""
+    return "one with a user in it" if "@" in url else repr(url)
 
 
 def answer(url: str, status: int, body: bytes) -> Any:

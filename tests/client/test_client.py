@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -296,11 +297,11 @@ def announce(folder: Path, text: str) -> Path:
 async def test_it_follows_the_hub_to_a_new_address(hub: ScriptedHub, tmp_path: Path) -> None:
     moved = ScriptedHub()
     await moved.start()
-    announce(tmp_path, json.dumps({"url": hub.url + "/"}))
+    announce(tmp_path, json.dumps({"url": hub.url + "/", "pid": os.getpid()}))
     async with HubClient(state_dir=tmp_path) as client:
         waiting = following(client)
         peer = await hub.peer()
-        announce(tmp_path, json.dumps({"url": moved.url + "/"}))
+        announce(tmp_path, json.dumps({"url": moved.url + "/", "pid": os.getpid()}))
         peer.cut()
         await (await moved.peer()).send(event(1))
         assert await waiting == meaning(event(1))

@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from .peer import Peer, endpoint, is_loopback, owner
+from ...sockdiag import is_loopback
+from .peer import Peer, endpoint, owner
 
 
 @dataclass(slots=True)

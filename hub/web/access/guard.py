@@ -14,13 +14,14 @@ from aiohttp.typedefs import Handler
 
 from ...config import Config
 from ...errors import HubError, UsageError
+from ...sockdiag import is_loopback, supported, unmapped
 from ...wire.vocabulary import Refusal
 from ..answers import refusal
 from ..keys import OPEN_ROUTES, PEER, SEEN
 from .connections import Accepted, Watch
 from .credentials import BLOCK_SECONDS, Tokens
 from .origin import Names, origin_of, shown, target_authority
-from .peer import Peer, is_loopback, supported, unmapped
+from .peer import Peer
 from .proxy import Proxies, is_forwarded
 from .reader import read_by
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from ...errors import UsageError
-from .peer import is_loopback
+from ...sockdiag import is_loopback
 
 DEFAULT_PORT = {"http": 80, "https": 443}
 

@@ -9,8 +9,9 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from ...errors import UsageError
+from ...sockdiag import unmapped
 from .connections import Accepted
-from .peer import Peer, unmapped
+from .peer import Peer
 
 _FORWARDING = frozenset(
     {

@@ -12,6 +12,7 @@ from aiohttp import ClientSession, WSMsgType, web
 from sites import Site, listening, mocked_guard, mocked_request, outcome, page, read, starting
 from strangers import as_older_kernels_say, as_stranger, needs_root
 
+from hub import sockdiag
 from hub.web.access import connections, peer
 
 
@@ -64,7 +65,7 @@ async def test_another_account_that_sends_and_closes_at_once_is_refused(
 ) -> None:
     as_older_kernels_say(monkeypatch)
     if weakened:
-        monkeypatch.setattr(peer, "_is_held", lambda inode: True)
+        monkeypatch.setattr(sockdiag, "_is_held", lambda inode: True)
     site, listener = Site(), listening()
     site.port = listener.getsockname()[1]
     await as_stranger(site.port, site.raw(page()), "s.close()")

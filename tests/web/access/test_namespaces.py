@@ -13,13 +13,13 @@ from doors import request
 from running import environment, send_signal
 from strangers import as_stranger, in_namespace, needs_namespaces
 
-from hub.web.access import peer
+from hub import sockdiag
 
-WEAKENED = "from hub.web.access import peer;peer._stands_for_many=lambda uid: False;"
+WEAKENED = "from hub import sockdiag;sockdiag._stands_for_many=lambda uid: False;"
 HUB = "import sys;from hub.cli.main import main;sys.exit(main(sys.argv[1:]))"
 ASKED = (
-    "import socket;from hub.web.access import peer;s=socket.create_server(('127.0.0.1',0));print(peer.supported());"
-    "c=socket.create_connection(s.getsockname());a,_=s.accept();print(peer.uid_of(c.getsockname(),a.getsockname()))"
+    "import socket;from hub import sockdiag;s=socket.create_server(('127.0.0.1',0));print(sockdiag.supported());"
+    "c=socket.create_connection(s.getsockname());a,_=s.accept();print(sockdiag.uid_of(c.getsockname(),a.getsockname()))"
 )
 
 
@@ -79,8 +79,8 @@ MAPS = {
 def test_the_map_of_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str, many: int | None) -> None:
     (tmp_path / "uid_map").write_text(users)
     (tmp_path / "overflowuid").write_text("4711\n")
-    monkeypatch.setattr(peer, "_UID_MAP", tmp_path / "uid_map")
-    monkeypatch.setattr(peer, "_OVERFLOW_UID", tmp_path / "overflowuid")
-    assert peer._overflow.__wrapped__() == many
+    monkeypatch.setattr(sockdiag, "_UID_MAP", tmp_path / "uid_map")
+    monkeypatch.setattr(sockdiag, "_OVERFLOW_UID", tmp_path / "overflowuid")
+    assert sockdiag._overflow.__wrapped__() == many
     (tmp_path / "uid_map").unlink()
-    assert peer._overflow.__wrapped__() == 65534
+    assert sockdiag._overflow.__wrapped__() == 65534
