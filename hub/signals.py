@@ -58,6 +58,7 @@ def connect(
     # Who comes, and what ends in the very step in which one goes.
     clients.on_join.append(lambda client: metrics.connected(client.transport))
     clients.on_leave.append(out_of_the_stream(broadcaster))
+    clients.on_leave.append(end_reading)
     clients.on_leave.append(lambda client, reason: metrics.disconnected(reason))
 
     # What is counted: on the way in,
@@ -95,6 +96,13 @@ def out_of_the_stream(broadcaster: "Broadcaster") -> "Callable[[Client, Disconne
             broadcaster.leave(client.subscriber)
 
     return leave
+
+
+def end_reading(client: "Client", reason: "Disconnection") -> None:
+    """Nobody is there any more for whom the hub would look through what it keeps. All other calls run to their end."""
+    for call in client.calls.values():
+        if call.command is not None and call.command.turns != "none":
+            call.cancel()
 
 
 def deliveries(metrics: "Metrics") -> Callable[[Sequence[Event], float], None]:

@@ -34,16 +34,24 @@ def register(commands: Registry) -> None:
     record = {"event": NameField(required=True), "data": data, "id": IdField(), "ttl": ttl}
     commands.add("hub:info", info, {}, effect="read")
     commands.add("hub:ping", ping, effect="read")
-    commands.add("hub:subscribe", subscribe, {"topics": PatternsField(required=True), "after": after}, effect="read")
-    commands.add("hub:unsubscribe", unsubscribe, {"topics": PatternsField(required=True)}, effect="read")
+    commands.add(
+        "hub:subscribe",
+        subscribe,
+        {"topics": PatternsField(required=True), "after": after},
+        effect="read",
+        turns="client",
+    )
+    commands.add(
+        "hub:unsubscribe", unsubscribe, {"topics": PatternsField(required=True)}, effect="read", turns="client"
+    )
     commands.add("hub:publish", publish, record, audited=False)
-    commands.add("hub:history", history, {"topics": topics, "after": after, "limit": limit}, effect="read")
-    commands.add("hub:state", state, {"topics": topics}, effect="read")
-    commands.add("hub:commands", list_commands, {}, effect="read")
-    commands.add("hub:clients", clients, {}, effect="read")
-    commands.add("hub:stats", stats, {}, effect="read")
+    commands.add("hub:history", history, {"topics": topics, "after": after, "limit": limit}, effect="read", turns="hub")
+    commands.add("hub:state", state, {"topics": topics}, effect="read", turns="hub")
+    commands.add("hub:commands", list_commands, {}, effect="read", turns="hub")
+    commands.add("hub:clients", clients, {}, effect="read", turns="hub")
+    commands.add("hub:stats", stats, {}, effect="read", turns="hub")
     commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
-    commands.add("audit:tail", audit_tail, {"limit": limit}, effect="read")
+    commands.add("audit:tail", audit_tail, {"limit": limit}, effect="read", turns="client")
     commands.add("audit:verify", audit_verify, {}, effect="read")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..wire.messages import now
 from ..wire.names import new_id
 from ..wire.vocabulary import Disconnection, Transport, Trust
+from .load import Load
 
 if TYPE_CHECKING:
     from ..stream.subscriber import Subscriber
@@ -28,6 +29,24 @@ class Client:
     since: str = field(default_factory=now)
     subscriber: "Subscriber | None" = None
     calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
+    _load: Load | None = None
+
+    @property
+    def load(self) -> Load:
+        """What it has been answered. Made when it is asked for: most clients never call."""
+        if self._load is None:
+            self._load = Load()
+        return self._load
+
+    @load.setter
+    def load(self, load: Load) -> None:
+        self._load = load
+
+    async def room(self) -> None:
+        """Wait until the client has taken what it was answered: else its calls would fill the hub's memory."""
+        await self.load.room()
+        if self.subscriber is not None:
+            await self.subscriber.drain()
 
     def actor(self) -> dict[str, Any]:
         """Return who this is, for the audit log."""

@@ -18,11 +18,12 @@ from marshmallow import Schema, ValidationError, fields
 
 from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
+from ..stream.passes import Passes
 from ..wire.jsonschema import json_schema
 from ..wire.messages import invalid, quick
 from ..wire.names import is_name, new_id
 from ..wire.strictjson import dumpb, plain
-from ..wire.vocabulary import Effect, Trust
+from ..wire.vocabulary import Effect, Trust, Turns
 from .clients import Client
 from .supervised import Work
 
@@ -51,6 +52,7 @@ class Call:
     _work: Work | None = None  # while the handler runs, and only then
     _ended: Code | None = None  # what has asked it to end before its handler ran
     _open: bool = False  # admitted, and its handler is not done
+    _size: int = 0  # of the result, while its end is being recorded
     _on_record: bool = False  # its beginning may be in the audit log
 
     @property
@@ -73,7 +75,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record."""
+    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record.
+
+    `turns`: calls of what looks at much run one after the other for each `client`, or for all of the `hub`, too.
+    """
 
     name: str
     handler: Handler
@@ -81,6 +86,7 @@ class Command:
     effect: Effect
     summary: str
     audited: bool = True
+    turns: Turns = "none"
     fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
 
     def describe(self) -> dict[str, Any]:
@@ -120,10 +126,18 @@ class Registry:
         self.stopping = self._ended = False
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
         self._changed = asyncio.Event()  # one of the two sets got smaller
+        self._slow = Passes()  # whose turn it is in the hub
         self._commands: dict[str, Command] = {}
 
     def add(
-        self, name: str, handler: Handler, args: Args = None, *, effect: Effect = "write", audited: bool = True
+        self,
+        name: str,
+        handler: Handler,
+        args: Args = None,
+        *,
+        effect: Effect = "write",
+        audited: bool = True,
+        turns: Turns = "none",
     ) -> None:
         """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
         if not is_name(name):
@@ -138,7 +152,7 @@ class Registry:
         schema = cls() if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
-        self._commands[name] = Command(name, handler, schema, effect, summary, audited, fits)
+        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, fits)
 
     def __contains__(self, name: object) -> bool:
         return name in self._commands
@@ -174,7 +188,11 @@ class Registry:
             raise internal(f"the call of {name}") from None
         finally:
             call._open = False
-            await self._finish(call, command, outcome, time.monotonic() - begun)
+            try:
+                await self._finish(call, command, outcome, time.monotonic() - begun)
+            finally:
+                if call._size:
+                    call.client.load.take(call._size)  # whoever called has it in this step
 
     def refuse(self, client: Client, id: str | None, name: str, code: Code) -> None:
         """Count a call that did not run, and note it in the audit log; many of them are summed up there."""
@@ -244,10 +262,17 @@ class Registry:
         """The handler's result as JSON. A handler that does not let go when its time is over is given up."""
         if ended := call._ended or ("shutting_down" if self._ended else None):  # while its beginning was recorded
             raise self._refusal(command, ended)
-        call._work = work = Work(f"the command {command.name}", self._limit, command.handler, call)
+        what = f"the command {command.name}"
+        if command.audited:
+            call._work = work = Work(what, self._limit, self._in_turn, call, command)
+        else:
+            call._work = work = Work(what, self._limit, command.handler, call)
         self.running.add(call)
         try:
-            return dumpb(await (work.run() if command.audited else work.here()))
+            if command.audited:
+                result: bytes = await work.run()
+                return result
+            return dumpb(await work.here())  # it is small
         except asyncio.CancelledError:
             raise self._cancelled(command, work) from None
         except HubError as error:
@@ -263,6 +288,27 @@ class Registry:
             if work.given_up:
                 details = {"id": redact_text(call.id), "command": command.name}
                 self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
+
+    async def _in_turn(self, call: Call, command: Command) -> bytes:
+        """Run the handler when it is the call's turn, and its client has room for another answer."""
+        client = call.client
+        if command.turns == "none":
+            await client.room()
+            return await self._weighed(call, command)
+        async with client.load.reading:
+            await client.room()
+            if command.turns == "hub":
+                await self._slow.turn()
+            return await self._weighed(call, command)
+
+    @staticmethod
+    async def _weighed(call: Call, command: Command) -> bytes:
+        """The handler's result as JSON. It weighs from this step on, so that whoever is next sees it."""
+        result = dumpb(await command.handler(call))
+        if call._open:  # else the call was given up: nobody gets this
+            call._size = len(result)
+            call.client.load.add(call._size)
+        return result
 
     @staticmethod
     def _presentable(error: HubError, command: Command) -> HubError:

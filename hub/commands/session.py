@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub")
 
+HELD = 4 * 1024 * 1024  # characters of frames whose calls are running: what they are parsed to takes many times that
 REFUSALS = 2000  # within REFUSAL_SECONDS: whoever goes on after so many is flooding
 REFUSAL_SECONDS = 10.0
 
@@ -28,7 +29,7 @@ class Session:
     `send` must take one JSON text at once; `close(code, reason)` ends the connection.
     """
 
-    __slots__ = ("_bucket", "_close", "_refusals", "_send", "client", "closing", "hub", "tasks")
+    __slots__ = ("_bucket", "_close", "_held", "_refusals", "_send", "client", "closing", "hub", "tasks")
 
     def __init__(
         self, hub: "Hub", client: Client, send: Callable[[bytes], None], close: Callable[[int, str], None]
@@ -38,6 +39,7 @@ class Session:
         self.closing = False  # what comes now comes too late
         self._send, self._close = send, close
         self._bucket = Bucket(hub.config.rate)
+        self._held = 0
         self._refusals: deque[float] | None = None  # most clients never need it
 
     def receive(self, text: str | bytes) -> None:
@@ -58,7 +60,7 @@ class Session:
             if wait:
                 self._refuse_flood(command.id, command.name, wait)
             else:
-                self._start(command)
+                self._start(command, len(text))
 
     def ping(self) -> bool:
         """Whether a control frame may be answered; a flood of them counts like any other."""
@@ -68,21 +70,22 @@ class Session:
             return False
         return True
 
-    def _start(self, command: Command) -> None:
+    def _start(self, command: Command, size: int) -> None:
         calls = self.client.calls
         if command.id in calls:
             error = HubError("duplicate_id", "A call with this id is still running; choose another id.")
-        elif len(calls) >= self.hub.config.max_calls:
+        elif len(calls) >= self.hub.config.max_calls or self._held + size > HELD:
             error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
         else:
             calls[command.id] = call = Call(self.hub, self.client, command.id)
-            task = asyncio.get_running_loop().create_task(self._run(call, command))
+            self._held += size
+            task = asyncio.get_running_loop().create_task(self._run(call, command, size))
             self.tasks[task] = None
             task.add_done_callback(self.tasks.pop)
             return
         self._refuse(command.id, command.name, error)
 
-    async def _run(self, call: Call, command: Command) -> None:
+    async def _run(self, call: Call, command: Command, size: int) -> None:
         try:
             answer = response(call.id, await self.hub.commands.call(call, command.name, command.args))
         except HubError as error:
@@ -90,6 +93,7 @@ class Session:
         except Exception:
             answer = failure(call.id, internal(f"the call of {command.name}"))
         finally:
+            self._held -= size
             del self.client.calls[call.id]
         self._send(answer)
 

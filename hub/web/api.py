@@ -1,6 +1,7 @@
 """The hub over plain HTTP: publish, read, call, measure. Every answer is JSON; every refusal is the error object."""
 
-from collections import Counter, OrderedDict
+import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from aiohttp import web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from ..commands.clients import Client
+from ..commands.load import Load
 from ..commands.ratelimit import Bucket
 from ..commands.registry import Call, check_trust
 from ..errors import HubError
@@ -19,14 +21,15 @@ from .access.peer import Peer
 from .answers import JSON, NDJSON, answer, body, client_of, content_type, query, topics
 from .keys import HUB, PEER
 
-RUNNING: "web.AppKey[Counter[str]]" = web.AppKey("running", Counter)  # calls over HTTP, by address
+LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
+TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
 
 
 def setup(app: web.Application) -> None:
     """Add the routes of PROTOCOL's section 4 that are not the page's or a stream's."""
-    app[RUNNING] = Counter()
+    app[LOADS] = {}
     app.router.add_post("/api/events", publish, name="api-events")
     app.router.add_get("/api/events", history, name="api-events")
     app.router.add_get("/api/state", state, name="api-state")
@@ -104,12 +107,12 @@ def _lines(text: bytes) -> list[Any]:
     return records
 
 
-async def history(request: web.Request) -> web.Response:
+async def history(request: web.Request) -> web.StreamResponse:
     """GET /api/events: as hub:history."""
     return await _call(request, "hub:history", _args(request, "topics", "after", "limit"))
 
 
-async def state(request: web.Request) -> web.Response:
+async def state(request: web.Request) -> web.StreamResponse:
     """GET /api/state: as hub:state."""
     return await _call(request, "hub:state", _args(request, "topics", "after"))
 
@@ -117,17 +120,17 @@ async def state(request: web.Request) -> web.Response:
 # ---- commands
 
 
-async def commands(request: web.Request) -> web.Response:
+async def commands(request: web.Request) -> web.StreamResponse:
     """GET /api/commands: as hub:commands."""
     return await _call(request, "hub:commands", _args(request, "name"))
 
 
-async def audit(request: web.Request) -> web.Response:
+async def audit(request: web.Request) -> web.StreamResponse:
     """GET /api/audit: as audit:tail."""
     return await _call(request, "audit:tail", _args(request, "limit", "before"))
 
 
-async def command(request: web.Request) -> web.Response:
+async def command(request: web.Request) -> web.StreamResponse:
     """POST /api/commands/{name}: the body is the args, the answer the result."""
     query(request)
     content_type(request, JSON)
@@ -152,18 +155,39 @@ def _args(request: web.Request, *names: str) -> dict[str, Any]:
     return args
 
 
-async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.Response:
-    hub, running, address = request.app[HUB], request.app[RUNNING], request[PEER].address
-    if running[address] >= hub.config.max_calls:
-        hub.commands.refuse(client_of(request, "http"), None, name, "busy")
-        raise HubError("busy", f"{running[address]} calls are running; wait for one to end.", retry_after=1)
-    running[address] += 1
+async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.StreamResponse:
+    hub, loads, peer, client = request.app[HUB], request.app[LOADS], request[PEER], client_of(request, "http")
+    key = peer.address, peer.uid
+    load = client.load = loads.get(key) or Load()
+    if load.running >= hub.config.max_calls:
+        hub.commands.refuse(client, None, name, "busy")
+        raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
+    loads[key], load.running = load, load.running + 1
     try:
-        call = Call(hub, client_of(request, "http"), new_id())
-        return answer(await hub.commands.call(call, name, args))
+        return await _taken(request, load, await hub.commands.call(Call(hub, client, new_id()), name, args))
     finally:
-        running[address] -= 1
-        running += Counter()  # drops the addresses that nobody calls from
+        load.running -= 1
+        if not load.running:
+            del loads[key]
+
+
+async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamResponse:
+    """Write an answer, and wait until the client has taken it: so long it weighs. Who does not take it is cut off."""
+    response, transport = answer(text), request.transport
+    load.add(len(text))
+    try:
+        async with asyncio.timeout(TAKEN_SECONDS):
+            await response.prepare(request)
+            await response.write_eof()
+            if transport is not None:
+                transport.set_write_buffer_limits(0)  # and here it is looked at: asyncio's `writelines` forgets to
+            await request.writer.drain()
+    except TimeoutError:
+        if transport is not None:
+            transport.abort()
+    finally:
+        load.take(len(text))
+    return response
 
 
 # ---- health

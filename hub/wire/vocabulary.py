@@ -8,6 +8,7 @@ from typing import Literal
 Trust = Literal["OPERATOR", "OBSERVER", "NONE", "SYSTEM"]  # OBSERVER only reads; SYSTEM is the hub itself
 Transport = Literal["websocket", "sse", "http", "local"]
 Effect = Literal["read", "write", "dangerous"]  # of a command
+Turns = Literal["none", "client", "hub"]  # whose calls of it run one after the other
 
 # Why a request or a connection was not let in.
 Refusal = Literal[
