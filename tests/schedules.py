@@ -26,7 +26,7 @@ from unittest import mock
 
 from hub import signals
 from hub.errors import HubError, UsageError
-from hub.stream.brokers import database
+from hub.stream.brokers import database, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.bus import EventBus, Published
@@ -133,7 +133,7 @@ class Faults:
             return written
 
         patches = (
-            mock.patch.object(database, "connect", connect),
+            mock.patch.object(storefile, "connect", connect),
             mock.patch.object(os, "fdatasync", fdatasync),
             mock.patch.object(database.Database, "write", writes),
             mock.patch.object(threading.Thread, "start", lambda t: self.around("thread", lambda: start(t))),

@@ -22,7 +22,7 @@ ORDER = [
         ("wire", "names vocabulary strictjson messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
-        ("stream/brokers", "broker lastvalues database care rounds sqlite memory schemes"),
+        ("stream/brokers", "broker lastvalues storefile epochs database care rounds sqlite memory schemes"),
         ("stream", "passes listeners bus window subscriber catchup broadcaster state"),
         ("audit", "chain files verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised registry builtin ratelimit session"),
@@ -50,7 +50,7 @@ ROOMS = {
     "marshmallow": {"wire", "stream/events", "commands"},
     "prometheus_client": {"metrics", "web"},
     "redis": {"stream/brokers/redis"},
-    "sqlite3": {"stream/brokers/database"},
+    "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},
 }
 
 

@@ -208,12 +208,14 @@ class Broadcaster:
         subscriber.cut()
 
     def start(self, after: Cursor | None) -> tuple[int, Cursor | None]:
-        """Return where a stream begins, and the cursor it asked for if that is of another epoch. Raises HubError
-        `unknown_cursor` for one in the future of this epoch."""
+        """Return where a stream begins, and the cursor it asked for if what that has seen is not all here: it is of an
+        unknown epoch, or behind the end of an earlier one. Raises HubError `unknown_cursor` for one in the future of
+        this epoch."""
         if after is None:
             return self.window.head, None
         if after.epoch != self.broker.epoch:
-            return self.broker.tail - 1, after
+            known = after.seq <= self.broker.lineage.get(after.epoch, -1)
+            return (after.seq, None) if known else (self.broker.tail - 1, after)
         if after.seq > self.window.head:
             raise HubError("unknown_cursor", f"The cursor {after} lies in the future: the newest is {self.cursor}.")
         return after.seq, None

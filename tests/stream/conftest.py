@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from stores import Disk, Failing
 
-from hub.stream.brokers import database
+from hub.stream.brokers import storefile
 
 
 @pytest.fixture
@@ -23,5 +23,5 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def fail(why: str) -> None:
         monkeypatch.setattr(Failing, "why", why)
 
-    monkeypatch.setattr(database, "connect", connect)
+    monkeypatch.setattr(storefile, "connect", connect)
     return fail

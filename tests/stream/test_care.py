@@ -13,10 +13,10 @@ from running import until
 from stores import PLENTY, Disk, Store, draft, passes, store
 
 from hub.errors import HubError, UsageError
-from hub.stream.brokers import database
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.care import Care
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
+from hub.stream.brokers.storefile import PAGE
 
 
 def journal(folder: Path) -> int:
@@ -29,7 +29,7 @@ async def test_the_journal_is_brought_into_the_file(tmp_path: Path, monkeypatch:
         for i in range(40):
             await asyncio.gather(*(it.put(draft(f"{i}.{j}")) for j in range(20)), passes())
             await until(lambda: it.broker._database.unsaved < 50, "the checkpoint")
-        assert journal(tmp_path) < 4 * 50 * database.PAGE
+        assert journal(tmp_path) < 4 * 50 * PAGE
         assert [event.seq for event in it.pumped] == list(range(1, 801))
         assert len(await it.ids()) == 800
 
@@ -40,7 +40,7 @@ async def test_weakened_the_journal_would_grow(tmp_path: Path, monkeypatch: pyte
     async with store(tmp_path) as it:
         for i in range(800):
             await it.put(draft(f"{i}"))
-        assert journal(tmp_path) > 4 * 50 * database.PAGE
+        assert journal(tmp_path) > 4 * 50 * PAGE
 
 
 async def test_a_journal_that_cannot_be_brought_in_only_grows(

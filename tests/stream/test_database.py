@@ -12,9 +12,10 @@ from stores import draft, store
 
 from hub import Hub
 from hub.errors import UsageError
-from hub.stream.brokers import database
+from hub.stream.brokers import database, epochs, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.sqlite import FILE
+from hub.stream.brokers.storefile import PAGE, WAL_PAGES
 from hub.stream.events import Draft
 
 
@@ -32,36 +33,13 @@ async def test_a_new_epoch_begins_if_commits_may_be_gone(
     async with store(tmp_path, full=full) as one:
         await one.put(draft("a"))
         epoch = one.broker.epoch
-    closed_badly(tmp_path, boot or database.BOOT.read_text().strip())
+    closed_badly(tmp_path, boot or epochs.BOOT.read_text().strip())
     async with store(tmp_path) as two:
         assert (two.broker.epoch == epoch) is same
-        assert ("a new epoch begins" in caplog.text) is not same
+        assert ("another epoch begins" in caplog.text) is not same
         assert [str(event.cursor) for event in await two.broker.read(0, 9)] == [f"{two.broker.epoch}:1"]
     async with store(tmp_path) as three:
         assert three.broker.epoch == two.broker.epoch
-
-
-async def test_without_a_new_epoch_a_cursor_would_mean_two_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with store(tmp_path) as one:
-        await one.put(draft("a"), draft("b"))
-        seen = str(one.pumped[-1].cursor)
-    closed_badly(tmp_path, "the power failed")
-    with sqlite3.connect(tmp_path / FILE) as sql:
-        sql.execute("DELETE FROM events WHERE seq = 2")  # as a power failure takes a commit
-    sql.close()
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / FILE).write_bytes((tmp_path / FILE).read_bytes())
-    async with store(tmp_path) as two:
-        await two.put(draft("c"))
-        assert str(two.pumped[-1].cursor) != seen
-    (tmp_path / "boot").write_text("the power failed")
-    monkeypatch.setattr(database, "BOOT", tmp_path / "boot")
-    async with store(copy) as three:
-        await three.put(draft("c"))
-        assert str(three.pumped[-1].cursor) == seen
 
 
 async def test_the_file_gets_smaller(tmp_path: Path) -> None:
@@ -97,7 +75,7 @@ def spoiled(folder: Path) -> None:
         sql.commit()
         sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     with (folder / FILE).open("r+b") as file:
-        file.seek(3 * database.PAGE)
+        file.seek(3 * PAGE)
         file.write(b"\x07" * 2000)
 
 
@@ -149,11 +127,11 @@ def modes(folder: Path) -> dict[str, int]:
 async def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     async with store(tmp_path) as it:
         await it.put(draft("a"))
-        assert modes(tmp_path) == {FILE: 0o600, f"{FILE}-wal": 0o600}
+        assert modes(tmp_path) == dict.fromkeys((FILE, f"{FILE}-wal", epochs.HEAD, epochs.HOME), 0o600)
 
 
 async def test_a_planted_link_would_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "open_private", lambda path: os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    monkeypatch.setattr(storefile, "open_private", lambda path: os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     (tmp_path / "other").touch()
     (tmp_path / FILE).symlink_to(tmp_path / "other")
     async with store(tmp_path) as it:
@@ -173,7 +151,7 @@ def test_free_pages_are_given_back_step_by_step_and_then_the_journal(tmp_path: P
     while it.tidy(it.head):
         pass
     assert it.tail == it.head - limits.events + 1
-    assert it.unsaved >= database.WAL_PAGES
+    assert it.unsaved >= WAL_PAGES
     it.checkpoint()
     it.close()
     assert (tmp_path / FILE).stat().st_size < (database.SPARE + 2 * database.STEP) * 4096

@@ -8,10 +8,11 @@ import pytest
 from schedules import Broken, run
 
 from hub.stream.brokers.broker import Outlet
-from hub.stream.brokers.database import Database, DatabaseError
+from hub.stream.brokers.database import Database
 from hub.stream.brokers.lastvalues import LastValues
 from hub.stream.brokers.rounds import Rounds
 from hub.stream.brokers.sqlite import SqliteBroker
+from hub.stream.brokers.storefile import DatabaseError
 from hub.stream.state import State
 
 SECONDS = 6.0

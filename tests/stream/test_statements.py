@@ -10,7 +10,7 @@ from running import until
 from stores import Store, draft, kept_in, stale, store
 
 from hub.errors import HubError, UsageError
-from hub.stream.brokers import database
+from hub.stream.brokers import database, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.events import Draft
 
@@ -104,7 +104,7 @@ class Counting:
         def connect(path: Path, patience: float) -> sqlite3.Connection:
             return plain(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
-        monkeypatch.setattr(database, "connect", connect)
+        monkeypatch.setattr(storefile, "connect", connect)
 
     def start(self, fatal: int) -> None:
         self.seen, self.fatal = 0, fatal

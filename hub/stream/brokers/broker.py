@@ -1,6 +1,6 @@
 """How events are kept and travel. A broker numbers events, keeps them, and hands every one on, in order."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ...errors import HubError
@@ -34,9 +34,10 @@ class Kept(NamedTuple):
 
 
 class Broker(Protocol):
-    """What the hub needs of a broker. One stream of events, numbered from 1 without holes in each epoch."""
+    """What the hub needs of a broker. One stream of events, numbered from 1 without holes, on into each new epoch."""
 
     epoch: str
+    lineage: Mapping[str, int]  # earlier epochs, and the last number that is still the same in each
     head: int  # the newest number given
     tail: int  # the oldest number kept; head + 1 if nothing is
     bytes: int  # of the kept events

@@ -1,33 +1,26 @@
-"""The events on disk, in one SQLite file. All SQL is here, and nothing of the event loop."""
+"""The events on disk, in one SQLite file: written, read, and let go. All SQL about them, and no event loop."""
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...private import open_private
 from ...wire.messages import now, stamp
 from ...wire.names import Cursor
 from ..events import Draft, Event
 from .broker import Kept, Limits, Receipt
+from .epochs import Epochs
 from .lastvalues import COLUMNS, TABLE, LastValues
+from .storefile import BUSY, PAGE, PATIENCE, WAL_PAGES, StoreFile, advice, is_full, is_held
 
-DatabaseError = sqlite3.Error
-
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-PATIENCE = 1.0  # seconds that a start waits for another program that holds the file, `sqlite3` for instance
-BUSY = 0.02  # the same for a write
 STEP = 256  # events, or pages of the file, that are removed in one go
 SPARE = 256  # free pages that are left for the next events
-PAGE = 4096  # bytes
-WAL_PAGES = 2000  # after so many the journal is brought into the file
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -40,21 +33,20 @@ INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 Row = tuple[int, str, str, bool | None, str | None, float | None, str, int, bytes]  # COLUMNS
 
 
-class Database:
-    """The kept events and the numbers about them, which change only after a commit. For one thread at a time, but for
-    `sync`, which may run beside everything else. No other program can open the file meanwhile.
+class Database(StoreFile):
+    """The kept events and the numbers about them, which change only after a commit.
 
-    `unsaved` counts, roughly, the pages of the journal that are not in the file yet; `lost` says that the newest events
-    may be gone, and that this is why the epoch is new. Every method raises DatabaseError if the disk or the file does
-    not do its part; nothing has changed then.
+    `epochs` says what the numbers are of. `failure`: why nothing can be written, since the start. Every method raises
+    DatabaseError if the disk or the file does not do its part; nothing has changed then.
     """
 
     def __init__(self, path: Path, limits: Limits, state_items: int, *, full: bool) -> None:
-        self.path, self.limits, self._state_items, self._full = path, limits, state_items, full
-        self.epoch, self.unsaved, self.lost = "", 0, False
+        super().__init__(path)
+        self.limits, self._state_items, self._full = limits, state_items, full
+        self.epochs = Epochs(path.parent)
+        self.failure: Exception | None = None
         self._slack = min(STEP, limits.events // 100)
-        self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `open` on
-        self._journal = -1  # the descriptor that `sync` asks, for as long as the journal is the same file
+        self._new = True  # nothing was ever kept here
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -65,74 +57,75 @@ class Database:
     # ---- life
 
     def open(self) -> list[Kept]:
-        """Find or create the file; the last value of every key. Raises UsageError, one sentence, if that cannot be."""
+        """Find or create the file; the last value of every key. A disk that is full is no reason not to start: what is
+        there can be read, and `reopen` tries again. Raises UsageError, one sentence, if the file cannot be used."""
         try:
-            for suffix in ("", "-wal", "-shm"):  # SQLite would write through a link that somebody has planted
-                if not suffix or os.path.lexists(f"{self.path}{suffix}"):
-                    os.close(open_private(Path(f"{self.path}{suffix}")))
-            self._connect(PATIENCE)
-            self._begin()
-            self._hold_journal()
+            self._new = not self._make_private()
+            self._open()
             self._sql.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
             return [Kept(self._event(row), stale) for row, stale in self._last_values.rows(self._sql)]
         except Exception as error:
-            held = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
             self._drop()
-            hint = "end the program that holds it" if held else "move it away, or keep events in memory (--ephemeral)"
-            raise UsageError(f"The events in {self.path} cannot be used ({error}); {hint}.") from None
+            sentence = f"The events in {self.path} cannot be used ({error}); {advice(error)}."
+            raise UsageError(sentence) from None
 
-    def _drop(self) -> None:
-        if self._sql is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._sql.close()
-        if self._journal != -1:
-            os.close(self._journal)
-            self._journal = -1
+    def _open(self) -> None:
+        try:
+            self._connect(PATIENCE)
+            self._find()
+            self._begin(self.head)
+        except (OSError, sqlite3.OperationalError) as error:
+            readable = is_full(error) if self._new else self.epochs.epoch
+            if is_held(error) or not readable:
+                raise
+            self.failure = error
+            if self._new:
+                self._begin_with_nothing()
 
-    def _connect(self, patience: float) -> None:
-        self._sql = connect(self.path, patience)
-        self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")  # a third faster, and nobody writes behind its back
-        self._sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._sql.execute("PRAGMA journal_mode = WAL")
-        self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
-        self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
-        self._set_sync(False)
-
-    def _hold_journal(self) -> None:
-        """Linux tells each descriptor once of a write that has failed: one that is opened later may not hear of it."""
-        _, _, file = self._sql.execute("PRAGMA database_list").fetchone()
-        self._journal = os.open(f"{file}-wal", os.O_RDONLY | os.O_NOFOLLOW)
-
-    def _set_sync(self, full: bool) -> None:
-        self._sql.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+    def _begin_with_nothing(self) -> None:
+        """There is no room for a file: nothing is kept, and can be read."""
+        self._drop()
+        self._connect_to_nothing()
+        self._create()
+        self.epochs.judge({}, 0, self.path)
 
     def reopen(self, head: int) -> None:
         """Begin anew with a file that has failed. What lies behind `head` was refused and must not come back from the
-        journal, although some of it may have been committed."""
+        journal, although some of it may have been committed. Raises OSError if another file is in its place."""
+        self._must_be_in_place()
         self._drop()
+        self._make_private()
         self._connect(BUSY)
+        self._create()
         self._sql.execute("DELETE FROM events WHERE seq > ?", (head,))
-        self._note(clean=0)  # there is room to write again, or this fails
-        self._hold_journal()
+        self._find_room()
+        self._begin(head)
         self._load(int(self._one("SELECT value FROM meta WHERE name = 'trimmed'") or 0))
         if self.head != head:  # their numbers must not be given again
-            raise sqlite3.DatabaseError(f"the events {self.head + 1} to {head} are gone")
+            raise sqlite3.DatabaseError(f"the events {self.head + 1} to {head} are gone: restart the hub")
 
-    def _begin(self) -> None:
+    def _find(self) -> None:
+        """What is there, and which epoch it is of."""
+        meta = self._noted()
+        self._new = not meta
+        self._create()
+        if meta:
+            if not meta["clean"] and (found := self._one("PRAGMA quick_check(1)")) != "ok":
+                raise sqlite3.DatabaseError(str(found).splitlines()[-1])  # the first says which database
+            self._load(int(meta.get("trimmed", 0)))
+        self.epochs.judge(meta, self.head, self.path)
+
+    def _create(self) -> None:
         for statement in (*SCHEMA.split(";"), TABLE):
             self._sql.execute(statement)
-        meta = dict(self._sql.execute("SELECT name, value FROM meta"))
-        boot = BOOT.read_text().strip()
-        if meta and not meta["clean"] and (found := self._one("PRAGMA quick_check(1)")) != "ok":
-            raise sqlite3.DatabaseError(str(found).splitlines()[-1])  # the first says which database
-        # Not closed, and the machine has been started since: the last commits may be gone, and their numbers with
-        # them. What is left goes on under a new epoch, so that no cursor can mean two events.
-        self.lost = bool(meta and not meta["clean"] and meta["boot"] != boot and not meta["full"])
-        self.epoch = os.urandom(4).hex() if self.lost or not meta else str(meta["epoch"])
-        self._load(int(meta.get("trimmed", 0)))
-        self._set_sync(True)  # before the first event: after this, "clean" must not come back
-        self._note(epoch=self.epoch, boot=boot, clean=0, full=int(self._full))
+
+    def _begin(self, head: int) -> None:
+        """Leave word of this life, durably, before its first event: after this, "clean" must not come back."""
+        self._set_sync(True)
+        self._note(clean=0, full=int(self._full), **self.epochs.facts(self.path))
         self._set_sync(False)
+        self.epochs.open(head)
+        self._hold_journal()
 
     def _load(self, trimmed: int) -> None:
         self._forget_all()
@@ -145,22 +138,18 @@ class Database:
         self.bytes = sum(self._sizes)
         self._last_values.load(self._sql)
 
-    def _note(self, **values: Any) -> None:
-        row = ", ".join("(?, ?)" for _ in values)
-        flat = [part for pair in values.items() for part in pair]
-        self._sql.execute(f"INSERT OR REPLACE INTO meta VALUES {row}", flat)
-
-    def _one(self, query: str, *values: Any) -> Any:
-        row = self._sql.execute(query, values).fetchone()
-        return row[0] if row else None
-
     def close(self) -> None:
         """Leave word that nothing is missing."""
         try:
+            self._must_be_in_place()
             self._set_sync(True)
             self._note(clean=1)
         finally:
             self._drop()
+
+    def _drop(self) -> None:
+        super()._drop()
+        self.epochs.close()
 
     # ---- writing
 
@@ -178,7 +167,7 @@ class Database:
             first = known.get(draft.id) if draft.given else None
             if first is None:
                 seq += 1
-                event = Event(draft, Cursor(self.epoch, seq), timestamp, accepted)
+                event = Event(draft, Cursor(self.epochs.epoch, seq), timestamp, accepted)
                 if draft.given:
                     known[draft.id] = seq
                 given, size = draft.given or None, len(event.frame)
@@ -207,21 +196,10 @@ class Database:
             with self._transaction():
                 self._sql.executemany(INSERT, rows)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing."""
-        self._sql.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._sql.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
-                self._sql.execute("ROLLBACK")
-            raise
-
     def settle(self, events: Sequence[Event]) -> None:
-        """Count these events, which `write` has committed, among what is kept: nothing takes them back any more. Those
-        that may still be refused make no older ones go, and are no last values."""
+        """Count these events, which `write` has committed, among what is kept: nothing takes them back any more, and
+        from here on they may be seen. Those that may still be refused make no older ones go, and are no last values."""
+        self.epochs.note(events[-1].seq)
         for event in events:
             self._sizes.append(len(event))
             self.bytes += len(event)
@@ -249,23 +227,7 @@ class Database:
         seq, name, id, given, key, ttl, timestamp, _, body = row
         age = max(0.0, time.time() - datetime.fromisoformat(timestamp).timestamp())
         draft = Draft(name, id, body, key, ttl, bool(given))
-        return Event(draft, Cursor(self.epoch, seq), timestamp, time.monotonic() - age)
-
-    # ---- on to the disk
-
-    def sync(self) -> None:
-        """Wait until all that was committed before is on the disk. Raises OSError: it may never get there."""
-        os.fdatasync(self._journal)
-
-    def checkpoint(self) -> None:
-        """Bring the journal into the file, and begin it again. Waits for the disk, less long right after a `sync`."""
-        self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        # Whoever writes first begins the journal again and waits for the disk. It has to be a value that changes:
-        # SQLite leaves out a write of what is there already.
-        self._sql.execute(
-            "INSERT INTO meta VALUES ('journals', 1) ON CONFLICT (name) DO UPDATE SET value = meta.value + 1"
-        )
-        self.unsaved = 0
+        return Event(draft, Cursor(self.epochs.epoch, seq), timestamp, time.monotonic() - age)
 
     # ---- retention
 
@@ -325,8 +287,3 @@ class Database:
         if free <= SPARE + STEP:
             self.unsaved += WAL_PAGES  # the file gets smaller when the journal has been brought into it
         return bool(free > SPARE + STEP)
-
-
-def connect(path: Path, patience: float) -> sqlite3.Connection:
-    """A connection without transactions of its own making, to be handed from thread to thread."""
-    return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)

@@ -16,6 +16,7 @@ class MemoryBroker:
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.epoch = os.urandom(4).hex()
+        self.lineage: Mapping[str, int] = {}  # nothing goes on from one life to the next
         self.head, self.tail, self.bytes = 0, 1, 0
         self.limits = Limits(most, most_bytes)
         self.problem: str | None = None

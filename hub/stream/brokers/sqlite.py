@@ -10,7 +10,7 @@ also what had been committed and had not gone on, until the file has been opened
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +19,9 @@ from ...errors import HubError, UsageError
 from ..events import Draft, Event
 from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
 from .care import Care
-from .database import STEP, WAL_PAGES, Database, DatabaseError
+from .database import STEP, Database
 from .rounds import Rounds
+from .storefile import WAL_PAGES, DatabaseError, is_full
 
 log = logging.getLogger("hub")
 
@@ -38,6 +39,7 @@ class SqliteBroker:
 
     def __init__(self, directory: Path, limits: Limits, state_items: int, *, full: bool = False) -> None:
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
+        self.lineage: Mapping[str, int] = {}
         self.limits = limits
         self.problem: str | None = None
         self._database = Database(directory / FILE, limits, state_items, full=full)
@@ -61,12 +63,15 @@ class SqliteBroker:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"The events in {self._database.path} cannot be used ({error}).") from error
-        if self._database.lost:
-            log.warning("the machine went down under the last hub: the newest events may be gone, a new epoch begins")
-        self.epoch, self.head = self._database.epoch, self._database.head
+        epochs, self.head = self._database.epochs, self._database.head
+        self.epoch, self.lineage = epochs.epoch, epochs.lineage
+        if epochs.changed:
+            log.warning("another epoch begins behind the event %d, because %s", self.head, epochs.changed)
         self._outlet = Outlet(pump, self.head)
         self._count()
         self._open = True
+        if self._database.failure:
+            self._fail(self._database.failure)
         self._care.begin()
 
     async def last_values(self) -> list[Kept]:
@@ -206,6 +211,7 @@ class SqliteBroker:
             self.problem = None
             log.warning("events can be kept again")
         async with self._file:
+            await self._in_thread(self._database.look)
             more = self._database.tidy(self.head)
         self._count()
         if self._database.unsaved >= WAL_PAGES:
@@ -241,7 +247,7 @@ class SqliteBroker:
             return error
         self._rounds.end()
         self._care.rest()
-        why = str(error) or type(error).__name__
+        why = (str(error) or type(error).__name__) + is_full(error) * ": make room on the disk"
         if not self.problem:
             known = isinstance(error, DatabaseError | OSError)
             log.error("events cannot be kept: %s", why, exc_info=None if known else error)

@@ -1,0 +1,185 @@
+"""The SQLite file of the events as a file: for this account alone, its connection, its journal, its place."""
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...private import open_private
+
+DatabaseError = sqlite3.Error
+
+PATIENCE = 1.0  # seconds that a start waits for another program that holds the file, `sqlite3` for instance
+BUSY = 0.02  # the same for a write
+PAGE = 4096  # bytes
+WAL_PAGES = 2000  # after so many the journal is brought into the file
+ROOM = 16 * PAGE  # bytes that must fit before events are taken again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class StoreFile:
+    """One connection to one file, for one thread at a time, but for `sync`, which may run beside everything else. No
+    other program can open the file meanwhile.
+
+    `unsaved` counts, roughly, the pages of the journal that are not in the file yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.unsaved = path, 0
+        self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `_connect` on
+        self._file: os.stat_result | None = None  # what is open
+        self._journal = -1  # the descriptor that `sync` asks, for as long as the journal is the same file
+
+    def _make_private(self) -> bool:
+        """Find or create the file; whether there was something in it. SQLite would write through a link that somebody
+        has planted."""
+        for suffix in ("-wal", "-shm", ""):
+            if not suffix or os.path.lexists(f"{self.path}{suffix}"):
+                os.close(open_private(Path(f"{self.path}{suffix}")))
+        return self.path.stat().st_size > 0
+
+    def _connect(self, patience: float) -> None:
+        self._sql = connect(self.path, patience)
+        self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")  # a third faster, and nobody writes behind its back
+        self._sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._sql.execute("PRAGMA journal_mode = WAL")
+        self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
+        self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
+        self._set_sync(False)
+        self._file = os.stat(self.path)
+
+    def _connect_to_nothing(self) -> None:
+        """Take memory in the place of a file that cannot be made yet."""
+        self._sql, self._file = connect(Path(":memory:"), 0.0), None
+
+    def _set_sync(self, full: bool) -> None:
+        self._sql.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+
+    def _hold_journal(self) -> None:
+        """Linux tells each descriptor once of a write that has failed: one that is opened later may not hear of it."""
+        _, _, file = self._sql.execute("PRAGMA database_list").fetchone()
+        self._journal = os.open(f"{file}-wal", os.O_RDONLY | os.O_NOFOLLOW)
+
+    def _drop(self) -> None:
+        if self._sql is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._sql.close()
+        if self._journal != -1:
+            os.close(self._journal)
+            self._journal = -1
+
+    # ---- statements
+
+    def _note(self, **values: Any) -> None:
+        row = ", ".join("(?, ?)" for _ in values)
+        flat = [part for pair in values.items() for part in pair]
+        self._sql.execute(f"INSERT OR REPLACE INTO meta VALUES {row}", flat)
+
+    def _noted(self) -> dict[str, Any]:
+        """What the store says of itself; nothing if it is new."""
+        if self._one("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+            return dict(self._sql.execute("SELECT name, value FROM meta"))
+        return {}
+
+    def _one(self, query: str, *values: Any) -> Any:
+        row = self._sql.execute(query, values).fetchone()
+        return row[0] if row else None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._sql.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already
+                self._sql.execute("ROLLBACK")
+            raise
+
+    # ---- on to the disk
+
+    def sync(self) -> None:
+        """Wait until all that was committed before is on the disk. Raises OSError: it may never get there."""
+        os.fdatasync(self._journal)
+
+    def checkpoint(self) -> None:
+        """Bring the journal into the file, and begin it again. Waits for the disk, less long right after a `sync`."""
+        self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        # Whoever writes first begins the journal again and waits for the disk. It has to be a value that changes:
+        # SQLite leaves out a write of what is there already.
+        self._sql.execute(
+            "INSERT INTO meta VALUES ('journals', 1) ON CONFLICT (name) DO UPDATE SET value = meta.value + 1"
+        )
+        self.unsaved = 0
+
+    def _find_room(self) -> None:
+        """Take room on the disk, and give it back to the next events. Raises DatabaseError if there is none: a write
+        that changes nothing, or a few bytes, would not tell."""
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('room', zeroblob(?))", (ROOM,))
+        self._sql.execute("DELETE FROM meta WHERE name = 'room'")
+
+    # ---- its place
+
+    def look(self) -> None:
+        """Raise OSError if the file, or its journal, is not in its place any more.
+
+        What was moved away is made whole, because its journal does not move along; and that journal is emptied, because
+        it would spoil what was put in the place of the file.
+        """
+        if self._is_in_place() and _is_at(f"{self.path}-wal", os.fstat(self._journal)):
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        raise _moved(self.path)
+
+    def _must_be_in_place(self) -> None:
+        """Raise OSError if the file that is, or was, open is not the one that everybody finds under its name. Another
+        one is not gone on with: its numbers are others."""
+        if not self._is_in_place():
+            raise _moved(self.path)
+
+    def _is_in_place(self) -> bool:
+        return self._file is None or _is_at(self.path, self._file)
+
+
+def connect(path: Path, patience: float) -> sqlite3.Connection:
+    """A connection without transactions of its own making, to be handed from thread to thread."""
+    return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that the disk is full."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or (
+        isinstance(error, OSError) and error.errno in NO_ROOM
+    )
+
+
+def is_held(error: BaseException) -> bool:
+    """Whether it says that another program has the file."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+
+
+def advice(error: BaseException) -> str:
+    """What to do about a file that cannot be used. Only what is really no store may have to be moved away."""
+    if is_held(error):
+        return "end the program that holds it"
+    if is_full(error):
+        return "make room on the disk"
+    if isinstance(error, OSError | sqlite3.OperationalError | RuntimeError | MemoryError):
+        return "look at the disk and at the rights of the file, or keep events in memory (--ephemeral)"
+    return "move it away, or keep events in memory (--ephemeral)"
+
+
+def _is_at(path: Path | str, facts: os.stat_result) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path), facts)
+    return False
+
+
+def _moved(path: Path) -> OSError:
+    what = f"{path} was moved or replaced while the hub was running: put it back, or restart the hub"
+    return OSError(errno.ESTALE, what)
