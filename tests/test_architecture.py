@@ -19,7 +19,7 @@ ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
         ("", "errors config secretnames sensitive redaction private sockdiag tokens"),
-        ("wire", "names vocabulary strictjson messages framing jsonschema"),
+        ("wire", "names vocabulary strictjson validation messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues storefile epochs database care rounds sqlite memory schemes"),

@@ -20,9 +20,10 @@ from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
 from ..stream.passes import Passes
 from ..wire.jsonschema import json_schema
-from ..wire.messages import invalid, quick
+from ..wire.messages import quick
 from ..wire.names import is_name, new_id
 from ..wire.strictjson import dumpb, plain
+from ..wire.validation import bounded, invalid, load
 from ..wire.vocabulary import Effect, Trust, Turns
 from .clients import Client
 from .supervised import Work
@@ -99,7 +100,7 @@ class Command:
         if self.schema is None or (self.fits and self.fits(args)):
             return dict(args)
         try:
-            loaded: dict[str, Any] = self.schema.load(args)
+            loaded: dict[str, Any] = load(self.schema, args)
             return loaded
         except ValidationError as error:
             raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
@@ -149,7 +150,7 @@ class Registry:
         if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"The handler of {name} must be an async function.")
         cls = Schema.from_dict(dict(args)) if isinstance(args, Mapping) else args
-        schema = cls() if cls else None
+        schema = bounded(cls()) if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
         self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, fits)

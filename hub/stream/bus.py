@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from aiosignal import Signal
@@ -14,6 +15,7 @@ from ..redaction import holds_secret, redact_each
 from ..wire.messages import MAX_TTL
 from ..wire.names import Cursor, is_id, is_name, new_id
 from ..wire.strictjson import dumpb, plain
+from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
 from .events import Draft, Event, EventTypes
 from .listeners import Listener, Listeners
@@ -101,8 +103,9 @@ class EventBus:
                     ids.add(draft.id)
                 drafts.append(draft)
             except HubError as error:
-                problems.add(index, error)
-        problems.end(len(records))
+                if problems.add(index, error):
+                    break
+        problems.end(index + 1 if records else 0)
         self._fill(drafts, [record["data"] for record in records], problems)
         return drafts
 
@@ -156,18 +159,23 @@ class _Problems:
         self._many = many
         self._found: dict[str, Any] = {}
         self._code: Code | None = None
+        self._left = MAX_PROBLEMS
 
-    def add(self, index: int, error: HubError) -> None:
+    def add(self, index: int, error: HubError) -> bool:
+        """Take one more; return whether no more are told, so that none need be looked for."""
         if not self._many:
             raise error
         self._code = self._code or error.code
-        self._found[str(index)] = error.details or {"event": [error.message]}
+        self._found[str(index)] = details = error.details or {"event": [error.message]}
+        self._left -= problems_in(details)
+        return self._left <= 0
 
     def end(self, count: int) -> None:
-        """Raises HubError if there were any."""
+        """Raises HubError if there were any among so many events; behind MAX_PROBLEMS nobody has looked."""
         if self._code is not None:
-            some = f"{len(self._found)} of {count} events do not fit, so none was published; the details say why."
-            raise HubError(self._code, some, self._found)
+            of = f"of the first {count}" if self._left <= 0 else f"of {count}"
+            some = f"{len(self._found)} {of} events do not fit, so none was published; the details say why."
+            raise HubError(self._code, some, told(self._found))
 
 
 def record(event: str, data: Any, id: str | None, ttl: float | None) -> dict[str, Any]:
@@ -181,7 +189,7 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
     if not isinstance(record, dict):
         raise _misfit({"_schema": ["An event is an object with event and data."]})
     name, id, ttl = record.get("event"), record.get("id"), record.get("ttl")
-    problems = {} if record.keys() <= _FIELDS else {key: ["Unknown field."] for key in record.keys() - _FIELDS}
+    problems = {}
     if not isinstance(name, str) or not is_name(name):
         problems["event"] = ["Missing, or not a name: domain:action, letters, digits, _ . -, at most 128 characters."]
     elif _has_secret(name):
@@ -194,6 +202,8 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
         problems["id"] = ["It holds what looks like a secret."]
     if "ttl" in record and not (isinstance(ttl, int | float) and not isinstance(ttl, bool) and 0 < ttl <= MAX_TTL):
         problems["ttl"] = [f"Not a number of seconds above 0 and up to {MAX_TTL}."]
+    if not record.keys() <= _FIELDS:
+        problems.update((key, ["Unknown field."]) for key in islice(record.keys() - _FIELDS, MAX_PROBLEMS))
     if problems:
         raise _misfit(problems)
     assert isinstance(name, str)
@@ -208,6 +218,4 @@ def _has_secret(name: str) -> bool:
 
 
 def _misfit(details: Mapping[str, Any]) -> HubError:
-    field, problems = next(iter(details.items()))
-    where = "" if field == "_schema" else f" {field}:"
-    return HubError("invalid_message", f"The event does not fit:{where} {problems[0]}", details)
+    return misfit("invalid_message", "The event does not fit", details)

@@ -9,9 +9,10 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from ..errors import HubError
 from ..wire.framing import envelope, sse_frame, websocket_frame
-from ..wire.messages import FlagField, NumberField, invalid, quick
+from ..wire.messages import FlagField, NumberField, quick
 from ..wire.names import Cursor, is_name
 from ..wire.strictjson import dumps
+from ..wire.validation import bounded, invalid
 
 Key = str | Callable[[Mapping[str, Any]], str]
 
@@ -112,7 +113,7 @@ class EventTypes:
             raise ValueError(f"{name!r} cannot name an event type: it must be domain:action, and not of the hub's own.")
         if isinstance(schema, Mapping):
             schema = Schema.from_dict(dict(schema))
-        loaded = schema(unknown=INCLUDE) if schema else None
+        loaded = bounded(schema(unknown=INCLUDE)) if schema else None
         self._types[name] = EventType(name, loaded, key, (schema.__doc__ or "").strip() if schema else "")
         return self._types[name]
 
@@ -200,7 +201,7 @@ class VoteCast(Schema):
     eligible = _count(allow_none=True)
     deadline = _text()
     status = _one_of("open", "passed", "failed", "expired", "vetoed")
-    votes = fields.Dict(keys=fields.String(), values=_one_of(*_VOTES))
+    votes = fields.Dict(values=_one_of(*_VOTES))
     reasoning = _text()
 
 
@@ -229,8 +230,8 @@ class MemoryStatsUpdate(Schema):
     """An agent's memory, counted."""
 
     total_entries = _count(required=True)
-    by_partition = fields.Dict(keys=fields.String(), values=_count())
-    by_type = fields.Dict(keys=fields.String(), values=_count())
+    by_partition = fields.Dict(values=_count())
+    by_type = fields.Dict(values=_count())
     quarantined = _count()
     verified = _count()
     bytes = _count()

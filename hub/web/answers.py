@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from typing import Any
 
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -13,6 +14,7 @@ from ..errors import HubError
 from ..redaction import redact_text
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.strictjson import dumpb
+from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
 from .keys import HUB, PEER
 
@@ -104,10 +106,11 @@ def topics(request: web.Request) -> list[str] | None:
     if given is None:
         return None
     texts = ",".join(given).split(",")
-    problems = {text: [problem] for text in texts if (problem := pattern_problem(text))}
-    if problems or len(texts) > MAX_PATTERNS:
-        sentence = next(iter(problems.values()))[0] if problems else f"{MAX_PATTERNS} topics at most."
-        raise HubError("invalid_args", f"topics: {sentence}", {"topics": problems}, status=400)
+    problems: Any = [f"{MAX_PATTERNS} topics at most."]
+    if len(texts) <= MAX_PATTERNS:
+        problems = {text: [problem] for text in texts if (problem := pattern_problem(text))}
+    if problems:
+        raise misfit("invalid_args", "This does not fit", {"topics": problems}, status=400)
     return texts
 
 

@@ -2,16 +2,17 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from ..errors import Code, HubError
+from ..errors import HubError
 from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_problem
 from .strictjson import dumpb, dumps, loads
+from .validation import ListField, bounded, invalid, load
 
 MAX_TTL = 30 * 86400  # seconds
 
@@ -78,7 +79,7 @@ class FlagField(fields.Boolean):
         return value
 
 
-class PatternsField(fields.List[str]):
+class PatternsField(ListField):
     """A list of patterns."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -160,7 +161,7 @@ def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
 
 class _Payload(Schema):
     command = NameField(required=True)
-    args = fields.Dict(keys=fields.String(), load_default=dict)
+    args = fields.Dict(load_default=dict)  # a key of JSON is a text
 
 
 class _Frame(Schema):
@@ -170,7 +171,7 @@ class _Frame(Schema):
     payload = fields.Nested(_Payload, required=True)
 
 
-_FRAME = _Frame()
+_FRAME = bounded(_Frame())
 
 
 class Command(NamedTuple):
@@ -207,7 +208,7 @@ def load_command(text: str | bytes) -> Command:
         sentence = f"The hub asked nothing that this {frame['type']} could answer; send a command."
         raise BadFrame(HubError("unexpected_type", sentence), id)
     try:
-        loaded = _FRAME.load(frame)
+        loaded = load(_FRAME, frame)
     except ValidationError as error:
         raise BadFrame(invalid("invalid_message", "The message does not fit", error), id) from None
     return Command(loaded["id"], loaded["payload"]["command"], loaded["payload"]["args"])
@@ -221,22 +222,6 @@ def _plainly(frame: dict[str, Any]) -> Command | None:
             if len(rest) == ("args" in rest) and isinstance(args, dict) and is_id(id) and is_name(name):
                 return Command(id, name, args)
     return None
-
-
-def invalid(code: Code, what: str, error: ValidationError) -> HubError:
-    """A HubError with marshmallow's field paths in `details` and the first of them in the sentence."""
-    details = error.normalized_messages()  # type: ignore[no-untyped-call]
-    path, problem = _first(details)
-    sentence = f"{what}: {path}: {problem}" if path else f"{what}: {problem}"
-    return HubError(code, sentence, details)
-
-
-def _first(details: Any, path: str = "") -> tuple[str, str]:
-    while isinstance(details, Mapping):
-        key, details = next(iter(details.items()))
-        if key != "_schema":
-            path = f"{path}.{key}" if path else str(key)
-    return path, str(details[0] if isinstance(details, list) and details else details)
 
 
 # ---- what goes out ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import itertools
 import json
 import json.encoder
 import re
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ MAX_DEPTH = 32
 MAX_DIGITS = 20
 
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # possessive and open-ended: linear on any input
-_NOT_BRACKETS = {i: None for i in range(128) if chr(i) not in "[]{}"}
-_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+_NOT_BRACKETS = bytes(i for i in range(128) if chr(i) not in "[]{}")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1, as signed bytes
 
 
 def loads(text: str | bytes) -> Any:
@@ -49,8 +50,8 @@ def loads(text: str | bytes) -> Any:
 
 def _depth(text: str) -> int:
     """How deep the brackets outside of strings go, without recursion, before the parser sees the text."""
-    brackets = _STRING.sub("", text).encode("ascii", "ignore").decode().translate(_NOT_BRACKETS)
-    return max(itertools.accumulate(map(_STEP.__getitem__, brackets)), default=0)
+    steps = _STRING.sub("", text).encode("ascii", "ignore").translate(_STEPS, _NOT_BRACKETS)
+    return max(itertools.accumulate(array("b", steps)), default=0)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

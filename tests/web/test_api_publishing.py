@@ -7,10 +7,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from asked import JSON, NDJSON, api_hub, event, request
 from running import HubInside, Raw, hub_app
+
+from hub.wire import strictjson
+from hub.wire.validation import problems_in
 
 
 @pytest.fixture
@@ -226,6 +230,38 @@ async def test_more_than_1000_events(hub: HubInside, kind: dict[str, str]) -> No
     lines = [json.dumps(event()) for _ in range(1001)]
     body = "\n".join(lines) if kind is NDJSON else f"[{','.join(lines)}]"
     (await hub.post("api/events", body.encode(), kind)).refused(413, "too_large")
+    assert hub.hub.cursor.seq == 0
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_lines_are_counted_before_the_first_is_parsed(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = mock.Mock(wraps=strictjson.loads)
+    monkeypatch.setattr("hub.web.api.loads", parse)
+    async with hub_app(tmp_path, max_batch=10**9 if weakened else 1000) as hub:
+        answer = await hub.post("api/events", b"0\n\n \n" * 20_000, NDJSON)
+    answer.refused(*((422, "invalid_message") if weakened else (413, "too_large")))
+    assert parse.call_count == (20_000 if weakened else 0)
+
+
+async def test_the_details_of_what_does_not_fit_are_bounded(hub: HubInside) -> None:
+    votes = {
+        "event": "governance:vote_cast",
+        "data": {"vote_id": "x", "votes": dict.fromkeys(map(str, range(5000)), 0)},
+    }
+    for body in (votes, [event("a")] * 1000, {**event(), **{f"x{n}": 0 for n in range(5000)}}):
+        details = (await hub.post("api/events", body)).refused(422, "invalid_message")["details"]
+        assert 90 <= problems_in(details) <= 100
+    args = {"topics": ["x"] * 250, **{f"x{n}": 0 for n in range(5000)}}
+    for path, body, status in (
+        ("api/commands/hub:history", args, 422),
+        ("api/commands/hub:history", {"topics": ["x"] * 250}, 422),
+    ):
+        details = (await hub.post(path, body)).refused(status, "invalid_args")["details"]
+        assert problems_in(details) == 100
+    answer = await hub.get("api/events", topics=",".join(f"x{n}" for n in range(250)))
+    assert problems_in(answer.refused(400, "invalid_args")["details"]) == 100
     assert hub.hub.cursor.seq == 0
 
 

@@ -1,7 +1,8 @@
 """Requests and frames of a chosen size that are bad, or good and laborious: what one of them may cost is bounded.
 
-A body is a function from a size to bytes of about that size. `POSTS` are by path and content type, `FRAMES` are the args
-of commands as they come over a WebSocket, `QUERIES` and `HEADERS` stand in the head of a request.
+A body is a function from a size to bytes of about that size. `VALUES` are JSON, to be put anywhere; `EVENTS` and
+`LINES` are published; `ENVELOPES` are frames of a WebSocket; `of_fields` makes a body for each field of a schema;
+`HEADS` are the whole of a request without a body.
 """
 
 import json
