@@ -70,6 +70,7 @@ class Gauges:
     audit_records: int = 0
     audit_unrecorded: int = 0
     audit_chain_valid: bool = False
+    log_dropped: int = 0
 
 
 def known(value: str, names: Container[str]) -> str:
@@ -290,6 +291,7 @@ class _AtScrape(Collector):
         yield CounterMetricFamily(
             "hub_audit_unrecorded", "Reads answered that could not be recorded.", now.audit_unrecorded
         )
+        yield CounterMetricFamily("hub_log_dropped", "Lines that nobody has read on stderr.", now.log_dropped)
 
 
 def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:

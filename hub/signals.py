@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import Outcome
 from .metrics import Gauges
+from .stderr import dropped
 from .stream.events import Event
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def gauges(
             audit_records=audit.seq,
             audit_unrecorded=audit.unrecorded,
             audit_chain_valid=audit.valid,
+            log_dropped=dropped(),
         )
 
     return now

@@ -1,13 +1,26 @@
-"""The log on stderr: text for people, or one JSON object a line. Nothing in it can forge a line or drive a terminal."""
+"""The log on stderr: text for people, or one JSON object a line. Nothing in it can forge a line or drive a terminal;
+and if nobody reads it, nobody waits.
+"""
 
+import contextlib
+import io
 import json
 import logging
+import os
+import select
 import sys
+import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TextIO
 
 from .config import Config
 from .redaction import redact_text
 from .wire.messages import now
+
+MOST_HELD = 256 * 1024  # bytes of the log that wait for whoever reads it
+LAST_WORDS = 0.5  # seconds that a process waits at its end for what it has written
 
 
 def set_up_logging(config: Config) -> None:
@@ -15,6 +28,87 @@ def set_up_logging(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines() if config.log_format == "json" else TextLines())
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+
+
+class Unhurried(io.TextIOBase):
+    """A stream that never waits for its reader: a thread writes to it, and what has no room any more is dropped, and
+    counted. Put in the place of `sys.stderr` it takes all that Python writes there, not only the log.
+
+    Without it a pipe that nobody reads would stop the hub at the line that fills it, also its stop.
+    """
+
+    def __init__(self, stream: TextIO, most: int = MOST_HELD) -> None:
+        self.dropped = 0
+        self._descriptor, self._most = stream.fileno(), most
+        self._encoding, self._errors = stream.encoding, stream.errors or "backslashreplace"
+        self._waiting: deque[bytes] = deque()
+        self._held = 0  # bytes, of what waits and of what is being written
+        self._changed = threading.Condition()
+        threading.Thread(target=self._write_all, name="hub-stderr", daemon=True).start()
+
+    def write(self, text: str) -> int:
+        data = text.encode(self._encoding, self._errors)
+        with self._changed:
+            if self._held + len(data) > self._most:
+                self.dropped += 1
+            else:
+                self._held += len(data)
+                self._waiting.append(data)
+                self._changed.notify_all()
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def drain(self, seconds: float = LAST_WORDS) -> None:
+        """Wait until all is written, but no longer than that."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held, seconds)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                data = self._waiting.popleft()
+            done = _written(self._descriptor, data)
+            with self._changed:
+                self.dropped += not done
+                self._held -= len(data)
+                self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Have nothing that is written to stderr keep this process waiting; at the end LAST_WORDS, no longer."""
+    before, sys.stderr = sys.stderr, Unhurried(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stderr.drain()
+        sys.stderr = before
+
+
+def _written(descriptor: int, data: bytes) -> bool:
+    """Whether it could be written: the disk may be full, or the terminal closed."""
+    try:
+        while data:
+            select.select([], [descriptor], [])  # who shares it may have made it one that does not block
+            with contextlib.suppress(BlockingIOError):
+                data = data[os.write(descriptor, data) :]
+    except OSError:
+        return False
+    return True
+
+
+def dropped() -> int:
+    """How much of what was written to stderr was dropped, in a process that has an Unhurried one."""
+    return getattr(sys.stderr, "dropped", 0)
 
 
 class TextLines(logging.Formatter):

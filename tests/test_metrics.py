@@ -42,6 +42,7 @@ CONTRACT = {
     "hub_rate_limited_total": ("counter", set()),
     "hub_audit_records_total": ("counter", set()),
     "hub_audit_unrecorded_total": ("counter", set()),
+    "hub_log_dropped_total": ("counter", set()),
     "hub_audit_chain_valid": ("gauge", set()),
     "hub_audit_write_seconds": ("histogram", set()),
     "hub_history_events": ("gauge", set()),
@@ -72,6 +73,7 @@ def gauges() -> Gauges:
         broker_up=True,
         audit_records=12,
         audit_unrecorded=3,
+        log_dropped=4,
         audit_chain_valid=True,
     )
 
@@ -156,6 +158,7 @@ def test_what_is_counted_is_what_happened(metrics: Metrics) -> None:
         ("hub_rate_limited_total",): 1,
         ("hub_audit_records_total",): 12,
         ("hub_audit_unrecorded_total",): 3,
+        ("hub_log_dropped_total",): 4,
         ("hub_audit_chain_valid",): 1,
         ("hub_audit_write_seconds_count",): 1,
         ("hub_history_events",): 7,

@@ -1,22 +1,28 @@
 """The log on stderr: no text from outside forges a line, drives a terminal, or leaves a secret there."""
 
+import asyncio
+import contextlib
 import io
 import json
 import logging
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
-from running import hub_process
+from running import PATIENCE, environment, hub_process, send_signal
 from values import HOSTILE
 
 from hub import stderr
 from hub.config import Config
-from hub.stderr import JSONLines, TextLines
+from hub.stderr import JSONLines, TextLines, Unhurried
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO all is well\nTraceback (most recent call last):\n2026 INFO again"
 SECRET = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
@@ -117,3 +123,115 @@ def test_the_level_is_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
         root.handlers[:] = before
         root.setLevel(level)
     assert json.loads(capsys.readouterr().err)["message"] == "this"
+
+
+# ---- who should read it, and does not
+
+
+LOUD = """
+import logging, sys
+def setup(hub):
+    @hub.command("test:say", effect="read")
+    async def say(call):
+        for number in range(3000):
+            logging.getLogger("x").error("line %d %s", number, "x" * 200)
+            print("warned", file=sys.stderr, flush=True)
+"""
+WAITING = "import hub.stderr, sys, loud; hub.stderr.Unhurried.write = lambda self, text: sys.__stderr__.write(text)"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_pipe_that_nobody_reads_keeps_the_hub_from_nothing(tmp_path: Path, weakened: bool) -> None:
+    """It answers, it says that it has dropped lines, and it stops when it is told to."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    (tmp_path / "waiting.py").write_text(f"{WAITING}\nfrom loud import setup")
+    command = ["-m", "hub", "--port", "0", "--state-dir", str(tmp_path / "state")]
+    command += ["--load", "waiting" if weakened else "loud"]
+    unread, stderr = os.pipe()
+    hub = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command), cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=stderr
+    )
+    assert hub.stdout
+    url = (await hub.stdout.readline()).decode().split()[-1]
+    try:
+        async with ClientSession() as http:
+            asking = asyncio.create_task(ask(http, url))
+            if weakened:
+                assert not (await asyncio.wait({asking}, timeout=1.0))[0]
+                os.set_blocking(unread, False)
+                asyncio.get_running_loop().add_reader(unread, os.read, unread, 65536)
+                await asyncio.wait_for(asking, PATIENCE)
+                return
+            assert await asyncio.wait_for(asking, PATIENCE) > 0
+        send_signal(hub, signal.SIGTERM)
+        assert await asyncio.wait_for(hub.wait(), PATIENCE) == 0
+    finally:
+        send_signal(hub, signal.SIGKILL)
+        await hub.communicate()
+        asyncio.get_running_loop().remove_reader(unread)
+        os.close(unread)
+        os.close(stderr)
+
+
+async def ask(http: ClientSession, url: str) -> float:
+    """Have the hub write more than anybody holds; how much of it was dropped."""
+    async with http.post(f"{url}api/commands/test:say", json={}) as answer:
+        assert answer.status == 200
+    async with http.get(f"{url}metrics") as answer:
+        return float(re.search(r"^hub_log_dropped_total (\S+)", await answer.text(), re.M)[1])  # type: ignore[index]
+
+
+def outlet(descriptor: int, most: int = 100) -> Unhurried:
+    return Unhurried(open(descriptor, "w", encoding="ascii", errors="backslashreplace", closefd=False), most)
+
+
+def test_what_is_written_is_written_in_order() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    stream = outlet(write, 10**6)
+    assert (stream.fileno(), stream.isatty(), stream.writable()) == (write, False, True)
+    for number in range(20_000):
+        stream.write(f"{number} é\n")
+    with os.fdopen(read, encoding="ascii") as reader:
+        assert [reader.readline() for _ in range(20_000)] == [f"{number} \\xe9\n" for number in range(20_000)]
+    stream.drain(PATIENCE)
+    assert stream.dropped == 0
+    os.close(write)
+
+
+def test_what_has_no_room_is_dropped_and_counted() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    stream = outlet(write)
+    for _ in range(25):
+        stream.write("0123456789")
+    stream.drain(0.0)
+    assert stream.dropped == 15
+    os.close(read)
+    stream.drain(PATIENCE)  # nobody can read it any more
+    assert stream.dropped == 25
+    os.close(write)
+
+
+def test_a_full_disk_is_no_failure() -> None:
+    with open("/dev/full", "w") as full:
+        stream = Unhurried(full)
+        stream.write("x")
+        stream.drain(PATIENCE)
+        assert stream.dropped == 1
+
+
+def test_the_last_words_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with open(write, "w") as end:
+        monkeypatch.setattr(sys, "stderr", end)
+        with stderr.unhurried():
+            print("last words", file=sys.stderr, flush=True)
+            assert stderr.dropped() == 0
+        assert sys.stderr is end
+        assert os.read(read, 100) == b"last words\n"
+        assert stderr.dropped() == 0
+    os.close(read)

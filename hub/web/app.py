@@ -24,7 +24,7 @@ from ..config import Config
 from ..errors import UsageError
 from ..hub import Hub
 from ..private import Unsafe, write_whole
-from ..stderr import Seldom, set_up_logging
+from ..stderr import Seldom, set_up_logging, unhurried
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
 from . import answers, api, sse, streams
@@ -92,6 +92,11 @@ def _refused(hub: Hub, seldom: Seldom, reason: Refusal, address: str) -> None:
 
 def serve(config: Config) -> int:
     """Run a hub until SIGTERM or SIGINT; returns the exit status. Raises UsageError if it cannot start as asked."""
+    with unhurried():
+        return _run(config)
+
+
+def _run(config: Config) -> int:
     set_up_logging(config)
     refuse_bind(config)
     context = server_context(config)
@@ -99,9 +104,7 @@ def serve(config: Config) -> int:
     for name in (*config.load, *(["hub.demo"] if config.demo else [])):
         hub.load(name)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        status = runner.run(_serve(hub, context))
-    _let_go(sys.stderr)  # the terminal that it was started in may be closed
-    return status
+        return runner.run(_serve(hub, context))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
