@@ -44,7 +44,8 @@ class StoreFile:
     def _connect(self, patience: float) -> None:
         self._sql = connect(self.path, patience)
         self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")  # a third faster, and nobody writes behind its back
-        self._sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if not self.path.stat().st_size:  # else it is known, and would be written again: there may be no room
+            self._sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
         self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
@@ -117,10 +118,11 @@ class StoreFile:
         self.unsaved = 0
 
     def _find_room(self) -> None:
-        """Take room on the disk, and give it back to the next events. Raises DatabaseError if there is none: a write
-        that changes nothing, or a few bytes, would not tell."""
+        """Take room on the disk, and leave it to the next events: in the journal, which begins again. Raises
+        DatabaseError if there is none: a write that changes nothing, or a few bytes, would not tell."""
         self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('room', zeroblob(?))", (ROOM,))
         self._sql.execute("DELETE FROM meta WHERE name = 'room'")
+        self.checkpoint()
 
     # ---- its place
 
