@@ -139,11 +139,9 @@ class World:
         self.up = None
 
     async def kill(self) -> None:
-        """What is committed is there, and no word that this was the end."""
         assert self.up is not None
-        self.up.broker._database._drop()
-        with mock.patch.object(self.up.broker._database, "close"):
-            await self.stop()
+        await self.up.kill()
+        self.up = None
 
     def nothing(self) -> None:
         """Only a restart."""

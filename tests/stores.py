@@ -43,6 +43,12 @@ class Store:
     async def ids(self) -> list[str]:
         return [event.id for event in await self.broker.read(0, 10**6)]
 
+    async def kill(self) -> None:
+        """What is committed is there, and no word that this was the end."""
+        self.broker._database._drop()
+        self.broker._database.close = lambda: None
+        await self.broker.close()
+
 
 @asynccontextmanager
 async def store(path: Path, limits: Limits = PLENTY, *, full: bool = False, items: int = 100) -> AsyncIterator[Store]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 from running import until
-from stores import PLENTY, Disk, Store, draft, passes, store
+from stores import PLENTY, Disk, Store, draft, kept_in, passes, store
 
 from hub.errors import HubError, UsageError
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.care import Care
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
-from hub.stream.brokers.storefile import PAGE
+from hub.stream.brokers.storefile import PAGE, StoreFile
 
 
 def journal(folder: Path) -> int:
@@ -127,6 +128,75 @@ def journal_of(folder: Path) -> Path:
 def head_of(path: Path) -> bytes:
     """The 32 bytes that are new whenever the journal begins again."""
     return path.read_bytes()[:32]
+
+
+# ---- a file that is not in its place any more
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("hub.stream.brokers.sqlite.LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_file_that_is_moved_away_is_noticed_and_gone_on_with_when_it_is_back(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, away = tmp_path / FILE, tmp_path / "away"
+    if weakened:
+        monkeypatch.setattr(StoreFile, "look", lambda self: None)
+    async with store(tmp_path) as it:
+        await it.put(draft("a"))
+        os.rename(path, away)
+        if weakened:
+            assert await it.put(draft("b")) == [2]  # nobody will ever find it
+            return
+        await until(lambda: it.broker.problem, "the notice")
+        with pytest.raises(HubError, match="was moved or replaced while the hub was running: put it back, or restart"):
+            await it.put(draft("b"))
+        assert await it.ids() == ["a"]  # it can be read all the same
+        await passes()
+        assert not path.exists()
+        os.rename(away, path)
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert await it.put(draft("b")) == [2]
+    assert caplog.text.count("was moved or replaced") == 1
+    assert kept_in(tmp_path) == {1: "a", 2: "b"}
+
+
+@pytest.mark.usefixtures("_often")
+async def test_another_file_in_its_place_is_not_gone_on_with_before_a_restart(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        await it.put(draft("a"))
+        epoch = it.broker.epoch
+    other = (tmp_path / FILE).read_bytes()
+    (tmp_path / "old").mkdir()
+    async with store(tmp_path) as it:
+        await it.put(draft("b"))
+        os.rename(tmp_path / FILE, tmp_path / "old" / FILE)
+        (tmp_path / FILE).write_bytes(other)
+        await until(lambda: it.broker.problem, "the notice")
+        with pytest.raises(HubError, match="was moved or replaced"):
+            await it.put(draft("c"))
+    assert kept_in(tmp_path / "old") == {1: "a", 2: "b"}  # it is whole without its journal
+    assert kept_in(tmp_path) == {1: "a"}  # and that spoils no other
+    async with store(tmp_path) as it:
+        assert it.broker.lineage == {epoch: 1}
+        assert await it.put(draft("c")) == [2]
+
+
+@pytest.mark.usefixtures("_often")
+async def test_a_journal_that_is_deleted_costs_nothing(tmp_path: Path) -> None:
+    async with store(tmp_path) as it:
+        await it.put(draft("a"))
+        journal_of(tmp_path).unlink()
+        await until(lambda: it.broker.problem, "the notice")
+        await until(lambda: it.broker.problem is None, "recovery")
+        assert journal_of(tmp_path).exists()
+        assert await it.put(draft("b")) == [2]
+    assert kept_in(tmp_path) == {1: "a", 2: "b"}
 
 
 # ---- whatever goes wrong

@@ -120,6 +120,22 @@ async def test_a_start_that_cannot_be_is_one_sentence(tmp_path: Path, spoil: str
     assert status == 0, "the audit log was left open"
 
 
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (PermissionError(13, "Permission denied"), "look at the disk and at the rights of the file"),
+        (sqlite3.OperationalError("unable to open database file"), "look at the disk"),
+        (OSError(28, "No space left on device"), "make room on the disk"),
+        (MemoryError(), "look at the disk"),
+        (sqlite3.DatabaseError("file is not a database"), "move it away"),
+        (KeyError("clean"), "move it away"),
+    ],
+)
+def test_only_what_is_no_store_may_have_to_be_moved_away(error: Exception, hint: str) -> None:
+    assert hint in storefile.advice(error)
+    assert ("move it away" in storefile.advice(error)) is (hint == "move it away")
+
+
 def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
 

@@ -1,14 +1,19 @@
 """Epochs: no cursor ever means another event, and nobody is told of a gap where nothing is missing."""
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lives import Broken, run
+from stores import draft, store
 
+from hub.errors import UsageError
 from hub.stream.broadcaster import Broadcaster
-from hub.stream.brokers.epochs import Epochs, HeadNote
+from hub.stream.brokers import epochs
+from hub.stream.brokers.epochs import EARLIER, HEAD, HOME, Epochs, HeadNote
 from hub.wire.names import Cursor
 
 SECONDS = 6.0
@@ -26,6 +31,68 @@ def _quiet() -> Iterator[None]:
 @pytest.mark.usefixtures("_quiet")
 async def test_whoever_has_seen_a_cursor_is_told_what_is_true() -> None:
     assert await run(SECONDS, 1) > 0
+
+
+class Unreadable:
+    """A boot id that the system does not tell."""
+
+    def read_text(self) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("boot", [Path("/proc/no/such/file"), Unreadable()], ids=["missing", "unreadable"])
+@pytest.mark.parametrize(("killed", "full", "same"), [(False, False, True), (True, False, False), (True, True, True)])
+async def test_where_the_system_does_not_say_which_boot_this_is(
+    killed: bool, full: bool, same: bool, boot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end that was not clean may have been the machine's; nothing is in the way of a start."""
+    monkeypatch.setattr(epochs, "BOOT", boot)
+    async with store(tmp_path, full=full) as one:
+        await one.put(draft("a"))
+        before = one.broker.epoch
+        if killed:
+            await one.kill()
+    async with store(tmp_path) as two:
+        assert (two.broker.epoch == before) is same
+        assert two.broker.lineage == ({} if same else {before: 1})
+        assert await two.ids() == ["a"]
+
+
+async def test_the_newest_earlier_epochs_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "BOOT", Path("/proc/no/such/file"))
+    had = []
+    for number in range(1, EARLIER + 4):
+        async with store(tmp_path) as it:
+            had.append((it.broker.epoch, number))
+            assert await it.put(draft(f"{number}")) == [number]
+            await it.kill()
+    async with store(tmp_path) as it:
+        assert list(it.broker.lineage.items()) == had[-EARLIER:]
+        (tmp_path / HOME).unlink()
+    async with store(tmp_path) as it:
+        assert len(it.broker.lineage) == EARLIER
+        assert next(iter(it.broker.lineage)) == had[-EARLIER + 1][0]
+
+
+async def test_a_plain_restart_and_a_kill_change_no_epoch(tmp_path: Path) -> None:
+    had = set()
+    for number in range(6):
+        async with store(tmp_path) as it:
+            had.add(it.broker.epoch)
+            await it.put(draft("a"), draft("b"))
+            if number % 3:
+                await it.kill()
+    assert len(had) == 1
+
+
+@pytest.mark.parametrize("name", [HEAD, HOME])
+async def test_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "other")
+    with pytest.raises(UsageError, match="symbolic link"):
+        async with store(tmp_path):
+            pass
+    assert (tmp_path / "other").read_text() == "mine"
 
 
 # ---- without what protects it
