@@ -85,6 +85,13 @@ async def test_a_plain_restart_and_a_kill_change_no_epoch(tmp_path: Path) -> Non
     assert len(had) == 1
 
 
+def test_in_a_directory_that_takes_no_file_nothing_is_sure(tmp_path: Path) -> None:
+    it = Epochs(tmp_path / "away")
+    said = {"epoch": "e", "clean": 1, "full": 0, **Epochs(tmp_path).facts(tmp_path)}
+    it.judge({**said, "epoch": "e"}, 7, tmp_path)
+    assert (it.changed, it.lineage) == ("the store was put back from a copy", {"e": 7})
+
+
 @pytest.mark.parametrize("name", [HEAD, HOME])
 async def test_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("mine")
