@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
+from multidict import CIMultiDict
 
 from ..commands.clients import Client
 from ..commands.registry import internal
@@ -20,6 +21,7 @@ from .keys import HUB, PEER
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 SHOWN = 200  # characters of a path
+_JSON = CIMultiDict({hdrs.CONTENT_TYPE: JSON})
 
 # ---- from what was raised to an answer
 
@@ -46,7 +48,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def answer(text: bytes, status: int = 200) -> web.Response:
     """JSON as a response."""
-    return web.Response(body=text, status=status, content_type=JSON)
+    return web.Response(body=text, status=status, headers=_JSON)
 
 
 def refusal(error: HubError, allow: str | None = None) -> web.Response:
@@ -86,6 +88,8 @@ def client_of(request: web.Request, transport: Transport) -> Client:
 def query(request: web.Request, *names: str) -> dict[str, str]:
     """The query, of these names only, each once but for `topics`. Raises HubError with status 400: a name that nobody
     knows is a mistake, and what it meant would be missing."""
+    if "?" not in request.raw_path:
+        return {}
     for name in request.query:
         if name not in names:
             known = f"known are {', '.join(names)}" if names else "it takes none"

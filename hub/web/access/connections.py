@@ -22,6 +22,9 @@ class Accepted:
     scheme: str
     host: str | None = None
     hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
+    passed: list[tuple[bytes, bytes]] | None = (
+        None  # the headers, but for lengths, of the last request that all checks let in
+    )
 
     @property
     def cookie(self) -> str:

@@ -96,6 +96,42 @@ async def test_the_attack_succeeds_where_its_check_is_off(sites: Any, check: str
     assert [who.trust for who in site.served] == ["OPERATOR"]
 
 
+async def behind_a_good_one(site: Any, request: str, *, weakened: bool = False) -> int:
+    """The status of this request, on a connection on which the same without the attack was let in."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    try:
+        for lines in (page(), request):
+            writer.write(
+                "\r\n".join([*lines.replace("PORT", str(site.port)).split("\n"), "", ""]).encode(
+                    errors="surrogateescape"
+                )
+            )
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            await reader.readexactly(int(re.findall(r"(?i)content-length: (\d+)", head)[0]))
+            for connection in site.guard.accepted.connections.values():
+                assert connection.passed or lines == request
+                if weakened:
+                    connection.passed = mock.ANY
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    return int(head.split()[1])
+
+
+@pytest.mark.parametrize(("check", "request_"), ATTACKS)
+async def test_an_attack_is_refused_behind_a_request_that_was_let_in(sites: Any, check: str, request_: str) -> None:
+    site = await sites()
+    assert await behind_a_good_one(site, request_) == (421 if check == "host" else 403)
+    assert site.refused == [(check, "127.0.0.1")]
+    assert len(site.served) == 1
+
+
+@pytest.mark.parametrize("line", ["Via: 1.1 proxy", "Origin: http://evil.test", "Sec-Fetch-Site: cross-site"])
+async def test_weakened_where_one_request_lets_in_all_others(sites: Any, line: str) -> None:
+    site = await sites()
+    assert await behind_a_good_one(site, page(line), weakened=True) == 200
+
+
 @pytest.mark.parametrize("lines", ["GET /page HTTP/1.1", page("Host: evil.test"), page("Host: [::1]:PORT")])
 async def test_no_host_or_two_never_reach_the_application(sites: Any, lines: str) -> None:
     site = await sites()
