@@ -4,6 +4,7 @@ anybody got is a part of a frame meant for it; in the end nobody has lost an eve
 
 import asyncio
 import contextlib
+import socket
 import struct
 import sys
 import tempfile
@@ -337,9 +338,13 @@ class Connections(RuleBasedStateMachine):
         ends, quiet = time.monotonic() + 20, 0
         for visitor in self.visitors:
             visitor.reading = True
+            if not visitor.ended:  # through a small window half a megabyte takes a minute
+                visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
         while quiet < 30:
             assert time.monotonic() < ends, f"this does not come to rest: {not_live(self.hub)}"
             came = sum(visitor.read() for visitor in self.visitors if not visitor.ended)
+            if came:
+                ends = time.monotonic() + 20
             await asyncio.sleep(0 if came else 0.001)
             waiting = any(v.waits for v in self.clients()) or self.hub.hub.broadcaster.lagging or self._on_the_way()
             quiet = 0 if came or waiting or self.hub.hub.commands.running else quiet + 1
