@@ -358,6 +358,14 @@ def seq(frame: Mapping[str, Any]) -> int:
     return int(frame["cursor"].rpartition(":")[2])
 
 
+def handshake(port: int, query: str = "") -> bytes:
+    """A client's side of the upgrade (RFC 6455, section 4.1)."""
+    return (
+        f"GET /ws{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+
+
 class Raw:
     """A WebSocket client down to the bytes: it reads only when asked to, and answers no ping."""
 
@@ -387,10 +395,7 @@ class Raw:
         return b""
 
     async def upgrade(self, query: str = "") -> None:
-        await self.write(
-            f"GET /ws{query} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
+        await self.write(handshake(self.port, query))
         while b"\r\n\r\n" not in self._left:
             self._left += await self.read()
         head, _, self._left = self._left.partition(b"\r\n\r\n")

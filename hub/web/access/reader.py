@@ -29,13 +29,17 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         settings: dict[str, Any] = {**self._kwargs, "max_line_size": MAX_LINE, "max_field_size": MAX_LINE}
-        return _Reader(self, loop=self._loop, **settings)
+        reader = _Reader(self, loop=self._loop, **settings)
+        reader.unreadable = self.unreadable
+        return reader
 
 
 class _Reader(web.RequestHandler):
     """aiohttp's connection, but for its last word on what is no request."""
 
-    __slots__ = ()
+    __slots__ = ("unreadable",)
+
+    unreadable: Unreadable  # its own: a connection that is lost has no server any more
 
     def handle_error(
         self,
@@ -46,8 +50,7 @@ class _Reader(web.RequestHandler):
     ) -> web.StreamResponse:
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        assert isinstance(self._manager, _Server)
-        response = self._manager.unreadable(_error(exc), endpoint(self.peername)[0])
+        response = self.unreadable(_error(exc), endpoint(self.peername)[0])
         response.force_close()
         return response
 

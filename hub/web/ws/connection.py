@@ -158,8 +158,16 @@ class Connection(streams.Stream):
         self._answer()
         self.end(why)
         self.last_words(close_frame(code, reason))
-        if why not in POLITE and self.transport.can_write_eof():
-            self.transport.write_eof()
+        if why not in POLITE:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        """Say nothing more; asyncio raises here if the client has gone meanwhile (ENOTCONN)."""
+        try:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        except OSError:
+            self.transport.abort()
 
     def end(self, why: Disconnection) -> None:
         """As every stream, and take no more frames. Running calls go on to their end: it is in the audit log."""

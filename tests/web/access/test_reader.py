@@ -5,11 +5,16 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.test_utils import make_mocked_request
 from doors import bearer, guard_of, raw
 from running import HubInside, Raw, hub_app
 
+from hub.errors import HubError
 from hub.web.access import guard, reader
 from hub.web.access.reader import MAX_LINE
 
@@ -123,3 +128,31 @@ async def test_a_bug_of_the_hub_is_logged_all_the_same(hub: HubInside, caplog: p
     await asyncio.sleep(0)
     assert (answer.status, "a bug of the guard" in caplog.text) == (500, True)
     assert "a bug of the guard" not in answer.text
+
+
+class Nowhere(asyncio.Transport):
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+async def test_also_on_a_connection_that_is_lost_meanwhile() -> None:
+    """aiohttp takes its server away from a connection that is lost; an attacker saw what became of that."""
+    told: list[str] = []
+
+    def unreadable(error: HubError, address: str) -> web.Response:
+        told.append(error.code)
+        return web.Response(status=error.status)
+
+    async def nothing(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError
+
+    server = web.Server(nothing)
+    reader.read_by(server, unreadable)
+    connection = server()
+    connection.connection_made(Nowhere())
+    connection.connection_lost(None)
+    response = connection.handle_error(make_mocked_request("GET", "/"), 400, BadHttpMessage("no"))
+    assert (response.status, told) == (400, ["invalid_message"])

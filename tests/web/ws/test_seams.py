@@ -2,6 +2,7 @@
 the mechanism switched off that prevents it."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -9,13 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from running import HubInside, Raw, hub_app, talk, until
+from running import HubInside, Raw, handshake, hub_app, talk, until
 from test_connections import LOOPS, UNMASKED, loop_factory, not_live
 from visitors import CLOSE, TEXT, Complaint, Stranger, Stream, WebSocketVisitor
 
 from hub.stream.broadcaster import Broadcaster
 from hub.stream.subscriber import Group, Subscriber
 from hub.web import streams
+from hub.web.ws.connection import Connection
 
 Case = Callable[[HubInside], Awaitable[None]]
 on_both_loops = pytest.mark.parametrize("loop", LOOPS)
@@ -119,6 +121,7 @@ async def answers_and_events_are_whole(hub: HubInside) -> None:
         await hub.publish(50, pad="x" * 20_000)
         for _ in range(8):
             visitor.call("hub:history", {"limit": 1000})
+        await until(lambda: any(connection.paused for connection in hub.app[streams.STREAMS]))
         for _ in range(10):
             await hub.publish(1)
             await asyncio.sleep(0.002)
@@ -221,3 +224,30 @@ def test_weakened_those_behind_it_would_get_nothing(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("running.PATIENCE", 1.0)
     with pytest.raises((AssertionError, TimeoutError, OSError)):
         play("asyncio", tmp_path, a_flush_passes_nobody_over)
+
+
+# ---- a client breaks the protocol behind its handshake, and is gone before it can be told
+
+
+async def a_violation_is_no_failure(hub: HubInside) -> None:
+    """An unmasked frame in one packet with the handshake; a reset that comes between the last words and the half-close
+    is an error of the socket's there."""
+    async with Raw(hub.port) as client:
+        await client.write(handshake(hub.port) + UNMASKED)
+        await until(lambda: hub.counted("hub_disconnections_total", "protocol"))
+        await until(lambda: not hub.app[streams.STREAMS])
+
+
+def _not_connected(self: asyncio.Transport) -> None:
+    raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_violation_behind_the_handshake_is_no_failure(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.write_eof", _not_connected)
+    if weakened:
+        monkeypatch.setattr(Connection, "_half_close", lambda self: self.transport.write_eof())
+    play("asyncio", tmp_path, a_violation_is_no_failure)
+    assert ("the route /ws failed" in caplog.text) is weakened
