@@ -182,6 +182,7 @@ class Life:
         self.tasks: set[asyncio.Task[None]] = set()
         self.away: Path | None = None  # where audit.jsonl was moved to
         self.moved: list[tuple[Path, int]] = []  # files that are gone for good, and the newest record at that time
+        self.overwritten: list[Any] = []  # files that something was put over
         self.moves = 0
         self.names = threading.Lock()  # a file is away, or in the copy of a crash
         self.running = False
@@ -308,6 +309,9 @@ class Life:
             self.moves += 1
             self.at_move = self.number
             self.found.counts["moved"] += 1
+        elif self.rng.random() < 0.3:
+            self._overwrite(self.away)
+            self.away = None
         elif self.rng.random() < 0.7:
             try:  # a careful hand: nothing is overwritten
                 os.link(self.away, self.directory / CURRENT)
@@ -316,6 +320,21 @@ class Life:
             except FileExistsError:
                 self.moved.append((self.away, self.at_move))
             self.away = None
+
+    def _overwrite(self, away: Path) -> None:
+        """A careless hand: what was written since goes. It is read when nobody writes to it any more."""
+        with contextlib.suppress(FileNotFoundError):
+            self.overwritten.append((self.directory / CURRENT).open("rb"))
+        REAL["rename"](away, self.directory / CURRENT)
+        self.found.counts["overwritten"] += 1
+
+    def destroyed(self) -> set[int]:
+        """What was answered, and was in the files that were overwritten."""
+        found = set[int]()
+        for file in self.overwritten:
+            file.seek(0)
+            found.update(ids(file.read()))
+        return found & set(self.answered)
 
     async def restart(self) -> None:
         if self.running:
@@ -426,7 +445,7 @@ class Life:
             self.wrong(f"out of order: {here}")
         gone = [number for data in self.weather.retired for number in ids(data)]
         moved = [(number, at) for path, at in self.moved for number in ids(path.read_bytes())]
-        everything = Counter(here) + Counter(set(gone) | {number for number, _ in moved})
+        everything = Counter(here) + Counter(set(gone) | {number for number, _ in moved} | self.destroyed())
         missing = [number for number in self.answered if not everything[number]]
         twice = [number for number, count in Counter(here).items() if count > 1]
         if missing or twice:
@@ -476,6 +495,10 @@ class Life:
         self.compare_records()
         self.compare_looks("at the end")
         await self.start_agrees()
+        if self.destroyed() and (verdict := verify(self.directory)).status not in DAMAGED:
+            self.wrong(f"records were destroyed, and the log is called {verdict}")
+        for file in self.overwritten:
+            file.close()
         for name, count in self.weather.faults.items():
             self.found.counts[f"fault: {name}"] += count
 

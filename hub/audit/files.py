@@ -42,6 +42,11 @@ def read_head(directory: Path) -> Link | None:
         raise BadHead(f"{HEAD} is not what the hub writes") from None
 
 
+def newer(head: Link | None, durable: Link | None) -> Link | None:
+    """Return the newest durable record: as audit.head has it, or as the running log knows it."""
+    return durable if durable and durable.seq and durable.seq >= (head.seq if head else 0) else head
+
+
 def _settled(descriptor: int) -> bytes:
     """Return what the file holds, read twice alike.
 
@@ -65,11 +70,16 @@ class Stored:
 
     `path` as `verify` takes it; `alone`: of a log only audit.jsonl. `size`: so many bytes of audit.jsonl are durable
     and never change, None if nobody knows. `files` are oldest first. `head`, `head_flaw`: what audit.head says, read
-    before the files: a log may grow meanwhile, it never shrinks. Raises OSError if a file cannot be opened.
+    before the files: a log may grow meanwhile, it never shrinks. `durable` is what the running log knows by itself: an
+    older head, put back with an older log, does not hide that records are gone. Raises OSError if a file cannot be
+    opened.
     """
 
-    def __init__(self, path: Path, *, alone: bool = False, size: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, alone: bool = False, size: int | None = None, durable: Link | None = None
+    ) -> None:
         self.path, self.alone, self.size = path, alone, size
+        self._durable = durable
         self.files: list[io.FileIO] = []
         self.head: Link | None = None
         self.head_flaw: BadHead | None = None
@@ -118,7 +128,7 @@ class Stored:
         directory, current = (path, path / CURRENT) if path.is_dir() else (path.parent, path)
         self.head = self.head_flaw = None
         try:
-            self.head = read_head(directory)
+            self.head = newer(read_head(directory), self._durable)
         except BadHead as flaw:
             self.head_flaw = flaw
         closed = [] if self.alone else closed_segments(directory)
@@ -143,8 +153,13 @@ def exists(path: Path) -> bool:
 
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether the opened file still has that name."""
+    return stands_at(os.fstat(descriptor), path)
+
+
+def stands_at(facts: os.stat_result, path: Path) -> bool:
+    """As `is_at`, of a file that may have been closed since."""
     with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(facts, os.stat(path))
     return False
 
 

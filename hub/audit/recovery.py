@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..private import private, write_all
 from . import verify as verifier
 from .chain import MAX_LINE, ZEROS, Link
-from .files import CURRENT, HEAD, BadHead, closed_segments, exists, lines_backwards, read_head
+from .files import CURRENT, HEAD, BadHead, closed_segments, exists, lines_backwards, newer, read_head
 from .verify import Verdict
 
 
@@ -24,19 +24,21 @@ class Recovered(NamedTuple):
     verdict: Verdict
 
 
-def recover(directory: Path) -> Recovered:
+def recover(directory: Path, durable: Link) -> Recovered:
     """Judge what is there and make it ready to go on. Nothing is deleted; what is bad stays visible to `verify`.
 
-    Raises OSError if it cannot be read, or not be made ready. It may be interrupted anywhere and called again.
+    `durable`: the newest record that this process has written, if it has: there may be less. Raises OSError if it
+    cannot be read, or not be made ready. It may be interrupted anywhere and called again.
     """
     current = directory / CURRENT
-    verdict = verifier.verify(directory, quick=True)  # a start reads one file, however many there are
+    verdict = verifier.verify(directory, quick=True, durable=durable)  # a start reads one file, however many there are
     holds = exists(current) and current.stat().st_size > 0
     if (holds or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
     link = _newest_record(directory)
     head, notices = _head_of(directory, link)
-    if verdict.status in verifier.DAMAGED and _goes_on_damaged(current, holds):
+    head = newer(head, durable)
+    if verdict.status in verifier.DAMAGED and _goes_on_damaged(current, holds, durable):
         closed = _close_segment(current) if holds else None
         notices.append({"what": "damage", "reason": verdict.reason, "file": closed})
         # Behind damage the chain continues the head: should the log contradict it, the break stays for ever.
@@ -46,12 +48,13 @@ def recover(directory: Path) -> Recovered:
     return Recovered(link, size, [*notices, *torn], verdict)
 
 
-def _goes_on_damaged(current: Path, holds: bool) -> bool:
+def _goes_on_damaged(current: Path, holds: bool, durable: Link) -> bool:
     """Whether what is written next stands behind damage, now that a bad head is set aside.
 
     If not, the damage is in the closed segments, where it stays to be seen.
     """
-    own = verifier.verify(current, alone=True) if holds else verifier.verify(current.parent, quick=True)
+    path = current if holds else current.parent
+    own = verifier.verify(path, alone=holds, quick=not holds, durable=durable)
     return own.status in verifier.DAMAGED
 
 

@@ -81,18 +81,20 @@ class Stop(NamedTuple):
     reason: str
 
 
-def verify(path: Path, *, size: int | None = None, alone: bool = False, quick: bool = False) -> Verdict:
+def verify(
+    path: Path, *, size: int | None = None, alone: bool = False, quick: bool = False, durable: Link | None = None
+) -> Verdict:
     """Read a log from its beginning to its end and compare it with its head. Memory stays flat; nothing is written.
 
     `path` is a state directory (closed segments, then audit.jsonl), its audit.jsonl (the same, closed segments
     included), or one closed segment or copy (by itself, without a head). `size`: look at so many bytes of audit.jsonl
     only, because more is being written. `alone`: only this file and the head, whatever number it begins with. `quick`:
     of all files but the newest only how they hang together, and whether damage was recorded when they were begun; of a
-    log that nobody changed it says the same as the whole look.
+    log that nobody changed it says the same as the whole look. `durable`: as Stored has it.
     """
     path = Path(path)
     try:
-        stored = Stored(path, alone=alone, size=size)
+        stored = Stored(path, alone=alone, size=size, durable=durable)
     except OSError as error:
         return unreadable(path, error)
     with contextlib.closing(stored):

@@ -13,7 +13,7 @@ from typing import Any
 from ..private import open_private, seal, sync_directory, write_all
 from . import rotation
 from .chain import ZEROS, Link
-from .files import CURRENT, HEAD, Stored, backwards, closed_segments, is_at, lines_backwards
+from .files import CURRENT, HEAD, Stored, backwards, closed_segments, is_at, lines_backwards, stands_at
 from .head import Head
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
@@ -40,6 +40,7 @@ class LogFile:
         self._head = Head(directory / HEAD)
         self._file: int | None = None
         self._known = False  # link and size are true
+        self._place: os.stat_result | None = None  # of which file `size` is; None until it has been opened
         self._left_over = False  # behind `size` there may be bytes of a write that failed
         self._began: tuple[int, float] | None = None  # number and time of the first record in audit.jsonl, once known
         self._notices: list[dict[str, Any]] = []  # what the next append has to tell first
@@ -96,6 +97,9 @@ class LogFile:
             self._close_current()
             self._recover()
             self._file = open_private(self._current)
+            if not self._is_untouched():  # put in its place since it was judged: what is in it is not cut off
+                raise _moved(self._current)
+        self._place = os.fstat(self._file)
         self._head.open(self.link)
         sync_directory(self.directory)
 
@@ -124,7 +128,7 @@ class LogFile:
         """
         assert self._file is not None
         if not is_at(self._file, self._current):
-            raise OSError(errno.ESTALE, f"{self._current} was moved or replaced while the hub was writing to it")
+            raise _moved(self._current)
 
     def _take_back(self) -> None:
         """After a failed write or fdatasync: nothing of it stays, and what is there is read again.
@@ -146,9 +150,9 @@ class LogFile:
 
         That was a file which was moved away, and has been put back before anything was written in its place.
         """
-        self._known, self._began = False, None
+        self._known, self._began, self._place = False, None, None
         with self._names:
-            self.link, self.size, notices, verdict = recover(self.directory)
+            self.link, self.size, notices, verdict = recover(self.directory, self.link)
             rotation.seal_all(self.directory)
         damaged = verdict.status in DAMAGED
         kept = [notice for notice in self._notices if damaged or notice["what"] != "damage"]
@@ -164,9 +168,12 @@ class LogFile:
         return facts.st_size == self.size and facts.st_nlink > 0
 
     def _ends_as_known(self) -> bool:
-        """Cut what a failed write has left; then the newest durable record must be the last."""
+        """Cut what a failed write has left, of the file that it was written to: another one may have been put in its
+        place. Then the newest durable record must be the last."""
         assert self._file is not None
-        if self._left_over and os.fstat(self._file).st_size > self.size:
+        facts = os.fstat(self._file)
+        ours = self._place is not None and os.path.samestat(facts, self._place)
+        if self._left_over and ours and facts.st_size > self.size:
             os.ftruncate(self._file, self.size)
         self._left_over = False
         if not self._is_untouched():
@@ -199,7 +206,7 @@ class LogFile:
         with self._names:
             if (closed := rotation.close_current(self.directory, first, self._file)) is None:
                 return
-            self.size, self._began = 0, None
+            self.size, self._began, self._place = 0, None, None
         with contextlib.suppress(Exception):  # seal_all does it at the next start
             seal(closed)
         self.close()
@@ -229,7 +236,7 @@ class LogFile:
     def stored(self) -> Stored:
         """Open what is durable now, to be verified while writing goes on. Raises OSError if it cannot be opened."""
         with self._names:
-            return Stored(self.directory, size=self._durable_size())
+            return Stored(self.directory, size=self._durable_size(), durable=self.link)
 
     def tail(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest durable records, oldest first; opens no more files than they are in."""
@@ -248,9 +255,16 @@ class LogFile:
         return found[::-1]
 
     def _durable_size(self) -> int | None:
-        return self.size if self._known else None
+        """None if nobody knows: what is found under the name may be another file than `size` is of."""
+        if not self._known or (self._place and not stands_at(self._place, self._current)):
+            return None
+        return self.size
 
     def _open_to_read(self, stack: contextlib.ExitStack) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return stack.enter_context(self._current.open("rb")).fileno()
         return None
+
+
+def _moved(path: Path) -> OSError:
+    return OSError(errno.ESTALE, f"{path} was moved or replaced while the hub was writing to it")
