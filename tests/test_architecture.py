@@ -23,7 +23,7 @@ ORDER = [
         ("", "stderr metrics"),
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues storefile epochs database care rounds sqlite memory schemes"),
-        ("stream", "passes listeners bus window subscriber catchup broadcaster state"),
+        ("stream", "passes listeners bus window pages subscriber catchup broadcaster state"),
         ("audit", "chain files verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised registry builtin ratelimit session"),
         ("", "life signals hub"),

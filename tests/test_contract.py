@@ -283,7 +283,7 @@ def slow_ones_skip_to_the_head(patch: pytest.MonkeyPatch) -> None:
 
 def store_not_asked(patch: pytest.MonkeyPatch) -> None:
     async def window_only(self: CatchUp, subscriber: Any) -> Any:
-        return self._ahead(max(subscriber.position, self._window.tail - 1))
+        return self._pages.at_hand(max(subscriber.position, self._window.tail - 1))
 
     patch.setattr(CatchUp, "_next", window_only)
 

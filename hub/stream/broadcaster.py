@@ -18,6 +18,7 @@ from ..wire.vocabulary import GapReason, Transport
 from .brokers.broker import Broker
 from .catchup import CatchUp
 from .events import Event
+from .pages import Pages
 from .subscriber import Group, Subscriber
 from .window import Window
 
@@ -43,7 +44,8 @@ class Broadcaster:
         self.window, self.broker = window, broker
         self.position = 0
         self.on_flush: Callable[[Sequence[Event], float], None] = lambda events, seconds: None
-        self._catchup = CatchUp(window, broker, self._enter_group, self.leave, self._broken)
+        self.pages = Pages(window, broker)
+        self._catchup = CatchUp(window, broker, self.pages, self._enter_group, self.leave, self._broken)
         self._groups: dict[tuple[Patterns, Framing, bool], Group] = {}
         self._untold: dict[Subscriber, int] = {}  # those that came level here without an event, unlike their groups
         self._next_pass: asyncio.Handle | None = None

@@ -2,24 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..errors import HubError
 from ..wire.names import Cursor
 from ..wire.vocabulary import GapReason, Transport
 from .brokers.broker import Broker
-from .events import Event
+from .pages import Page, Pages
+from .passes import Passes
 from .subscriber import Subscriber
 from .window import Window
 
 log = logging.getLogger("hub")
 
-PIECE = 64 * 1024  # bytes of one write to a subscriber that is catching up
-PAGE = 1000  # events of one read from the store
+WRITES = 16  # in one pass of the event loop, to all that are behind
 
 
 class CatchUp:
-    """Serves the subscribers in `behind` from the window, and from the store what is older than that.
+    """Serves the subscribers in `behind`, a page for one after the other.
 
     `on_level(subscriber)` is called in the step in which one has reached the head and reads; `on_end(subscriber)` for
     one that cannot be served from the store, `on_broken(subscriber)` for one that cannot be written to, while that
@@ -30,6 +30,7 @@ class CatchUp:
         self,
         window: Window,
         broker: Broker,
+        pages: Pages,
         on_level: Callable[[Subscriber], None],
         on_end: Callable[[Subscriber], None],
         on_broken: Callable[[Subscriber], None],
@@ -37,7 +38,8 @@ class CatchUp:
         self.behind: set[Subscriber] = set()
         self.on_write: Callable[[Transport, int, int, int], None] = lambda transport, events, subscribers, size: None
         self.on_gap: Callable[[GapReason, int | None], None] = lambda reason, count: None
-        self._window, self._broker = window, broker
+        self._window, self._broker, self._pages = window, broker, pages
+        self._turns = Passes(WRITES, 1)
         self._on_level, self._on_end, self._on_broken = on_level, on_end, on_broken
 
     def begin(self, subscriber: Subscriber, position: int) -> None:
@@ -50,15 +52,16 @@ class CatchUp:
         """As `begin`, from where it is; in this very step if that takes no waiting."""
         self.behind.add(subscriber)
         start = self._start_of_kept(subscriber)
-        if start == subscriber.position and self._window.covers(start) and not subscriber.paused:
-            self._write_piece(subscriber, self._ahead(subscriber.position))
+        if start == subscriber.position and not subscriber.paused:
+            if page := self._pages.at_hand(start):
+                self._write(subscriber, page)
             if self._is_level(subscriber):
                 return
         self._follow(subscriber)
 
     def stop(self, subscriber: Subscriber) -> None:
         """Lead it no further. One that is not led is no error."""
-        self.behind.discard(subscriber)
+        self._discard(subscriber)
         task, subscriber.task = subscriber.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -79,14 +82,16 @@ class CatchUp:
         try:
             while True:
                 await subscriber.drain()
-                events = await self._next(subscriber)
-                first = events[0].seq if events else self._window.head + 1
+                page = await self._next(subscriber)
+                await self._turns.turn()
+                page = page or self._come_meanwhile(subscriber)
+                first = page.first if page else self._window.head + 1
                 if first > subscriber.position + 1:
                     self._tell_missing(subscriber, first)
-                self._write_piece(subscriber, events)
+                if page:
+                    self._write(subscriber, page)
                 if self._is_level(subscriber):
                     return
-                await asyncio.sleep(0)
         except HubError as error:  # not a gap: what it asks for is kept
             log.warning("a client that is behind cannot be served from the store: %s", error)
             subscriber.turn_away()
@@ -98,20 +103,24 @@ class CatchUp:
         """Whether it has reached the head and reads; then this has done its part, and it is live."""
         if subscriber.position != self._window.head or subscriber.paused:
             return False
-        self.behind.discard(subscriber)
+        self._discard(subscriber)
         subscriber.task = None
         self._on_level(subscriber)
         return True
 
-    async def _next(self, subscriber: Subscriber) -> list[Event]:
-        """Return the next events for this subscriber: from the window, or behind it from the store; none if nothing
-        more is kept. Raises HubError `broker_unavailable` if the store cannot be read."""
-        start = self._start_of_kept(subscriber)
-        if not self._window.covers(start):
-            events = await self._broker.read(start, PAGE, PIECE)
-            if events and events[0].seq < self._window.tail:
-                return events
-        return self._ahead(max(start, self._window.tail - 1))
+    def _discard(self, subscriber: Subscriber) -> None:
+        self.behind.discard(subscriber)
+        if not self.behind:
+            self._pages.forget()
+
+    async def _next(self, subscriber: Subscriber) -> Page | None:
+        """Return the next page for this subscriber; None if nothing more is kept. Raises HubError `broker_unavailable`
+        if the store cannot be read."""
+        return await self._pages.behind(self._start_of_kept(subscriber))
+
+    def _come_meanwhile(self, subscriber: Subscriber) -> Page | None:
+        """Return what there is now, if there was nothing more before it waited for its turn."""
+        return self._pages.at_hand(max(self._start_of_kept(subscriber), self._window.tail - 1))
 
     def _start_of_kept(self, subscriber: Subscriber) -> int:
         """Return where it can go on. Who comes back gets what is kept, the same as from hub:history, and not what
@@ -120,26 +129,14 @@ class CatchUp:
             return subscriber.position
         return max(subscriber.position, self._broker.tail - 1)
 
-    def _ahead(self, position: int) -> list[Event]:
-        """Return the window's next page behind a position."""
-        return self._window.between(position, min(position + PAGE, self._window.head))
-
-    def _write_piece(self, subscriber: Subscriber, events: Sequence[Event]) -> None:
-        """Write events up to a piece's size and move the subscriber behind them."""
-        chosen, size, position, told = [], 0, subscriber.position, subscriber.told
-        for event in events:
-            if size >= PIECE:
-                break
-            position = event.seq
-            if subscriber.patterns.match(event.name):
-                told = event.seq
-                chosen.append(event)
-                size += len(event)
-        if chosen:
-            data = subscriber.framing.joined(subscriber.framing.events(chosen))
-            subscriber.write(data)
-            self.on_write(subscriber.framing.transport, len(chosen), 1, len(data))
-        subscriber.position, subscriber.told = position, told
+    def _write(self, subscriber: Subscriber, page: Page) -> None:
+        """Write what it wants of a page, and move it behind that."""
+        piece = page.behind(subscriber.position, subscriber.patterns, subscriber.framing)
+        if piece.events:
+            subscriber.write(piece.data)
+            self.on_write(subscriber.framing.transport, piece.events, 1, len(piece.data))
+            subscriber.told = piece.told
+        subscriber.position = page.last
 
     def _tell_missing(self, subscriber: Subscriber, first: int) -> None:
         at = str(Cursor(self._broker.epoch, subscriber.position))
