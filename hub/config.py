@@ -3,8 +3,9 @@
 import argparse
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
 MANY = 10**9
 STORED = 2**50  # bytes on disk
 HELD = 2**40  # bytes in memory
+CLIENTS = ("HUB_TOKEN", "HUB_CA", "HUB_URL")  # variables that only clients read
+KINDS = {int: "a whole number", float: "a number"}
 CENTURY = 100 * 366 * 86400.0  # seconds
 
 
@@ -113,11 +116,7 @@ class Config:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Config":
         """The defaults, then `HUB_…`, then what is `given`. Raises UsageError for a value that does not fit."""
-        values = {
-            f.name: _read(f"HUB_{f.name.upper()}", environ[f"HUB_{f.name.upper()}"], f.metadata)
-            for f in flags()
-            if environ.get(f"HUB_{f.name.upper()}")
-        }
+        values = {f.name: _read(_variable(f), environ[_variable(f)], f) for f in flags() if environ.get(_variable(f))}
         return cls(**{**values, **given})
 
     def __post_init__(self) -> None:
@@ -131,8 +130,7 @@ def check(name: str, value: Any, row: Any) -> None:
     """Raise UsageError, one sentence, for a value that its row does not allow."""
     range, choices = row.metadata.get("range"), row.metadata.get("choices")
     if row.type in (int, float) and not _is_number(value, whole=row.type is int):
-        kind = "a whole number" if row.type is int else "a number"
-        raise UsageError(f"{name} must be {kind}, not {value!r}.")
+        raise UsageError(f"{name} must be {KINDS[row.type]}, not {value!r}.")
     if range and not range.least <= value <= range.most:
         raise UsageError(f"{name} must be {range}, not {value}.")
     if choices and value not in (*choices, row.default):
@@ -150,27 +148,55 @@ def flags() -> list[Any]:
     return [f for f in fields(Config) if "kind" in f.metadata]
 
 
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none."""
+    known = [*(_variable(f) for f in flags()), *CLIENTS]
+    return [
+        f"{name} is no setting of the hub{nearest(name, known) or '.'}"
+        for name in sorted(environ)
+        if name.startswith("HUB_") and name not in known
+    ]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A question that names the word which was probably meant; empty if none is near."""
+    found = get_close_matches(word, words, 1)
+    return f"; do you mean {found[0]}?" if found else ""
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser one flag for each setting; what is not given stays out of the namespace."""
     for f in flags():
-        name, kind = "--" + f.name.replace("_", "-"), f.metadata["kind"]
         options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS, "help": _help(f)}
-        if kind is bool:
+        if f.metadata["kind"] is bool:
             options["action"] = argparse.BooleanOptionalAction
-        elif kind is list:
-            options["action"] = "append"
-            options["metavar"] = "MODULE" if f.name == "load" else "VALUE"
         else:
-            options["type"] = kind
-            options["choices"] = f.metadata.get("choices")
-        parser.add_argument(name, **options)
+            options["action"] = "append" if f.metadata["kind"] is list else "store"
+            options["metavar"] = _metavar(f)
+        parser.add_argument(_flag(f), **options)
 
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings among what argparse read, as `Config.from_environment(**given(...))` takes them."""
-    rows = {f.name: f for f in flags()}
-    found = {name: value for name, value in vars(namespace).items() if name in rows}
-    return {name: tuple(v) if rows[name].metadata["kind"] is list else v for name, v in found.items()}
+    """The settings among what argparse read, as `Config.from_environment(**given(...))` takes them. Raises UsageError
+    for a value that does not fit."""
+    found = {f.name: (f, getattr(namespace, f.name)) for f in flags() if hasattr(namespace, f.name)}
+    return {name: _read(f"{_flag(f)} ({_variable(f)})", value, f) for name, (f, value) in found.items()}
+
+
+def _flag(f: Any) -> str:
+    return "--" + str(f.name).replace("_", "-")
+
+
+def _variable(f: Any) -> str:
+    return f"HUB_{f.name.upper()}"
+
+
+def _metavar(f: Any) -> str:
+    if choices := f.metadata.get("choices"):
+        return f"{{{','.join(choices)}}}"
+    if f.metadata["kind"] is list:
+        return "MODULE" if f.name == "load" else "VALUE"
+    return str(f.name.upper())
 
 
 def _help(f: Any) -> str:
@@ -179,15 +205,24 @@ def _help(f: Any) -> str:
     return f"{f.metadata['help']} ({f.default})"
 
 
-def _read(variable: str, text: str, metadata: Mapping[str, Any]) -> Any:
-    kind = metadata["kind"]
-    if kind is bool:
+def _read(name: str, text: Any, f: Any) -> Any:
+    """The value that a text means. Raises UsageError, with the setting as whoever wrote it calls it."""
+    value = _value(name, text, f)
+    check(name, value, f)
+    return value
+
+
+def _value(name: str, text: Any, f: Any) -> Any:
+    kind = f.metadata["kind"]
+    if kind is bool and isinstance(text, str):
         if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise UsageError(f"{variable} must be 1 or 0, not {text!r}.")
+            raise UsageError(f"{name} must be 1 or 0, not {text!r}.")
         return text.lower() in ("1", "true", "yes", "on")
     if kind is list:
-        return tuple(part for part in text.replace(",", " ").split() if part)
+        return tuple(text) if isinstance(text, list) else tuple(text.replace(",", " ").split())
+    if kind is Path and not text:
+        raise UsageError(f"{name} must be a folder, not an empty text.")
     try:
         return kind(text)
     except ValueError:
-        raise UsageError(f"{variable} must be of type {kind.__name__}, not {text!r}.") from None
+        raise UsageError(f"{name} must be {KINDS[kind]}, not {text!r}.") from None

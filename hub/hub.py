@@ -132,13 +132,16 @@ class Hub:
 
         Raises UsageError if there is none.
         """
+        if not name or name.startswith("."):
+            raise UsageError(f"Cannot load {name!r}: this is no name of a module.")
         try:
             found = metadata.entry_points(group="hub.plugins", name=name)
-            setup = next(iter(found)).load() if found else import_module(name).setup
+            module = next(iter(found)).load() if found else import_module(name)
         except ModuleNotFoundError as error:
             raise UsageError(f"Cannot load {name}: {error}.") from None
-        except AttributeError:
-            raise UsageError(f"Cannot load {name}: it has no setup(hub).") from None
+        setup = module if found else getattr(module, "setup", None)
+        if not callable(setup):
+            raise UsageError(f"Cannot load {name}: it has no setup(hub).")
         setup(self)
 
     # ---- publishing and reading

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-PLUMBING = ("HUB_NO_SKIP", "HUB_RESULTS", "HUB_RESULTS_NAME")
+NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
 LONGEST_ID = 100  # characters
 
 # No example is judged by the clock. Under CI, and where branches are counted, the examples are always the same.
@@ -33,7 +33,7 @@ def pytest_sessionstart() -> None:
 def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test may touch the hub that the person at this machine is running."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("HUB_") and name not in PLUMBING]:
+        for name in [name for name in os.environ if name.startswith("HUB_")]:
             patch.delenv(name)
         patch.setenv("HUB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
@@ -47,13 +47,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
-def _no_skip() -> bool:
-    return bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
-
-
 def _judge(report: Report) -> Report:
     """The same report, failed if it is a skip and none is allowed. An expected failure is none: it ran."""
-    if report.skipped and not hasattr(report, "wasxfail") and _no_skip():
+    if report.skipped and not hasattr(report, "wasxfail") and NO_SKIP:
         report.outcome = "failed"
         report.longrepr = f"skipped, but nothing may be skipped here: {_reason(report)}"
     return report

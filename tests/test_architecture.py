@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors config secretnames sensitive redaction private sockdiag tokens"),
+        ("", "errors config secretnames sensitive redaction private stdio sockdiag tokens"),
         ("wire", "names vocabulary strictjson validation messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
@@ -27,7 +27,7 @@ ORDER = [
         ("audit", "chain files verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised registry builtin ratelimit session"),
         ("", "life signals hub"),
-        ("web", "keys shutdown tls"),
+        ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),
         ("web", "answers"),
         ("web/access", "guard"),
@@ -39,7 +39,7 @@ ORDER = [
         ("web", "app"),
         ("client", "items discovery ownership connections client"),
         ("", "demo"),
-        ("cli", "terminal http publish main"),
+        ("cli", "terminal grammar http publish tail call token audit serve main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -1,6 +1,7 @@
 """The table of settings: every row has a range or a reason, and one place says so in one sentence."""
 
 import argparse
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from hub import Config, Hub
-from hub.config import Range, add_flags, flags, given, state_directory
+from hub.config import Range, add_flags, flags, given, state_directory, unknown_variables
 from hub.errors import UsageError
 
 ROWS: dict[str, Any] = {f.name: f for f in fields(Config)}
@@ -92,27 +93,53 @@ def test_a_text_is_no_list_of_texts(name: str) -> None:
 @pytest.mark.parametrize("name", [f.name for f in flags() if f.name in NUMBERS])
 def test_a_variable_and_a_flag_out_of_range(name: str) -> None:
     beyond = int(NUMBERS[name].metadata["range"].most) * 2 + 1
-    with pytest.raises(UsageError, match=f"{name} must be between"):
-        Config.from_environment({f"HUB_{name.upper()}": str(beyond)})
+    flag, variable = f"--{name.replace('_', '-')}", f"HUB_{name.upper()}"
+    with pytest.raises(UsageError, match=f"^{variable} must be between"):
+        Config.from_environment({variable: str(beyond)})
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    words = [f"--{name.replace('_', '-')}={beyond}"]
-    with pytest.raises(UsageError, match=f"{name} must be between"):
-        Config.from_environment({}, **given(parser.parse_args(words)))
+    with pytest.raises(UsageError, match=rf"^{flag} \({variable}\) must be between"):
+        given(parser.parse_args([f"{flag}={beyond}"]))
 
 
 @pytest.mark.parametrize(
     ("variable", "text", "said"),
     [
-        ("HUB_PORT", "many", "HUB_PORT must be of type int, not 'many'."),
-        ("HUB_HEARTBEAT", "soon", "HUB_HEARTBEAT must be of type float, not 'soon'."),
+        ("HUB_PORT", "many", "HUB_PORT must be a whole number, not 'many'."),
+        ("HUB_HEARTBEAT", "soon", "HUB_HEARTBEAT must be a number, not 'soon'."),
         ("HUB_DEMO", "perhaps", "HUB_DEMO must be 1 or 0, not 'perhaps'."),
-        ("HUB_SYNC", "half", "sync must be one of normal, full, not 'half'."),
+        ("HUB_SYNC", "half", "HUB_SYNC must be one of normal, full, not 'half'."),
     ],
 )
 def test_a_variable_that_cannot_be_read(variable: str, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         Config.from_environment({variable: text})
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--port=many", "--port (HUB_PORT) must be a whole number, not 'many'."),
+        ("--heartbeat=", "--heartbeat (HUB_HEARTBEAT) must be a number, not ''."),
+        ("--keep-seconds=nan", "--keep-seconds (HUB_KEEP_SECONDS) must be a number, not nan."),
+        ("--sync=half", "--sync (HUB_SYNC) must be one of normal, full, not 'half'."),
+        ("--state-dir=", "--state-dir (HUB_STATE_DIR) must be a folder, not an empty text."),
+    ],
+)
+def test_a_flag_that_cannot_be_read(word: str, said: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        given(parser.parse_args([word]))
+
+
+def test_a_variable_that_looks_like_a_setting_and_is_none_is_named() -> None:
+    known = {f"HUB_{f.name.upper()}": "1" for f in flags()} | {"HUB_TOKEN": "t", "HUB_CA": "c", "HUB_URL": "u"}
+    assert unknown_variables(known | {"GITHUB_X": "1", "HUB": "1"}) == []
+    assert unknown_variables({"HUB_PROT": "1", "HUB_XYZZY_PLUGH": "1"}) == [
+        "HUB_PROT is no setting of the hub; do you mean HUB_PORT?",
+        "HUB_XYZZY_PLUGH is no setting of the hub.",
+    ]
 
 
 def test_what_is_given_counts_more_than_a_variable_and_that_more_than_the_default() -> None:
@@ -141,3 +168,11 @@ def test_the_state_directory_is_the_first_that_is_named() -> None:
     assert state_directory({"HUB_STATE_DIR": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
     assert state_directory({"XDG_STATE_HOME": "/b"}) == Path("/b/hub")
     assert state_directory({}) == Path.home() / ".local" / "state" / "hub"
+
+
+def test_without_a_home_a_folder_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # no account has this number
+    with pytest.raises(UsageError, match=r"^This account has no home [^\n]+--state-dir\.$"):
+        state_directory({})
+    assert state_directory({"XDG_STATE_HOME": "/b"}) == Path("/b/hub")

@@ -1,6 +1,9 @@
-"""What `hub publish` sends: the JSON texts of stdin, as they come, in batches that are tried again."""
+"""`hub publish`: one event, or the JSON texts of stdin, as they come, in batches that are tried again."""
 
+import argparse
 import json
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -8,9 +11,12 @@ from typing import Any
 
 from ..client.discovery import Disconnected
 from ..errors import HubError, UsageError
+from ..stdio import say
 from ..wire.names import new_id
 from ..wire.strictjson import loads
-from .http import Connection
+from .grammar import add_command, json_text
+from .http import Connection, add_where, connection
+from .terminal import printable
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
 BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub takes, and half of it
@@ -18,6 +24,54 @@ PUBLISH_TRIES = 8
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
 
 Line = tuple[int, str]  # its number, and its JSON text
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    command = add_command(commands, "publish", run, "publish events")
+    add_where(command)
+    command.add_argument("event", metavar="EVENT", help="the event's name, domain:action")
+    command.add_argument(
+        "data", metavar="JSON", nargs="?", help="its data; - (or nothing, in a pipe) reads one JSON, or one a line"
+    )
+    command.add_argument("--id", help="the event's id; the hub keeps an id once")
+    command.add_argument("--ttl", type=float, metavar="SECONDS", help="how long its state counts as fresh")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Publish one event, or stdin as it comes; prints the cursor of the last."""
+    batches, cursor = _batches_of(args), None
+    try:
+        with connection(args) as hub:
+            for batch in batches:
+                cursor = post(hub, batch, args.event, id=args.id, ttl=args.ttl)["cursor"]
+    finally:
+        if cursor is not None:  # also when a later line was refused: so far everything is published
+            say(printable(cursor))
+    if cursor is None:
+        raise UsageError("There is nothing on stdin to publish.")
+    return 0
+
+
+def _batches_of(args: argparse.Namespace) -> Iterator[list[Line]]:
+    if args.data == "-":
+        return documents(_stdin, whole=args.id is not None)
+    if args.data is None and stat.S_ISFIFO(os.fstat(0).st_mode):
+        return _or_null(documents(_stdin, whole=args.id is not None))
+    return iter([[(1, "null" if args.data is None else json_text(args.data))]])
+
+
+def _or_null(batches: Iterator[list[Line]]) -> Iterator[list[Line]]:
+    """An event without data, if a pipe that nobody asked for has none: many programs are started with an empty one."""
+    yield next(batches, [(1, "null")])
+    yield from batches
+
+
+def _stdin(size: int) -> bytes:
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise UsageError(f"Stdin cannot be read ({error.strerror}).") from None
 
 
 def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:

@@ -28,6 +28,7 @@ CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
 CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
 HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
 PUBLISH_TRIES = 5
+UNREACHABLE = (aiohttp.ClientError, OSError, UnicodeError)  # UnicodeError: a name that no host can have
 COME_BACK_STATUS = (408, 425, 429)  # of the handshake; the other 4xx will not change by asking again
 FINAL_CLOSE: Mapping[int, Code] = {
     1002: "internal",
@@ -154,7 +155,7 @@ class HubClient:
             way_in = self._way_in(url)
             async with session.get(f"{url}/api/events", params=query, allow_redirects=False, **way_in) as response:
                 body = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
+        except UNREACHABLE as error:
             raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
         page: dict[str, str | None] = answer(url, response.status, body)
         return page.get("cursor")
@@ -214,7 +215,7 @@ class _Socket:
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise _refused(url, error.status, query) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except UNREACHABLE as error:
             raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
         return cls(websocket)
 

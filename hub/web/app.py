@@ -10,24 +10,23 @@ import logging
 import os
 import socket
 import ssl
-import sys
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 from aiohttp import web
 
 from ..commands.clients import Client
-from ..config import Config
+from ..config import Config, unknown_variables
 from ..errors import UsageError
 from ..hub import Hub
 from ..private import Unsafe, write_whole
 from ..stderr import Seldom, set_up_logging, unhurried
+from ..stdio import mention
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import answers, api, sse, streams
+from . import answers, api, sse, startup, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .keys import GUARD, HUB
@@ -91,18 +90,23 @@ def _refused(hub: Hub, seldom: Seldom, reason: Refusal, address: str) -> None:
 
 
 def serve(config: Config) -> int:
-    """Run a hub until SIGTERM or SIGINT; returns the exit status. Raises UsageError if it cannot start as asked."""
+    """Run a hub until SIGTERM or SIGINT; returns the exit status, 1 if code of the application keeps it from starting.
+
+    Raises UsageError if it cannot start as asked.
+    """
     with unhurried():
         return _run(config)
 
 
 def _run(config: Config) -> int:
     set_up_logging(config)
+    for sentence in unknown_variables():
+        log.warning("%s", sentence)
     refuse_bind(config)
     context = server_context(config)
     hub = Hub(config)
-    for name in (*config.load, *(["hub.demo"] if config.demo else [])):
-        hub.load(name)
+    if not startup.load(hub, (*config.load, *(["hub.demo"] if config.demo else []))):
+        return 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(hub, context))
 
@@ -125,7 +129,8 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         lingering_time=hub.config.deadline,
         shutdown_timeout=1.0,
     )
-    await runner.setup()
+    if not await startup.begin(runner):
+        return 1
     try:
         sock = _listen(hub.config)
         assert runner.server is not None
@@ -138,7 +143,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         url = _url(hub.config, sock)
         with _announced(hub, url):
             _calm_collector()
-            _say(f"hub is listening on {url}")
+            mention(f"hub is listening on {url}")
             _show(app, url)
             await ending.asked.wait()
             log.info("stopping")
@@ -150,29 +155,12 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     return 0
 
 
-def _say(line: str) -> None:
-    """Print it; where nobody reads any more, a closed pipe or terminal, the hub goes on without."""
-    with contextlib.suppress(OSError):
-        print(line, flush=True)
-    _let_go(sys.stdout)
-
-
-def _let_go(stream: TextIO) -> None:
-    """Have what is left in the buffer of a stream go nowhere if nobody reads it: Python would try once more at the end,
-    and call that exit status 120."""
-    try:
-        stream.flush()
-    except OSError:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
-
-
 def _show(app: web.Application, url: str) -> None:
     """Open the page if asked to; in token mode print the way to it, once good. A browser is not started with that:
     every account of the machine can read the arguments of a program."""
     tokens = app[GUARD].tokens
     if tokens is not None:
-        _say(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
+        mention(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
     elif app[HUB].config.open:
         _open_browser(url)
 
