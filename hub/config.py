@@ -111,7 +111,10 @@ class Config:
     audit_keep_seconds: float = setting(
         0.0, "age at which a closed audit file goes; 0 means never", Range(0, CENTURY), kind=float
     )
-    state_items: int = setting(10_000, "last values kept; the one longest unchanged goes first", Range(1, MANY))
+    state_items: int = setting(
+        10_000, "last values kept; the one longest unchanged goes first", Range(1, MANY), kind=int
+    )
+    state_bytes: int = setting(64 * 1024 * 1024, "bytes of last values kept", Range(1, HELD), kind=int)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Config":

@@ -64,7 +64,7 @@ class Hub:
         self.window = Window(config.window_events, config.window_bytes)
         self.bus = EventBus(self.broker, self.types)
         self.broadcaster = Broadcaster(self.window, self.broker)
-        self.state = State(config.state_items)
+        self.state = State(config.state_items, config.state_bytes)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         self.commands = Registry(self.audit, config.call_timeout)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
@@ -170,7 +170,7 @@ class Hub:
         return {"cursor": str(self.cursor), "items": self.state.snapshot(patterns)}
 
     def retention(self) -> dict[str, Any]:
-        """What is kept of the stream, and how much may be."""
+        """What is kept of the stream and of the last values, and how much may be."""
         broker = self.broker
         return {
             "events": broker.head - broker.tail + 1,
@@ -179,6 +179,10 @@ class Hub:
             "max_events": broker.limits.events,
             "max_bytes": broker.limits.bytes,
             "max_seconds": broker.limits.seconds,
+            "state_items": len(self.state),
+            "state_bytes": self.state.bytes,
+            "max_state_items": self.config.state_items,
+            "max_state_bytes": self.config.state_bytes,
         }
 
     def problems(self) -> dict[str, str]:

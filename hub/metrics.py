@@ -66,6 +66,8 @@ class Gauges:
     lagging_clients: int = 0
     history_events: int = 0
     history_bytes: int = 0
+    state_items: int = 0
+    state_bytes: int = 0
     broker_up: bool = False
     audit_records: int = 0
     audit_unrecorded: int = 0
@@ -298,6 +300,8 @@ def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:
     yield "hub_lagging_clients", "Clients that are behind the newest event.", now.lagging_clients
     yield "hub_history_events", "Events kept.", now.history_events
     yield "hub_history_bytes", "Bytes of events kept.", now.history_bytes
+    yield "hub_state_items", "Last values kept.", now.state_items
+    yield "hub_state_bytes", "Bytes of last values kept.", now.state_bytes
     yield "hub_broker_up", "Whether events can be kept.", now.broker_up
     yield "hub_audit_chain_valid", "Whether the chain of audit records is intact.", now.audit_chain_valid
 

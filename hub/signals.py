@@ -76,15 +76,16 @@ def connect(
     # on the disk,
     audit.on_write = metrics.audit_written
     # and at each scrape.
-    metrics.watch(gauges(clients, broadcaster, bus.broker, audit, life))
+    metrics.watch(gauges(clients, broadcaster, bus.broker, state, audit, life))
 
 
-def stale(bus: "EventBus") -> Callable[[Event], Awaitable[None]]:
+def stale(bus: "EventBus") -> OnEvents:
     """The end of a lease is an event like any other, with a number of its own; it names the one that it ends, because
     a newer one of the key may be on its way."""
 
-    async def announce(ended: Event) -> None:
-        await bus.announce("hub:stale", {"event": ended.name, "key": ended.key, "seq": ended.seq})
+    async def announce(ended: Sequence[Event]) -> None:
+        words = ({"event": event.name, "key": event.key, "seq": event.seq} for event in ended)
+        await bus.announce("hub:stale", *words)
 
     return announce
 
@@ -123,7 +124,12 @@ def calls(metrics: "Metrics") -> Callable[[str, Outcome, float], Awaitable[None]
 
 
 def gauges(
-    clients: "Iterable[Client]", broadcaster: "Broadcaster", broker: "Broker", audit: "AuditLog", life: "Life"
+    clients: "Iterable[Client]",
+    broadcaster: "Broadcaster",
+    broker: "Broker",
+    state: "State",
+    audit: "AuditLog",
+    life: "Life",
 ) -> Callable[[], Gauges]:
     """What is true at the moment of a scrape."""
 
@@ -133,6 +139,8 @@ def gauges(
             lagging_clients=broadcaster.lagging,
             history_events=broker.head - broker.tail + 1,
             history_bytes=broker.bytes,
+            state_items=len(state),
+            state_bytes=state.bytes,
             broker_up=life.running and not broker.problem,
             audit_records=audit.seq,
             audit_unrecorded=audit.unrecorded,

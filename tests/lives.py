@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from stores import PLENTY, Store, draft
+from stores import PLENTY, STATE, Store, draft
 
 from hub.stream.broadcaster import Broadcaster
 from hub.stream.brokers import epochs
@@ -81,7 +81,7 @@ class World:
 
     async def begin(self) -> None:
         """Boot, and look what everybody is told who comes back."""
-        broker = SqliteBroker(self.state, PLENTY, 100, full=False)
+        broker = SqliteBroker(self.state, PLENTY, STATE, full=False)
         self.up = Store(broker)
         await broker.open(self.up.pump)
         broadcaster = Broadcaster(Window(10, 2**20), broker)

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+from stores import STATE
+
 from hub import signals
 from hub.errors import HubError, UsageError
 from hub.stream.brokers import database, storefile
@@ -184,9 +186,9 @@ class Life:
 
     def __init__(self, folder: Path, limits: Limits, faults: Faults, model: Model, *, full: bool) -> None:
         self.folder, self.faults, self.model, self.full = folder, faults, model, full
-        self.broker = SqliteBroker(folder, limits, 100, full=full)
+        self.broker = SqliteBroker(folder, limits, STATE, full=full)
         self.bus = EventBus(self.broker, EventTypes())
-        self.state, self.window = State(100), Window(50, 2**20)
+        self.state, self.window = State(100, 2**26), Window(50, 2**20)
         self.state.on_stale = signals.stale(self.bus)
         for listener in (self._apply, self._fail, self._see):
             self.bus.on_event.append(listener)
@@ -229,7 +231,7 @@ class Life:
             self.model.saw(value)
         self.state.restore(kept, head)
         await self._compare()
-        self.values({k.event.key: (k.event.id, k.stale) for k in kept}, ended=False)
+        self.values({k.event.key: (k.event.id, bool(k.stale)) for k in kept}, ended=False)
 
     async def _compare(self) -> None:
         """What the world was told is there."""
@@ -334,7 +336,7 @@ class Life:
     async def _leases_end(self) -> None:
         def due() -> bool:
             items = {item["key"]: item["stale"] for item in self.state.snapshot(EVERYTHING)}
-            told = {item.event.key: item.told for item in self.state._items.values()}
+            told = {item.event.key: item.changed > item.event.seq for item in self.state._items.values()}
             ends = [key for key, fact in self.model.last().items() if fact.ttl == SHORT]
             return all(items[key] and told[key] for key in ends)
 

@@ -19,6 +19,7 @@ from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.events import Draft, Event
 
 PLENTY = Limits(100_000, 2**26, 86400.0)
+STATE = Limits(100, 2**26)  # of last values
 
 
 class Store:
@@ -51,8 +52,10 @@ class Store:
 
 
 @asynccontextmanager
-async def store(path: Path, limits: Limits = PLENTY, *, full: bool = False, items: int = 100) -> AsyncIterator[Store]:
-    found = Store(SqliteBroker(path, limits, items, full=full))
+async def store(
+    path: Path, limits: Limits = PLENTY, *, full: bool = False, state: Limits = STATE
+) -> AsyncIterator[Store]:
+    found = Store(SqliteBroker(path, limits, state, full=full))
     await found.broker.open(found.pump)
     try:
         yield found

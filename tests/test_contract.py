@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from stores import STATE
 from wires import Wire
 
 from hub.stream.broadcaster import Broadcaster
@@ -233,7 +234,7 @@ class OnDisk(Promise):
 
     def make(self) -> Broker:
         self.folder = tempfile.TemporaryDirectory(prefix="hub-contract-")
-        return SqliteBroker(Path(self.folder.name), Limits(20, 10**6, 86400.0), 100)
+        return SqliteBroker(Path(self.folder.name), Limits(20, 10**6, 86400.0), STATE)
 
     async def _end(self) -> None:
         await super()._end()

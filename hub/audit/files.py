@@ -61,8 +61,14 @@ def _settled(descriptor: int) -> bytes:
 
 def closed_segments(directory: Path) -> list[Path]:
     """Return the closed segments, oldest first."""
-    found = [(int(match[1]), file) for file in directory.iterdir() if (match := CLOSED.fullmatch(file.name))]
-    return [file for _, file in sorted(found)]
+    return sorted(filter(lambda file: CLOSED.fullmatch(file.name), directory.iterdir()), key=first_number)
+
+
+def first_number(closed: Path) -> int:
+    """Return the number of the first record in a closed segment, as its name says it."""
+    match = CLOSED.fullmatch(closed.name)
+    assert match is not None
+    return int(match[1])
 
 
 class Stored:

@@ -119,9 +119,10 @@ class AuditLog:
 
     reduced = staticmethod(reduced)
 
-    async def tail(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the newest records, oldest first, at most so many; lines that are no records are left out."""
-        return await asyncio.to_thread(self._file.tail, limit)
+    async def tail(self, limit: int = 100, before: int | None = None, room: int | None = None) -> list[dict[str, Any]]:
+        """Return the newest records, of those before that number, oldest first: at most so many, and no more than fit
+        into `room` bytes. Lines that are no records are left out."""
+        return await asyncio.to_thread(self._file.tail, limit, before, room)
 
     async def verify(self) -> Verdict:
         """Verify everything on disk up to the newest durable record, in a thread, while writing goes on.

@@ -7,13 +7,24 @@ import errno
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..private import open_private, seal, sync_directory, write_all
 from . import rotation
 from .chain import ZEROS, Link
-from .files import CURRENT, HEAD, Stored, backwards, closed_segments, is_at, lines_backwards, stands_at
+from .files import (
+    CURRENT,
+    HEAD,
+    Stored,
+    backwards,
+    closed_segments,
+    first_number,
+    is_at,
+    lines_backwards,
+    stands_at,
+)
 from .head import Head
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
@@ -238,21 +249,33 @@ class LogFile:
         with self._names:
             return Stored(self.directory, size=self._durable_size(), durable=self.link)
 
-    def tail(self, limit: int) -> list[dict[str, Any]]:
+    def tail(self, limit: int, before: int | None = None, room: int | None = None) -> list[dict[str, Any]]:
         """Return the newest durable records, oldest first; opens no more files than they are in."""
-        found: list[dict[str, Any]] = []
+        found, size = list[dict[str, Any]](), 0
         with contextlib.ExitStack() as stack:
-            with self._names:
-                current, size = self._open_to_read(stack), self._durable_size()
-                closed = closed_segments(self.directory)
-            sources = [backwards(current, size)] if current is not None else []
-            sources += [lines_backwards(path) for path in reversed(closed)]
-            for line in (line for source in sources for line in source):
-                if len(found) >= limit:
-                    break
-                if (record := parsed(line)) is not None:
+            lines = self._newest(stack, before)
+            while len(found) < limit and (line := next(lines, None)) is not None:
+                record = parsed(line)
+                if record is not None and before is not None and record["seq"] >= before:
+                    over = record["seq"] - before  # so many lines, or more, until that number
+                    next(islice(lines, over, over), None)
+                elif record is not None:
+                    size += len(line)
+                    if room is not None and size > room and found:
+                        break
                     found.append(record)
         return found[::-1]
+
+    def _newest(self, stack: contextlib.ExitStack, before: int | None) -> Iterator[bytes]:
+        """Yield the durable lines, newest first, without the files that begin at `before` or behind it."""
+        with self._names:
+            current, size = self._open_to_read(stack), self._durable_size()
+            closed = closed_segments(self.directory)
+        if current is not None:
+            yield from backwards(current, size)
+        for path in reversed(closed):
+            if before is None or first_number(path) < before:
+                yield from lines_backwards(path)
 
     def _durable_size(self) -> int | None:
         """None if nobody knows: what is found under the name may be another file than `size` is of."""

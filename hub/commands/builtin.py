@@ -3,24 +3,23 @@
 The docstring of a handler is what `hub:commands` shows.
 """
 
-import asyncio
-import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import fields, validate
 
 from ..errors import CommandError, HubError
-from ..stream.brokers.broker import Broker
-from ..stream.events import Event
 from ..stream.subscriber import Subscriber
 from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
+from ..wire.strictjson import LARGEST_EVENT
+from . import pages
+from .clients import Client
 from .registry import Call, Registry
 
+if TYPE_CHECKING:
+    from ..hub import Hub
+
 PROTOCOL = 1
-PAGE_BYTES = 1024 * 1024  # of events in one answer of hub:history
-SCAN = 200  # events that it reads at a time
 
 _limit = validate.Range(min=1, max=1000)
 
@@ -29,6 +28,7 @@ def register(commands: Registry) -> None:
     """Give the registry the hub's own commands."""
     topics, after = PatternsField(), CursorField()
     limit = fields.Integer(strict=True, load_default=100, validate=_limit)
+    before = fields.Integer(strict=True, validate=validate.Range(min=1))
     ttl = NumberField(validate=validate.Range(min=0, max=MAX_TTL, min_inclusive=False))
     data = fields.Raw(required=True, allow_none=True)
     record = {"event": NameField(required=True), "data": data, "id": IdField(), "ttl": ttl}
@@ -46,12 +46,12 @@ def register(commands: Registry) -> None:
     )
     commands.add("hub:publish", publish, record, audited=False)
     commands.add("hub:history", history, {"topics": topics, "after": after, "limit": limit}, effect="read", turns="hub")
-    commands.add("hub:state", state, {"topics": topics}, effect="read", turns="hub")
-    commands.add("hub:commands", list_commands, {}, effect="read", turns="hub")
-    commands.add("hub:clients", clients, {}, effect="read", turns="hub")
+    commands.add("hub:state", state, {"topics": topics, "after": after}, effect="read", turns="hub")
+    commands.add("hub:commands", list_commands, {"name": NameField()}, effect="read", turns="hub")
+    commands.add("hub:clients", clients, {"after": IdField()}, effect="read", turns="hub")
     commands.add("hub:stats", stats, {}, effect="read", turns="hub")
     commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
-    commands.add("audit:tail", audit_tail, {"limit": limit}, effect="read", turns="client")
+    commands.add("audit:tail", audit_tail, {"limit": limit, "before": before}, effect="read", turns="client")
     commands.add("audit:verify", audit_verify, {}, effect="read")
 
 
@@ -122,69 +122,22 @@ async def publish(call: Call) -> Any:
 async def history(call: Call) -> Any:
     """Read kept events, in order: with `after` the oldest behind it, else the newest.
 
-    Continue behind `cursor` while there are `more`; `complete` says that nothing asked for has been trimmed.
+    An answer ends with what fits. Continue behind `cursor` while there are `more`; `complete` says that nothing asked
+    for has been trimmed.
     """
     patterns, limit = _patterns(call), call.args["limit"]
     after: Cursor | None = call.args.get("after")
     if after is None:
-        return await _newest(call, patterns, limit)
-    return await _behind(call, after, patterns, limit)
-
-
-async def _behind(call: Call, after: Cursor, patterns: Patterns, limit: int) -> dict[str, Any]:
-    hub = call.hub
-    start, foreign = hub.broadcaster.start(after)
-    found: list[Event] = []
-    size, position, complete, more = 0, start, not foreign, False
-    while not more and position < hub.cursor.seq and (page := await _read(hub.broker, position)):
-        if page[0].seq != position + 1:  # what lies between has been trimmed
-            if position > start:  # meanwhile: a page ends before a hole, and has none in it
-                more = True
-                break
-            complete = False
-        for event in page:
-            if patterns.match(event.name):
-                more = len(found) == limit or size >= PAGE_BYTES
-                if more:
-                    break
-                found.append(event)
-                size += len(event)
-            position = event.seq
-    if position == start:  # nothing is left behind `after`
-        position = max(start, hub.broker.tail - 1)
-        complete = complete and position == start
-    return _page(hub.broker.epoch, found, position, complete, more)
-
-
-async def _newest(call: Call, patterns: Patterns, limit: int) -> dict[str, Any]:
-    hub = call.hub
-    until = head = hub.cursor.seq
-    found: list[Event] = []
-    size = 0
-    while until >= hub.broker.tail and len(found) < limit and size < PAGE_BYTES:
-        page = await _read(hub.broker, max(until - SCAN, 0), min(until, SCAN))
-        for event in reversed(page):
-            if event.seq <= until and patterns.match(event.name) and len(found) < limit and size < PAGE_BYTES:
-                found.append(event)
-                size += len(event)
-        until = min(until, page[0].seq) - 1 if page else 0
-    complete = len(found) == limit or hub.broker.tail == 1
-    return _page(hub.broker.epoch, found[::-1], head, complete, False)
-
-
-async def _read(broker: Broker, after: int, limit: int = SCAN) -> list[Event]:
-    await asyncio.sleep(0)  # looking through all that is kept keeps nobody else waiting
-    return await broker.read(after, limit)
-
-
-def _page(epoch: str, found: Sequence[Event], position: int, complete: bool, more: bool) -> dict[str, Any]:
-    events = [json.loads(event.json) for event in found]
-    return {"events": events, "cursor": str(Cursor(epoch, position)), "complete": complete, "more": more}
+        return await pages.newest(call.hub, patterns, limit)
+    return await pages.behind(call.hub, after, patterns, limit)
 
 
 async def state(call: Call) -> Any:
-    """Show the last value of every agent, task and other thing with a key; continuing from `cursor` misses nothing."""
-    return call.hub.snapshot(_patterns(call))
+    """Show the last value of every agent, task and other thing with a key, in the order in which they last changed.
+
+    Ask again with `after` = `cursor` while there are `more`; from the last cursor the stream goes on without a hole.
+    """
+    return await pages.last_values(call.hub, _patterns(call), call.args.get("after"))
 
 
 def _patterns(call: Call) -> Patterns:
@@ -196,25 +149,28 @@ def _patterns(call: Call) -> Patterns:
 
 
 async def list_commands(call: Call) -> Any:
-    """List every command with its args and what it can do."""
-    return [command.describe() for command in call.hub.commands]
+    """List every command, or one, with its args and what it can do."""
+    name = call.args.get("name")
+    return [command.describe() for command in call.hub.commands if name in (None, command.name)]
 
 
 async def clients(call: Call) -> Any:
-    """List who is connected."""
-    hub = call.hub
-    return [
-        {
-            "client": client.id,
-            "transport": client.transport,
-            "peer": client.peer,
-            "since": client.since,
-            "topics": client.subscriber.patterns.texts if client.subscriber else [],
-            "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
-            "provides": [],
-        }
-        for client in hub.clients
-    ]
+    """List who is connected, in the order of their ids: those behind `after`, and no more than fit."""
+    after = call.args.get("after", "")
+    behind = sorted((client for client in call.hub.clients if client.id > after), key=lambda client: client.id)
+    return await pages.listed(_described(call.hub, client) for client in behind)
+
+
+def _described(hub: "Hub", client: Client) -> dict[str, Any]:
+    return {
+        "client": client.id,
+        "transport": client.transport,
+        "peer": client.peer,
+        "since": client.since,
+        "topics": client.subscriber.patterns.texts if client.subscriber else [],
+        "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
+        "provides": [],
+    }
 
 
 async def stats(call: Call) -> Any:
@@ -229,8 +185,8 @@ async def cancel(call: Call) -> Any:
 
 
 async def audit_tail(call: Call) -> Any:
-    """Show the newest records of the audit log."""
-    return await call.hub.audit.tail(call.args["limit"])
+    """Show the newest records of the audit log, of those before the number `before`, and no more than fit."""
+    return await call.hub.audit.tail(call.args["limit"], call.args.get("before"), LARGEST_EVENT)
 
 
 async def audit_verify(call: Call) -> Any:

@@ -22,7 +22,7 @@ from ..stream.passes import Passes
 from ..wire.jsonschema import json_schema
 from ..wire.messages import quick
 from ..wire.names import is_name, new_id
-from ..wire.strictjson import dumpb, plain
+from ..wire.strictjson import LARGEST_RESULT, Json, dumpb, plain
 from ..wire.validation import bounded, invalid, load
 from ..wire.vocabulary import Effect, Trust, Turns
 from .clients import Client
@@ -273,7 +273,7 @@ class Registry:
             if command.audited:
                 result: bytes = await work.run()
                 return result
-            return dumpb(await work.here())  # it is small
+            return _encoded(command, await work.here())  # it is small
         except asyncio.CancelledError:
             raise self._cancelled(command, work) from None
         except HubError as error:
@@ -305,7 +305,7 @@ class Registry:
     @staticmethod
     async def _weighed(call: Call, command: Command) -> bytes:
         """The handler's result as JSON. It weighs from this step on, so that whoever is next sees it."""
-        result = dumpb(await command.handler(call))
+        result = _encoded(command, await command.handler(call))
         if call._open:  # else the call was given up: nobody gets this
             call._size = len(result)
             call.client.load.add(call._size)
@@ -354,6 +354,15 @@ class Registry:
         while calls:
             self._changed.clear()
             await self._changed.wait()
+
+
+def _encoded(command: Command, result: Any) -> bytes:
+    """The result as JSON. Raises HubError `too_large` for one that would close the connection of who gets it."""
+    text = result if isinstance(result, Json) else dumpb(result)
+    if len(text) > LARGEST_RESULT:
+        sentence = f"{command.name} has run, but its answer of {len(text)} bytes is more than the {LARGEST_RESULT} that"
+        raise HubError("too_large", f"{sentence} an answer can have; ask for less of it.", status=500)
+    return text
 
 
 def _is_asked_to_end() -> bool:

@@ -14,11 +14,13 @@ from ..errors import Code, HubError
 from ..redaction import holds_secret, redact_each
 from ..wire.messages import MAX_TTL
 from ..wire.names import Cursor, is_id, is_name, new_id
-from ..wire.strictjson import dumpb, plain
+from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
-from .events import Draft, Event, EventTypes
+from .events import Draft, Event, EventTypes, weight
 from .listeners import Listener, Listeners
+
+SMALL = LARGEST_EVENT // 2 - 1024  # bytes of data with which an event cannot be too large, whatever its key and id
 
 _FIELDS = {"event", "data", "id", "ttl"}
 
@@ -53,8 +55,8 @@ class EventBus:
     async def publish(self, records: Sequence[Mapping[str, Any]], *, many: bool = False) -> Published:
         """Accept all of `records` (`{event, data, id?, ttl?}`, as `strictjson.loads` gives them) or none.
 
-        Raises HubError `invalid_message` or `reserved_event`, with `details` by field, or by index if they are
-        `many`; `broker_unavailable` if they cannot be kept.
+        Raises HubError `invalid_message`, `reserved_event` or `too_large`, with `details` by field, or by index if
+        they are `many`; `broker_unavailable` if they cannot be kept.
         """
         try:
             drafts = self._drafts(records, many)
@@ -76,9 +78,9 @@ class EventBus:
         """Undo `on` or `once`."""
         self.listeners.remove(pattern, listener)
 
-    async def announce(self, name: str, data: Any) -> None:
-        """Publish a numbered event of the hub's own domain."""
-        await self.broker.append([Draft(name, new_id(), dumpb(data))])
+    async def announce(self, name: str, *data: Any) -> None:
+        """Publish numbered events of the hub's own domain, all or none."""
+        await self.broker.append([Draft(name, new_id(), dumpb(one)) for one in data])
 
     async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:
         newest = max((receipt.seq for receipt in receipts), default=self.position)
@@ -130,6 +132,17 @@ class EventBus:
             problems.end(len(drafts))
         for draft, value in zip(drafts, cleaned, strict=True):
             draft.body = dumpb(value)
+        for index, draft in enumerate(drafts):
+            if len(draft.body) > SMALL:
+                self._weigh(index, draft, problems)
+        problems.end(len(drafts))
+
+    def _weigh(self, index: int, draft: Draft, problems: "_Problems") -> None:
+        """What counts is what goes out: it may be far larger than what came in."""
+        size = weight(draft, Cursor(self.broker.epoch, self.broker.head + 1))
+        if size > LARGEST_EVENT:
+            sentence = f"The event would go out as {size} bytes, and {LARGEST_EVENT} is the most."
+            problems.add(index, HubError("too_large", sentence))
 
     # ---- the way out
 

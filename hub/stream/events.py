@@ -8,10 +8,10 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from ..errors import HubError
-from ..wire.framing import envelope, sse_frame, websocket_frame
-from ..wire.messages import FlagField, NumberField, quick
+from ..wire.framing import envelope, last_value, sse_frame, websocket_frame
+from ..wire.messages import FlagField, NumberField, now, quick
 from ..wire.names import Cursor, is_name
-from ..wire.strictjson import dumps
+from ..wire.strictjson import LARGEST_FRAME, dumps
 from ..wire.validation import bounded, invalid
 
 Key = str | Callable[[Mapping[str, Any]], str]
@@ -59,14 +59,35 @@ class Event:
         return sse_frame(self.json, self.name, self.cursor)
 
     @property
+    def body(self) -> bytes:
+        """The JSON of its data."""
+        return self.frame[self._body : -2]
+
+    @property
     def data(self) -> Any:
-        return json.loads(self.frame[self._body : -2])
+        return json.loads(self.body)
+
+    def item(self, stale: bool) -> bytes:
+        """The JSON of the last value of a key, as hub:state shows it."""
+        return last_value(self.name, self.key or "", self.timestamp, self.body, stale)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it cannot be sent: clients would close the connection, again at each resume. Events are checked on
+        their way in; those of older versions were not."""
+        return len(self.frame) > LARGEST_FRAME
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def __repr__(self) -> str:
         return f"<Event {self.cursor} {self.name}>"
+
+
+def weight(draft: Draft, cursor: Cursor) -> int:
+    """How many bytes the envelope will have, or the last value, if that is larger: a key stands there once more."""
+    event = Event(draft, cursor, now(), 0.0)
+    return max(len(event.json), len(event.item(False)) if event.key is not None else 0)
 
 
 class EventType:

@@ -1,51 +1,68 @@
-"""Last values by key, and leases: what is true now, and at which cursor."""
+"""Last values by key, and their leases: what is true now, and at which cursor."""
 
 import asyncio
 import contextlib
-import heapq
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HubError
 from ..wire.names import Patterns
+from .brokers.broker import Kept
 from .events import Event
+from .leases import Leases
 
 log = logging.getLogger("hub")
 
 RETRY_SECONDS = 1.0  # until the end of a lease that could not be announced is announced again
+SLICE = 200  # items that are looked at, or leases that are ended, before others get their turn
+
+Place = tuple[str, str]  # name and key
+
+
+class Page(NamedTuple):
+    """Some of the last values: a JSON list, the number up to which they are true, and whether there are further ones
+    behind it."""
+
+    items: bytes
+    position: int
+    more: bool
 
 
 class _Item:
-    """The last event of one name and key, and until when it holds (monotonic seconds; None: for good). `stale`: it
-    holds no more; `told`: everybody has been told so."""
+    """The last event of one name and key. `changed` is the number of the last change: of the event, or of hub:stale,
+    which has told everybody that it holds no more; 0 when something newer has taken its place."""
 
-    __slots__ = ("event", "expires", "stale", "told")
+    __slots__ = ("changed", "event", "stale")
 
-    def __init__(self, event: Event, expires: float | None, stale: bool) -> None:
-        self.event, self.expires = event, expires
-        self.stale = self.told = stale
+    def __init__(self, event: Event, stale: int) -> None:
+        self.event, self.stale = event, bool(stale)
+        self.changed = max(event.seq, stale)
 
-    def __lt__(self, other: "_Item") -> bool:
-        return (self.expires or 0.0) < (other.expires or 0.0)
+    @property
+    def json(self) -> bytes:
+        return self.event.item(self.stale)
 
 
 class State:
-    """The last event for each `(name, key)`, at most `most`: the one longest unchanged goes first.
+    """The last event for each `(name, key)`, at most `most` and `most_bytes` of them: the one longest unchanged goes
+    first. `bytes` are those of the events as they are sent.
 
     `position` is the number up to which this is true. An event with `ttl` holds so many seconds; not published again
-    in time, its item turns stale and `on_stale(event)` is awaited, again and again until it succeeds. It publishes
-    hub:stale, which ends that one event: one that is newer is not meant.
+    in time, its item turns stale and `on_stale(events)` is awaited with all that do so at once, again and again until
+    it succeeds. It publishes hub:stale for each, which ends that one event: one that is newer is not meant.
     """
 
-    def __init__(self, most: int) -> None:
-        self.position = 0
-        self.on_stale: Callable[[Event], Awaitable[None]] | None = None
-        self._most = most
-        self._items: dict[tuple[str, str], _Item] = {}
-        self._leases: list[_Item] = []
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.position = self.bytes = 0
+        self.on_stale: Callable[[Sequence[Event]], Awaitable[None]] | None = None
+        self._most, self._most_bytes = most, most_bytes
+        self._items: dict[Place, _Item] = {}  # in the order in which they last changed
+        self._leases: Leases[_Item] = Leases()
+        self._reading = asyncio.Lock()
+        self._read: tuple[tuple[Patterns, int, int, int], Page] | None = None  # the last page, and what was asked for
         self._wake = asyncio.Event()
         self._failing = False  # the ends of leases cannot be announced just now
 
@@ -53,13 +70,13 @@ class State:
         """Take a batch from the pump. Never waits."""
         for event in batch:
             if event.key is not None:
-                self._put(event, (event.name, event.key))
+                self._put(event, (event.name, event.key), time.monotonic())
             elif event.name == "hub:stale":
-                self._end(**event.data)
+                self._end(event.seq, **event.data)
         self.position = batch[-1].seq
 
-    def restore(self, kept: Iterable[tuple[Event, bool]], position: int) -> None:
-        """Begin with what was true at `position`, longest unchanged first: events, and whether they are stale.
+    def restore(self, kept: Iterable[Kept], position: int) -> None:
+        """Begin with what was true at `position`, longest unchanged first.
 
         Leases run on from when the events were accepted.
         """
@@ -68,37 +85,72 @@ class State:
             self._put(event, (event.name, event.key), event.accepted, stale)
         self.position = position
 
-    def _put(self, event: Event, place: tuple[str, str], since: float | None = None, stale: bool = False) -> None:
-        lease = event.ttl is not None and not stale
-        expires = (time.monotonic() if since is None else since) + (event.ttl or 0.0) if lease else None
-        item = _Item(event, expires, stale)
-        self._items.pop(place, None)  # to the end: the order of the dict is the order of changes
-        self._items[place] = item
-        if expires is not None:
-            heapq.heappush(self._leases, item)
+    def _put(self, event: Event, place: Place, since: float, stale: int = 0) -> None:
+        if place in self._items:
+            self._remove(place)
+        self._items[place] = item = _Item(event, stale)
+        self.bytes += len(event)
+        if event.ttl is not None and not stale and self._leases.begin(event.seq, since + event.ttl, item):
             self._wake.set()
-        if len(self._items) > self._most:
-            del self._items[next(iter(self._items))]
+        while len(self._items) > self._most or self.bytes > self._most_bytes:
+            self._remove(next(iter(self._items)))
 
-    def _end(self, event: str, key: str, seq: int) -> None:
+    def _remove(self, place: Place) -> None:
+        item = self._items.pop(place)
+        item.changed = 0
+        self.bytes -= len(item.event)
+        self._leases.drop(item.event.seq)
+
+    def _end(self, changed: int, event: str, key: str, seq: int) -> None:
         item = self._items.get((event, key))
         if item is not None and item.event.seq == seq:
-            item.stale = item.told = True
+            item.stale, item.changed = True, changed
+            self._items[event, key] = self._items.pop((event, key))  # to the end
+            self._leases.drop(seq)
+
+    # ---- reading
 
     def snapshot(self, patterns: Patterns) -> list[dict[str, Any]]:
         """All items that match, `{event, key, timestamp, data, stale}`, true at `position`. Never waits, so that the
         position and the items belong together."""
-        return [
-            {
-                "event": name,
-                "key": key,
-                "timestamp": item.event.timestamp,
-                "data": item.event.data,
-                "stale": item.stale,
-            }
-            for (name, key), item in self._items.items()
-            if patterns.match(name)
-        ]
+        return [json.loads(item.json) for (name, _), item in self._items.items() if patterns.match(name)]
+
+    async def page(self, patterns: Patterns, after: int, room: int) -> Page:
+        """The items that match and have changed behind `after`, in the order in which they last changed, and no more
+        than fit into `room` bytes, or one.
+
+        It takes a short step of the loop for some of them, and one page at a time: who reads keeps nobody waiting. What
+        changes meanwhile moves to the end, so the page is true at its position all the same.
+        """
+        async with self._reading:
+            asked = patterns, after, room, self.position
+            if self._read is None or self._read[0] != asked:
+                self._read = asked, await self._page(patterns, after, room)
+            return self._read[1]
+
+    async def _page(self, patterns: Patterns, after: int, room: int) -> Page:
+        found, size = dict[Place, bytes](), 2
+        while behind := self._behind(after):
+            for count, (changed, item) in enumerate(behind, 1):
+                if item.changed == changed and patterns.match(item.event.name):
+                    place, text = (item.event.name, item.event.key or ""), item.json
+                    size += 1 + len(text) - len(found.pop(place, b""))
+                    if found and size > room:
+                        return Page(_list(found), after, True)
+                    found[place] = text
+                after = changed
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+        return Page(_list(found), self.position, False)
+
+    def _behind(self, after: int) -> list[tuple[int, _Item]]:
+        """What has changed behind this number, in order, each with the number of that change."""
+        found = []
+        for item in reversed(self._items.values()):
+            if item.changed <= after:
+                break
+            found.append((item.changed, item))
+        return found[::-1]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,34 +161,40 @@ class State:
         """Turn items stale when their time is up. Ends when cancelled."""
         while True:
             self._wake.clear()
-            wait = self._leases[0].expires - time.monotonic() if self._leases and self._leases[0].expires else None
+            end = self._leases.next()
+            wait = None if end is None else end - time.monotonic()
             if wait is None or wait > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), wait)
             await self._expire()
 
     async def _expire(self) -> None:
+        """End what is due; many that end together in turns with everybody else."""
         now = time.monotonic()
-        while self._leases and (self._leases[0].expires or 0.0) <= now:
-            item = heapq.heappop(self._leases)
-            current = self._items.get((item.event.name, item.event.key or ""))
-            if current is item and not item.told:  # else it was published again
+        while due := self._leases.due(now, SLICE):
+            for item in due:
                 item.stale = True
-                if not await self._announce(item.event):
-                    item.expires = now + RETRY_SECONDS
-                    heapq.heappush(self._leases, item)
+            if not await self._announce([item.event for item in due]):
+                for item in due:
+                    if item.changed == item.event.seq:  # else it was published again, or told meanwhile
+                        self._leases.begin(item.event.seq, now + RETRY_SECONDS, item)
+            await asyncio.sleep(0)
 
-    async def _announce(self, ended: Event) -> bool:
+    async def _announce(self, ended: Sequence[Event]) -> bool:
         try:
             if self.on_stale is not None:
                 await self.on_stale(ended)
         except Exception as error:
             if not self._failing:
                 known = isinstance(error, HubError)
-                place = json.dumps(ended.name), json.dumps(ended.key)
+                place = json.dumps(ended[0].name), json.dumps(ended[0].key)
                 what = "the end of a lease could not be announced and is tried again: %s %s: %s"
                 log.error(what, *place, error, exc_info=None if known else error)
             self._failing = True
             return False
         self._failing = False
         return True
+
+
+def _list(found: dict[Place, bytes]) -> bytes:
+    return b"[%b]" % b",".join(found.values())

@@ -13,8 +13,8 @@ from ..commands.clients import Client
 from ..commands.registry import internal
 from ..errors import HubError
 from ..redaction import redact_text
+from ..wire import messages
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
-from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
 from .keys import HUB, PEER
@@ -53,7 +53,7 @@ def answer(text: bytes, status: int = 200) -> web.Response:
 
 def refusal(error: HubError, allow: str | None = None) -> web.Response:
     """The error object as a response."""
-    response = answer(dumpb(error.payload()), error.status)
+    response = answer(messages.refusal(error), error.status)
     if error.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
     if error.status == 401:

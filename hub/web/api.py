@@ -154,12 +154,13 @@ def _name(request: web.Request) -> str:
 
 
 def _args(request: web.Request, *names: str) -> dict[str, Any]:
-    """The query as args; `topics` as a list, `limit` as a number if it is one."""
+    """The query as args; `topics` as a list, `limit` and `before` as numbers if they are."""
     args: dict[str, Any] = dict(query(request, *names))
     if (texts := topics(request)) is not None:
         args["topics"] = texts
-    if str(args.get("limit", "")).isdecimal():
-        args["limit"] = int(args["limit"][:9])
+    for name in ("limit", "before"):
+        if str(args.get(name, "")).isdecimal():
+            args[name] = int(args[name][:18])
     return args
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 from .messages import now
 from .names import Cursor, new_id
-from .strictjson import dumpb
+from .strictjson import dumpb, dumps
 
 
 def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: bytes) -> bytes:
@@ -14,6 +14,12 @@ def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: byt
         f'{{"type":"event","id":{id},"timestamp":"{timestamp}","cursor":"{cursor}","payload":{{"event":"{name}","data":'
     )
     return b"%b%b}}" % (head.encode(), body)
+
+
+def last_value(name: str, key: str, timestamp: str, body: bytes, stale: bool) -> bytes:
+    """The JSON of an item of hub:state; `body` is JSON already."""
+    head = f'{{"event":"{name}","key":{dumps(key)},"timestamp":"{timestamp}","data":'
+    return b'%b%b,"stale":%b}' % (head.encode(), body, b"true" if stale else b"false")
 
 
 def notice(name: str, data: Any) -> bytes:

@@ -11,10 +11,11 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from ..errors import HubError
 from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_problem
-from .strictjson import dumpb, dumps, loads
+from .strictjson import LARGEST_RESULT, dumpb, dumps, loads
 from .validation import ListField, bounded, invalid, load
 
 MAX_TTL = 30 * 86400  # seconds
+MAX_SENTENCE = 1000  # characters of an error's sentence whose details are too large to be sent
 
 # ---- time stamps -----------------------------------------------------------------------------------------------
 
@@ -235,4 +236,15 @@ def response(id: str, result: bytes) -> bytes:
 
 def failure(id: str | None, error: HubError) -> bytes:
     """The JSON of the refusal of a call, or of a frame that was none (`id` null)."""
-    return dumpb({"type": "error", "id": id, "timestamp": now(), "payload": error.payload()})
+    head = f'{{"type":"error","id":{dumps(id)},"timestamp":"{now()}","payload":'
+    return b"%b%b}" % (head.encode(), refusal(error))
+
+
+def refusal(error: HubError) -> bytes:
+    """The JSON of an error object. What the details say of a large input may be larger than an answer can be: then the
+    sentence alone must do."""
+    text = dumpb(error.payload())
+    if len(text) <= LARGEST_RESULT:
+        return text
+    sentence = error.message if len(error.message) <= MAX_SENTENCE else f"{error.message[:MAX_SENTENCE]}…"
+    return dumpb(HubError(error.code, sentence, retry_after=error.retry_after).payload())

@@ -18,6 +18,11 @@ except ImportError:  # extra "speed"
 MAX_DEPTH = 32
 MAX_DIGITS = 20
 
+LARGEST = 1024 * 1024  # bytes of a frame, or of a JSON answer: what every client takes by default
+LARGEST_EVENT = LARGEST - 1024  # bytes of an event's envelope: one fits into every answer
+LARGEST_RESULT = LARGEST - 640  # bytes of a call's result: the longest id has room around it
+LARGEST_FRAME = LARGEST_EVENT + 10  # bytes of an event with its frame's head
+
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # possessive and open-ended: linear on any input
 _NOT_BRACKETS = bytes(i for i in range(128) if chr(i) not in "[]{}")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1, as signed bytes
@@ -76,6 +81,10 @@ def _float(text: str) -> float:
 
 def _constant(text: str) -> Any:
     raise HubError("invalid_json", f"{text} is not JSON.")
+
+
+class Json(bytes):
+    """A value as JSON already, to be sent as it is."""
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_constant)

@@ -12,7 +12,6 @@ from hub import Call, Hub
 from hub.commands import builtin
 from hub.commands.clients import Client
 from hub.errors import HubError
-from hub.stream.events import Event
 from hub.stream.subscriber import Subscriber
 from hub.wire.framing import WEBSOCKET
 from hub.wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
@@ -117,38 +116,6 @@ class TestHistory:
             after, more = page["cursor"], page["more"]
         assert found == [*range(7), 0, 1]
 
-    async def test_a_page_ends_where_it_has_its_bytes(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        cursors = await publish(hub, 3)
-        monkeypatch.setattr(builtin, "PAGE_BYTES", 1)
-        page = await ask(hub, "hub:history", after=str(Cursor(hub.broker.epoch, 0)))
-        assert (len(page["events"]), page["cursor"], page["more"]) == (1, str(cursors[0]), True)
-        page = await ask(hub, "hub:history")
-        assert [event["cursor"] for event in page["events"]] == [str(cursors[-1])]
-        assert page["complete"] is False or hub.broker.tail == 1
-
-    @pytest.mark.parametrize("looked", [0, 1, 2])
-    async def test_there_is_no_hole_in_a_page_that_is_trimmed_while_it_is_read(
-        self, looked: int, hub: Hub, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It ends before the hole; the next one begins behind it, and says so."""
-        cursors = await publish(hub, 9)
-        read, reads = hub.broker.read, list[int]()
-
-        async def trimmed(after: int, limit: int, size: int | None = None) -> list[Event]:
-            reads.append(after)
-            return await read(after if len(reads) <= looked else max(after, 7), min(limit, 3), size)
-
-        monkeypatch.setattr(hub.broker, "read", trimmed)
-        page = await ask(hub, "hub:history", after=str(Cursor(hub.broker.epoch, 0)))
-        before = [event["payload"]["data"] for event in page["events"]]
-        assert before == list(range(3 * looked) or [7, 8])
-        assert (page["complete"], page["more"]) == (looked > 0, looked > 0)
-        assert page["cursor"] == str(cursors[len(before) - 1 if looked else 8])
-        if looked:
-            page = await ask(hub, "hub:history", after=page["cursor"])
-            assert [event["payload"]["data"] for event in page["events"]] == [7, 8]
-            assert (page["complete"], page["more"]) == (False, False)
-
     async def test_another_epoch_is_not_complete(self, hub: Hub) -> None:
         await publish(hub, 2)
         page = await ask(hub, "hub:history", after="gone:1")
@@ -167,6 +134,11 @@ async def test_publishing_answers_with_the_cursor(hub: Hub) -> None:
     assert answer == {"id": "mine", "cursor": str(hub.cursor)}
     assert await ask(hub, "hub:publish", event="a:x", data=2, id="mine") == answer  # known already
     assert hub.cursor.seq == 1
+
+
+async def test_one_command_by_its_name(hub: Hub) -> None:
+    assert [row["name"] for row in await ask(hub, "hub:commands", name="hub:ping")] == ["hub:ping"]
+    assert await ask(hub, "hub:commands", name="no:such") == []
 
 
 async def test_who_is_connected(hub: Hub) -> None:

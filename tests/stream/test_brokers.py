@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import PATIENCE, until
-from stores import Store, draft, store
+from stores import STATE, Store, draft, store
 
 from hub import Hub
 from hub.errors import HubError, UsageError
@@ -63,8 +63,8 @@ async def test_it_keeps_what_the_memory_broker_keeps(
 
 BROKERS: dict[str, Callable[[Path], Broker]] = {
     "memory": lambda folder: MemoryBroker(100, 2**20),
-    "normal": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), 100),
-    "full": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), 100, full=True),
+    "normal": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), STATE),
+    "full": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), STATE, full=True),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from running import until
-from stores import PLENTY, Disk, Store, draft, kept_in, passes, store
+from stores import PLENTY, STATE, Disk, Store, draft, kept_in, passes, store
 
 from hub.errors import HubError, UsageError
 from hub.stream.brokers.broker import Limits
@@ -317,7 +317,7 @@ async def test_closing_raises_nothing(
     def fail(*args: Any) -> None:
         raise RuntimeError("no")
 
-    it = Store(SqliteBroker(tmp_path, PLENTY, 100, full=True))
+    it = Store(SqliteBroker(tmp_path, PLENTY, STATE, full=True))
     await it.broker.open(it.pump)
     await it.put(draft("a"))
     monkeypatch.setattr(it.broker._database, step, fail)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running import run_hub, until
-from stores import draft, store
+from stores import STATE, draft, store
 
 from hub import Hub
 from hub.errors import UsageError
@@ -158,7 +158,7 @@ async def test_a_planted_link_would_be_followed(tmp_path: Path, monkeypatch: pyt
 def test_free_pages_are_given_back_step_by_step_and_then_the_journal(tmp_path: Path) -> None:
     """The file gets smaller only when the journal has been brought into it, which the last step asks for."""
     limits = Limits(10, 2**26)
-    it = database.Database(tmp_path / FILE, limits, 100, full=False)
+    it = database.Database(tmp_path / FILE, limits, STATE, full=False)
     it.open()
     events, _ = it.write(
         [Draft("a:x", f"{number}", b"1" * 4000) for number in range(database.SPARE + 2 * database.STEP)]

@@ -146,7 +146,7 @@ async def test_everything_goes_on_across_a_restart(tmp_path: Path) -> None:
         assert hub.hub.retention()["max_events"] == 30
         assert (await hub.post("api/events", progress)).json["cursor"].endswith(":44")
         assert await client.numbers(1) == [44], "a stale item was announced again"
-        lease = next(item for item in hub.hub.state._items.values() if item.expires)
+        [(_, lease)] = hub.hub.state._leases._running.values()
         assert lease.event.seq == 44
 
 

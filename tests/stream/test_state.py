@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,22 +21,28 @@ def event(seq: int, key: str | None, data: Any = None, ttl: float | None = None,
     return Event(Draft(name, "id", dumpb(data), key, ttl), Cursor("e", seq), f"at {seq}", 0.0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers()), max_size=30), st.integers(1, 5))
-def test_keeps_the_newest_of_each_key_that_changed_last(changes: list[tuple[str, int]], most: int) -> None:
-    state, model = State(most), dict[str, int]()
-    for seq, (key, value) in enumerate(changes, 1):
-        state.apply([event(seq, key, value)])
+CHANGES = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 300)), max_size=30)
+
+
+@given(CHANGES, st.integers(1, 5), st.integers(100, 1500))
+def test_keeps_the_newest_of_each_key_that_changed_last(changes: list[tuple[str, int]], most: int, size: int) -> None:
+    state, model = State(most, size), dict[str, Event]()
+    for seq, (key, pad) in enumerate(changes, 1):
+        changed = event(seq, key, "x" * pad)
+        state.apply([changed])
         model.pop(key, None)
-        model[key] = value
-        if len(model) > most:
+        model[key] = changed
+        while len(model) > most or sum(map(len, model.values())) > size:
             del model[next(iter(model))]
         assert state.position == seq
-    assert [(item["key"], item["data"]) for item in state.snapshot(EVERYTHING)] == list(model.items())
-    assert len(state) == len(model)
+    assert [(item["key"], item["data"]) for item in state.snapshot(EVERYTHING)] == [
+        (key, event.data) for key, event in model.items()
+    ]
+    assert (len(state), state.bytes) == (len(model), sum(map(len, model.values())))
 
 
 def test_an_item() -> None:
-    state = State(10)
+    state = State(10, 2**20)
     state.apply([event(1, "k", {"v": 1}), event(2, None, {"v": 2}), event(3, "k", {"v": 3}, name="other:y")])
     assert state.snapshot(Patterns(["t:*"])) == [
         {"event": "t:x", "key": "k", "timestamp": "at 1", "data": {"v": 1}, "stale": False}
@@ -60,10 +66,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 async def leases(clock: Clock) -> tuple[State, list[tuple[str, str]], Callable[[float], Any]]:
-    state, ended = State(10), list[tuple[str, str]]()
+    state, ended = State(10, 2**20), list[tuple[str, str]]()
 
-    async def on_stale(event: Event) -> None:
-        ended.append((event.name, event.key or ""))
+    async def on_stale(events: Sequence[Event]) -> None:
+        ended.extend((event.name, event.key or "") for event in events)
 
     state.on_stale = on_stale
 
@@ -118,7 +124,7 @@ def is_stale(state: State) -> list[bool]:
 
 def test_what_ends_a_lease_does_not_end_the_next() -> None:
     """The renewal was on its way when the lease ended, and came in before its end did."""
-    state = State(10)
+    state = State(10, 2**20)
     state.apply([event(1, "k", 1, ttl=10), event(2, "k", 2, ttl=10), stale(3, 1), stale(4, 9, "unknown")])
     assert is_stale(state) == [False]
     state.apply([stale(5, 2)])
@@ -138,10 +144,10 @@ async def away_for_a_while(leases: Any) -> list[int]:
     told: list[int] = []
     away = True
 
-    async def on_stale(ended: Event) -> None:
+    async def on_stale(ended: Sequence[Event]) -> None:
         if away:
             raise HubError("broker_unavailable", "The store is away.")
-        told.append(ended.seq)
+        told.extend(event.seq for event in ended)
 
     state.on_stale = on_stale
     state.apply([event(1, "k", 1, ttl=1), event(2, "renewed", 1, ttl=1)])
@@ -163,7 +169,7 @@ async def test_the_end_of_a_lease_is_told_when_the_store_is_back(leases: Any, ca
 async def test_weakened_it_would_never_be_told(leases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = State._announce
 
-    async def announce(self: State, ended: Event) -> bool:
+    async def announce(self: State, ended: Sequence[Event]) -> bool:
         return await real(self, ended) or True
 
     monkeypatch.setattr(State, "_announce", announce)
@@ -173,7 +179,7 @@ async def test_weakened_it_would_never_be_told(leases: Any, monkeypatch: pytest.
 async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.LogCaptureFixture) -> None:
     state, _, pass_time = leases
 
-    async def fail(event: Event) -> None:
+    async def fail(events: Sequence[Event]) -> None:
         raise RuntimeError("no")
 
     state.on_stale = fail
@@ -185,9 +191,9 @@ async def test_a_failing_announcement_ends_nothing(leases: Any, caplog: pytest.L
 
 
 async def test_the_task_wakes_by_itself() -> None:
-    state, ended = State(10), asyncio.Event()
+    state, ended = State(10, 2**20), asyncio.Event()
 
-    async def on_stale(event: Event) -> None:
+    async def on_stale(events: Sequence[Event]) -> None:
         ended.set()
 
     state.on_stale = on_stale
@@ -199,3 +205,57 @@ async def test_the_task_wakes_by_itself() -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def end_together(count: int) -> tuple[int, int]:
+    """So many leases end at once: how many are told of at a time, at most, and how often others had a turn."""
+    state, told, most, passes = State(count, 2**26), 0, 0, 0
+    done = asyncio.Event()
+
+    async def on_stale(events: Sequence[Event]) -> None:
+        nonlocal told, most
+        told, most = told + len(events), max(most, len(events))
+
+    async def neighbour() -> None:
+        nonlocal passes
+        while not done.is_set():
+            passes += 1
+            await asyncio.sleep(0)
+
+    state.on_stale = on_stale
+    state.apply([event(seq, f"{seq}", 1, ttl=1e-9) for seq in range(1, count + 1)])
+    beside = asyncio.create_task(neighbour())
+    await state._expire()
+    done.set()
+    await beside
+    assert told == count
+    assert len(state._leases) == 0
+    return most, passes
+
+
+async def test_leases_that_end_together_end_in_turns_with_everybody_else() -> None:
+    most, passes = await end_together(10_000)
+    assert most <= module.SLICE
+    assert passes >= 10_000 // module.SLICE
+
+
+async def test_weakened_they_would_end_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 10**6)
+    assert (await end_together(10_000))[0] == 10_000
+
+
+def test_a_key_that_is_renewed_has_one_lease() -> None:
+    """30,000 publishes of a key with a ttl of 30 days were 32 MiB."""
+    state = State(10, 2**20)
+    for seq in range(1, 30_001):
+        state.apply([event(seq, "k", 1, ttl=30 * 86400.0)])
+    assert len(state._leases) == 1
+    assert len(state._leases._ends) < 100
+
+
+def test_what_has_gone_leaves_no_lease() -> None:
+    state = State(2, 2**20)
+    state.apply([event(seq, f"{seq}", 1, ttl=10) for seq in range(1, 6)])
+    assert len(state._leases) == 2
+    state.apply([event(6, "4", 1), stale(7, 5, "5")])
+    assert len(state._leases) == 0

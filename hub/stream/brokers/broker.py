@@ -19,7 +19,8 @@ class Receipt(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How much of the stream is kept: events, their bytes, and seconds (None: as long as there is room)."""
+    """How much is kept of the stream, or of the last values: events, their bytes, and seconds (None: as long as there
+    is room)."""
 
     events: int
     bytes: int
@@ -27,10 +28,11 @@ class Limits(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The last event of a key, from before the start; `stale` if the end of its lease has been announced."""
+    """The last event of a key, from before the start, and which hub:stale has announced the end of its lease: its
+    number, or 0."""
 
     event: Event
-    stale: bool
+    stale: int
 
 
 class Broker(Protocol):

@@ -4,19 +4,20 @@ import contextlib
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
 from ...wire.messages import now, stamp
 from ...wire.names import Cursor
+from ...wire.strictjson import LARGEST_FRAME
 from ..events import Draft, Event
 from .broker import Kept, Limits, Receipt
 from .epochs import Epochs
-from .lastvalues import COLUMNS, TABLE, LastValues
+from .lastvalues import COLUMNS, STEP_BYTES, TABLE, LastValues
 from .storefile import BUSY, PAGE, PATIENCE, WAL_PAGES, StoreFile, advice, is_full, is_held
 
 STEP = 256  # events, or pages of the file, that are removed in one go
@@ -40,19 +41,16 @@ class Database(StoreFile):
     DatabaseError if the disk or the file does not do its part; nothing has changed then.
     """
 
-    def __init__(self, path: Path, limits: Limits, state_items: int, *, full: bool) -> None:
+    def __init__(self, path: Path, limits: Limits, state: Limits, *, full: bool) -> None:
         super().__init__(path)
-        self.limits, self._state_items, self._full = limits, state_items, full
+        self.limits, self._full = limits, full
         self.epochs = Epochs(path.parent)
         self.failure: Exception | None = None
         self._slack = min(STEP, limits.events // 100)
         self._new = True  # nothing was ever kept here
-        self._forget_all()
-
-    def _forget_all(self) -> None:
         self.head, self.tail, self.bytes = 0, 1, 0
         self._sizes: deque[int] = deque()  # of the kept events
-        self._last_values = LastValues(self._state_items)
+        self._last_values = LastValues(state)
 
     # ---- life
 
@@ -100,7 +98,7 @@ class Database(StoreFile):
         self._sql.execute("DELETE FROM events WHERE seq > ?", (head,))
         self._find_room()
         self._begin(head)
-        self._load(int(self._one("SELECT value FROM meta WHERE name = 'trimmed'") or 0))
+        self._load(self._noted())
         if self.head != head:  # their numbers must not be given again
             raise sqlite3.DatabaseError(f"the events {self.head + 1} to {head} are gone: restart the hub")
 
@@ -112,7 +110,7 @@ class Database(StoreFile):
         if meta:
             if not meta["clean"] and (found := self._one("PRAGMA quick_check(1)")) != "ok":
                 raise sqlite3.DatabaseError(str(found).splitlines()[-1])  # the first says which database
-            self._load(int(meta.get("trimmed", 0)))
+            self._load(meta)
         self.epochs.judge(meta, self.head, self.path)
 
     def _create(self) -> None:
@@ -127,23 +125,24 @@ class Database(StoreFile):
         self.epochs.open(head)
         self._hold_journal()
 
-    def _load(self, trimmed: int) -> None:
-        self._forget_all()
+    def _load(self, meta: Mapping[str, Any]) -> None:
+        trimmed = int(meta.get("trimmed", 0))
         rows = self._sql.execute("SELECT seq, size FROM events ORDER BY seq").fetchall()
         self.tail = rows[0][0] if rows else trimmed + 1
         self.head = rows[-1][0] if rows else trimmed
         if self.head - self.tail + 1 != len(rows):
             raise sqlite3.DatabaseError("numbers are missing among the events")
-        self._sizes.extend(size for _, size in rows)
+        self._sizes = deque(size for _, size in rows)
         self.bytes = sum(self._sizes)
-        self._last_values.load(self._sql)
+        self._last_values = LastValues(self._last_values.limits, max(self._last_values.gone, int(meta.get("gone", 0))))
+        self._last_values.load(self._sql, LARGEST_FRAME)
 
     def close(self) -> None:
         """Leave word that nothing is missing."""
         try:
             self._must_be_in_place()
             self._set_sync(True)
-            self._note(clean=1)
+            self._note(clean=1, gone=self._last_values.gone)
         finally:
             self._drop()
 
@@ -204,7 +203,7 @@ class Database(StoreFile):
             self._sizes.append(len(event))
             self.bytes += len(event)
             if event.key is not None:
-                self._last_values.set(event.name, event.key, event.seq)
+                self._last_values.set(event.name, event.key, event.seq, len(event))
             elif event.name == "hub:stale":
                 self._last_values.end(event.seq, event.data)
 
@@ -234,7 +233,7 @@ class Database(StoreFile):
     def tidy(self, until: int) -> bool:
         """Take away what is over the limits or too old, up to `until`, and make the file smaller, one step of it;
         whether there is more to do."""
-        return self.trim(until) or self._expire(until) or self._shrink()
+        return self.trim(until) or self._expire(until) or self._clean() or self._shrink()
 
     def trim(self, until: int, *, lazily: bool = False) -> bool:
         """Take away what is over the limits, one step; whether there is more to do.
@@ -244,17 +243,23 @@ class Database(StoreFile):
         count, size = len(self._sizes) - self.limits.events, self.bytes - self.limits.bytes
         if count <= (self._slack if lazily else 0) and size <= (self.limits.bytes // 100 if lazily else 0):
             return False
-        over = 0
-        for length in islice(self._sizes, min(STEP, until - self.tail + 1)):
+        over, step = 0, self._step(until)
+        for length in step:
             if over >= count and size <= 0:
                 break
             over, size = over + 1, size - length
         self._forget(self.tail + over - 1)
-        return over == STEP
+        return 0 < over == len(step)
+
+    def _step(self, until: int) -> list[int]:
+        """The sizes of the oldest events, up to `until`, that may be removed in one go: some of them."""
+        sizes = list(islice(self._sizes, min(STEP, max(0, until - self.tail + 1))))
+        few = sum(total <= STEP_BYTES for total in accumulate(sizes))
+        return sizes[: max(1, few)]
 
     def _expire(self, until: int) -> bool:
         """Take away what is too old; whether there is more to do. An event that seems younger stops it."""
-        last = min(until, self.tail + STEP - 1)
+        last = self.tail + len(self._step(until)) - 1
         old = self._one("SELECT timestamp FROM events WHERE seq = ?", self.tail) if self.tail <= last else None
         if old is None or old >= (limit := self._limit()):
             return False
@@ -271,11 +276,17 @@ class Database(StoreFile):
         with self._transaction():
             self._last_values.move(self._sql, last)
             self._sql.execute("DELETE FROM events WHERE seq <= ?", (last,))
-            self._note(trimmed=last)
+            self._note(trimmed=last, gone=self._last_values.gone)
         self._last_values.moved(last)
         for _ in range(last - self.tail + 1):
             self.bytes -= self._sizes.popleft()
         self.tail = last + 1
+
+    def _clean(self) -> bool:
+        """Take away last values that have gone; whether there is more to do."""
+        if self._last_values.unmoved:
+            self._forget(self.tail - 1)
+        return self._last_values.unmoved
 
     def _shrink(self) -> bool:
         """Give free pages back, so that the file gets smaller; whether there is more to do."""

@@ -12,7 +12,8 @@ def make_broker(config: Config) -> Broker:
         from .sqlite import SqliteBroker
 
         limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
-        return SqliteBroker(config.state_dir, limits, config.state_items, full=config.sync == "full")
+        state = Limits(config.state_items, config.state_bytes)
+        return SqliteBroker(config.state_dir, limits, state, full=config.sync == "full")
     if scheme == "memory" and not rest:
         from .memory import MemoryBroker
 

@@ -37,12 +37,12 @@ class SqliteBroker:
     """Keeps the newest events on disk, within `limits`. Nothing is pumped or answered before it is committed; with
     `full` not before it has reached the disk, one fdatasync for all that came meanwhile."""
 
-    def __init__(self, directory: Path, limits: Limits, state_items: int, *, full: bool = False) -> None:
+    def __init__(self, directory: Path, limits: Limits, state: Limits, *, full: bool = False) -> None:
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
         self.lineage: Mapping[str, int] = {}
         self.limits = limits
         self.problem: str | None = None
-        self._database = Database(directory / FILE, limits, state_items, full=full)
+        self._database = Database(directory / FILE, limits, state, full=full)
         self._full, self._open = full, False
         self._file = asyncio.Lock()  # whose turn it is; the others wait in order
         self._queue: list[_Append] = []  # to be committed together

@@ -1,0 +1,101 @@
+"""What can be too large for one answer, a page at a time. Putting one together keeps nobody else waiting."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..stream.events import Event
+from ..wire.names import Cursor, Patterns
+from ..wire.strictjson import LARGEST_EVENT, Json, dumpb
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+
+SCAN = 200  # events that are looked at in one go, or rows
+SCAN_BYTES = 256 * 1024  # of these events
+
+
+async def listed(rows: Iterable[Any]) -> Json:
+    """As many of the rows as one answer holds, as JSON."""
+    found, size = list[bytes](), 0
+    for count, row in enumerate(rows, 1):
+        text = dumpb(row)
+        size += 1 + len(text)
+        if size > LARGEST_EVENT:
+            break
+        found.append(text)
+        if count % SCAN == 0:
+            await asyncio.sleep(0)
+    return Json(b"[%b]" % b",".join(found))
+
+
+async def last_values(hub: "Hub", patterns: Patterns, after: Cursor | None) -> Json:
+    """The last values that match and have changed behind `after`; an unknown epoch has seen none of them."""
+    start, foreign = hub.broadcaster.start(after) if after else (0, None)
+    page = await hub.state.page(patterns, 0 if foreign else start, LARGEST_EVENT)
+    cursor = Cursor(hub.broker.epoch, page.position)
+    return Json(b'{"cursor":"%b","items":%b,"more":%b}' % (str(cursor).encode(), page.items, dumpb(page.more)))
+
+
+async def behind(hub: "Hub", after: Cursor, patterns: Patterns, limit: int) -> Json:
+    """The oldest kept events behind `after` that match."""
+    start, foreign = hub.broadcaster.start(after)
+    return await _forwards(hub, start, patterns, limit, complete=not foreign)
+
+
+async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
+    """The newest kept events that match. If they are too many bytes, the oldest of them, and how to go on."""
+    head = first = hub.cursor.seq
+    found, count, size, step = list[Event](), 0, 0, SCAN
+    until = head
+    while until >= hub.broker.tail and count < limit:
+        events = await _read(hub, max(until - step, 0), min(until, step))
+        if events and events[-1].seq < until and step > 1:  # they are large: fewer of them
+            step //= 2
+            continue
+        for event in reversed(events):
+            if event.seq <= until and patterns.match(event.name) and count < limit:
+                first, count, size = event.seq, count + 1, size + 1 + len(event)
+                if size <= LARGEST_EVENT:
+                    found.append(event)
+        until = min(until, events[0].seq) - 1 if events else 0
+    complete = count == limit or hub.broker.tail == 1
+    if size > LARGEST_EVENT:
+        return await _forwards(hub, first - 1, patterns, limit, complete=complete)
+    return _page(hub, found[::-1], head, complete, more=False)
+
+
+async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, complete: bool) -> Json:
+    found, size, position, more = list[Event](), 0, start, False
+    while not more and position < hub.cursor.seq and (events := await _read(hub, position, SCAN)):
+        if events[0].seq != position + 1:  # what lies between has been trimmed
+            if position > start:  # meanwhile: a page ends before a hole, and has none in it
+                more = True
+                break
+            complete = False
+        for event in events:
+            if patterns.match(event.name) and event.too_large:  # of an older version
+                complete = False
+            elif patterns.match(event.name):
+                size += 1 + len(event)
+                more = len(found) == limit or (size > LARGEST_EVENT and bool(found))
+                if more:
+                    break
+                found.append(event)
+            position = event.seq
+    if position == start:  # nothing is left behind it
+        position = max(start, hub.broker.tail - 1)
+        complete = complete and position == start
+    return _page(hub, found, position, complete, more)
+
+
+async def _read(hub: "Hub", after: int, limit: int) -> list[Event]:
+    await asyncio.sleep(0)
+    return await hub.broker.read(after, limit, SCAN_BYTES)
+
+
+def _page(hub: "Hub", found: Sequence[Event], position: int, complete: bool, more: bool) -> Json:
+    cursor, events = str(Cursor(hub.broker.epoch, position)).encode(), b",".join(event.json for event in found)
+    return Json(
+        b'{"events":[%b],"cursor":"%b","complete":%b,"more":%b}' % (events, cursor, dumpb(complete), dumpb(more))
+    )
