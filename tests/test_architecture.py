@@ -31,7 +31,7 @@ ORDER = [
         ("web/access", "peer connections origin proxy credentials reader"),
         ("web", "answers"),
         ("web/access", "guard"),
-        ("web", "api streams"),
+        ("web", "api health streams"),
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),

@@ -1,4 +1,4 @@
-"""The hub over plain HTTP: publish, read, call, measure. Every answer is JSON; every refusal is the error object."""
+"""The hub over plain HTTP: publish, read, call. Every answer is JSON; every refusal is the error object."""
 
 import asyncio
 from collections import OrderedDict
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from prometheus_client.aiohttp import make_aiohttp_handler
 
 from ..commands.clients import Client
 from ..commands.load import Load
@@ -19,11 +18,12 @@ from ..wire.names import MAX_NAME, new_id
 from ..wire.strictjson import dumpb, loads
 from .access.peer import Peer
 from .answers import JSON, NDJSON, answer, body, client_of, content_type, query, topics
-from .keys import HUB, PEER
+from .keys import HUB, OPEN_ROUTES, PEER
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
+STRANGER_RATE = 20.0  # requests a second for each other account of this machine
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
 
 
@@ -36,9 +36,6 @@ def setup(app: web.Application) -> None:
     app.router.add_get("/api/commands", commands, name="api-commands")
     app.router.add_post("/api/commands/{name}", command, name="api-command")
     app.router.add_get("/api/audit", audit, name="api-audit")
-    app.router.add_get("/metrics", make_aiohttp_handler(app[HUB].metrics.registry), name="metrics")
-    app.router.add_get("/healthz", health, name="healthz")
-    app.router.add_get("/readyz", ready, name="readyz")
 
 
 # ---- how often
@@ -46,21 +43,26 @@ def setup(app: web.Application) -> None:
 
 def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
     """The rate limit of plain HTTP, by the peer's address and user. The routes with a name of their own are free: the
-    page, the streams, and what watches the hub, which must get through just when somebody floods it."""
+    page, the streams, and what watches the hub, which must get through just when somebody floods it. Not to other
+    accounts: they get STRANGER_RATE."""
     buckets: OrderedDict[tuple[str, int | None], Bucket] = OrderedDict()
 
     def take(request: web.Request, peer: Peer) -> float:
-        if not (request.match_info.route.name or "api").startswith("api"):
+        name = request.match_info.route.name or "api"
+        if peer.trust == "NONE" and name in OPEN_ROUTES:
+            key, rate, burst = ("", peer.uid), STRANGER_RATE, STRANGER_RATE
+        elif name.startswith("api"):
+            key, rate, burst = (peer.address, peer.uid), hub.config.rate, None
+        else:
             return 0.0
-        key = peer.address, peer.uid
         if key not in buckets:
-            buckets[key] = Bucket(hub.config.rate)
+            buckets[key] = Bucket(rate, burst)
             if len(buckets) > ADDRESSES:
                 buckets.popitem(last=False)
         if wait := buckets[key].take():
             hub.metrics.rate_limited()
-            if name := _name(request):
-                hub.commands.refuse(Client("http", str(peer), peer.uid, peer.trust), None, name, "rate_limited")
+            if command := _name(request):
+                hub.commands.refuse(Client("http", str(peer), peer.uid, peer.trust), None, command, "rate_limited")
         return wait
 
     return take
@@ -197,18 +199,3 @@ async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamRes
     finally:
         load.take(len(text))
     return response
-
-
-# ---- health
-
-
-async def health(request: web.Request) -> web.Response:
-    """GET /healthz: the process answers."""
-    return answer(dumpb({"status": "ok", "version": request.app[HUB].version}))
-
-
-async def ready(request: web.Request) -> web.Response:
-    """GET /readyz: every part works, or 503 with the reasons."""
-    problems = request.app[HUB].problems()
-    status = {"status": "unavailable" if problems else "ok", "reasons": problems}
-    return answer(dumpb(status), 503 if problems else 200)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ..commands.clients import Client
 from ..config import Config, unknown_variables
 from ..errors import UsageError
 from ..hub import Hub
@@ -26,7 +25,7 @@ from ..stderr import Seldom, set_up_logging, unhurried
 from ..stdio import mention
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import answers, api, sse, startup, streams
+from . import answers, api, health, sse, startup, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .keys import GUARD, HUB
@@ -56,6 +55,7 @@ def create_app(hub: Hub) -> web.Application:
     streams.setup(app)
     connection.setup(app)
     sse.setup(app)
+    health.setup(app)
     dashboard.setup(app)
     app.cleanup_ctx.append(_life)
     if guard.tokens:
@@ -82,8 +82,8 @@ def _refused(hub: Hub, seldom: Seldom, reason: Refusal, address: str) -> None:
     """Counted, and noted in the log and the audit log: one line and one record a second at most."""
     hub.metrics.refused(reason)
     seldom.info(f"refused a request from {address}: {reason}")
-    actor = Client("http", address).actor()
-    hub.audit.note("client.refused", {**actor, "client": None}, "NONE", {"reason": reason}, key="client.refused")
+    actor = {"client": None, "peer": address, "uid": None}
+    hub.audit.note("client.refused", actor, "NONE", {"reason": reason}, key="client.refused")
 
 
 # ---- as a program

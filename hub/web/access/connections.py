@@ -1,13 +1,17 @@
 """The connections that the hub has accepted: who is at the other end of each, before its first request is read."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from ...commands.ratelimit import Bucket
 from ...sockdiag import is_loopback
 from .peer import Peer, endpoint, owner
+
+STRANGERS = 64  # connections of other accounts at once, and new ones a second
 
 
 @dataclass(slots=True)
@@ -33,10 +37,19 @@ class Accepted:
 
 
 class Watch:
-    """Knows every connection of the servers that it watches. The connections of `users` are the operator's."""
+    """Knows every connection of the servers that it watches. The connections of `users` are the operator's.
 
-    def __init__(self, users: frozenset[int]) -> None:
-        self.users = users
+    The other accounts of this machine have STRANGERS connections together, and as many new ones a second: what is more
+    is `refused(address)`, and cut off before a word of it is read. So their connections take no descriptors away from
+    the operator's. In token mode a peer that is `spared` may be the operator: a trusted proxy, or whom the kernel does
+    not name; and who has shown a token is.
+    """
+
+    def __init__(self, users: frozenset[int], refused: Callable[[str], None] = lambda address: None) -> None:
+        self.users, self.refused = users, refused
+        self.spared: Callable[[Peer], bool] = lambda peer: False
+        self.strangers: set[object] = set()
+        self._arrivals = Bucket(STRANGERS, STRANGERS)
         # By aiohttp's protocol of the connection, filled and emptied in over(). No weak references: uvloop's TLS
         # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
         self.connections: dict[object, Accepted] = {}
@@ -46,11 +59,15 @@ class Watch:
         connection_made, connection_lost = server.connection_made, server.connection_lost
 
         def made(handler: Any, transport: asyncio.Transport) -> None:
-            self.connections[handler] = self._recognise(transport)
+            self.connections[handler] = accepted = self._recognise(transport)
             connection_made(handler, transport)
+            if self._is_stranger(accepted) and not self._has_room(handler):
+                self.refused(accepted.peer.address)
+                transport.abort()
 
         def lost(handler: Any, exc: BaseException | None = None) -> None:
             self.connections.pop(handler, None)
+            self.strangers.discard(handler)
             connection_lost(handler, exc)
 
         server.connection_made = made  # type: ignore[method-assign]
@@ -61,6 +78,21 @@ class Watch:
         if request.transport is None:
             return None
         return self.connections.get(request.protocol) or self._recognise(request.transport)
+
+    def let_in(self, request: web.Request) -> None:
+        """Whoever sent this has shown a token: a client as every other."""
+        self.strangers.discard(request.protocol)
+
+    def _is_stranger(self, accepted: Accepted) -> bool:
+        return accepted.peer.trust == "NONE" and accepted.loopback and not self.spared(accepted.peer)
+
+    def _has_room(self, handler: object) -> bool:
+        """Take a stranger in. Stops another account that opens connections until no descriptor is left, or so fast that
+        the hub does nothing else."""
+        if len(self.strangers) >= STRANGERS or self._arrivals.take():
+            return False
+        self.strangers.add(handler)
+        return True
 
     def _recognise(self, transport: asyncio.BaseTransport) -> Accepted:
         """Ask the kernel who is there. Never raises or waits."""

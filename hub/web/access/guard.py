@@ -4,6 +4,7 @@ Only the operator's own programs and the hub's own page are let in; the headers 
 rest. In token mode a token decides in place of peer and user. What each check looks at is PROTOCOL's section 5.
 """
 
+import functools
 import ipaddress
 import os
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Guard:
         self.users = frozenset({0, os.geteuid()})
         self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
-        self.accepted = Watch(self.users)
+        self.accepted = Watch(self.users, functools.partial(refused, "too_many"))
         self.checks: dict[Refusal, Check] = {
             "peer": self._loopback_peer,
             "forwarded": self._not_forwarded,
@@ -90,7 +91,9 @@ class Guard:
         }
         if self.tokens:
             del self.checks["peer"], self.checks["user"]
-            self.checks["forwarded"] = Proxies(config.trusted_proxy).check
+            proxies = Proxies(config.trusted_proxy)
+            self.checks["forwarded"] = proxies.check
+            self.accepted.spared = lambda peer: peer.uid is None or proxies.trusts(peer.address)
             self.checks["token"] = self.tokens.known
 
     def protect(self, app: web.Application) -> None:
@@ -124,7 +127,10 @@ class Guard:
         for reason, check in self.checks.items():
             if sentence := check(connection, request):
                 raise self.refuse(reason, sentence, connection.peer)
-        if not self.tokens and connection.peer.uid in self.users:
+        if self.tokens:
+            if connection.peer.trust != "NONE":
+                self.accepted.let_in(request)
+        elif connection.peer.uid in self.users:
             connection.passed = headers  # no check looks at more than them, the host in the path, and the connection
         return connection.peer
 
@@ -144,7 +150,11 @@ class Guard:
         except Refused as refused:
             return await _refuse(request, refused)
         if self.limit is not None and (wait := self.limit(request, peer)) > 0:
-            return refusal(HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3)))
+            error = HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3))
+            response = refusal(error)
+            if peer.trust == "NONE":
+                response.force_close()  # a flood of these then costs a connection each: those are limited, too
+            return response
         return await handler(request)
 
     # The checks, in their order.

@@ -1,0 +1,66 @@
+"""What watches the hub: its metrics, and whether it lives and works. Every account of this machine may ask for two of
+them, so these cost little: see `Scrapes`, and STRANGERS in `access.connections`.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
+
+from ..wire.strictjson import dumpb
+from .answers import answer, query
+from .keys import HUB, PEER
+
+OPENMETRICS = "application/openmetrics-text"
+SHARED_SECONDS = 0.5  # for which other accounts get what was drawn last
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes."""
+    app.router.add_get("/metrics", Scrapes().metrics, name="metrics")
+    app.router.add_get("/healthz", health, name="healthz")
+    app.router.add_get("/readyz", ready, name="readyz")
+
+
+class Scrapes:
+    """The metrics as text. To draw them takes milliseconds: other accounts share one drawing for a while."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[str, tuple[float, bytes]] = {}  # by content type: until when it is shared
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """GET /metrics: for Prometheus, as text or as OpenMetrics."""
+        query(request)
+        asks = OPENMETRICS in ",".join(request.headers.getall(hdrs.ACCEPT, ()))
+        encode, kind = choose_encoder(OPENMETRICS if asks else "")
+        draw = self._shared if request[PEER].trust == "NONE" else _draw
+        text = draw(kind, encode, request.app[HUB].metrics.registry)
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: kind})
+
+    def _shared(self, kind: str, encode: Callable[[Any], bytes], registry: Any) -> bytes:
+        now = time.monotonic()
+        until, text = self._drawn.get(kind, (0.0, b""))
+        if now >= until:
+            text = _draw(kind, encode, registry)
+            self._drawn[kind] = now + SHARED_SECONDS, text
+        return text
+
+
+def _draw(kind: str, encode: Callable[[Any], bytes], registry: Any) -> bytes:
+    return encode(registry)
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET /healthz: the process answers."""
+    query(request)
+    return answer(dumpb({"status": "ok", "version": request.app[HUB].version}))
+
+
+async def ready(request: web.Request) -> web.Response:
+    """GET /readyz: every part works, or 503 with the reasons."""
+    query(request)
+    problems = request.app[HUB].problems()
+    status = {"status": "unavailable" if problems else "ok", "reasons": problems}
+    return answer(dumpb(status), 503 if problems else 200)
