@@ -42,7 +42,7 @@ PROMISED = {
         (page(target="/nothing"), 404),
         (page().replace("GET", "DELETE", 1), 405),
         (page(target="/fail"), 500),
-        (page(target="/static/test_peer.py"), 200),
+        (page(target="/static/test_guard.py"), 200),
         (page(target="/static/nothing"), 404),
         (page(host="evil.test"), 421),
         (page("X-Real-IP: ::1"), 403),
