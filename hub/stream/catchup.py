@@ -15,7 +15,7 @@ from .window import Window
 
 log = logging.getLogger("hub")
 
-WRITES = 16  # in one pass of the event loop, to all that are behind
+WRITES = 8  # in one pass of the event loop, to all that are behind
 
 
 class CatchUp:
