@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from ..errors import HubError
 
@@ -57,42 +58,90 @@ def pattern_problem(text: str) -> str | None:
     return "Not a pattern: parts separated by ':', each a name or a single *, at most 128 characters."
 
 
+class Verdicts:
+    """What all sets of patterns have found lately, within `most` bytes for all of them: sets and names come from
+    outside, and there are as many pairs of them as somebody likes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.bytes = most, 0
+        self._sets: WeakSet[Patterns] = WeakSet()
+
+    def note(self, patterns: "Patterns", name: str) -> None:
+        """There is one more. Those of all are forgotten when they are too many."""
+        self.bytes += VERDICT + len(name)
+        if self.bytes > self._most:
+            for other in self._sets:
+                other.verdicts.clear()
+            self._sets.clear()
+            self.bytes = VERDICT + len(name)
+        self._sets.add(patterns)
+
+
+VERDICT = 150  # bytes that one takes, beside the name
+_verdicts = Verdicts(4 * 1024 * 1024)
+
+
 class Patterns:
     """A set of patterns and what it matches. Equal sets are equal, so that clients can share the work.
 
     `*` alone matches everything; `*` as a part matches exactly one part, as the last part one or more.
     """
 
-    __slots__ = ("_match", "_verdicts", "everything", "texts")
+    __slots__ = ("__weakref__", "_forms", "_hash", "_known", "everything", "texts", "verdicts")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = tuple(sorted(set(texts)))
-        self.everything = "*" in self.texts
-        self._match = re.compile("|".join(map(_expression, self.texts)) or r"(?!)").fullmatch
-        self._verdicts: dict[str, bool] = {}
+        self._known = frozenset(texts)
+        self.texts = tuple(sorted(self._known))
+        self.everything = "*" in self._known
+        self._hash = hash(self.texts)
+        self._forms: list[_Form] | None = None  # most sets are not asked anything
+        self.verdicts: dict[str, bool] = {}
 
     def match(self, name: str) -> bool:
-        verdict = self._verdicts.get(name)
+        verdict = self.verdicts.get(name)
         if verdict is None:
-            if len(self._verdicts) >= 4096:  # names come from outside
-                self._verdicts.clear()
-            verdict = self._verdicts[name] = self._match(name) is not None
+            _verdicts.note(self, name)
+            verdict = self.verdicts[name] = self.everything or self._look(name)
         return verdict
+
+    def _look(self, name: str) -> bool:
+        """One look into the set for each form that its patterns have, as a name of that form would be written: few
+        have more than two or three forms, and nothing grows faster than the texts."""
+        if name in self._known:
+            return True
+        if self._forms is None:
+            self._forms = sorted({_form(text) for text in self.texts if "*" in text})
+        parts = name.split(":")
+        for form in self._forms:
+            if len(parts) == form.parts or (form.open and len(parts) > form.parts):
+                written = parts[: form.parts]
+                for place in form.stars:
+                    written[place] = "*"
+                if ":".join(written) in self._known:
+                    return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Patterns) and self.texts == other.texts
 
     def __hash__(self) -> int:
-        return hash(self.texts)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Patterns({', '.join(self.texts)})"
 
 
-def _expression(pattern: str) -> str:
-    *front, last = pattern.split(":")
-    parts = ["[^:]+" if part == "*" else re.escape(part) for part in front]
-    return ":".join([*parts, ".+" if last == "*" else re.escape(last)])
+class _Form(NamedTuple):
+    """How many parts a pattern has, which of them are `*`, and whether the last of these stands for more than one."""
+
+    parts: int
+    stars: tuple[int, ...]
+    open: bool
+
+
+def _form(text: str) -> _Form:
+    parts = text.split(":")
+    return _Form(len(parts), tuple(place for place, part in enumerate(parts) if part == "*"), parts[-1] == "*")
 
 
 EVERYTHING = Patterns(("*",))

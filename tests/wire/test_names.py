@@ -1,5 +1,6 @@
 """Names, ids, cursors and patterns: what is one, what is none, and what matches."""
 
+import gc
 import uuid
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.errors import HubError
-from hub.wire.names import Cursor, Patterns, is_name, new_id, pattern_problem
+from hub.wire import names
+from hub.wire.names import Cursor, Patterns, Verdicts, is_name, new_id, pattern_problem
 
 
 class TestNamesAndIds:
@@ -88,8 +90,29 @@ class TestPatterns:
         assert Patterns(["a:b", "c:d"]) == Patterns(["c:d", "a:b", "a:b"])
         assert len({Patterns(["a:b"]), Patterns(["a:b"])}) == 1
 
-    def test_verdicts_are_bounded(self) -> None:
-        patterns = Patterns(["a:*"])
-        for i in range(10_000):
-            assert patterns.match(f"a:{i}")
-        assert len(patterns._verdicts) <= 4096
+    @pytest.mark.parametrize("weakened", [False, True])
+    def test_verdicts_are_bounded_over_all_sets(self, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        if weakened:
+            monkeypatch.setattr(names, "_verdicts", Verdicts(10**9))
+        else:
+            monkeypatch.setattr(names, "_verdicts", Verdicts(2**20))
+        sets = [Patterns([f"a{number}:*", "b:*"]) for number in range(100)]
+        for number in range(500):
+            assert all(patterns.match(f"b:{number}") and not patterns.match(f"c:{number}") for patterns in sets)
+        kept = sum(names.VERDICT + len(name) for patterns in sets for name in patterns.verdicts)
+        assert kept > 2**23 if weakened else 2**19 < kept <= 2**20
+        assert all(patterns.match("b:x") for patterns in sets)
+
+    def test_sets_that_are_gone_leave_nothing(self) -> None:
+        for number in range(100):
+            Patterns([f"a:{number}"]).match("a:b")
+        gc.collect()
+        assert not [found for found in names._verdicts._sets if found.texts[0].startswith("a:9")]
+
+    def test_matching_looks_once_for_each_form(self) -> None:
+        """Patterns of one form are as many as they like: one look finds whether one of them matches."""
+        texts = [f"{'x' * 100}:{number}:*" for number in range(256)]
+        patterns = Patterns(texts)
+        assert patterns.match(texts[77].replace("*", "y"))
+        assert not patterns.match(f"{'x' * 100}:256:y")
+        assert patterns._forms == [(3, (2,), True)]
