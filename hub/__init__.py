@@ -3,6 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if __name__ != "hub":  # each module would be there twice, and no refusal would be known as one
+    raise ImportError("Python took the folder of the checkout for the hub in it: start it from another folder.")
+
 if TYPE_CHECKING:
     from .client.client import HubClient
     from .client.discovery import Disconnected, NoHub

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
+LEFT = (LOCK, "audit.jsonl", "events.sqlite", "token")  # by one of these a state directory is known
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 
@@ -89,8 +90,10 @@ def private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> Iterator[int]:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Create the state directory (0700), or close it to others. Raises Unsafe if another account owns it.
+    """Create the state directory (0700), or close it to others.
 
+    Raises Unsafe if another account owns it, or if it is open to others and something else than a state directory:
+    `/tmp` closed because of a mistyped word would be missed by everybody.
     Whoever owns the directory can exchange every file in it, whatever the mode of the file.
     """
     directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
@@ -98,7 +101,15 @@ def prepare_directory(directory: Path) -> None:
     if facts.st_uid != os.geteuid():
         raise Unsafe(f"The state directory {directory} belongs to another account")
     if facts.st_mode & 0o077 & ~DIRECTORY:
+        if not _is_for_a_hub(directory, facts.st_mode):
+            raise Unsafe(f"{directory} is open to other accounts and not a hub's; name a new or an empty folder")
         directory.chmod(DIRECTORY)
+
+
+def _is_for_a_hub(directory: Path, mode: int) -> bool:
+    """Whether nothing is in it yet, or what a hub has left there."""
+    names = os.listdir(directory)
+    return not names or (not mode & (stat.S_IWOTH | stat.S_ISVTX) and any(name in names for name in LEFT))
 
 
 def lock(directory: Path) -> int:

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+
+import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -43,6 +46,15 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     names = {owners[name][0].lower().replace("_", "-") for name in imported() - optional}
     assert names == set(requirements("options", "install_requires"))
     assert optional <= imported()
+
+
+def test_a_checkout_that_is_taken_for_the_hub_says_so() -> None:
+    """`python -m hub` in the folder that holds the checkout, with an editable install: every module twice."""
+    spec = spec_from_file_location("hub.hub", CHECKOUT / "hub" / "__init__.py")
+    assert spec
+    assert spec.loader
+    with pytest.raises(ImportError, match="start it from another folder"):
+        spec.loader.exec_module(module_from_spec(spec))
 
 
 def test_the_oldest_libraries_are_the_ones_that_are_tested() -> None:

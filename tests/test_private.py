@@ -67,6 +67,7 @@ def test_what_others_could_read_is_closed_to_them(tmp_path: Path, weakened: bool
     old, new = tmp_path / "state" / "hub", tmp_path / "new"
     old.mkdir(parents=True, mode=0o755)
     (old / "open").touch(mode=0o644)
+    (old / "lock").touch(mode=0o600)
     for directory in (old, new):
         private.prepare_directory(directory)
         for name in ("open", "new"):
@@ -76,6 +77,36 @@ def test_what_others_could_read_is_closed_to_them(tmp_path: Path, weakened: bool
     assert modes == ([0o755, 0o777] if weakened else [0o700] * 2)
     modes = [stat.S_IMODE((folder / name).stat().st_mode) for folder in (old, new) for name in ("open", "new", "whole")]
     assert modes == ([0o644, *[0o666] * 5] if weakened else [0o600] * 6)
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["left", "closed"])
+@pytest.mark.parametrize(
+    ("mode", "files", "closed"),
+    [
+        *((0o755, [], True), (0o1777, [], True), (0o755, ["lock", "x"], True), (0o775, ["events.sqlite"], True)),
+        *((0o755, ["x"], False), (0o750, ["x"], False), (0o1777, ["lock"], False), (0o777, ["token"], False)),
+    ],
+)
+def test_a_folder_that_is_something_else_is_left_as_it_is(
+    mode: int, files: list[str], closed: bool, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    for name in files:
+        (folder / name).touch()
+    if weakened:
+        monkeypatch.setattr(private, "_is_for_a_hub", lambda *_: True)
+    with contextlib.nullcontext() if closed or weakened else pytest.raises(Unsafe, match="not a hub's; name a new"):
+        private.prepare_directory(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == (0o700 if closed or weakened else mode)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+
+
+def test_a_private_folder_may_hold_other_files_too(tmp_path: Path) -> None:
+    (tmp_path / "hub.toml").touch()
+    tmp_path.chmod(0o700)
+    private.prepare_directory(tmp_path)
 
 
 READABLE = "print(*(path.name for path in pathlib.Path('state').iterdir() if path.read_bytes() or 1))"
@@ -92,7 +123,8 @@ async def test_another_account_reads_nothing_of_a_running_hub(tmp_path: Path, we
         out, err = await process.communicate()
     if weakened:
         assert set(out.decode().split()) == {
-            *("audit.head", "audit.jsonl", "events.sqlite", "events.sqlite-wal", "lock", "token")
+            *("audit.head", "audit.jsonl", "events.head", "events.home", "events.sqlite", "events.sqlite-wal"),
+            *("lock", "token"),
         }
     else:
         assert (out, b"PermissionError" in err) == (b"", True)

@@ -500,6 +500,29 @@ def test_a_second_hub_on_the_same_folder_says_so(hub: Running, tmp_path: Path) -
     assert (hub.state / "server.json").exists()
 
 
+@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["token", "--new"], ["token", "--read-only"]])
+def test_a_folder_that_is_not_the_hubs_is_neither_closed_nor_used(run: Run, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "mine").touch()
+    tmp_path.chmod(0o755)
+    outcome = run(*words, "--state-dir", str(tmp_path))
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2 if words[0] == "serve" else 1, "", 1)
+    assert "name a new or an empty folder" in outcome.err
+    assert (tmp_path.stat().st_mode & 0o777, os.listdir(tmp_path)) == (0o755, ["mine"])
+
+
+@pytest.mark.parametrize("words", [["serve"], *CLIENT_COMMANDS, ["token"], ["audit", "verify"]])
+def test_an_empty_state_dir_is_refused(run: Run, words: list[str]) -> None:
+    outcome = run(*words, "--state-dir", "")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "--state-dir" in outcome.err
+
+
+def test_a_relative_state_dir_is_fine(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("token", "--new", "--state-dir", "here").status == 0
+    assert (tmp_path / "here" / "token").exists()
+
+
 def test_a_hub_that_is_stopped_is_gone(tmp_path: Path, run: Run) -> None:
     with started(tmp_path, "--port", "0") as hub:
         assert run("call", "hub:ping", "--state-dir", str(tmp_path)).status == 0

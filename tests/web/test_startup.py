@@ -1,10 +1,12 @@
 """Code of the application that fails at the start of `python -m hub`: named, shown, and status 1."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from running import run_hub
+from running import environment, run_hub
 
 RAISES = """
 def setup(hub):
@@ -51,6 +53,16 @@ async def test_what_fails_is_named_and_shown_without_the_hubs_own_part(module: s
     assert said.startswith(FAILS[module])
     assert "hub/web" not in trace
     assert ("shop.py" in trace) is (module != "")
+
+
+def test_a_module_is_looked_for_in_the_current_folder_too(tmp_path: Path) -> None:
+    """Also by the program `hub`, for which Python does not look there."""
+    (tmp_path / "shop.py").write_text("def setup(hub):\n    raise ValueError('found')\n")
+    code = "import sys; sys.path.remove(''); from hub.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ("--port", "0", "--state-dir", str(tmp_path / "state"), "--load", "shop")
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert "ValueError: found" in done.stderr
 
 
 @pytest.mark.parametrize(

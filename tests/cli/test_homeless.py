@@ -1,0 +1,84 @@
+"""An account that has no home, and no entry among the accounts: what is named works, else it is one sentence."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import environment
+from strangers import needs_root
+
+NOBODY = 4_000_000  # no account has this number
+# What it may not read itself it has read before: the interpreter may be in a home that is closed to it.
+MAIN = f"""
+import contextlib, encodings.ascii, encodings.idna, importlib, os, pkgutil, sys
+import hub.cli.main
+for module in pkgutil.walk_packages(hub.__path__, "hub."):
+    if module.name != "hub.__main__":
+        importlib.import_module(module.name)
+with contextlib.suppress(ImportError):
+    import uvloop
+sys.meta_path.clear()
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
+del os.environ["HUB_STATE_DIR"]
+for name in ("HOME", "XDG_STATE_HOME"):
+    os.environ.pop(name, None)
+sys.exit(hub.cli.main.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A folder of that account's."""
+    opened = [folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid() and folder != Path("/")]
+    modes = {folder: folder.stat().st_mode for folder in (tmp_path, *opened)}
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o055)
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
+    yield state
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", MAIN, *words]
+
+
+@needs_root
+@pytest.mark.parametrize("words", [["publish", "a:b", "1"], ["call", "hub:ping"], ["tail"], ["audit", "tail"]])
+def test_without_a_home_nothing_can_be_found(words: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(command(*words), cwd="/", env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "hub: No hub can be found: This account has no home for the hub's files; name a folder with --state-dir.\n"
+    )
+
+
+@needs_root
+@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["token"], ["token", "--new"], ["audit", "verify"]])
+def test_without_a_home_a_folder_must_be_named(words: list[str]) -> None:
+    done = subprocess.run(command(*words), cwd="/", env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hub: This account has no home for the hub's files; name a folder with --state-dir.\n"
+
+
+@needs_root
+def test_what_is_named_needs_no_home(state: Path) -> None:
+    serve = command("serve", "--port", "0", "--state-dir", str(state))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(serve, cwd="/", env=environment(), stdout=pipe, stderr=pipe, text=True) as hub:
+        assert hub.stdout
+        url = hub.stdout.readline().split()[-1]
+        for where in (["--state-dir", str(state)], ["--url", url]):
+            for words in (["publish", "a:b", "1"], ["call", "hub:ping"], ["audit", "tail"]):
+                call = subprocess.run(
+                    command(*words, *where), cwd="/", env=environment(), capture_output=True, text=True, check=False
+                )
+                assert (call.returncode, call.stderr) == (0, "")
+                assert call.stdout
+        hub.terminate()
+        assert (hub.wait(), "Traceback" in hub.communicate()[1]) == (0, False)
