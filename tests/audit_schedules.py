@@ -25,7 +25,8 @@ from hub.audit import commits
 from hub.audit.files import CURRENT, closed_segments
 from hub.audit.log import AuditLog
 from hub.audit.rotation import Limits
-from hub.audit.verify import DAMAGED, INTACT, TORN, UNREADABLE, verify
+from hub.audit.verdict import DAMAGED, INTACT, TORN, UNREADABLE
+from hub.audit.verify import verify
 from hub.errors import HubError
 
 WRITING = ("write", "pwrite", "fdatasync", "fsync", "rename", "fchmod", "unlink", "ftruncate", "open", "stat", "fstat")

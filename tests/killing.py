@@ -17,7 +17,8 @@ from aiohttp import ClientError
 from logs import everything
 from running import JSON, HubProcess, Talk, hub_process, talk
 
-from hub.audit.verify import INTACT, TORN, verify
+from hub.audit.verdict import INTACT, TORN
+from hub.audit.verify import verify
 
 CLIENTS = 8
 FLAGS = ("--rate", "0", "--audit-file-bytes", "60000", "--audit-keep-files", "40")  # files are closed under load, too

@@ -24,7 +24,7 @@ ORDER = [
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues storefile epochs database care rounds sqlite memory schemes"),
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
-        ("audit", "chain files verify recovery rotation records head writer commits sums log"),
+        ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised registry pages builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),

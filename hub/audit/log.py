@@ -15,7 +15,7 @@ from .commits import CLOSED, Commits, Done
 from .records import entry, reduced
 from .rotation import Limits
 from .sums import Sums
-from .verify import Verdict
+from .verdict import DAMAGED, Verdict, unreadable
 from .writer import LogFile
 
 log = logging.getLogger("hub")
@@ -192,7 +192,7 @@ class AuditLog:
 
     async def _verify(self) -> Verdict:
         verdict = await asyncio.to_thread(self._judged)
-        if verdict.status in verifier.DAMAGED:
+        if verdict.status in DAMAGED:
             self._file.valid, self._file.reason = False, verdict.reason
         return verdict
 
@@ -200,7 +200,7 @@ class AuditLog:
         try:
             stored = self._file.stored()
         except OSError as error:
-            return verifier.unreadable(self.directory, error)
+            return unreadable(self.directory, error)
         with contextlib.closing(stored):
             return verifier.judged(stored)
 

@@ -12,7 +12,7 @@ from ..private import private, write_all
 from . import verify as verifier
 from .chain import MAX_LINE, ZEROS, Link
 from .files import CURRENT, HEAD, BadHead, closed_segments, exists, lines_backwards, newer, read_head
-from .verify import Verdict
+from .verdict import DAMAGED, UNREADABLE, Verdict
 
 
 class Recovered(NamedTuple):
@@ -33,12 +33,12 @@ def recover(directory: Path, durable: Link) -> Recovered:
     current = directory / CURRENT
     verdict = verifier.verify(directory, quick=True, durable=durable)  # a start reads one file, however many there are
     holds = exists(current) and current.stat().st_size > 0
-    if (holds or closed_segments(directory)) and verdict.status == verifier.UNREADABLE:
+    if (holds or closed_segments(directory)) and verdict.status == UNREADABLE:
         raise OSError(errno.EIO, verdict.reason)
     link = _newest_record(directory)
     head, notices = _head_of(directory, link)
     head = newer(head, durable)
-    if verdict.status in verifier.DAMAGED and _goes_on_damaged(current, holds, durable):
+    if verdict.status in DAMAGED and _goes_on_damaged(current, holds, durable):
         closed = _close_segment(current) if holds else None
         notices.append({"what": "damage", "reason": verdict.reason, "file": closed})
         # Behind damage the chain continues the head: should the log contradict it, the break stays for ever.
@@ -55,7 +55,7 @@ def _goes_on_damaged(current: Path, holds: bool, durable: Link) -> bool:
     """
     path = current if holds else current.parent
     own = verifier.verify(path, alone=holds, quick=not holds, durable=durable)
-    return own.status in verifier.DAMAGED
+    return own.status in DAMAGED
 
 
 def _newest_record(directory: Path) -> Link:

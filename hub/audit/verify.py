@@ -12,56 +12,15 @@ import io
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import files
 from .chain import MAX_LINE, RETIRED, TOLD, ZEROS, Flaw, Link, before, follow, looks_torn
 from .files import CLOSED, CURRENT, HEAD, Stored, lines, name
-
-INTACT, TAMPERED, TORN, SHORTER, UNREADABLE = range(5)
-DAMAGED = (TAMPERED, SHORTER)  # what no crash leaves
+from .verdict import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Broken, Verdict, unreadable
 
 TAIL = 1 << 18  # bytes; longer than any record that the hub writes
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the verifier says.
-
-    `status`: 0 intact; 1 tampered (also: another hash at the head's seq); 2 a torn tail only; 3 shorter than its head
-    (also: emptied); 4 unreadable. The gravest counts: 4, 1, 3, 2. `valid` is status 0. `records`: how many are good,
-    counted from the beginning to the first bad one. `head`: hash of the last good one. `broken_at`: the seq of the
-    record that is missing or wrong; in a log of one file that is its line number too. `reason`: one sentence; with
-    status 0 only if something could not be checked.
-    """
-
-    valid: bool
-    records: int
-    head: str
-    broken_at: int | None
-    reason: str | None
-    status: int
-
-    def report(self) -> dict[str, Any]:
-        """What `audit:verify` answers: `{valid, records, head, broken_at?, reason?}`."""
-        report: dict[str, Any] = {"valid": self.valid, "records": self.records, "head": self.head}
-        if self.broken_at is not None:
-            report["broken_at"] = self.broken_at
-        if self.reason is not None:
-            report["reason"] = self.reason
-        return report
-
-
-class Broken(Exception):
-    """The log is not what the hub wrote; the message says how."""
-
-    def __init__(self, status: int, reason: str, seq: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.seq = seq
 
 
 class Place(NamedTuple):
@@ -113,11 +72,6 @@ def judged(stored: Stored, *, quick: bool = False) -> Verdict:
     except OSError as error:
         return reading.verdict(UNREADABLE, unreadable(stored.path, error).reason)
     return reading.verdict(INTACT, reading.unsure())
-
-
-def unreadable(path: Path, error: OSError) -> Verdict:
-    """Return the verdict about a log that cannot be opened."""
-    return Verdict(False, 0, ZEROS, None, f"{error.filename or path} cannot be read: {error.strerror}", UNREADABLE)
 
 
 class _Reading:

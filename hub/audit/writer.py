@@ -29,7 +29,7 @@ from .head import Head
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
 from .rotation import Limits
-from .verify import DAMAGED
+from .verdict import DAMAGED
 
 
 class LogFile:

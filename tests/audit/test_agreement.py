@@ -15,7 +15,8 @@ from hub.audit import files
 from hub.audit import verify as verifier
 from hub.audit.files import closed_segments
 from hub.audit.rotation import Limits
-from hub.audit.verify import INTACT, TORN, Verdict, verify
+from hub.audit.verdict import INTACT, TORN, Verdict
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 LIMITS = Limits(file_bytes=600, file_seconds=0, keep_files=2)

@@ -7,7 +7,8 @@ import pytest
 from logs import command
 
 from hub.audit import files
-from hub.audit.verify import INTACT, TAMPERED, verify
+from hub.audit.verdict import INTACT, TAMPERED
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 

@@ -24,7 +24,8 @@ from hub.audit.files import Stored
 from hub.audit.log import AuditLog
 from hub.audit.records import Entry
 from hub.audit.rotation import Limits
-from hub.audit.verify import INTACT, TAMPERED, UNREADABLE, Verdict, verify
+from hub.audit.verdict import INTACT, TAMPERED, UNREADABLE, Verdict
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 from hub.errors import HubError
 from hub.private import Locked, Unsafe

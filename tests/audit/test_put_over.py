@@ -11,7 +11,8 @@ from logs import ACTOR, command, everything
 from hub.audit import files, recovery, writer
 from hub.audit.chain import Link
 from hub.audit.records import chained, entry
-from hub.audit.verify import DAMAGED, INTACT, judged, verify
+from hub.audit.verdict import DAMAGED, INTACT
+from hub.audit.verify import judged, verify
 from hub.audit.writer import LogFile
 
 RECORDS = 20

@@ -10,14 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import actions, command, records, until, written
 
-from hub.audit import commits, files
+from hub.audit import commits, files, recovery
 from hub.audit import verify as verifier
 from hub.audit.chain import Link
 from hub.audit.files import closed_segments, lines_backwards
 from hub.audit.log import AuditLog
 from hub.audit.records import chained
 from hub.audit.recovery import parsed
-from hub.audit.verify import INTACT, SHORTER, TAMPERED, verify
+from hub.audit.verdict import INTACT, SHORTER, TAMPERED, UNREADABLE, Verdict
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 
@@ -127,7 +128,7 @@ async def test_going_on_from_the_head_is_what_keeps_a_cut_tail_visible(
     path = written(tmp_path, 5)
     path.write_bytes(cut(path.read_bytes()))
     if weakened:
-        monkeypatch.setattr(verifier, "DAMAGED", ())
+        monkeypatch.setattr(recovery, "DAMAGED", ())
     log = AuditLog(tmp_path)
     await log.start()
     await log.record("x:y", None, "OPERATOR", {})
@@ -158,8 +159,8 @@ async def test_a_log_that_cannot_be_read_is_not_written_over(
     path = written(tmp_path, 3)
     real = verifier.verify
 
-    def unreadable(*args: Any, **options: Any) -> verifier.Verdict:
-        return verifier.Verdict(False, 0, "", None, "audit.jsonl cannot be read", verifier.UNREADABLE)
+    def unreadable(*args: Any, **options: Any) -> Verdict:
+        return Verdict(False, 0, "", None, "audit.jsonl cannot be read", UNREADABLE)
 
     monkeypatch.setattr(verifier, "verify", real if weakened else unreadable)
     log = AuditLog(tmp_path)

@@ -22,7 +22,8 @@ from hub.audit.files import closed_segments
 from hub.audit.log import AuditLog
 from hub.audit.recovery import parsed
 from hub.audit.rotation import Limits
-from hub.audit.verify import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, verify
+from hub.audit.verdict import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 SMALL = Limits(file_bytes=1000, file_seconds=0, keep_files=0)  # a few records a file

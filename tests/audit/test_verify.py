@@ -17,7 +17,8 @@ from hub.audit import verify as verifier
 from hub.audit.chain import KEYS, MAX_LINE, ZEROS, Flaw, Link
 from hub.audit.files import HEAD, Stored
 from hub.audit.records import Entry, chained, entry
-from hub.audit.verify import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict, verify
+from hub.audit.verdict import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 ACTOR = {"client": "c1", "peer": "127.0.0.1:4711", "uid": 1000}

@@ -9,7 +9,8 @@ from logs import actions, command, records
 
 from hub.audit.log import AuditLog
 from hub.audit.records import entry, reduced
-from hub.audit.verify import INTACT, verify
+from hub.audit.verdict import INTACT
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
 

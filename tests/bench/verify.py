@@ -15,7 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hub.audit.records import Entry, entry
-from hub.audit.verify import INTACT, verify
+from hub.audit.verdict import INTACT
+from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 from hub.wire.names import new_id
 

@@ -11,7 +11,8 @@ from logs import everything
 from running import HubInside, hub_app, talk, until
 
 from hub import Hub
-from hub.audit.verify import INTACT, verify
+from hub.audit.verdict import INTACT
+from hub.audit.verify import verify
 from hub.commands import supervised
 from hub.errors import UsageError
 from hub.stream.events import Draft, Event

@@ -15,7 +15,8 @@ import pytest
 from logs import everything
 
 from hub.audit.log import AuditLog
-from hub.audit.verify import INTACT, verify
+from hub.audit.verdict import INTACT
+from hub.audit.verify import verify
 from hub.commands import supervised
 from hub.commands.clients import Client
 from hub.commands.registry import Call, Registry

@@ -6,7 +6,7 @@ import pytest
 from killing import FLAGS, Round, _life, kill_once
 from logs import everything
 
-from hub.audit.verify import INTACT, TORN
+from hub.audit.verdict import INTACT, TORN
 
 # A hub that answers before its log is written: what the audit log of this hub must never be.
 EARLY = """

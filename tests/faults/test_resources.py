@@ -14,7 +14,8 @@ from logs import everything
 from running import JSON, HubProcess, Raw, Talk, hub_app, hub_process, run_hub, seq, talk, until
 
 from hub import Hub
-from hub.audit.verify import INTACT, verify
+from hub.audit.verdict import INTACT
+from hub.audit.verify import verify
 from hub.commands.registry import Call
 
 WORK = '''
