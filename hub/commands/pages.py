@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 SCAN = 200  # events that are looked at in one go, or rows
+NAMES = 1000  # of events that are looked at in one go
 SCAN_BYTES = 256 * 1024  # of these events
 
 
@@ -48,7 +49,7 @@ async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
     head = first = hub.cursor.seq
     found, count, size, step = list[Event](), 0, 0, SCAN
     until = head
-    while until >= hub.broker.tail and count < limit:
+    while count < limit and (until := await _last_match(hub, until, patterns)) >= hub.broker.tail:
         events = await _read(hub, max(until - step, 0), min(until, step))
         if events and events[-1].seq < until and step > 1:  # they are large: fewer of them
             step //= 2
@@ -67,7 +68,10 @@ async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
 
 async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, complete: bool) -> Json:
     found, size, position, more = list[Event](), 0, start, False
-    while not more and position < hub.cursor.seq and (events := await _read(hub, position, SCAN)):
+    while not more and position < hub.cursor.seq:
+        position = await _before_match(hub, position, patterns)
+        if not (events := await _read(hub, position, SCAN)):
+            break
         if events[0].seq != position + 1:  # what lies between has been trimmed
             if position > start:  # meanwhile: a page ends before a hole, and has none in it
                 more = True
@@ -90,8 +94,29 @@ async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, c
 
 
 async def _read(hub: "Hub", after: int, limit: int) -> list[Event]:
-    await asyncio.sleep(0)
-    return await hub.broker.read(after, limit, SCAN_BYTES)
+    return await hub.broadcaster.pages.read(after, limit, SCAN_BYTES)
+
+
+async def _before_match(hub: "Hub", position: int, patterns: Patterns) -> int:
+    """Return the position before the next event that matches, or before the next hole: up to there nothing need be
+    read but names."""
+    while not patterns.everything and (rows := await hub.broadcaster.pages.names(position, NAMES)):
+        for seq, name in rows:
+            if seq != position + 1 or patterns.match(name):
+                return position
+            position = seq
+    return position
+
+
+async def _last_match(hub: "Hub", until: int, patterns: Patterns) -> int:
+    """Return the number of the newest event up to `until` that matches, or one that is not kept."""
+    while not patterns.everything and until >= hub.broker.tail:
+        rows = await hub.broadcaster.pages.names(max(until - NAMES, 0), min(until, NAMES))
+        for seq, name in reversed(rows):
+            if seq <= until and patterns.match(name):
+                return seq
+        until = min(until, rows[0][0]) - 1 if rows else 0
+    return until
 
 
 def _page(hub: "Hub", found: Sequence[Event], position: int, complete: bool, more: bool) -> Json:

@@ -140,6 +140,16 @@ class Pages:
 
     # ---- reading
 
+    async def read(self, after: int, limit: int, size: int) -> list[Event]:
+        """As the broker's `read`, in turn with all who read. What is read is not kept here."""
+        await self._turns.turn()
+        return await self._broker.read(after, limit, size)
+
+    async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """As the broker's `names`, likewise."""
+        await self._turns.turn()
+        return await self._broker.names(after, limit)
+
     async def _wait(self, position: int) -> Page | None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Page | None] = loop.create_future()

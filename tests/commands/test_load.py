@@ -270,3 +270,52 @@ async def test_waiting_counts_as_the_calls_time(tmp_path: Path) -> None:
     assert [end.code for end in ends if isinstance(end, HubError)] == ["timeout", "timeout"]
     assert reads.begun == 1
     await hub.stop()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("after", [True, False])
+async def test_a_neighbour_is_answered_between_slices_of_reading(
+    after: bool, weakened: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three clients look for what is not there, fifty times each at once, forwards or backwards."""
+    if weakened:
+
+        async def turn(passes: Passes) -> None:
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(Passes, "turn", turn)
+        everybody = property(lambda load: contextlib.AsyncExitStack(), lambda load, lock: None)
+        monkeypatch.setattr(Load, "reading", everybody)
+    slices, names = 0, hub.broker.names
+
+    async def counted(after: int, limit: int) -> list[tuple[int, str]]:
+        nonlocal slices
+        slices += 1
+        return await names(after, limit)
+
+    async def record(*args: Any) -> None:
+        """The disk's time would be counted, too."""
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(hub.broker, "names", counted)
+    monkeypatch.setattr(hub.audit, "record", record)
+    for _ in range(5):
+        await hub.bus.publish([{"event": "a:x", "data": n} for n in range(1000)], many=True)
+    clients, neighbour = [Visitor(hub) for _ in range(3)], Visitor(hub)
+    begin = {"after": f"{hub.broker.epoch}:0"} if after else {}
+    for client in clients:
+        for n in range(50):
+            client.call(str(n), "hub:history", topics=["b:*"], **begin)
+    most = 0
+    for n in range(20):
+        before = slices
+        neighbour.call(str(n), "hub:ping")
+        while str(n) not in neighbour.answers:
+            await asyncio.sleep(0)
+        most = max(most, slices - before)
+    assert most > 100 if weakened else most <= 4
+    for client in clients:
+        await client.idle()
+        assert all(answer["events"] == [] and answer["complete"] for answer in client.answers.values())
+        assert len(client.answers) == 50
+    assert slices >= 3 * 50 * 5

@@ -132,3 +132,27 @@ async def test_an_event_of_an_older_version_that_is_too_large_is_passed_over(tmp
         page = json.loads(await hub.commands.call(Call(hub, Client("http", "1", 1), "1"), "hub:history", args))
         assert (numbers(page["events"]), page["complete"], page["more"]) == ([0, 2], False, False)
     await hub.stop()
+
+
+@pytest.mark.parametrize("topics", [["b:*"], ["c:*"], ["b:*", "c:*"]])
+async def test_few_among_many_are_found_by_their_names(
+    hub: Hub, topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "NAMES", 7)
+    monkeypatch.setattr(pages, "SCAN", 3)
+    names = ["a:x"] * 100
+    for place in (0, 1, 40, 41, 42, 77, 99):
+        names[place] = "b:x"
+    await hub.bus.publish([{"event": name, "data": n} for n, name in enumerate(names)], many=True)
+    wanted = [n for n, name in enumerate(names) if name == "b:x" and "b:*" in topics]
+    for limit in (1, 2, 3, 1000):
+        newest = await ask(hub, "hub:history", topics=topics, limit=limit)
+        assert [event["payload"]["data"] for event in newest["events"]] == wanted[-limit:]
+        after, more, found = f"{hub.broker.epoch}:0", True, list[int]()
+        while more:
+            page = await ask(hub, "hub:history", topics=topics, after=after, limit=limit)
+            found += [event["payload"]["data"] for event in page["events"]]
+            after, more = page["cursor"], page["more"]
+            assert page["complete"]
+        assert found == wanted
+        assert after == str(hub.cursor)

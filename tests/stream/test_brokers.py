@@ -130,6 +130,13 @@ class TestBroker:
         assert await page(4, 100, 3 * size + 1) == [5, 6, 7, 8]
         assert await page(4, 100, 1) == [5]  # one at least, or nobody would get on
 
+    async def test_names_are_those_of_a_page(self, it: Store) -> None:
+        await it.put(*(draft(str(number), name=f"a:{number % 3}") for number in range(9)))
+        for after in (0, 4, 9):
+            for limit in (1, 3, 100):
+                page = await it.broker.read(after, limit)
+                assert await it.broker.names(after, limit) == [(event.seq, event.name) for event in page]
+
     async def test_it_keeps_to_its_limits(self, it: Store) -> None:
         for i in range(300):
             await it.put(draft(f"{i}", given=True))

@@ -221,6 +221,11 @@ class Database(StoreFile):
                     break
         return events
 
+    def names(self, after: int, until: int, limit: int) -> list[tuple[int, str]]:
+        """Number and name of the oldest events behind `after`, up to `until`, at most `limit`."""
+        query = "SELECT seq, name FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return self._sql.execute(query, (after, until, limit)).fetchall()
+
     def _event(self, row: Sequence[Any]) -> Event:
         """When it was accepted is put on the monotonic clock of now, so that leases run on."""
         seq, name, id, given, key, ttl, timestamp, _, body = row

@@ -85,5 +85,9 @@ class MemoryBroker:
                 break
         return events
 
+    async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
+        start = max(after + 1, self.tail)
+        return [(seq, self._kept[seq].name) for seq in range(start, min(start + limit, self.head + 1))]
+
     async def close(self) -> None:
         self._outlet = None

@@ -9,8 +9,9 @@ also what had been committed and had not gone on, until the file has been opened
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -158,9 +159,18 @@ class SqliteBroker:
             start += len(drafts)
 
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
+        async with self._readable():
+            return self._database.read(after, self.head, limit, size)
+
+    async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
+        async with self._readable():
+            return self._database.names(after, self.head, limit)
+
+    @contextlib.asynccontextmanager
+    async def _readable(self) -> AsyncIterator[None]:
         try:
             async with self._file:
-                return self._database.read(after, self.head, limit, size)
+                yield
         except Exception as error:
             raise unavailable(f"The kept events cannot be read: {error}.") from error
 
