@@ -25,7 +25,7 @@ from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
-from .stream.events import Event, EventTypes, Key
+from .stream.events import EventTypes, Key
 from .stream.listeners import Listener
 from .stream.state import State
 from .stream.window import Window
@@ -45,6 +45,7 @@ except metadata.PackageNotFoundError:  # run from a checkout that is not install
 ON_START = 30.0  # seconds that a listener of it may take
 ON_STOP = 2.0  # seconds that the application gets for it
 LISTENERS = 1.0  # seconds that they get at the end for what they were handed
+READ_BYTES = 1024 * 1024  # of kept events, at once
 TICK = 0.5  # seconds between two looks at how late the loop is
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -251,16 +252,15 @@ class Hub:
 
     async def _open_broker(self) -> None:
         """Go on where the last run ended: the newest events into the window, the last values into the state."""
-        broker, newest = self.broker, list[Event]()
+        broker, window = self.broker, self.window
         try:
             await broker.open(self.bus.pump)
-            position = max(broker.tail - 1, broker.head - self.config.window_events)
-            while page := await broker.read(position, 1000):
-                if page[0].seq != position + 1:  # trimmed meanwhile
-                    newest.clear()
-                newest += page
-                position = page[-1].seq
-            self.broadcaster.start_at(broker.head, newest)
+            window.start_at(max(broker.tail - 1, broker.head - self.config.window_events))
+            while page := await broker.read(window.head, 1000, READ_BYTES):
+                if page[0].seq != window.head + 1:  # trimmed meanwhile
+                    window.start_at(page[0].seq - 1)
+                window.extend(page)
+            self.broadcaster.start_at(broker.head)
             self.state.restore(await broker.last_values(), broker.head)
             self.bus.position = broker.head
         except BaseException as error:

@@ -22,6 +22,7 @@ from .connections import Backoff, Calls, Stream
 from .discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
 from .ownership import check_server
+from .paging import joined, next_page
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
 CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
@@ -118,6 +119,16 @@ class HubClient:
         given at construction.
         """
         return await self._calls.call(command, args or {})
+
+    async def state(self, topics: Iterable[str] = ("*",)) -> dict[str, Any]:
+        """Return `{cursor, items, more: False}`: all last values of these topics, and the cursor from which the stream
+        goes on and misses nothing of them. Raises as `call`.
+        """
+        args = {"topics": list(topics)}
+        answer: dict[str, Any] = await self.call("hub:state", args)
+        while further := next_page("hub:state", args, answer):
+            answer = joined("hub:state", answer, await self.call("hub:state", further))
+        return answer
 
     async def publish(
         self, name: str, data: Any = None, *, id: str | None = None, ttl: float | None = None

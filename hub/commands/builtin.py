@@ -12,7 +12,7 @@ from ..stream.subscriber import Subscriber
 from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT
-from . import pages
+from . import listing
 from .clients import Client
 from .registry import Call, Registry
 
@@ -128,8 +128,8 @@ async def history(call: Call) -> Any:
     patterns, limit = _patterns(call), call.args["limit"]
     after: Cursor | None = call.args.get("after")
     if after is None:
-        return await pages.newest(call.hub, patterns, limit)
-    return await pages.behind(call.hub, after, patterns, limit)
+        return await listing.newest(call.hub, patterns, limit)
+    return await listing.behind(call.hub, after, patterns, limit)
 
 
 async def state(call: Call) -> Any:
@@ -137,7 +137,7 @@ async def state(call: Call) -> Any:
 
     Ask again with `after` = `cursor` while there are `more`; from the last cursor the stream goes on without a hole.
     """
-    return await pages.last_values(call.hub, _patterns(call), call.args.get("after"))
+    return await listing.last_values(call.hub, _patterns(call), call.args.get("after"))
 
 
 def _patterns(call: Call) -> Patterns:
@@ -158,7 +158,7 @@ async def clients(call: Call) -> Any:
     """List who is connected, in the order of their ids: those behind `after`, and no more than fit."""
     after = call.args.get("after", "")
     behind = sorted((client for client in call.hub.clients if client.id > after), key=lambda client: client.id)
-    return await pages.listed(_described(call.hub, client) for client in behind)
+    return await listing.listed(_described(call.hub, client) for client in behind)
 
 
 def _described(hub: "Hub", client: Client) -> dict[str, Any]:

@@ -59,11 +59,10 @@ class Broadcaster:
         """Tell from here on what is written, and what is told as missing."""
         self._catchup.on_write, self._catchup.on_gap = on_write, on_gap
 
-    def start_at(self, head: int, newest: Sequence[Event] = ()) -> None:
-        """Begin behind `head`, with the `newest` events up to it from before."""
-        self.window.start_at(head - len(newest))
-        if newest:
-            self.window.extend(newest)
+    def start_at(self, head: int) -> None:
+        """Begin behind `head`, with what the window has up to it from before."""
+        if self.window.head != head:
+            self.window.start_at(head)
         self.position = head
 
     @property

@@ -8,10 +8,10 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from ..errors import HubError
-from ..wire.framing import envelope, last_value, sse_frame, websocket_frame
+from ..wire.framing import envelope, last_value, notice, sse_frame, websocket_frame
 from ..wire.messages import FlagField, NumberField, now, quick
 from ..wire.names import Cursor, is_name
-from ..wire.strictjson import LARGEST_FRAME, dumps
+from ..wire.strictjson import dumps
 from ..wire.validation import bounded, invalid
 
 Key = str | Callable[[Mapping[str, Any]], str]
@@ -36,6 +36,7 @@ class Event:
     clock in seconds. `data` is parsed anew at each access, so that no listener can change what others see.
     """
 
+    withheld = False
     __slots__ = ("_body", "_text", "accepted", "cursor", "frame", "id", "key", "name", "seq", "timestamp", "ttl")
 
     def __init__(self, draft: Draft, cursor: Cursor, timestamp: str, accepted: float) -> None:
@@ -71,17 +72,37 @@ class Event:
         """The JSON of the last value of a key, as hub:state shows it."""
         return last_value(self.name, self.key or "", self.timestamp, self.body, stale)
 
-    @property
-    def too_large(self) -> bool:
-        """Whether it cannot be sent: clients would close the connection, again at each resume. Events are checked on
-        their way in; those of older versions were not."""
-        return len(self.frame) > LARGEST_FRAME
-
     def __len__(self) -> int:
         return len(self.frame)
 
     def __repr__(self) -> str:
         return f"<Event {self.cursor} {self.name}>"
+
+
+class Withheld(Event):
+    """An event of an older version, which took larger ones than can be sent: clients would close the connection, again
+    at each resume. Where it would stand they are told of a gap, and the stream goes on."""
+
+    withheld = True
+    __slots__ = ("_whole",)
+
+    def __init__(self, draft: Draft, cursor: Cursor, timestamp: str, accepted: float) -> None:
+        super().__init__(draft, cursor, timestamp, accepted)
+        before, after = (str(Cursor(cursor.epoch, cursor.seq + step)) for step in (1, -1))
+        text = notice("hub:gap", {"after": after, "before": before, "count": 1, "reason": "expired"})
+        self._whole, self.frame = self.frame, websocket_frame(text)
+        self._text = len(self.frame) - len(text)
+
+    @property
+    def body(self) -> bytes:
+        return self._whole[self._body : -2]
+
+    @property
+    def sse(self) -> bytes:
+        return sse_frame(self.json, "hub:gap", None)
+
+    def __len__(self) -> int:
+        return len(self._whole)
 
 
 def weight(draft: Draft, cursor: Cursor) -> int:

@@ -13,11 +13,13 @@ from ..wire.names import Patterns
 from .brokers.broker import Kept
 from .events import Event
 from .leases import Leases
+from .passes import Passes
 
 log = logging.getLogger("hub")
 
 RETRY_SECONDS = 1.0  # until the end of a lease that could not be announced is announced again
-SLICE = 200  # items that are looked at, or leases that are ended, before others get their turn
+SLICE = 200  # items that are looked at before others get their turn
+ENDS = 50  # leases that are ended at once: an event each
 
 Place = tuple[str, str]  # name and key
 
@@ -63,7 +65,7 @@ class State:
         self._leases: Leases[_Item] = Leases()
         self._reading = asyncio.Lock()
         self._read: tuple[tuple[Patterns, int, int, int], Page] | None = None  # the last page, and what was asked for
-        self._wake = asyncio.Event()
+        self._wake, self._turns = asyncio.Event(), Passes()
         self._failing = False  # the ends of leases cannot be announced just now
 
     def apply(self, batch: Sequence[Event]) -> None:
@@ -113,7 +115,17 @@ class State:
     def snapshot(self, patterns: Patterns) -> list[dict[str, Any]]:
         """All items that match, `{event, key, timestamp, data, stale}`, true at `position`. Never waits, so that the
         position and the items belong together."""
-        return [json.loads(item.json) for (name, _), item in self._items.items() if patterns.match(name)]
+        return [
+            {
+                "event": name,
+                "key": key,
+                "timestamp": item.event.timestamp,
+                "data": item.event.data,
+                "stale": item.stale,
+            }
+            for (name, key), item in self._items.items()
+            if patterns.match(name)
+        ]
 
     async def page(self, patterns: Patterns, after: int, room: int) -> Page:
         """The items that match and have changed behind `after`, in the order in which they last changed, and no more
@@ -171,14 +183,18 @@ class State:
     async def _expire(self) -> None:
         """End what is due; many that end together in turns with everybody else."""
         now = time.monotonic()
-        while due := self._leases.due(now, SLICE):
+        while (end := self._leases.next()) is not None and end <= now:
+            await self._turns.turn()
+            if due := self._leases.due(now, ENDS):  # else all of them were published again meanwhile
+                await self._turn_stale(due, now)
+
+    async def _turn_stale(self, due: Sequence[_Item], now: float) -> None:
+        for item in due:
+            item.stale = True
+        if not await self._announce([item.event for item in due]):
             for item in due:
-                item.stale = True
-            if not await self._announce([item.event for item in due]):
-                for item in due:
-                    if item.changed == item.event.seq:  # else it was published again, or told meanwhile
-                        self._leases.begin(item.event.seq, now + RETRY_SECONDS, item)
-            await asyncio.sleep(0)
+                if item.changed == item.event.seq:  # else it was published again, or told meanwhile
+                    self._leases.begin(item.event.seq, now + RETRY_SECONDS, item)
 
     async def _announce(self, ended: Sequence[Event]) -> bool:
         try:

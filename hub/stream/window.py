@@ -20,8 +20,9 @@ class Window:
         self._events: dict[int, Event] = {}
 
     def start_at(self, head: int) -> None:
-        """Begin behind `head`: what a broker kept from before is older than this window."""
-        self.head, self.tail = head, head + 1
+        """Begin behind `head`, with nothing: what a broker kept from before is older than this window."""
+        self._events.clear()
+        self.head, self.tail, self.bytes = head, head + 1, 0
 
     def extend(self, batch: Sequence[Event]) -> None:
         """Take the next events in, and pass over those that are here; the oldest make room.
@@ -43,8 +44,6 @@ class Window:
 
     def _begin_anew(self, first: int) -> None:
         log.error("the events %d to %d never reached the window: it begins anew", self.head + 1, first - 1)
-        self._events.clear()
-        self.bytes = 0
         self.start_at(first - 1)
 
     def covers(self, position: int) -> bool:

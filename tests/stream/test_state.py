@@ -235,12 +235,12 @@ async def end_together(count: int) -> tuple[int, int]:
 
 async def test_leases_that_end_together_end_in_turns_with_everybody_else() -> None:
     most, passes = await end_together(10_000)
-    assert most <= module.SLICE
-    assert passes >= 10_000 // module.SLICE
+    assert most <= module.ENDS
+    assert passes >= 3 * 10_000 // module.ENDS
 
 
 async def test_weakened_they_would_end_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 10**6)
+    monkeypatch.setattr(module, "ENDS", 10**6)
     assert (await end_together(10_000))[0] == 10_000
 
 
@@ -259,3 +259,15 @@ def test_what_has_gone_leaves_no_lease() -> None:
     assert len(state._leases) == 2
     state.apply([event(6, "4", 1), stale(7, 5, "5")])
     assert len(state._leases) == 0
+
+
+async def test_what_is_published_again_while_others_have_their_turn_does_not_end(leases: Any) -> None:
+    state, ended, pass_time = leases
+    await state._turns.turn()  # somebody has just had one
+    state.apply([event(1, "k", 1, ttl=1)])
+    passing = asyncio.create_task(pass_time(2))
+    await asyncio.sleep(0)
+    state.apply([event(2, "k", 2, ttl=10)])
+    await passing
+    assert ended == []
+    assert is_stale(state) == [False]

@@ -14,7 +14,7 @@ from ...errors import UsageError
 from ...wire.messages import now, stamp
 from ...wire.names import Cursor
 from ...wire.strictjson import LARGEST_FRAME
-from ..events import Draft, Event
+from ..events import Draft, Event, Withheld
 from .broker import Kept, Limits, Receipt
 from .epochs import Epochs
 from .lastvalues import COLUMNS, STEP_BYTES, TABLE, LastValues
@@ -228,10 +228,11 @@ class Database(StoreFile):
 
     def _event(self, row: Sequence[Any]) -> Event:
         """When it was accepted is put on the monotonic clock of now, so that leases run on."""
-        seq, name, id, given, key, ttl, timestamp, _, body = row
+        seq, name, id, given, key, ttl, timestamp, size, body = row
         age = max(0.0, time.time() - datetime.fromisoformat(timestamp).timestamp())
         draft = Draft(name, id, body, key, ttl, bool(given))
-        return Event(draft, Cursor(self.epochs.epoch, seq), timestamp, time.monotonic() - age)
+        kind = Event if size <= LARGEST_FRAME else Withheld
+        return kind(draft, Cursor(self.epochs.epoch, seq), timestamp, time.monotonic() - age)
 
     # ---- retention
 

@@ -78,7 +78,7 @@ async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, c
                 break
             complete = False
         for event in events:
-            if patterns.match(event.name) and event.too_large:  # of an older version
+            if patterns.match(event.name) and event.withheld:
                 complete = False
             elif patterns.match(event.name):
                 size += 1 + len(event)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub import Call, Hub
-from hub.commands import builtin, pages
+from hub.commands import builtin, listing
 from hub.commands.clients import Client
 from hub.stream.events import Draft
 from hub.wire.names import Cursor
@@ -22,8 +22,8 @@ SIZES = st.lists(st.integers(0, 1200), max_size=25)
 
 @pytest.fixture
 async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
-    monkeypatch.setattr(pages, "LARGEST_EVENT", ROOM)
-    monkeypatch.setattr(pages, "SCAN_BYTES", 700)
+    monkeypatch.setattr(listing, "LARGEST_EVENT", ROOM)
+    monkeypatch.setattr(listing, "SCAN_BYTES", 700)
     hub = Hub(port=0, state_dir=tmp_path, ephemeral=True)
     await hub.start()
     yield hub
@@ -138,8 +138,8 @@ async def test_an_event_of_an_older_version_that_is_too_large_is_passed_over(tmp
 async def test_few_among_many_are_found_by_their_names(
     hub: Hub, topics: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "NAMES", 7)
-    monkeypatch.setattr(pages, "SCAN", 3)
+    monkeypatch.setattr(listing, "NAMES", 7)
+    monkeypatch.setattr(listing, "SCAN", 3)
     names = ["a:x"] * 100
     for place in (0, 1, 40, 41, 42, 77, 99):
         names[place] = "b:x"
