@@ -39,6 +39,7 @@ log = logging.getLogger("hub")
 # Accepted in one pass of the loop. Python 3.11 tries as often also when there are no descriptors left, each time with a
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
+LEAST, MOST = 0.1, 1.0  # seconds that half a request gets at the end, what clients have used up of the time taken off
 RETRY = 1.0  # seconds between two tries to write where the hub can be found, when the disk is full
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
@@ -71,11 +72,18 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _shutdown(app: web.Application) -> None:
-    """Answer what runs, then say goodbye; open connections would hold up aiohttp's own shutdown."""
+    await _say_goodbye(app)
+
+
+async def _say_goodbye(app: web.Application) -> float:
+    """Answer what runs, then say goodbye; open connections would hold up aiohttp's own shutdown.
+
+    Return the seconds that are left for half a request.
+    """
     hub = app[HUB]
     await hub.commands.stop(hub.config.stop_timeout)
     hub.broadcaster.flush()
-    await streams.goodbye(app)
+    return await streams.goodbye(app)
 
 
 def _refused(hub: Hub, seldom: Seldom, reason: Refusal, address: str) -> None:
@@ -127,7 +135,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         access_log=None,
         keepalive_timeout=hub.config.deadline,  # also the time a request's head gets to arrive
         lingering_time=hub.config.deadline,
-        shutdown_timeout=1.0,
+        shutdown_timeout=LEAST,
     )
     if not await startup.begin(runner):
         return 1
@@ -148,7 +156,9 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
             await ending.asked.wait()
             log.info("stopping")
             server.close()
-            await _shutdown(app)  # while connections still hear: aiohttp's own cleanup begins by not reading any more
+            # While connections still hear: aiohttp's own cleanup begins by not reading any more.
+            left = await _say_goodbye(app)
+            await runner.server.shutdown(max(LEAST, min(left, MOST)))
     finally:
         await runner.cleanup()
     ending.done()

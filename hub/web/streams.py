@@ -217,14 +217,17 @@ async def _heartbeats(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
 
 
-async def goodbye(app: web.Application) -> None:
-    """Close every connection with 1001: the hub is stopping, come back. Answers on their way go out before."""
-    streams = app[STREAMS]
+async def goodbye(app: web.Application) -> float:
+    """Close every connection with 1001: the hub is stopping, come back. Answers on their way go out before.
+
+    Return the seconds that are left of LINGER for what else there is to wait for: who is stuck gets it once in all.
+    """
+    streams, ends = app[STREAMS], time.monotonic() + LINGER
     waiting = [task for stream in streams for task in stream.answering()]
     if waiting:
         await asyncio.wait(waiting, timeout=LINGER)
     for stream in list(streams):
         stream.close(1001, "The hub is stopping", "shutdown")
-    ends = time.monotonic() + LINGER
     while streams and time.monotonic() < ends:
         await asyncio.sleep(0.005)
+    return max(0.0, ends - time.monotonic())

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from logs import everything
-from running import Talk, hub_process, run_hub, talk, until
+from running import Raw, Talk, hub_app, hub_process, open_streams, run_hub, talk, until
+
+from hub.web import streams
 
 WORK = '''
 import asyncio
@@ -153,6 +155,35 @@ async def test_code_that_blocks_the_event_loop_does_not_keep_the_process_alive(t
         assert await hub.ended() == 0
     await chain_is_closed(hub.state_dir, tmp_path)
     assert everything(hub.state_dir)[-1]["details"]["forced"] is True
+
+
+async def test_who_does_not_answer_and_who_sends_half_a_request_are_not_waited_for_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one has used up of the time, the next does not get."""
+    monkeypatch.setattr(streams, "LINGER", 0.2)
+    async with hub_app(tmp_path / "state") as hub:
+        assert 0.0 < await streams.goodbye(hub.app) <= 0.2
+        async with Raw(hub.port) as silent:
+            await silent.upgrade()
+            (stream,) = open_streams(hub)
+            stuck = asyncio.create_task(asyncio.Event().wait())
+            monkeypatch.setattr(type(stream), "answering", lambda self: [stuck])
+            assert await streams.goodbye(hub.app) == 0.0
+            stuck.cancel()
+
+
+async def test_stuck_clients_do_not_keep_a_hub_from_a_clean_end(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub, Raw(hub.port) as silent, Raw(hub.port) as half:
+        await silent.upgrade()
+        await half.write(
+            b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 9\r\n\r\n{" % hub.port
+        )
+        hub.signal()
+        assert await hub.ended() == 0
+    await chain_is_closed(hub.state_dir, tmp_path)
+    assert "forced" not in everything(hub.state_dir)[-1]["details"]
 
 
 async def test_a_second_signal_ends_a_blocked_hub_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`--trusted-proxy` behind a real nginx: what it passes on gets in with the token only, under the address it names."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, TCPConnector, WSServerHandshakeError
+from aiohttp import ClientResponse, ClientSession, TCPConnector, WSServerHandshakeError
 from doors import bearer, guard_of, tokens_of
 from running import Talk, hub_app, send_signal, until
 
 from hub.web.access.credentials import FAILURES
 from hub.web.access.proxy import Proxies
 
-# As nginx's own documentation has it for a WebSocket, and what a proxy is expected to say of its client.
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+BLOCK = README.partition("```nginx\n")[2].partition("```")[0]  # what the README says that nginx is to be told
 SETTINGS = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{ }}
@@ -29,16 +31,7 @@ http {{
     map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
     server {{
         listen {address} reuseport;
-        location / {{
-            proxy_pass http://127.0.0.1:{hub};
-            proxy_http_version 1.1;
-            proxy_buffering off;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-        }}
+        {block}
     }}
 }}
 """
@@ -55,14 +48,15 @@ def door() -> Any:
 
 
 @asynccontextmanager
-async def nginx(door: socket.socket, folder: Path, hub: int) -> AsyncIterator[str]:
+async def nginx(door: socket.socket, folder: Path, hub: int, block: str = BLOCK) -> AsyncIterator[str]:
     """nginx before the hub on this port; its address."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("nginx is not installed (Debian: the package nginx)")
     address = "{}:{}".format(*door.getsockname())
     settings = folder / "nginx.conf"
-    settings.write_text(SETTINGS.format(folder=folder, address=address, hub=hub))
+    block = block.replace("127.0.0.1:3141", f"127.0.0.1:{hub}")
+    settings.write_text(SETTINGS.format(folder=folder, address=address, block=block))
     command = (program, "-p", str(folder), "-e", "stderr", "-c", str(settings))
     process = await asyncio.create_subprocess_exec(*command)
     try:
@@ -111,6 +105,45 @@ async def test_behind_nginx_the_token_decides(door: socket.socket, tmp_path: Pat
             assert await client.name() == "a:b"
             (seen,) = hub.hub.clients
             assert (seen.peer, seen.uid, seen.trust) == (OUTSIDE, None, "OPERATOR")
+
+
+async def test_events_come_through_nginx_one_by_one(door: socket.socket, tmp_path: Path) -> None:
+    async with (
+        hub_app(tmp_path / "state", **settings(door)) as hub,
+        nginx(door, tmp_path, hub.port) as url,
+        outside(**bearer(hub)) as known,
+        known.get(f"{url}events") as events,
+    ):
+        for number in range(3):
+            await hub.hub.publish("a:b", number)
+            assert await anext(data_of(events)) == number
+
+
+async def data_of(events: ClientResponse) -> AsyncIterator[Any]:
+    """What the events of a stream carry."""
+    async for line in events.content:
+        if line.startswith(b"data:"):
+            yield json.loads(line.removeprefix(b"data:"))["payload"]["data"]
+
+
+async def test_as_it_is_by_itself_nginx_lets_no_websocket_through(door: socket.socket, tmp_path: Path) -> None:
+    """It takes the upgrade out, and older ones speak HTTP/1.0. All the rest works."""
+    plain = """location / {
+        proxy_pass http://127.0.0.1:3141; proxy_http_version 1.0; proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }"""
+    async with (
+        hub_app(tmp_path / "state", **settings(door)) as hub,
+        nginx(door, tmp_path, hub.port, plain) as url,
+        outside(**bearer(hub)) as known,
+    ):
+        async with known.get(f"{url}api/state") as answer:
+            assert answer.status == 200
+        async with known.post(f"{url}api/events", json={"event": "a:b", "data": 1}) as answer:
+            assert answer.status == 200
+        async with known.get(f"{url}ws", headers={"Connection": "Upgrade", "Upgrade": "websocket"}) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"].endswith(".")
 
 
 async def test_a_browser_gets_in_by_its_link_through_nginx(door: socket.socket, tmp_path: Path) -> None:
