@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.care import Care
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.brokers.storefile import PAGE, StoreFile
+from hub.stream.events import Draft
 
 
 def journal(folder: Path) -> int:
@@ -195,6 +197,40 @@ async def test_another_file_in_its_place_is_not_gone_on_with_before_a_restart(tm
     async with store(tmp_path) as it:
         assert it.broker.lineage == {epoch: 1}
         assert await it.put(draft("c")) == [2]
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_file_that_is_written_over_is_left_alone(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has put a copy back under the running hub. It stays what it is: nothing is brought into it."""
+    if weakened:
+        monkeypatch.setattr(StoreFile, "look", lambda self: None)
+    async with store(tmp_path) as it:
+        await it.put(*(draft(f"{i}") for i in range(3)))
+    copy = (tmp_path / FILE).read_bytes()
+    async with store(tmp_path) as it:
+        await it.put(*(Draft("a:x", f"x{i}", b'"%b"' % (b"x" * 9000)) for i in range(300)))
+        await it.broker._in_thread(it.broker._database.checkpoint)
+        await it.put(*(draft(f"y{i}") for i in range(300)))
+        assert it.broker.problem is None
+        with (tmp_path / FILE).open("r+b") as file:
+            file.truncate(0)
+            file.write(copy)
+        if weakened:
+            assert await it.put(draft("z")) == [604]  # kept in what cannot be read any more
+            await it.kill()
+            return
+        await until(lambda: it.broker.problem, "the notice")
+        with pytest.raises(HubError, match="was written over while the hub was running: stop the hub and put it back"):
+            await it.put(draft("z"))
+    if sys.version_info >= (3, 12):  # before that, SQLite brings the journal in when it is closed
+        assert (tmp_path / FILE).read_bytes() == copy
+    (tmp_path / FILE).write_bytes(copy)
+    async with store(tmp_path) as it:
+        assert await it.ids() == ["0", "1", "2"]
+        assert list(it.broker.lineage.values()) == [3]
 
 
 @pytest.mark.usefixtures("_often")

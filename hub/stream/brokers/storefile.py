@@ -18,6 +18,7 @@ PAGE = 4096  # bytes
 WAL_PAGES = 2000  # after so many the journal is brought into the file
 ROOM = 16 * PAGE  # bytes that must fit before events are taken again
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_CHECKPOINT = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 
 
 class StoreFile:
@@ -32,6 +33,9 @@ class StoreFile:
         self._sql: sqlite3.Connection = None  # type: ignore[assignment]  # from `_connect` on
         self._file: os.stat_result | None = None  # what is open
         self._journal = -1  # the descriptor that `sync` asks, for as long as the journal is the same file
+        self._reader = -1  # of the file; to close it while SQLite has the file would give SQLite's locks away
+        self._head = b""  # of the file, which only a checkpoint changes
+        self._written_over = False  # by somebody else
 
     def _make_private(self) -> bool:
         """Find or create the file; whether there was something in it. SQLite would write through a link that somebody
@@ -50,7 +54,8 @@ class StoreFile:
         self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
         self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
         self._set_sync(False)
-        self._file = os.stat(self.path)
+        self._file, self._reader = os.stat(self.path), os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        self._head = self._read_head()
 
     def _connect_to_nothing(self) -> None:
         """Take memory in the place of a file that cannot be made yet."""
@@ -68,9 +73,9 @@ class StoreFile:
         if self._sql is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._sql.close()
-        if self._journal != -1:
-            os.close(self._journal)
-            self._journal = -1
+        for descriptor in {self._journal, self._reader} - {-1}:
+            os.close(descriptor)
+        self._journal = self._reader = -1
 
     # ---- statements
 
@@ -110,6 +115,7 @@ class StoreFile:
     def checkpoint(self) -> None:
         """Bring the journal into the file, and begin it again. Waits for the disk, less long right after a `sync`."""
         self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._head = self._read_head()
         # Whoever writes first begins the journal again and waits for the disk. It has to be a value that changes:
         # SQLite leaves out a write of what is there already.
         self._sql.execute(
@@ -127,25 +133,40 @@ class StoreFile:
     # ---- its place
 
     def look(self) -> None:
-        """Raise OSError if the file, or its journal, is not in its place any more.
+        """Raise OSError if the file, or its journal, is not in its place any more, or was written over."""
+        if not (self._is_in_place() and _is_at(f"{self.path}-wal", os.fstat(self._journal))):
+            self._make_whole()
+            raise _moved(self.path)
+        if self._read_head() != self._head:
+            self._let_go()
+        self._must_be_in_place()
 
-        What was moved away is made whole, because its journal does not move along; and that journal is emptied, because
-        it would spoil what was put in the place of the file.
-        """
-        if self._is_in_place() and _is_at(f"{self.path}-wal", os.fstat(self._journal)):
-            return
+    def _make_whole(self) -> None:
+        """Bring the journal into a file that was moved away, because it does not move along; and empty it, because it
+        would spoil what was put in the place of the file."""
         with contextlib.suppress(sqlite3.Error):
             self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        raise _moved(self.path)
+
+    def _let_go(self) -> None:
+        """Bring nothing more into a file that has other contents now, and leave it no journal that is not its own."""
+        self._written_over = True
+        getattr(self._sql, "setconfig", lambda *_: None)(NO_CHECKPOINT, True)  # Python 3.11 has none
+        os.rename(f"{self.path}-wal", f"{self.path}-wal.old")
 
     def _must_be_in_place(self) -> None:
         """Raise OSError if the file that is, or was, open is not the one that everybody finds under its name. Another
         one is not gone on with: its numbers are others."""
+        if self._written_over:
+            what = f"{self.path} was written over while the hub was running: stop the hub and put it back once more"
+            raise OSError(errno.ESTALE, what)
         if not self._is_in_place():
             raise _moved(self.path)
 
     def _is_in_place(self) -> bool:
         return self._file is None or _is_at(self.path, self._file)
+
+    def _read_head(self) -> bytes:
+        return os.pread(self._reader, 100, 0) + os.fstat(self._reader).st_size.to_bytes(8)
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
