@@ -234,6 +234,38 @@ async def test_a_file_that_is_written_over_is_left_alone(
 
 
 @pytest.mark.usefixtures("_often")
+async def test_what_a_failed_checkpoint_has_changed_is_nobody_elses_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(sqlite3.Connection):
+        fails = False
+
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            found = super().execute(sql, *args)
+            if Late.fails and sql.startswith("PRAGMA wal_checkpoint"):
+                found.close()
+                raise sqlite3.OperationalError("disk I/O error")
+            return found
+
+    monkeypatch.setattr(
+        "hub.stream.brokers.storefile.connect",
+        lambda path, patience: sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Late),
+    )
+    async with store(tmp_path) as it:
+        await it.put(*(Draft("a:x", f"x{i}", b'"%b"' % (b"x" * 9000)) for i in range(300)))
+        Late.fails = True
+        it.broker._database.unsaved = 10**6
+        it.broker._care.soon()
+        await until(lambda: "could not be brought into their file" in caplog.text, "the warning")
+        Late.fails = False
+        looks, look = list[int](), it.broker._database.look
+        monkeypatch.setattr(it.broker._database, "look", lambda: (looks.append(1), look()))
+        await until(lambda: len(looks) > 2, "some looks")
+        assert it.broker.problem is None
+        assert await it.put(draft("more")) == [301]
+
+
+@pytest.mark.usefixtures("_often")
 async def test_a_journal_that_is_deleted_costs_nothing(tmp_path: Path) -> None:
     async with store(tmp_path) as it:
         await it.put(draft("a"))

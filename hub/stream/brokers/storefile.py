@@ -114,8 +114,10 @@ class StoreFile:
 
     def checkpoint(self) -> None:
         """Bring the journal into the file, and begin it again. Waits for the disk, less long right after a `sync`."""
-        self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._head = self._read_head()
+        try:
+            self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:  # one that has failed has changed the file, too
+            self._head = self._read_head()
         # Whoever writes first begins the journal again and waits for the disk. It has to be a value that changes:
         # SQLite leaves out a write of what is there already.
         self._sql.execute(
