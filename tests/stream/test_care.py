@@ -259,7 +259,12 @@ async def test_what_a_failed_checkpoint_has_changed_is_nobody_elses_hand(
         await until(lambda: "could not be brought into their file" in caplog.text, "the warning")
         Late.fails = False
         looks, look = list[int](), it.broker._database.look
-        monkeypatch.setattr(it.broker._database, "look", lambda: (looks.append(1), look()))
+
+        def looking() -> None:
+            look()
+            looks.append(1)
+
+        monkeypatch.setattr(it.broker._database, "look", looking)
         await until(lambda: len(looks) > 2, "some looks")
         assert it.broker.problem is None
         assert await it.put(draft("more")) == [301]
