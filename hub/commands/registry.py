@@ -36,6 +36,7 @@ log = logging.getLogger("hub")
 
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
+LIGHT = 8 * 1024  # bytes of a call up to which it begins at once: many whose beginning is recorded begin together
 
 Handler = Callable[["Call"], Awaitable[Any]]
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
@@ -43,11 +44,13 @@ Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One request for a command, as its handler gets it. `command` is what it has been admitted to."""
+    """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
+    admitted to."""
 
     hub: "Hub"
     client: Client
     id: str
+    weight: int = 0
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     _work: Work | None = None  # while the handler runs, and only then
@@ -295,6 +298,8 @@ class Registry:
         client = call.client
         if command.turns == "none":
             await client.room()
+            if call.weight > LIGHT:
+                await self._slow.turn()
             return await self._weighed(call, command)
         async with client.load.reading:
             await client.room()

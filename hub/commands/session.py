@@ -77,15 +77,15 @@ class Session:
         elif len(calls) >= self.hub.config.max_calls or self._held + size > HELD:
             error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
         else:
-            calls[command.id] = call = Call(self.hub, self.client, command.id)
+            calls[command.id] = call = Call(self.hub, self.client, command.id, size)
             self._held += size
-            task = asyncio.get_running_loop().create_task(self._run(call, command, size))
+            task = asyncio.get_running_loop().create_task(self._run(call, command))
             self.tasks[task] = None
             task.add_done_callback(self.tasks.pop)
             return
         self._refuse(command.id, command.name, error)
 
-    async def _run(self, call: Call, command: Command, size: int) -> None:
+    async def _run(self, call: Call, command: Command) -> None:
         try:
             answer = response(call.id, await self.hub.commands.call(call, command.name, command.args))
         except HubError as error:
@@ -93,7 +93,7 @@ class Session:
         except Exception:
             answer = failure(call.id, internal(f"the call of {command.name}"))
         finally:
-            self._held -= size
+            self._held -= call.weight
             del self.client.calls[call.id]
         self._send(answer)
 

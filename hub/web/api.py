@@ -173,9 +173,10 @@ async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.St
     if load.running >= hub.config.max_calls:
         hub.commands.refuse(client, None, name, "busy")
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
+    call = Call(hub, client, new_id(), request.content_length or 0)
     loads[key], load.running = load, load.running + 1
     try:
-        return await _taken(request, load, await hub.commands.call(Call(hub, client, new_id()), name, args))
+        return await _taken(request, load, await hub.commands.call(call, name, args))
     finally:
         load.running -= 1
         if not load.running:

@@ -319,3 +319,25 @@ async def test_a_neighbour_is_answered_between_slices_of_reading(
         assert all(answer["events"] == [] and answer["complete"] for answer in client.answers.values())
         assert len(client.answers) == 50
     assert slices >= 3 * 50 * 5
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_large_calls_begin_one_after_the_other(weakened: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they are recorded with is on the disk in the same moment: without turns all begin in one pass."""
+    if weakened:
+        monkeypatch.setattr("hub.commands.registry.LIGHT", 10**9)
+    clock, begun = [0], list[int]()
+
+    async def note(call: Call) -> None:
+        begun.append(clock[0])
+
+    hub.commands.add("test:note", note, effect="read")
+    client = Visitor(hub)
+    for n in range(40):
+        client.call(str(n), "test:note", pad="x" * 20_000)
+    while client.session.tasks:
+        clock[0] += 1
+        await asyncio.sleep(0)
+    most = max(map(begun.count, begun))
+    assert (len(begun), most) == (40, most if weakened else 1)
+    assert most > 1 or not weakened

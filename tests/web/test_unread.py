@@ -11,6 +11,7 @@ from running import HubInside, Raw, hub_app, open_streams, talk, until
 
 from hub.commands.clients import Client
 from hub.commands.load import UNREAD, Load
+from hub.commands.session import Session
 from hub.web.api import LOADS
 
 TEXT = 0x1
@@ -130,3 +131,27 @@ async def test_an_answer_over_http_is_not_kept_for_ever(
         head, _, body = got.decode().partition("\r\n\r\n")
         assert (f"Content-Length: {len(body)}\r\n" in head) is weakened
         await raw.__aexit__()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_large_frames_are_taken_one_in_a_pass(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come at once: 40 frames of 60 KiB hold up nobody for longer than one of them."""
+    if weakened:
+        monkeypatch.setattr("hub.web.ws.connection.FAIR", 10**9)
+    clock, taken = [0], list[int]()
+    monkeypatch.setattr(Session, "receive", lambda session, text: taken.append(clock[0]))
+    async with hub_app(tmp_path) as hub, Raw(hub.port) as raw:
+        await raw.upgrade("?topics=none:*")
+        [stream] = open_streams(hub)
+        stream.transport.pause_reading()  # until all is here
+        writing = asyncio.create_task(raw.write(Raw.packed(TEXT, b"x" * 60_000) * 40))
+        await asyncio.sleep(0)
+        stream.transport.resume_reading()
+        while len(taken) < 40:
+            clock[0] += 1
+            await asyncio.sleep(0)
+        await writing
+        most = max(map(taken.count, taken))
+        assert most > 2 if weakened else most <= 2

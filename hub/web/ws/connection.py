@@ -19,7 +19,8 @@ from .upgrade import handshake
 
 log = logging.getLogger("hub")
 
-FAIR = 64  # frames of one client in a row, before everybody else has a turn
+FAIR = 64 * 1024  # bytes of one client's frames in a row, before everybody else has a turn, and
+FRAME = 1024  # as many as one costs beside its bytes
 UNREAD = 64 * 1024  # bytes beyond one message taken in from a client that has to wait, before it is not read any more
 VIOLATIONS: Mapping[int, Disconnection] = {1003: "binary", 1007: "utf8", 1009: "too_large"}  # else "protocol"
 POLITE = ("closed", "shutdown", "store")  # ends after which the client is waited for, to end the connection itself
@@ -72,13 +73,15 @@ class Connection(streams.Stream):
 
     def _take(self) -> None:
         """Handle what has come, some frames at a time, while the client reads its answers."""
-        for _ in range(FAIR):
+        left = FAIR
+        while left > 0:
             if self.paused or self.transport.is_closing():  # or a flood of pings would be answered to nobody
                 return
             try:
                 frame = self._frames.next()
                 if frame is None:
                     break
+                left -= FRAME + len(frame[1])
                 self._handle(*frame)
             except Violation as violation:
                 self.close(violation.code, violation.reason, VIOLATIONS.get(violation.code, "protocol"))
