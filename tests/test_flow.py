@@ -154,6 +154,10 @@ async def test_it_can_be_mounted_in_another_application(tmp_path: Path) -> None:
                 assert response.status == 422
             async with http.get(url + "api/state") as response:
                 assert [item["key"] for item in (await response.json())["items"]] == ["7", "8"]
+            async with http.get(url.removesuffix("/")) as response:  # is sent on to the page
+                assert (response.status, str(response.url)) == (200, url)
+            async with http.get(url.removesuffix("/") + "x") as response:
+                assert response.status == 404
             async with http.get(url) as response:
                 text = await response.text()
                 assert response.status == 200

@@ -34,6 +34,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except HubError as error:
         return refusal(error)
     except web.HTTPException as error:
+        if error.status == 404 and (page := _page_of(request)):
+            return web.Response(status=308, headers={hdrs.LOCATION: page})
         if error.status < 400:
             raise
         return refusal(_of_http(request, error), error.headers.get(hdrs.ALLOW))
@@ -44,6 +46,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         resource = request.match_info.route.resource
         return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"))
+
+
+def _page_of(request: web.Request) -> str | None:
+    """Where the page of a mounted hub is, relative to this request: of whoever has left out the last slash."""
+    page = request.app.router.get("dashboard")
+    found = f"{request.path}/"
+    return f"{found.split('/')[-2]}/" if page is not None and str(page.url_for()) == found else None
 
 
 def answer(text: bytes, status: int = 200) -> web.Response:

@@ -168,6 +168,8 @@ def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
     that are not in aiohttp's documentation are held by `tests/web/ws/test_connection.py`.
     """
     protocol, transport = request.protocol, request.transport
+    if transport is not None and getattr(protocol, "half_closed", False):
+        transport.close()  # nobody would hear of its end any more
     if transport is None or transport.is_closing():
         raise ConnectionResetError("The client has gone.")
     tail: bytes = protocol._message_tail

@@ -17,7 +17,8 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
         yield running
 
 
-UNKNOWN = ["api/events", "api/state", "api/commands", "api/audit", "events", "ws"]
+UNKNOWN = ["api/events", "api/state", "api/commands", "api/audit", "events", "ws", "metrics", "healthz", "readyz", ""]
+UNKNOWN += ["static/hub.js"]
 
 
 @pytest.mark.parametrize("name", ["topic", "lastEventId", "ghp_0123456789abcdef"])

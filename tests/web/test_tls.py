@@ -14,11 +14,14 @@ from aiohttp import web
 from doors import bearer
 from running import hub_app, hub_process, open_streams, run_hub, talk, until
 
-from hub import HubClient
+from hub import Hub, HubClient
 from hub.client.discovery import NoHub, verifying
 from hub.client.items import Received
+from hub.commands.registry import Call
 from hub.config import Config
 from hub.web import streams
+from hub.web.access import reader
+from hub.web.keys import GUARD
 from hub.web.tls import server_context
 
 
@@ -53,6 +56,39 @@ async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
             assert "; Secure" in answer.headers["Set-Cookie"]
         status, _, err = await run_hub(tmp_path, "publish", "a:b", *where, "--ca", key)
         assert (status, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_client_that_closes_while_its_call_runs_leaves_nothing_in_the_log(
+    tmp_path: Path,
+    certificate: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    weakened: bool,
+) -> None:
+    if weakened:
+        monkeypatch.setattr(reader._Reader, "_is_tls", lambda self: False)
+    release = asyncio.Event()
+
+    def slow(hub: Hub) -> None:
+        @hub.command("test:wait", effect="read")
+        async def wait(call: Call) -> None:
+            await release.wait()
+
+    cert, key = certificate
+    async with hub_app(tmp_path, prepare=slow, tls=server_context(Config(tls_cert=cert, tls_key=key))) as hub:
+        _, writer = await asyncio.open_connection("127.0.0.1", hub.port, ssl=verifying(cert))
+        head = f"POST /api/commands/test:wait HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\nContent-Length: 2\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\n\r\n{{}}".encode())
+        await until(lambda: hub.hub.commands.running)
+        connections = hub.app[GUARD].accepted.connections
+        before = len(connections)
+        writer.close()
+        await until(lambda: len(connections) < before)
+        release.set()
+    assert [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == (
+        ["returning true from eof_received() has no effect when using ssl"] * weakened
+    )
 
 
 @pytest.mark.parametrize("weakened", [False, True])

@@ -59,11 +59,13 @@ class Watch:
         connection_made, connection_lost = server.connection_made, server.connection_lost
 
         def made(handler: Any, transport: asyncio.Transport) -> None:
-            self.connections[handler] = accepted = self._recognise(transport)
             connection_made(handler, transport)
+            if (accepted := self._recognise(transport)) is None:
+                return
+            self.connections[handler] = accepted
             if self._is_stranger(accepted) and not self._has_room(handler):
                 self.refused(accepted.peer.address)
-                transport.abort()
+                asyncio.get_running_loop().call_soon(transport.abort)  # when aiohttp's task for it has begun
 
         def lost(handler: Any, exc: BaseException | None = None) -> None:
             self.connections.pop(handler, None)
@@ -94,9 +96,11 @@ class Watch:
         self.strangers.add(handler)
         return True
 
-    def _recognise(self, transport: asyncio.BaseTransport) -> Accepted:
-        """Ask the kernel who is there. Never raises or waits."""
-        address, port = endpoint(transport.get_extra_info("peername"))
+    def _recognise(self, transport: asyncio.BaseTransport) -> Accepted | None:
+        """Ask the kernel who is there; None if nobody is any more. Never raises or waits."""
+        if (name := transport.get_extra_info("peername")) is None:
+            return None
+        address, port = endpoint(name)
         own_address, own_port = endpoint(transport.get_extra_info("sockname"))
         loopback = is_loopback(address)
         uid = owner(transport) if loopback else None

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from ...errors import UsageError
 from ...sockdiag import is_loopback
 
+MAX_PORT = 65535
 DEFAULT_PORT = {"http": 80, "https": 443}
 
 _AUTHORITY = re.compile(r"(?:(\[[0-9a-f:.]+\])|([a-z0-9._-]+?)\.?)(?::([1-9][0-9]{0,4}))?", re.ASCII)
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://[a-z0-9._:\[\]-]+", re.ASCII)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._:\[\]-]+)", re.ASCII)
 
 
 class Names:
@@ -52,7 +53,7 @@ def authority(text: str) -> tuple[str, int | None] | None:
         except ValueError:
             return None
         name = str(address.ipv4_mapped or f"[{address}]")
-    return name, int(port) if port else None
+    return (name, int(port) if port else None) if int(port or 0) <= MAX_PORT else None
 
 
 def target_authority(target: str) -> str | None:
@@ -82,6 +83,6 @@ def _allowed_origin(text: str) -> str:
     """As a browser would write it. `null` is nobody's origin, so it cannot be allowed."""
     origin = text.lower().rstrip("/")
     found = _ORIGIN.fullmatch(origin)
-    if found is None:
+    if found is None or authority(found[2]) is None:
         raise UsageError(f"--allow-origin needs SCHEME://HOST[:PORT], not {shown(text)}.")
     return origin.removesuffix(f":{DEFAULT_PORT.get(found[1])}")

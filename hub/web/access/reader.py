@@ -30,16 +30,44 @@ class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         settings: dict[str, Any] = {**self._kwargs, "max_line_size": MAX_LINE, "max_field_size": MAX_LINE}
         reader = _Reader(self, loop=self._loop, **settings)
-        reader.unreadable = self.unreadable
+        reader.unreadable, reader.half_closed = self.unreadable, False
         return reader
 
 
 class _Reader(web.RequestHandler):
-    """aiohttp's connection, but for its last word on what is no request."""
+    """aiohttp's connection, but for its last word on what is no request; and a client that has said all, and so has
+    closed its half of the connection, gets its answer."""
 
-    __slots__ = ("unreadable",)
+    __slots__ = ("half_closed", "unreadable")
 
+    half_closed: bool
     unreadable: Unreadable  # its own: a connection that is lost has no server any more
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether to stay, for what has not been answered."""
+        self.half_closed = True
+        if self._is_idle() or self._is_tls():
+            return False
+        self._loop.call_soon(self._end)  # by then the request that has just been taken up is the current one
+        return True
+
+    def _is_tls(self) -> bool:
+        """TLS is closed in both directions at once: asyncio would log that it does not stay."""
+        assert self.transport is not None
+        return self.transport.get_extra_info("sslcontext") is not None
+
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._messages
+
+    def _end(self) -> None:
+        """Close behind the last answer (behind those of several requests: when it has been idle for its time), or now,
+        if the rest of a request will never come."""
+        current = self._current_request
+        bodies = [payload for _, payload in self._messages] + ([current.content] if current is not None else [])
+        if self._is_idle() or not all(body.is_eof() for body in bodies):
+            self.force_close()
+        elif len(bodies) <= 1:
+            self.close()
 
     def handle_error(
         self,

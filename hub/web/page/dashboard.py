@@ -15,6 +15,7 @@ from markupsafe import Markup
 from ...commands.supervised import Work
 from ...errors import ANYTHING
 from ...wire.messages import now
+from ..answers import query
 from ..keys import HUB
 from . import formats
 from .panels import PANELS, Panel
@@ -56,6 +57,7 @@ def folder() -> Path:
 
 async def page(request: web.Request) -> web.Response:
     """GET / : the dashboard as it is now."""
+    query(request)
     hub = request.app[HUB]
     prepared = await prepare(hub)
     html = render(aiohttp_jinja2.get_env(request.app), hub, prepared, str(request.url.with_query(None)))
@@ -64,6 +66,7 @@ async def page(request: web.Request) -> web.Response:
 
 async def static(request: web.Request) -> web.FileResponse:
     """GET static/… : one of the page's own files, and no other."""
+    query(request)
     name = request.match_info["name"]
     if name not in STATIC:
         raise web.HTTPNotFound

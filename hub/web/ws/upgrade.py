@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from ...errors import HubError
 
@@ -12,6 +12,8 @@ from ...errors import HubError
 def handshake(request: web.Request) -> dict[str, str]:
     """The headers that accept the upgrade (RFC 6455, section 4.2). Raises HubError with status 400 or 426."""
     headers = request.headers
+    if request.version < HttpVersion11:
+        raise HubError("invalid_message", "A WebSocket needs HTTP/1.1, also of a proxy in between.", status=400)
     if "websocket" not in _listed(request, hdrs.UPGRADE) or "upgrade" not in _listed(request, hdrs.CONNECTION):
         raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 from doors import bearer, guard_of
-from running import HubInside, hub_app, sockets, until
+from running import HubInside, hub_app, hub_process, sockets, until
 from strangers import BECOME, as_stranger, needs_root
 
 from hub.web import api, health
@@ -176,3 +176,27 @@ async def test_there_is_nothing_to_ask_of_metrics_and_health(tmp_path: Path) -> 
             (await hub.get(path, name="x")).refused(400, "invalid_args")
         lines = f"GET /metrics?a=1 HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\nConnection: close\r\n\r\n"
         assert " 400 " in (await as_stranger(hub.port, lines.encode())).splitlines()[0]
+
+
+async def test_a_flood_of_nonsense_of_another_account_is_a_line_a_second(tmp_path: Path) -> None:
+    """Also of connections that are cut off before they are read."""
+    lines = ["MARK", "\x16MARK", "GET / HTTP/9", "GET /MARK HTTP/1.1\r\nMARK", "GET / HTTP/1.1\r\nContent-Length: MARK"]
+    then = (
+        "\nfor n in range(500):\n"
+        "  s=socket.socket();s.connect(('127.0.0.1',int(sys.argv[1])))\n"
+        "  try:\n"
+        f"    s.sendall({lines!r}[n%5].encode()+b'\\r\\n\\r\\n');s.recv(100)\n"
+        "  except ConnectionError:pass\n"
+        "  s.close()\n"
+    )
+    async with hub_process(tmp_path) as hub:
+        start = asyncio.get_running_loop().time()
+        await as_stranger(hub.port, b"", then)
+        seconds = asyncio.get_running_loop().time() - start
+        async with hub.http.get(f"{hub.url}metrics") as answer:
+            text = await answer.text()
+    counts = [line.split()[1] for line in text.splitlines() if line.startswith("hub_connections_refused_total{")]
+    assert sum(map(float, counts)) >= 500
+    assert len(hub.log.splitlines()) <= 3 + seconds
+    assert "MARK" not in hub.log
+    assert "Traceback" not in hub.log

@@ -75,7 +75,21 @@ def test_an_origin_that_is_allowed_is_written_as_a_browser_does(text: str, origi
     assert Names(allow_origin=[text]).allowed_origins == {origin}
 
 
-NO_NAMES = ("", "*", "a b", "http://", "http://a/b", "http://*", "a:b", "é", "[::1", "a:0")
+NO_NAMES = (
+    "a:65536",
+    "a:99999",
+    "http://a:99999",
+    "",
+    "*",
+    "a b",
+    "http://",
+    "http://a/b",
+    "http://*",
+    "a:b",
+    "é",
+    "[::1",
+    "a:0",
+)
 
 
 @pytest.mark.parametrize("value", NO_NAMES)

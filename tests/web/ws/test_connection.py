@@ -13,7 +13,7 @@ from unittest.mock import AsyncMock
 import pytest
 import running
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-from running import HubInside, Raw, Talk, hub_app, open_streams, refused, run_hub, seq, sockets, talk, until
+from running import HubInside, Raw, Talk, handshake, hub_app, open_streams, refused, run_hub, seq, sockets, talk, until
 
 from hub import Hub
 from hub.commands.registry import Call
@@ -966,6 +966,14 @@ async def test_a_handshake_that_is_wrong_is_refused_and_the_connection_lives(
     async with Raw(hub.port) as raw:
         await raw.write(request.encode())
         assert (await raw.read()).startswith(f"HTTP/1.1 {status} ".encode())
+    assert open_streams(hub) == []
+
+
+async def test_http_1_0_has_no_websocket(hub: HubInside) -> None:
+    """RFC 6455, 4.2.1. A proxy that speaks 1.0 to the hub would pass no frame on."""
+    async with Raw(hub.port) as raw:
+        await raw.write(handshake(hub.port).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await raw.read()).startswith(b"HTTP/1.0 400 ")
     assert open_streams(hub) == []
 
 
