@@ -35,7 +35,7 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats panels dashboard"),
+        ("web/page", "formats panels shown dashboard"),
         ("web", "app"),
         ("client", "items paging discovery ownership connections client"),
         ("", "demo"),

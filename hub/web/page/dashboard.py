@@ -19,6 +19,7 @@ from ..answers import query
 from ..keys import HUB
 from . import formats
 from .panels import PANELS, Panel
+from .shown import Shown
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -27,6 +28,9 @@ __all__ = ["PANELS", "Panel", "panels", "render", "setup"]
 
 log = logging.getLogger(__name__)
 
+SHOWN: "web.AppKey[dict[str, Shown]]" = web.AppKey("shown", dict)  # by the page's own address
+
+ADDRESSES = 8  # that the page is drawn for at a time; there are 16 million loopback addresses
 PREPARE_SECONDS = 2.0
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
 STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "text/javascript"}
@@ -35,6 +39,7 @@ STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "t
 def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
     prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
+    app[SHOWN] = {}
     app.router.add_get("/", page, name="dashboard")
     app.router.add_get("/static/{name}", static)
 
@@ -56,12 +61,23 @@ def folder() -> Path:
 
 
 async def page(request: web.Request) -> web.Response:
-    """GET / : the dashboard as it is now."""
+    """GET / : the dashboard as it is now, one drawing for all who look at it by the same address."""
     query(request)
-    hub = request.app[HUB]
-    prepared = await prepare(hub)
-    html = render(aiohttp_jinja2.get_env(request.app), hub, prepared, str(request.url.with_query(None)))
-    return web.Response(text=html, content_type="text/html", charset="utf-8")
+    shown, url = request.app[SHOWN], str(request.url.with_query(None))
+    if url not in shown:
+        if len(shown) >= ADDRESSES:
+            shown.clear()
+        shown[url] = _shown(request.app, url)
+    return web.Response(text=await shown[url].get(), content_type="text/html", charset="utf-8")
+
+
+def _shown(app: web.Application, url: str) -> Shown:
+    hub, env = app[HUB], aiohttp_jinja2.get_env(app)
+
+    async def draw() -> str:
+        return render(env, hub, await prepare(hub), url)
+
+    return Shown(draw, lambda: hub.cursor)
 
 
 async def static(request: web.Request) -> web.FileResponse:

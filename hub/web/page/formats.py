@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 Row = Mapping[str, Any]
 
@@ -131,19 +132,26 @@ def field(
     shown = FORMATS[format](row.get(name))
     marks = {"data-field": name, "data-format": format, "data-before": before, "data-after": after}
     open_tag = element(row, tag, hidden=not shown, **marks, **more)
-    return Markup("{}{}</{}>").format(open_tag, f"{before}{shown}{after}" if shown else "", Markup(tag))
+    return Markup(f"{open_tag}{escape(before + shown + after) if shown else ''}</{tag}>")
 
 
 def element(row: Row, tag: str, *, set: str = "", hidden: bool = False, **attributes: Any) -> Markup:
     """An open tag. `set="value:progress title:message"` takes attributes from fields; null gives none."""
-    given = {name.replace("_", "-"): value for name, value in attributes.items() if value != ""}
+    written = [f"<{tag}", _attributes(tuple(attributes.items()))]
     for pair in set.split():
         attribute, _, name = pair.partition(":")
-        given[attribute] = plain(row.get(name))
-    given["data-set"] = set or None
-    given["hidden"] = "" if hidden else None
-    written = [Markup(' {}="{}"').format(Markup(k), v) for k, v in given.items() if v is not None]
-    return Markup("<{}{}>").format(Markup(tag), Markup("").join(written))
+        value = plain(row.get(name))
+        if value is not None:
+            written.append(f' {attribute}="{escape(value)}"')
+    hide = ' hidden=""' if hidden else ""
+    return Markup("".join([*written, _attributes((("data-set", set),)), hide, ">"]))
+
+
+@lru_cache(maxsize=1024)  # nearly all of them are the same for every row
+def _attributes(given: tuple[tuple[str, Any], ...]) -> str:
+    """The attributes that have a value."""
+    written = [(name.replace("_", "-"), value) for name, value in given if value is not None and value != ""]
+    return "".join(f' {name}="{escape(value)}"' for name, value in written)
 
 
 def plain(value: object) -> str | None:

@@ -374,7 +374,7 @@ async def test_the_files_of_the_page_are_served_and_no_others(app: web.Applicati
             assert (response.status, response.content_type) == (200, kind)
         for name in ("nothing.js", "..%2fdashboard.html", "%2e%2e/__init__.py", "hub.css/", "%2fetc%2fpasswd"):
             assert (await client.get(f"/static/{name}")).status == 404
-        page = await client.get("/?a=b")
+        page = await client.get("/")
         assert page.content_type == "text/html"
         assert f"curl -s http://127.0.0.1:{client.port}/api/events" in await page.text()
 
