@@ -240,7 +240,7 @@ class Hub:
         try:
             await self.audit.start()
         except (Locked, Unsafe) as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(f"{error}.") from None
         except OSError as error:
             raise UsageError(f"The state directory {self.config.state_dir} cannot be used: {error}.") from None
 

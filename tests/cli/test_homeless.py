@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,18 +29,12 @@ sys.exit(hub.cli.main.main(sys.argv[1:]))
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    """A folder of that account's."""
-    opened = [folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid() and folder != Path("/")]
-    modes = {folder: folder.stat().st_mode for folder in (tmp_path, *opened)}
-    for folder, mode in modes.items():
-        folder.chmod(mode | 0o055)
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    os.chown(state, NOBODY, NOBODY)
-    yield state
-    for folder, mode in modes.items():
-        folder.chmod(mode)
+def folder(tmp_path: Path) -> Path:
+    """A folder in which that account has one of its own. It gets there as the current one: those above are closed."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "state").mkdir(mode=0o700)
+    os.chown(tmp_path / "state", NOBODY, NOBODY)
+    return tmp_path
 
 
 def command(*words: str) -> list[str]:
@@ -67,18 +60,18 @@ def test_without_a_home_a_folder_must_be_named(words: list[str]) -> None:
 
 
 @needs_root
-def test_what_is_named_needs_no_home(state: Path) -> None:
-    serve = command("serve", "--port", "0", "--state-dir", str(state))
-    pipe = subprocess.PIPE
-    with subprocess.Popen(serve, cwd="/", env=environment(), stdout=pipe, stderr=pipe, text=True) as hub:
+def test_what_is_named_needs_no_home(folder: Path) -> None:
+    serve = command("serve", "--port", "0", "--ephemeral", "--state-dir", "state")  # SQLite wants the whole path
+    pipe, env = subprocess.PIPE, environment()
+    with subprocess.Popen(serve, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True) as hub:
         assert hub.stdout
         url = hub.stdout.readline().split()[-1]
-        for where in (["--state-dir", str(state)], ["--url", url]):
-            for words in (["publish", "a:b", "1"], ["call", "hub:ping"], ["audit", "tail"]):
-                call = subprocess.run(
-                    command(*words, *where), cwd="/", env=environment(), capture_output=True, text=True, check=False
-                )
-                assert (call.returncode, call.stderr) == (0, "")
-                assert call.stdout
+        asked = [
+            subprocess.run(command(*words, *where), cwd=folder, env=env, capture_output=True, text=True, check=False)
+            for where in (["--state-dir", "state"], ["--url", url])
+            for words in (["publish", "a:b", "1"], ["call", "hub:ping"], ["audit", "tail"])
+        ]
         hub.terminate()
         assert (hub.wait(), "Traceback" in hub.communicate()[1]) == (0, False)
+    assert [(done.returncode, done.stderr) for done in asked] == [(0, "")] * 6
+    assert all(done.stdout for done in asked)
