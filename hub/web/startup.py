@@ -4,10 +4,7 @@ Only `python -m hub` uses this. A hub that is mounted in an application lets the
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -27,7 +24,6 @@ BEFORE = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), sysconfi
 
 def load(hub: Hub, names: Iterable[str]) -> bool:
     """Load modules; False, with a line in the log, if one of them raises. Raises UsageError if there is none."""
-    _look_here_too()
     for name in names:
         try:
             hub.load(name)
@@ -37,12 +33,6 @@ def load(hub: Hub, names: Iterable[str]) -> bool:
             _tell(f"the module {name} failed", error)
             return False
     return True
-
-
-def _look_here_too() -> None:
-    """Find modules in the current folder, as with `python -m`, but behind all that is installed."""
-    with contextlib.suppress(OSError):  # it has been deleted
-        sys.path.append(os.getcwd())
 
 
 async def begin(runner: web.AppRunner) -> bool:

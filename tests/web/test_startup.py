@@ -1,12 +1,11 @@
 """Code of the application that fails at the start of `python -m hub`: named, shown, and status 1."""
 
 import json
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
-from running import environment, run_hub
+from running import run_hub
 
 RAISES = """
 def setup(hub):
@@ -55,16 +54,6 @@ async def test_what_fails_is_named_and_shown_without_the_hubs_own_part(module: s
     assert ("shop.py" in trace) is (module != "")
 
 
-def test_a_module_is_looked_for_in_the_current_folder_too(tmp_path: Path) -> None:
-    """Also by the program `hub`, for which Python does not look there."""
-    (tmp_path / "shop.py").write_text("def setup(hub):\n    raise ValueError('found')\n")
-    code = "import sys; sys.path.remove(''); from hub.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ("--port", "0", "--state-dir", str(tmp_path / "state"), "--load", "shop")
-    command = [sys.executable, "-c", code, *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert "ValueError: found" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -82,7 +71,14 @@ async def test_a_module_that_is_none_is_usage(name: str, why: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--port", "many"], ["--prot", "1"], ["--log-level", "loud"], ["--load", "no_such"], ["--tls-cert", "x"]),
+        *(
+            ["--port", "{taken}"],
+            ["--port", "many"],
+            ["--prot", "1"],
+            ["--log-level", "loud"],
+            ["--load", "no_such"],
+            ["--tls-cert", "x"],
+        ),
         *(["--host", "192.0.2.1"], ["--host", "no.such.invalid", "--auth", "token"], ["--state-dir", "/dev/null"]),
     ],
 )
@@ -94,7 +90,11 @@ async def test_with_json_every_line_is_one_object(
     if how == "variable":
         monkeypatch.setenv("HUB_LOG_FORMAT", "json")
     monkeypatch.setenv("HUB_PROT", "1")
-    status, out, err = await run_hub(tmp_path, "--port", "0", "--state-dir", str(tmp_path / "state"), *given, *words)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = [word.format(taken=taken.getsockname()[1]) for word in words]
+        status, out, err = await run_hub(
+            tmp_path, "--port", "0", "--state-dir", str(tmp_path / "state"), *given, *words
+        )
     assert (status, out) == (2, "")
     lines = [json.loads(line) for line in err.splitlines()]
     assert [line["level"] for line in lines][-1] == "error"
