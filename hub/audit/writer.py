@@ -253,29 +253,38 @@ class LogFile:
         """Return the newest durable records, oldest first; opens no more files than they are in."""
         found, size = list[dict[str, Any]](), 0
         with contextlib.ExitStack() as stack:
-            lines = self._newest(stack, before)
-            while len(found) < limit and (line := next(lines, None)) is not None:
-                record = parsed(line)
-                if record is not None and before is not None and record["seq"] >= before:
-                    over = record["seq"] - before  # so many lines, or more, until that number
-                    next(islice(lines, over, over), None)
-                elif record is not None:
-                    size += len(line)
-                    if room is not None and size > room and found:
-                        break
-                    found.append(record)
+            for record, length in self._newest(stack, before) if limit else ():
+                size += length
+                if room is not None and size > room and found:
+                    break
+                found.append(record)
+                if len(found) == limit:
+                    break
         return found[::-1]
 
-    def _newest(self, stack: contextlib.ExitStack, before: int | None) -> Iterator[bytes]:
-        """Yield the durable lines, newest first, without the files that begin at `before` or behind it."""
+    def _newest(self, stack: contextlib.ExitStack, before: int | None) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield the durable records, newest first, of those before that number, with the bytes of each."""
+        for lines in self._sources(stack, before):
+            for line in lines:
+                record = parsed(line)
+                if record is None:
+                    continue
+                if before is None or record["seq"] < before:
+                    yield record, len(line)
+                else:  # so many lines of this file, or more, until that number
+                    over = record["seq"] - before
+                    next(islice(lines, over, over), None)
+
+    def _sources(self, stack: contextlib.ExitStack, before: int | None) -> Iterator[Iterator[bytes]]:
+        """Yield the lines of each file, newest first, without the files that begin at that number or behind it."""
         with self._names:
             current, size = self._open_to_read(stack), self._durable_size()
             closed = closed_segments(self.directory)
         if current is not None:
-            yield from backwards(current, size)
+            yield backwards(current, size)
         for path in reversed(closed):
             if before is None or first_number(path) < before:
-                yield from lines_backwards(path)
+                yield lines_backwards(path)
 
     def _durable_size(self) -> int | None:
         """None if nobody knows: what is found under the name may be another file than `size` is of."""

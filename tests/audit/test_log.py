@@ -642,6 +642,21 @@ def test_the_tail_of_what_was_moved_away_is_what_is_left(tmp_path: Path) -> None
     file.close()
 
 
+def test_the_tail_before_a_record(tmp_path: Path) -> None:
+    """Of the files only those that hold it; lines that are no records do not count."""
+    file = LogFile(tmp_path, Limits(file_bytes=2000))
+    for number in range(1, 31):
+        file.append([command(number)])
+    with (tmp_path / "audit.jsonl").open("ab") as current:
+        current.write(b"no record\n" * 3)
+    file.size += 30
+    assert len(list(tmp_path.glob("audit-*.jsonl"))) > 2
+    for before in range(1, file.link.seq + 2):
+        assert [record["seq"] for record in file.tail(4, before)] == list(range(max(1, before - 4), before))
+    assert [record["seq"] for record in file.tail(9, 20, 1)] == [19], "one, however large it is"
+    file.close()
+
+
 async def test_sums_are_written_when_asked_for(log: AuditLog, tmp_path: Path) -> None:
     for number in range(3):
         log.note("client.refused", None, "NONE", {"number": number}, key="client.refused")

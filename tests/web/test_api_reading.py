@@ -204,6 +204,20 @@ async def test_state_and_the_stream_from_its_cursor_miss_nothing(tmp_path: Path)
         assert all(view == end for view in await asyncio.gather(*joining))
 
 
+async def test_pages_over_http(hub: HubInside) -> None:
+    """`after` and `before` are what the answer before has said."""
+    for key in ("a", "b"):
+        await hub.hub.publish("task:progress", {"id": key})
+    first = f"{hub.hub.cursor.epoch}:1"
+    state = (await hub.get("api/state", after=first)).json
+    assert ([item["key"] for item in state["items"]], state["more"]) == (["b"], False)
+    (await hub.get("api/state", after=f"{hub.hub.cursor.epoch}:9")).refused(400, "unknown_cursor")
+    records = (await hub.get("api/audit", before="3")).json
+    assert [record["seq"] for record in records] == [1, 2]
+    (await hub.get("api/audit", before="none")).refused(422, "invalid_args")
+    assert [row["name"] for row in (await hub.get("api/commands", name="hub:ping")).json] == ["hub:ping"]
+
+
 async def test_a_lease_that_runs_out_turns_stale(hub: HubInside) -> None:
     async with talk(hub.url, "?topics=hub:*") as client:
         data = {"id": "a1", "status": "active"}
