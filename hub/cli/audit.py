@@ -40,6 +40,10 @@ def verify(args: argparse.Namespace) -> int:
 def tail(args: argparse.Namespace) -> int:
     """Print the newest records, oldest first, one JSON a line."""
     with connection(args) as hub:
-        for record in hub.ask("GET", f"/api/audit?limit={args.limit}"):
-            say(printable(compact(record)))
+        found = page = hub.ask("GET", f"/api/audit?limit={args.limit}")
+        while page and len(found) < args.limit:  # an answer ends with what fits
+            page = hub.ask("GET", f"/api/audit?limit={args.limit - len(found)}&before={found[0]['seq']}")
+            found = page + found
+    for record in found:
+        say(printable(compact(record)))
     return 0

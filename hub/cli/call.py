@@ -2,14 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..client.paging import joined, next_page
 from ..errors import UsageError
 from ..stdio import say
 from .grammar import add_command, json_text
-from .http import add_where, connection
+from .http import Connection, add_where, connection
 from .terminal import printable
 
 
@@ -22,13 +23,19 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command and print its result as JSON."""
-    body = json.dumps(call_args(args.args)).encode()
+    """Run one command and print its result as JSON; of what comes in pages all of them."""
+    command, given = args.command, call_args(args.args)
     with connection(args, answer_timeout=None) as hub:
-        result = hub.ask("POST", f"/api/commands/{quote(args.command, safe=':')}", body)
+        result = _ask(hub, command, given)
+        while further := next_page(command, given, result):
+            result = joined(command, result, _ask(hub, command, further))
     for line in json.dumps(result, indent=2, ensure_ascii=False).split("\n"):
         say(printable(line))
     return 0
+
+
+def _ask(hub: Connection, command: str, args: Mapping[str, Any]) -> Any:
+    return hub.ask("POST", f"/api/commands/{quote(command, safe=':')}", json.dumps(args).encode())
 
 
 def call_args(words: Sequence[str]) -> dict[str, Any]:

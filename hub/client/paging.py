@@ -9,7 +9,7 @@ LIMIT = 100  # events that hub:history looks for if nobody says how many
 
 def next_page(command: str, args: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the args that ask for the rest of an answer; None if it has all that was asked for."""
-    if command not in LISTS or not answer["more"]:
+    if command not in LISTS or not answer.get("more"):
         return None
     further = {**args, "after": answer["cursor"]}
     if command == "hub:history":

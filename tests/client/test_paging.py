@@ -1,14 +1,15 @@
 """Following the pages of a real hub, from Python and from the shell."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import HubInside, hub_app
+from running import HubInside, hub_app, run_hub
 
 from hub.client.client import HubClient
 from hub.client.paging import joined, next_page
-from hub.commands import listing
+from hub.commands import builtin, listing
 
 
 async def fill(hub: HubInside) -> None:
@@ -50,6 +51,24 @@ async def test_history_is_followed_as_far_as_was_asked_for(tmp_path: Path) -> No
         assert len((await whole(hub, limit=7))["events"]) == 7
         assert len((await whole(hub, limit=7, after="gone:1"))["events"]) == 7
         assert (await whole(hub, after="gone:1"))["complete"] is False
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_shell_is_given_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin, "LARGEST_EVENT", 1500)
+    async with hub_app(tmp_path / "hub") as hub:
+        await fill(hub)
+        where = "--url", hub.url
+        status, state, _ = await run_hub(tmp_path, "call", *where, "hub:state")
+        assert (status, len(json.loads(state)["items"])) == (0, 12)
+        status, history, _ = await run_hub(tmp_path, "call", *where, "hub:history", "limit=9")
+        assert (status, len(json.loads(history)["events"])) == (0, 9)
+        for limit in (5, 1000):
+            status, records, _ = await run_hub(tmp_path, "audit", "tail", *where, "--limit", str(limit))
+            numbers = [json.loads(line)["seq"] for line in records.splitlines()]
+            assert status == 0
+            assert numbers == list(range(numbers[-1] - len(numbers) + 1, numbers[-1] + 1))
+            assert len(numbers) == 5 or numbers[0] == 1
 
 
 def test_of_a_last_value_the_later_counts() -> None:
