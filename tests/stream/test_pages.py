@@ -11,6 +11,7 @@ from hub.errors import HubError
 from hub.stream import catchup, pages
 from hub.stream import passes as module
 from hub.stream.broadcaster import Broadcaster
+from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.catchup import CatchUp
 from hub.stream.events import Draft, Event
@@ -251,3 +252,23 @@ async def test_a_page_behind_which_nothing_is_kept(stream: Stream) -> None:
     page = await found.behind(0)
     assert page is not None
     assert (page.first, page.last) == (1, pages.PAGE)
+
+
+async def test_where_the_store_has_less_than_the_window() -> None:
+    """Who is behind both goes on where the window begins: it has more, and what it has is no gap."""
+    for kept in (0, 5):
+        stream = Stream()
+        stream.store.limits = Limits(kept, 2**20)
+        await stream.store.open(stream.pump)
+        await stream.publish(3 * WINDOW)
+        page = await stream.broadcaster.pages.behind(0)
+        assert page is not None
+        assert (page.first, page.last) == (2 * WINDOW + 1, 3 * WINDOW)
+
+
+async def test_a_page_behind_what_has_been_trimmed_is_kept_once(stream: Stream) -> None:
+    stream.store.limits = Limits(EVENTS // 2, 2**30)
+    await stream.publish(1)
+    found = [await stream.broadcaster.pages.behind(position) for position in (0, 1)]
+    assert [page and page.first for page in found] == [EVENTS // 2 + 2] * 2
+    assert len(stream.broadcaster.pages._kept) == len(stream.broadcaster.pages._places) == 1
