@@ -22,7 +22,7 @@ ORDER = [
         ("wire", "names vocabulary strictjson validation messages framing jsonschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
-        ("stream/brokers", "broker lastvalues storefile epochs database care rounds sqlite memory schemes"),
+        ("stream/brokers", "broker lastvalues storefile retention epochs database care rounds sqlite memory schemes"),
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised registry listing builtin ratelimit session"),

@@ -12,7 +12,7 @@ from stores import STATE, draft, store
 
 from hub import Hub
 from hub.errors import UsageError
-from hub.stream.brokers import database, epochs, storefile
+from hub.stream.brokers import database, epochs, retention, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.sqlite import FILE
 from hub.stream.brokers.storefile import PAGE, WAL_PAGES
@@ -161,7 +161,7 @@ def test_free_pages_are_given_back_step_by_step_and_then_the_journal(tmp_path: P
     it = database.Database(tmp_path / FILE, limits, STATE, full=False)
     it.open()
     events, _ = it.write(
-        [Draft("a:x", f"{number}", b"1" * 4000) for number in range(database.SPARE + 2 * database.STEP)]
+        [Draft("a:x", f"{number}", b"1" * 4000) for number in range(retention.SPARE + 2 * retention.STEP)]
     )
     it.settle(events)
     while it.tidy(it.head):
@@ -170,4 +170,4 @@ def test_free_pages_are_given_back_step_by_step_and_then_the_journal(tmp_path: P
     assert it.unsaved >= WAL_PAGES
     it.checkpoint()
     it.close()
-    assert (tmp_path / FILE).stat().st_size < (database.SPARE + 2 * database.STEP) * 4096
+    assert (tmp_path / FILE).stat().st_size < (retention.SPARE + 2 * retention.STEP) * 4096

@@ -6,22 +6,19 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...wire.messages import now, stamp
+from ...wire.messages import now
 from ...wire.names import Cursor
 from ...wire.strictjson import LARGEST_FRAME
 from ..events import Draft, Event, Withheld
 from .broker import Kept, Limits, Receipt
 from .epochs import Epochs
-from .lastvalues import COLUMNS, STEP_BYTES, TABLE, LastValues
-from .storefile import BUSY, PAGE, PATIENCE, WAL_PAGES, StoreFile, advice, is_full, is_held
-
-STEP = 256  # events, or pages of the file, that are removed in one go
-SPARE = 256  # free pages that are left for the next events
+from .lastvalues import COLUMNS, TABLE, LastValues
+from .retention import Retention
+from .storefile import BUSY, PAGE, PATIENCE, advice, is_full, is_held
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -34,7 +31,7 @@ INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 Row = tuple[int, str, str, bool | None, str | None, float | None, str, int, bytes]  # COLUMNS
 
 
-class Database(StoreFile):
+class Database(Retention):
     """The kept events and the numbers about them, which change only after a commit.
 
     `epochs` says what the numbers are of. `failure`: why nothing can be written, since the start. Every method raises
@@ -42,15 +39,11 @@ class Database(StoreFile):
     """
 
     def __init__(self, path: Path, limits: Limits, state: Limits, *, full: bool) -> None:
-        super().__init__(path)
-        self.limits, self._full = limits, full
+        super().__init__(path, limits, state)
+        self.head, self._full = 0, full
         self.epochs = Epochs(path.parent)
         self.failure: Exception | None = None
-        self._slack = min(STEP, limits.events // 100)
         self._new = True  # nothing was ever kept here
-        self.head, self.tail, self.bytes = 0, 1, 0
-        self._sizes: deque[int] = deque()  # of the kept events
-        self._last_values = LastValues(state)
 
     # ---- life
 
@@ -233,74 +226,3 @@ class Database(StoreFile):
         draft = Draft(name, id, body, key, ttl, bool(given))
         kind = Event if size <= LARGEST_FRAME else Withheld
         return kind(draft, Cursor(self.epochs.epoch, seq), timestamp, time.monotonic() - age)
-
-    # ---- retention
-
-    def tidy(self, until: int) -> bool:
-        """Take away what is over the limits or too old, up to `until`, and make the file smaller, one step of it;
-        whether there is more to do."""
-        return self.trim(until) or self._expire(until) or self._clean() or self._shrink()
-
-    def trim(self, until: int, *, lazily: bool = False) -> bool:
-        """Take away what is over the limits, one step; whether there is more to do.
-
-        `lazily` waits until it is more than a little, so that one transaction does it for many events.
-        """
-        count, size = len(self._sizes) - self.limits.events, self.bytes - self.limits.bytes
-        if count <= (self._slack if lazily else 0) and size <= (self.limits.bytes // 100 if lazily else 0):
-            return False
-        over, step = 0, self._step(until)
-        for length in step:
-            if over >= count and size <= 0:
-                break
-            over, size = over + 1, size - length
-        self._forget(self.tail + over - 1)
-        return 0 < over == len(step)
-
-    def _step(self, until: int) -> list[int]:
-        """The sizes of the oldest events, up to `until`, that may be removed in one go: some of them."""
-        sizes = list(islice(self._sizes, min(STEP, max(0, until - self.tail + 1))))
-        few = sum(total <= STEP_BYTES for total in accumulate(sizes))
-        return sizes[: max(1, few)]
-
-    def _expire(self, until: int) -> bool:
-        """Take away what is too old; whether there is more to do. An event that seems younger stops it."""
-        last = self.tail + len(self._step(until)) - 1
-        old = self._one("SELECT timestamp FROM events WHERE seq = ?", self.tail) if self.tail <= last else None
-        if old is None or old >= (limit := self._limit()):
-            return False
-        query = "SELECT min(seq) FROM events WHERE seq BETWEEN ? AND ? AND timestamp >= ?"
-        young = self._one(query, self.tail, last, limit)
-        self._forget(last if young is None else young - 1)
-        return young is None
-
-    def _limit(self) -> str:
-        return stamp(max(0.0, time.time() - self.limits.seconds)) if self.limits.seconds else ""
-
-    def _forget(self, last: int) -> None:
-        """Remove the events up to `last`."""
-        with self._transaction():
-            self._last_values.move(self._sql, last)
-            self._sql.execute("DELETE FROM events WHERE seq <= ?", (last,))
-            self._note(trimmed=last, gone=self._last_values.gone)
-        self._last_values.moved(last)
-        for _ in range(last - self.tail + 1):
-            self.bytes -= self._sizes.popleft()
-        self.tail = last + 1
-
-    def _clean(self) -> bool:
-        """Take away last values that have gone; whether there is more to do."""
-        if self._last_values.unmoved:
-            self._forget(self.tail - 1)
-        return self._last_values.unmoved
-
-    def _shrink(self) -> bool:
-        """Give free pages back, so that the file gets smaller; whether there is more to do."""
-        free = self._one("PRAGMA freelist_count")
-        if free <= SPARE:
-            return False
-        self._sql.executescript(f"PRAGMA incremental_vacuum({STEP})")  # `execute` takes one step on Python 3.11: a page
-        self.unsaved += STEP
-        if free <= SPARE + STEP:
-            self.unsaved += WAL_PAGES  # the file gets smaller when the journal has been brought into it
-        return bool(free > SPARE + STEP)

@@ -20,7 +20,8 @@ from ...errors import HubError, UsageError
 from ..events import Draft, Event
 from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
 from .care import Care
-from .database import STEP, Database
+from .database import Database
+from .retention import STEP
 from .rounds import Rounds
 from .storefile import WAL_PAGES, DatabaseError, is_full
 
