@@ -1,13 +1,22 @@
 """Disks that wait, and disks that fail."""
 
 import sqlite3
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lives import MEMORY
 from stores import Disk, Failing
 
 from hub.stream.brokers import storefile
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder for many lives, where nothing waits for the disk."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -36,16 +36,16 @@ async def play(folder: Path) -> dict[int, str]:
     return answered
 
 
-async def test_every_statement_of_a_run_failing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_statement_of_a_run_failing_once(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite tests itself: whichever write fails, nothing that was answered is missing, and nothing hangs."""
     monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
     counting = Counting(monkeypatch)
-    await play(made(tmp_path / "sound"))
+    await play(made(memory / "sound"))
     total = counting.seen
     assert total > 100
     for number in range(1, total + 1):
         counting.start(number)
-        assert await missing(made(tmp_path / str(number))) == {}
+        assert await missing(made(memory / str(number))) == {}
 
 
 def made(folder: Path) -> Path:
@@ -66,7 +66,7 @@ async def missing(folder: Path) -> dict[int, str]:
     return {n: id for n, id in answered.items() if n >= tail and kept.get(n) != id}
 
 
-async def test_weakened_what_was_not_written_would_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_weakened_what_was_not_written_would_be_missing(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = database.Database._insert
 
     def hopeful(self: database.Database, rows: Any) -> None:
@@ -75,11 +75,11 @@ async def test_weakened_what_was_not_written_would_be_missing(tmp_path: Path, mo
 
     monkeypatch.setattr(database.Database, "_insert", hopeful)
     counting = Counting(monkeypatch)
-    await play(tmp_path)
+    await play(memory)
     for number in range(counting.seen, 0, -1):
         counting.start(number)
         with contextlib.suppress(AssertionError):  # there is a hole among the numbers
-            if not await missing(made(tmp_path / str(number))):
+            if not await missing(made(memory / str(number))):
                 continue
         return
     pytest.fail("nothing was missing")

@@ -54,7 +54,7 @@ class StoreFile:
         self._sql.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE}")
         self._sql.execute("PRAGMA wal_autocheckpoint = 0")  # it would wait for the disk; `checkpoint` is for that
         self._set_sync(False)
-        self._file, self._reader = os.stat(self.path), os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        self._file, self._reader = os.stat(self.path), os.open(self.path, os.O_RDONLY)
         self._head = self._read_head()
 
     def _connect_to_nothing(self) -> None:
