@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from browser.cdp import Page
 from browser.hubs import hub_inside
-from markupsafe import Markup
 
 import hub.web.access.guard
 import hub.web.page.dashboard
@@ -41,20 +40,13 @@ def rewrite(patch: pytest.MonkeyPatch, folder: Path, name: str, old: str, new: s
     patch.setattr(hub.web.page.dashboard, "folder", lambda: copy)
 
 
-class Raw(Markup):
-    """Markup that does not escape what is put into it."""
-
-    def format(self, *args: object, **kwargs: object) -> "Raw":
-        return Raw(str.format(self, *args, **kwargs))
-
-
 def no_policy(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.delitem(hub.web.access.guard.HEADERS, "Content-Security-Policy")
 
 
 def no_autoescape(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """The server writes event data into the page as it is."""
-    patch.setattr(hub.web.page.formats, "Markup", Raw)
+    patch.setattr(hub.web.page.formats, "escape", str)
 
 
 def markup_in_script(patch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -14,6 +14,7 @@ from running import PATIENCE, Raw, hub_app, hub_process, until
 from hub import Hub
 from hub.commands.registry import Call
 from hub.web.access import reader
+from hub.web.keys import GUARD
 
 
 @asynccontextmanager
@@ -82,9 +83,20 @@ async def test_every_kind_of_answer_comes(hub: Callable[..., Any], tmp_path: Pat
 
 
 async def test_several_requests_are_all_answered(tmp_path: Path) -> None:
-    async with inside(tmp_path) as port:
-        answer = await said(port, request(port, "/healthz") * 5)
-    assert answer.count(b"HTTP/1.1 200 ") == 5
+    def slow(hub: Hub) -> None:
+        @hub.command("test:wait", effect="read")
+        async def wait(call: Call) -> None:
+            await release.wait()
+
+    release = asyncio.Event()
+    async with hub_app(tmp_path, deadline=1.0, prepare=slow) as hub:
+        port = hub.port
+        first = request(port, "/api/commands/test:wait", {})
+        reading = asyncio.create_task(said(port, first, request(port, "/healthz") * 4))
+        await until(lambda: any(one.half_closed for one in hub.app[GUARD].accepted.connections))  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        release.set()
+        assert (await reading).count(b"HTTP/1.1 200 ") == 5
 
 
 @pytest.mark.parametrize("hub", HUBS)

@@ -239,11 +239,15 @@ async def all_gone(site: Site) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_connection_that_is_gone_is_nobodys() -> None:
+async def test_a_connection_that_is_gone_is_nobodys() -> None:
     """uvloop does not know any more who a connection was from that was reset: nobody is refused, and nothing noted."""
     guard = mocked_guard(port=80)
     assert outcome(guard, mocked_request([("Host", "localhost")], port=80, peername=None)) == "user"
     assert guard.refused.call_count == 0  # type: ignore[attr-defined]
+    server, transport = web.Server(mock.Mock()), mock.Mock(get_extra_info=mock.Mock(return_value=None))
+    guard.watch(server)
+    server.connection_made(mock.Mock(), transport)
+    assert guard.accepted.connections == {}
     request = mocked_request([("Host", "localhost")], port=80)
     with mock.patch.object(web.Request, "transport", None):
         assert outcome(mocked_guard(port=80), request) == "user"
