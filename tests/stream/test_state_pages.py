@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -143,25 +144,24 @@ def test_weakened_pages_would_have_holes(weaken: Callable[[pytest.MonkeyPatch], 
             property()
 
 
-async def test_a_page_is_put_together_in_turns_with_everybody_else() -> None:
-    """And one after the other: forty that are asked for at once take no more of a pass of the loop than one."""
-    stream = Stream(10_000)
-    for number in range(1000):
-        stream.state.apply([Event(Draft("t:x", "id", b"1", f"{number}"), Cursor("e", number + 1), "now", 0.0)])
+class Counted(State):
+    """How many pages are put together at once."""
+
     busy = most = 0
-    real = State._page
 
-    class Counted(State):
-        async def _page(self, patterns: Patterns, after: int, room: int) -> Page:
-            nonlocal busy, most
-            busy += 1
-            most = max(most, busy)
-            found = await real(self, patterns, after, room)
-            busy -= 1
-            return found
+    async def _page(self, patterns: Patterns, after: int, room: int) -> Page:
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        found = await super()._page(patterns, after, room)
+        self.busy -= 1
+        return found
 
-    stream.state.__class__ = Counted
-    passes, done = 0, asyncio.Event()
+
+async def read_by_forty() -> tuple[int, int]:
+    """How many of forty pages are put together at once, and how often a neighbour has a turn meanwhile."""
+    state, passes, done = Counted(10_000, 2**26), 0, asyncio.Event()
+    for number in range(1, 1001):
+        state.apply([Event(Draft("t:x", "id", b"1", f"{number}"), Cursor("e", number), "now", 0.0)])
 
     async def neighbour() -> None:
         nonlocal passes
@@ -170,12 +170,28 @@ async def test_a_page_is_put_together_in_turns_with_everybody_else() -> None:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(neighbour())
-    pages = await asyncio.gather(*(stream.state.page(EVERYTHING, after, 2**20) for after in range(40)))
+    pages = await asyncio.gather(*(state.page(EVERYTHING, after, 2**20) for after in range(40)))
     done.set()
     await beside
     assert [len(json.loads(page.items)) for page in pages] == [1000 - after for after in range(40)]
+    return state.most, passes
+
+
+async def test_a_page_is_put_together_in_turns_with_everybody_else() -> None:
+    """And one after the other: forty that are asked for at once take no more of a pass of the loop than one."""
+    most, passes = await read_by_forty()
     assert most == 1
     assert passes >= 40 * (960 // module.SLICE)
+
+
+async def test_weakened_all_would_be_put_together_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "Lock", nullcontext)
+    assert (await read_by_forty())[0] == 40
+
+
+async def test_weakened_others_would_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 10**6)
+    assert (await read_by_forty())[1] < 40
 
 
 async def test_what_is_asked_for_again_is_there() -> None:
