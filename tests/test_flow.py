@@ -309,7 +309,8 @@ async def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: P
     if stands == "state":
         place.touch()
     else:
-        place.mkdir(parents=True)
+        place.parent.mkdir(mode=0o700)
+        place.mkdir()
     status, out, err = await run_hub(tmp_path, "--port", "0", "--state-dir", str(tmp_path / "state"))
     assert (status, out) == (2, "")
     assert re.fullmatch(rf"hub: [^\n]+{re.escape(str(place))}[^\n]*\.\n", err)

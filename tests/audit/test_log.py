@@ -196,7 +196,7 @@ async def test_a_planted_link_is_not_followed(
     victim = tmp_path / "victim"
     victim.touch()
     directory = tmp_path / "state"
-    directory.mkdir()
+    directory.mkdir(mode=0o700)
     (directory / name).symlink_to(victim)
     if weakened:
         monkeypatch.setattr(os, "O_NOFOLLOW", 0)
