@@ -185,6 +185,7 @@ class Life:
         self.moved: list[tuple[Path, int]] = []  # files that are gone for good, and the newest record at that time
         self.overwritten: list[Any] = []  # files that something was put over
         self.moves = 0
+        self.verified_from = 0  # faults there were when the verification began that runs
         self.names = threading.Lock()  # a file is away, or in the copy of a crash
         self.running = False
         self.crashed: tuple[Path, list[int], list[int]] | None = None
@@ -206,9 +207,9 @@ class Life:
             self.answered.append(number)
             self.found.counts["answered"] += 1
 
-    async def judge(self, look: Callable[[], Awaitable[Any]], kind: str) -> None:
-        """A verification beside everything else: what was not moved away is there."""
-        moves, directory, faults = self.moves, self.directory, sum(self.weather.faults.values())
+    async def judge(self, look: Callable[[], Awaitable[Any]], kind: str, faults: int) -> None:
+        """A verification beside everything else: what was not moved away is there. `faults`: when it began."""
+        moves, directory = self.moves, self.directory
         available = self.log.available
         try:
             verdict = await look()
@@ -217,7 +218,7 @@ class Life:
         self.found.counts[kind] += 1
         allowed = {INTACT}
         calm = available and self.log.available and not self.weather.failing
-        if not calm or sum(self.weather.faults.values()) > faults:
+        if not calm or self.weather.faults.total() > faults:
             allowed |= {UNREADABLE, TORN}  # what could not be cut off, or read
         if moves or self.moves:
             allowed |= {*DAMAGED, UNREADABLE}
@@ -225,7 +226,9 @@ class Life:
             self.wrong(f"{kind} beside the running log: {verdict}")
 
     async def inside(self) -> None:
-        await self.judge(self.log.verify, "verify")
+        if self.log._verifying is None:  # who asks meanwhile gets the answer of the one that runs
+            self.verified_from = self.weather.faults.total()
+        await self.judge(self.log.verify, "verify", self.verified_from)
 
     async def outside(self) -> None:
         directory = self.directory
@@ -238,7 +241,7 @@ class Life:
                 loop.call_soon_threadsafe(answer.set_result, verdict)
 
         threading.Thread(target=look, name="outside").start()
-        await self.judge(lambda: asyncio.shield(answer), "outside")
+        await self.judge(lambda: asyncio.shield(answer), "outside", self.weather.faults.total())
 
     async def tail(self) -> None:
         before = self.answered[-1:] if not self.moves else []
