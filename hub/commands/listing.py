@@ -56,7 +56,7 @@ async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
             continue
         for event in reversed(events):
             if event.seq <= until and patterns.match(event.name) and count < limit:
-                first, count, size = event.seq, count + 1, size + 1 + len(event)
+                first, count, size = event.seq, count + 1, size + 1 + event.size
                 if size <= LARGEST_EVENT:
                     found.append(event)
         until = min(until, events[0].seq) - 1 if events else 0
@@ -81,7 +81,7 @@ async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, c
             if patterns.match(event.name) and event.withheld:
                 complete = False
             elif patterns.match(event.name):
-                size += 1 + len(event)
+                size += 1 + event.size
                 more = len(found) == limit or (size > LARGEST_EVENT and bool(found))
                 if more:
                     break

@@ -84,7 +84,7 @@ class Broadcaster:
     def deliver(self, batch: Sequence[Event]) -> None:
         """Take a batch from the pump; it is written soon, together with what follows closely. Never waits."""
         self.window.extend(batch)
-        self._waiting += sum(map(len, batch))
+        self._waiting += sum([event.size for event in batch])
         if self._waiting >= MOST_BYTES or self.window.head - self.position >= MOST_EVENTS:
             self.flush()
         elif not self._groups:

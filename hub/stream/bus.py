@@ -13,7 +13,7 @@ from aiosignal import Signal
 from ..errors import Code, HubError
 from ..redaction import holds_secret, redact_each
 from ..wire.messages import MAX_TTL
-from ..wire.names import Cursor, is_id, is_name, new_id
+from ..wire.names import MAX_NAME, Cursor, is_id, is_name, new_id
 from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
@@ -83,9 +83,11 @@ class EventBus:
         await self.broker.append([Draft(name, new_id(), dumpb(one)) for one in data])
 
     async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:
-        newest = max((receipt.seq for receipt in receipts), default=self.position)
-        await self._passed(newest)
-        duplicates = sum(receipt.duplicate for receipt in receipts)
+        newest, duplicates = (self.position if not receipts else 0), 0
+        for seq, duplicate in receipts:
+            newest, duplicates = max(newest, seq), duplicates + duplicate
+        if self.position < newest:
+            await self._passed(newest)
         cursor = Cursor(self.broker.epoch, newest)
         return Published(len(drafts) - duplicates, duplicates, cursor, [draft.id for draft in drafts])
 
@@ -130,9 +132,8 @@ class EventBus:
                     except HubError as error:
                         problems.add(index, error)
             problems.end(len(drafts))
-        for draft, value in zip(drafts, cleaned, strict=True):
-            draft.body = dumpb(value)
         for index, draft in enumerate(drafts):
+            draft.body = dumpb(cleaned[index])
             if len(draft.body) > SMALL:
                 self._weigh(index, draft, problems)
         problems.end(len(drafts))
@@ -159,10 +160,9 @@ class EventBus:
                 future.set_result(None)
 
     async def _passed(self, seq: int) -> None:
-        if self.position < seq:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append((seq, future))
-            await future
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((seq, future))
+        await future
 
 
 class _Problems:
@@ -198,7 +198,9 @@ def record(event: str, data: Any, id: str | None, ttl: float | None) -> dict[str
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None]:
-    """The four fields of a record, checked by hand: this is on the path of every event."""
+    """The four fields of a record, checked by hand: this is on the path of every event. Nearly all have but two."""
+    if type(record) is dict and len(record) == 2 and "data" in record and _is_usual(record.get("event")):
+        return record["event"], record["data"], None, None
     if not isinstance(record, dict):
         raise _misfit({"_schema": ["An event is an object with event and data."]})
     name, id, ttl = record.get("event"), record.get("id"), record.get("ttl")
@@ -228,6 +230,15 @@ def _read(record: Mapping[str, Any]) -> tuple[str, Any, str | None, float | None
 @lru_cache(maxsize=1024)  # names are short and few
 def _has_secret(name: str) -> bool:
     return holds_secret(name)
+
+
+def _is_usual(name: Any) -> bool:
+    return type(name) is str and len(name) <= MAX_NAME and _may_be_published(name)
+
+
+@lru_cache(maxsize=1024)
+def _may_be_published(name: str) -> bool:
+    return is_name(name) and not name.startswith("hub:") and not holds_secret(name)
 
 
 def _misfit(details: Mapping[str, Any]) -> HubError:

@@ -32,12 +32,26 @@ class Draft:
 class Event:
     """An accepted event. Its bytes are made once, as a WebSocket frame; everything else is cut out of that.
 
-    `seq` counts from 1 in its epoch, `timestamp` is when the hub accepted it, `accepted` the same on the monotonic
-    clock in seconds. `data` is parsed anew at each access, so that no listener can change what others see.
+    `seq` counts from 1 in its epoch; `size` is that of `frame`, in bytes. `timestamp` is when the hub accepted it,
+    `accepted` the same on the monotonic clock in seconds. `data` is parsed anew at each access, so that no listener can
+    change what others see.
     """
 
     withheld = False
-    __slots__ = ("_body", "_text", "accepted", "cursor", "frame", "id", "key", "name", "seq", "timestamp", "ttl")
+    __slots__ = (
+        "_body",
+        "_text",
+        "accepted",
+        "cursor",
+        "frame",
+        "id",
+        "key",
+        "name",
+        "seq",
+        "size",
+        "timestamp",
+        "ttl",
+    )
 
     def __init__(self, draft: Draft, cursor: Cursor, timestamp: str, accepted: float) -> None:
         id = dumps(draft.id) if draft.given else f'"{draft.id}"'
@@ -46,8 +60,9 @@ class Event:
         self.timestamp, self.accepted = timestamp, accepted
         self.key, self.ttl = draft.key, draft.ttl
         self.frame = websocket_frame(text)
-        self._text = len(self.frame) - len(text)
-        self._body = len(self.frame) - len(draft.body) - 2
+        self.size = len(self.frame)
+        self._text = self.size - len(text)
+        self._body = self.size - len(draft.body) - 2
 
     @property
     def json(self) -> bytes:
@@ -72,8 +87,6 @@ class Event:
         """The JSON of the last value of a key, as hub:state shows it."""
         return last_value(self.name, self.key or "", self.timestamp, self.body, stale)
 
-    def __len__(self) -> int:
-        return len(self.frame)
 
     def __repr__(self) -> str:
         return f"<Event {self.cursor} {self.name}>"

@@ -35,7 +35,7 @@ class Page:
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events, self.first, self.last = events, events[0].seq, events[-1].seq
-        self._size = sum(map(len, events)) + EVENT * len(events)
+        self._size = sum(event.size for event in events) + EVENT * len(events)
         self._ready: dict[tuple[Patterns, Framing], Piece] = {}
 
     @property
@@ -115,7 +115,7 @@ class Pages:
         events, size = [], 0
         for event in self._window.between(position, min(position + PAGE, self._window.head)):
             events.append(event)
-            size += len(event)
+            size += event.size
             if size >= PIECE:
                 break
         return Page(events)

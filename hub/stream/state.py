@@ -91,7 +91,7 @@ class State:
         if place in self._items:
             self._remove(place)
         self._items[place] = item = _Item(event, stale)
-        self.bytes += len(event)
+        self.bytes += event.size
         if event.ttl is not None and not stale and self._leases.begin(event.seq, since + event.ttl, item):
             self._wake.set()
         while len(self._items) > self._most or self.bytes > self._most_bytes:
@@ -100,7 +100,7 @@ class State:
     def _remove(self, place: Place) -> None:
         item = self._items.pop(place)
         item.changed = 0
-        self.bytes -= len(item.event)
+        self.bytes -= item.event.size
         self._leases.drop(item.event.seq)
 
     def _end(self, changed: int, event: str, key: str, seq: int) -> None:

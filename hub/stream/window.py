@@ -36,10 +36,10 @@ class Window:
                     continue
                 self._begin_anew(event.seq)
             self._events[event.seq] = event
-            self.bytes += len(event)
+            self.bytes += event.size
             self.head = event.seq
         while self.bytes > self._most_bytes or len(self._events) > self._most:
-            self.bytes -= len(self._events.pop(self.tail))
+            self.bytes -= self._events.pop(self.tail).size
             self.tail += 1
 
     def _begin_anew(self, first: int) -> None:

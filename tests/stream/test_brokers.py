@@ -92,7 +92,7 @@ class TestBroker:
         assert [e.json for e in await it.broker.read(0, 10)] == [e.json for e in it.pumped]
         assert {e.cursor.epoch for e in it.pumped} == {it.broker.epoch}
         assert (it.broker.head, it.broker.tail) == (3, 1)
-        assert it.broker.bytes == sum(map(len, it.pumped))
+        assert it.broker.bytes == sum(event.size for event in it.pumped)
 
     async def test_whoever_is_answered_finds_the_event_behind_the_pump(self, it: Store) -> None:
         async def put(id: str) -> None:
@@ -117,7 +117,7 @@ class TestBroker:
 
     async def test_a_page(self, it: Store) -> None:
         await it.put(*(draft(f"{i:2}") for i in range(20)))
-        size = len(it.pumped[0])
+        size = it.pumped[0].size
 
         async def page(*args: int) -> list[int]:
             return [event.seq for event in await it.broker.read(*args)]
@@ -143,7 +143,7 @@ class TestBroker:
         await until(lambda: it.broker.head - it.broker.tail < 101, "the trimming")
         kept = await it.broker.read(0, 1000)
         assert [event.seq for event in kept] == list(range(it.broker.tail, 301))
-        assert it.broker.bytes == sum(map(len, kept))
+        assert it.broker.bytes == sum(event.size for event in kept)
         assert await it.put(draft("0", given=True)) == [301]  # an id is remembered as long as its event
 
     async def test_a_publisher_that_goes_harms_no_other(self, it: Store) -> None:

@@ -32,13 +32,13 @@ def test_keeps_the_newest_of_each_key_that_changed_last(changes: list[tuple[str,
         state.apply([changed])
         model.pop(key, None)
         model[key] = changed
-        while len(model) > most or sum(map(len, model.values())) > size:
+        while len(model) > most or sum(event.size for event in model.values()) > size:
             del model[next(iter(model))]
         assert state.position == seq
     assert [(item["key"], item["data"]) for item in state.snapshot(EVERYTHING)] == [
         (key, event.data) for key, event in model.items()
     ]
-    assert (len(state), state.bytes) == (len(model), sum(map(len, model.values())))
+    assert (len(state), state.bytes) == (len(model), sum(event.size for event in model.values()))
 
 
 def test_an_item() -> None:

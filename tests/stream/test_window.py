@@ -27,10 +27,10 @@ def test_keeps_the_newest_that_fit(batches: list[list[int]], most: int, most_byt
         kept = list(window.events())
         assert kept == all_events[len(all_events) - len(kept) :]
         assert len(window) == len(kept) <= most
-        assert window.bytes == sum(map(len, kept)) <= most_bytes
+        assert window.bytes == sum(event.size for event in kept) <= most_bytes
         assert (window.tail, window.head) == (len(all_events) - len(kept) + 1, len(all_events))
         if len(kept) < min(most, len(all_events)):
-            assert window.bytes + len(all_events[-len(kept) - 1]) > most_bytes
+            assert window.bytes + all_events[-len(kept) - 1].size > most_bytes
 
 
 def test_covers_what_lies_behind_a_position() -> None:
@@ -59,6 +59,6 @@ def test_never_has_a_hole_and_is_never_silent(caplog: pytest.LogCaptureFixture) 
     assert "the events 4 to 5 never reached the window" in caplog.text
     assert [e.seq for e in window.events()] == [6, 7]
     assert (window.covers(3), window.covers(5)) == (False, True)  # who is at 3 asks the store
-    assert window.bytes == sum(map(len, window.events()))
+    assert window.bytes == sum(event.size for event in window.events())
     window.extend([event(8)])
     assert (window.tail, window.head) == (6, 8)

@@ -154,7 +154,7 @@ class Database(Retention):
         ids = [draft.id for draft in drafts if draft.given]
         known = self._known(ids) if ids else {}
         events, rows, receipts = [], [], []
-        seq = self.head
+        seq, filled = self.head, 0
         for draft in drafts:
             first = known.get(draft.id) if draft.given else None
             if first is None:
@@ -162,14 +162,15 @@ class Database(Retention):
                 event = Event(draft, Cursor(self.epochs.epoch, seq), timestamp, accepted)
                 if draft.given:
                     known[draft.id] = seq
-                given, size = draft.given or None, len(event.frame)
+                given, size = draft.given or None, event.size
                 rows.append((seq, draft.name, draft.id, given, draft.key, draft.ttl, timestamp, size, draft.body))
                 events.append(event)
+                filled += size
             receipts.append(Receipt(first or seq, first is not None))
         if rows:
             self._insert(rows)
             self.head = seq
-            self.unsaved += 1 + sum(map(len, events)) // PAGE
+            self.unsaved += 1 + filled // PAGE
         return events, receipts
 
     def _known(self, ids: Sequence[str]) -> dict[str, int]:
@@ -193,10 +194,10 @@ class Database(Retention):
         from here on they may be seen. Those that may still be refused make no older ones go, and are no last values."""
         self.epochs.note(events[-1].seq)
         for event in events:
-            self._sizes.append(len(event))
-            self.bytes += len(event)
+            self._sizes.append(event.size)
+            self.bytes += event.size
             if event.key is not None:
-                self._last_values.set(event.name, event.key, event.seq, len(event))
+                self._last_values.set(event.name, event.key, event.seq, event.size)
             elif event.name == "hub:stale":
                 self._last_values.end(event.seq, event.data)
 
@@ -209,7 +210,7 @@ class Database(Retention):
         with contextlib.closing(self._sql.execute(query, (after, until, limit))) as rows:
             for row in rows:
                 events.append(self._event(row))
-                filled += len(events[-1])
+                filled += events[-1].size
                 if size is not None and filled >= size:
                     break
         return events

@@ -62,7 +62,7 @@ class MemoryBroker:
         for event in events:
             self.head = event.seq
             self._kept[event.seq] = event
-            self.bytes += len(event)
+            self.bytes += event.size
         self._ids.update(ids)
         self._trim()
 
@@ -70,7 +70,7 @@ class MemoryBroker:
         most, most_bytes, _ = self.limits
         while self.tail <= self.head and (len(self._kept) > most or self.bytes > most_bytes):
             event = self._kept.pop(self.tail)
-            self.bytes -= len(event)
+            self.bytes -= event.size
             if self._ids.get(event.id) == event.seq:
                 del self._ids[event.id]
             self.tail += 1
@@ -80,7 +80,7 @@ class MemoryBroker:
         start = max(after + 1, self.tail)
         for seq in range(start, min(start + limit, self.head + 1)):
             events.append(self._kept[seq])
-            filled += len(events[-1])
+            filled += events[-1].size
             if size is not None and filled >= size:
                 break
         return events
