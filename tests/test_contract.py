@@ -76,13 +76,20 @@ class Promise(RuleBasedStateMachine):
         try:
             for view in self.views:
                 view.wire.read_on()
-            self.run(self._spin(400))
+            self.run(self._come_level())
             for view in self.views:
                 self._judge(view)
                 self._know_up_to(view, len(self.names), "the end")
         finally:
             self.run(self._end())
             self.loop.close()
+
+    async def _come_level(self) -> None:
+        """They take turns at the store, so how long it takes depends on how many there are."""
+        for _ in range(100):
+            await self._spin(400)
+            if not self.broadcaster.lagging:
+                break
 
     async def _end(self) -> None:
         for view in self.views:
