@@ -32,7 +32,7 @@ class Draft:
 class Event:
     """An accepted event. Its bytes are made once, as a WebSocket frame; everything else is cut out of that.
 
-    `seq` counts from 1 in its epoch; `size` is that of `frame`, in bytes. `timestamp` is when the hub accepted it,
+    `seq` counts from 1 in its epoch; `size` is that of its frame, in bytes. `timestamp` is when the hub accepted it,
     `accepted` the same on the monotonic clock in seconds. `data` is parsed anew at each access, so that no listener can
     change what others see.
     """
@@ -87,7 +87,6 @@ class Event:
         """The JSON of the last value of a key, as hub:state shows it."""
         return last_value(self.name, self.key or "", self.timestamp, self.body, stale)
 
-
     def __repr__(self) -> str:
         return f"<Event {self.cursor} {self.name}>"
 
@@ -113,9 +112,6 @@ class Withheld(Event):
     @property
     def sse(self) -> bytes:
         return sse_frame(self.json, "hub:gap", None)
-
-    def __len__(self) -> int:
-        return len(self._whole)
 
 
 def weight(draft: Draft, cursor: Cursor) -> int:
