@@ -102,7 +102,7 @@ def get(hub: Hub, head: bytes) -> str:
         answer = b""
         while data := sock.recv(1 << 16):
             answer += data
-            if answer.startswith(b"HTTP/1.1 101"):
+            if answer.startswith(b"HTTP/1.1 101") or b"text/event-stream" in answer:  # it stays open
                 break
     return f"{answer[9:12].decode()} {len(answer)}"
 
