@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
-LEFT = (LOCK, "audit.jsonl", "events.sqlite", "token")  # by one of these a state directory is known
+# By one of these a state directory is known.
+LEFT = (LOCK, "audit.jsonl", "audit.head", "events.sqlite", "server.json", "token", "token.read")
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 
