@@ -313,6 +313,7 @@ class Life:
             self.moves += 1
             self.at_move = self.number
             self.found.counts["moved"] += 1
+            self.forget_refusals()
         elif self.rng.random() < 0.3:
             self._overwrite(self.away)
             self.away = None
@@ -349,8 +350,12 @@ class Life:
         await self.start()
 
     def begin_anew(self) -> None:
-        """Another process. What could not be cut off before the end of the last one, it may find whole."""
+        """Another process."""
         self.log = AuditLog(self.directory, limits=self.limits)
+        self.forget_refusals()
+
+    def forget_refusals(self) -> None:
+        """What could not be cut off a file before it, or the process, was gone may be found whole."""
         if self.weather.faults["ftruncate"]:
             self.refused.clear()
 
