@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,13 @@ async def test_everyone_gets_what_matches_once_and_in_order(stream: Stream) -> N
     assert nothing.received == []
 
 
+@pytest.fixture
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only passes of the loop decide when a flush is due, however slow the machine is."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("_still")
 async def test_what_comes_closely_leaves_in_one_write(stream: Stream) -> None:
     wire = stream.join()
     for _ in range(8):
@@ -80,6 +88,7 @@ async def test_what_comes_closely_leaves_in_one_write(stream: Stream) -> None:
     assert wire.writes == 1
 
 
+@pytest.mark.usefixtures("_still")
 async def test_a_storm_is_written_before_it_ends(stream: Stream) -> None:
     wire = stream.join()
     for _ in range(10 * module.MOST_EVENTS):

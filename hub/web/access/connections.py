@@ -26,9 +26,7 @@ class Accepted:
     scheme: str
     host: str | None = None
     hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
-    passed: list[tuple[bytes, bytes]] | None = (
-        None  # the headers, but for lengths, of the last request that all checks let in
-    )
+    passed: list[tuple[bytes, bytes]] | None = None  # headers, but for lengths, with which all checks let one in
 
     @property
     def cookie(self) -> str:
