@@ -303,6 +303,7 @@ class Life:
                 self._move()
 
     def _move(self) -> None:
+        self.forget_refusals()
         if self.away is None:
             self.away = self.folder / f"moved-{self.moves}"
             try:
@@ -313,7 +314,6 @@ class Life:
             self.moves += 1
             self.at_move = self.number
             self.found.counts["moved"] += 1
-            self.forget_refusals()
         elif self.rng.random() < 0.3:
             self._overwrite(self.away)
             self.away = None
