@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .client.client import HubClient
     from .client.discovery import Disconnected, NoHub
     from .client.items import Gap, Received
-    from .commands.registry import Call
+    from .commands.call import Call
     from .config import Config
     from .errors import CommandError, HubError
     from .hub import Hub
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "Call": "commands.registry",
+    "Call": "commands.call",
     "CommandError": "errors",
     "Config": "config",
     "Disconnected": "client.discovery",

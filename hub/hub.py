@@ -14,8 +14,9 @@ from . import signals
 from .audit.log import AuditLog
 from .audit.rotation import Limits
 from .commands import builtin
+from .commands.call import Handler
 from .commands.clients import Clients
-from .commands.registry import RESERVED, Args, Handler, Registry
+from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
 from .errors import ANYTHING, HubError, UsageError, is_closing

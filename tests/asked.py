@@ -9,7 +9,7 @@ from marshmallow import fields
 from running import HubInside, hub_app
 
 from hub import Hub
-from hub.commands.registry import Call
+from hub.commands.call import Call
 from hub.errors import CommandError
 
 JSON = {"Content-Type": "application/json"}

@@ -14,7 +14,7 @@ from marshmallow import Schema, fields
 from running import JSON, HubProcess, Sent, Talk, hub_process, run_hub, seq, stream, talk, until
 
 from hub import Hub, create_app
-from hub.commands.registry import Call
+from hub.commands.call import Call
 from hub.stream.events import Event
 
 CURL = {"content-type": "application/json"}

@@ -11,7 +11,7 @@ import pytest
 
 from hub import tokens
 from hub.client import discovery
-from hub.commands.registry import check_trust
+from hub.commands.call import check_trust
 from hub.errors import HubError
 from hub.private import Unsafe
 from hub.wire.vocabulary import Effect

@@ -13,8 +13,9 @@ from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberFiel
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT
 from . import listing
+from .call import Call
 from .clients import Client
-from .registry import Call, Registry
+from .registry import Registry
 
 if TYPE_CHECKING:
     from ..hub import Hub

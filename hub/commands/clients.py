@@ -12,7 +12,7 @@ from .load import Load
 
 if TYPE_CHECKING:
     from ..stream.subscriber import Subscriber
-    from .registry import Call
+    from .call import Call
 
 log = logging.getLogger("hub")
 

@@ -9,28 +9,26 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from aiosignal import Signal
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, fields
 
 from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
 from ..stream.passes import Passes
-from ..wire.jsonschema import json_schema
 from ..wire.messages import quick
 from ..wire.names import is_name, new_id
-from ..wire.strictjson import LARGEST_RESULT, Json, dumpb, plain
-from ..wire.validation import bounded, invalid, load
-from ..wire.vocabulary import Effect, Trust, Turns
+from ..wire.strictjson import LARGEST_RESULT, Json, dump_any, plain
+from ..wire.validation import bounded
+from ..wire.vocabulary import Effect, Turns
+from .call import Call, Command, Handler, check_trust
 from .clients import Client
 from .supervised import Work
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
-    from ..hub import Hub
 
 log = logging.getLogger("hub")
 
@@ -38,81 +36,7 @@ EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
 LIGHT = 8 * 1024  # bytes of a call up to which it begins at once: many whose beginning is recorded begin together
 
-Handler = Callable[["Call"], Awaitable[Any]]
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
-    admitted to."""
-
-    hub: "Hub"
-    client: Client
-    id: str
-    weight: int = 0
-    args: dict[str, Any] = field(default_factory=dict)
-    command: "Command | None" = None
-    _work: Work | None = None  # while the handler runs, and only then
-    _ended: Code | None = None  # what has asked it to end before its handler ran
-    _open: bool = False  # admitted, and its handler is not done
-    _size: int = 0  # of the result, while its end is being recorded
-    _on_record: bool = False  # its beginning may be in the audit log
-
-    @property
-    def trust(self) -> Trust:
-        return self.client.trust
-
-    async def progress(self, event: str, data: Any) -> None:
-        """Tell everyone how far this call is: publish an event, usually `task:progress`."""
-        await self.hub.publish(event, data)
-
-    def cancel(self, code: Code = "cancelled") -> bool:
-        """End the call with this code unless its handler is done, or was ended before. Return whether that is so."""
-        if self._work is not None:
-            return self._work.end(code)
-        if not self._open or self._ended is not None:
-            return False
-        self._ended = code
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record.
-
-    `turns`: calls of what looks at much run one after the other for each `client`, or for all of the `hub`, too.
-    """
-
-    name: str
-    handler: Handler
-    schema: Schema | None
-    effect: Effect
-    summary: str
-    audited: bool = True
-    turns: Turns = "none"
-    fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
-
-    def describe(self) -> dict[str, Any]:
-        """As `hub:commands` shows it."""
-        args = json_schema(self.schema)
-        return {"name": self.name, "summary": self.summary, "args": args, "effect": self.effect, "provider": None}
-
-    def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The args as the handler gets them. Raises HubError `invalid_args` with field paths."""
-        if self.schema is None or (self.fits and self.fits(args)):
-            return dict(args)
-        try:
-            loaded: dict[str, Any] = load(self.schema, args)
-            return loaded
-        except ValidationError as error:
-            raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
-
-
-def check_trust(trust: Trust, effect: Effect, what: str) -> None:
-    """Who was let in to look on gets nothing done, whatever it calls. Raises HubError `forbidden`."""
-    if effect != "read" and trust != "OPERATOR":
-        raise HubError("forbidden", f"You may only read here; {what} needs the hub's own token.")
 
 
 class Registry:
@@ -363,7 +287,7 @@ class Registry:
 
 def _encoded(command: Command, result: Any) -> bytes:
     """The result as JSON. Raises HubError `too_large` for one that would close the connection of who gets it."""
-    text = result if isinstance(result, Json) else dumpb(result)
+    text = result if isinstance(result, Json) else dump_any(result)
     if len(text) > LARGEST_RESULT:
         sentence = f"{command.name} has run, but its answer of {len(text)} bytes is more than the {LARGEST_RESULT} that"
         raise HubError("too_large", f"{sentence} an answer can have; ask for less of it.", status=500)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import HubError
 from ..wire.messages import BadFrame, Command, failure, load_command, response
+from .call import Call
 from .clients import Client
 from .ratelimit import Bucket
-from .registry import Call, internal
+from .registry import internal
 
 if TYPE_CHECKING:
     from ..hub import Hub

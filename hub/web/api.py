@@ -7,10 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
+from ..commands.call import Call, check_trust
 from ..commands.clients import Client
 from ..commands.load import Load
 from ..commands.ratelimit import Bucket
-from ..commands.registry import Call, check_trust
 from ..errors import HubError
 from ..hub import Hub
 from ..redaction import redact_text

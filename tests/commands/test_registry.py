@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from running import until
 
 from hub.audit.log import AuditLog
 from hub.commands import supervised
+from hub.commands.call import Call
 from hub.commands.clients import Client
-from hub.commands.registry import Call, Registry
+from hub.commands.registry import Registry
 from hub.errors import CommandError, HubError
 
 
@@ -123,10 +125,13 @@ async def test_a_handlers_own_refusal(commands: Registry, log: Log) -> None:
     assert log.records[-1][1]["outcome"] == "command_failed"
 
 
-@pytest.mark.parametrize("result", [object(), float("nan"), {1, 2}], ids=["an object", "nan", "a set"])
-async def test_a_result_that_is_not_json_is_a_bug(commands: Registry, result: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("hub.wire.strictjson.orjson", None)
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+NOT_JSON = {"an object": object(), "nan": float("nan"), "a set": {1, 2}, "a date": datetime.now(UTC), "a cycle": CYCLE}
 
+
+@pytest.mark.parametrize("result", NOT_JSON.values(), ids=NOT_JSON)
+async def test_a_result_that_is_not_json_is_a_bug(commands: Registry, result: Any) -> None:
     async def handler(call: Call) -> Any:
         return result
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.commands import session as module
+from hub.commands.call import Call
 from hub.commands.clients import Client
 from hub.commands.ratelimit import Bucket
-from hub.commands.registry import Call
 from hub.commands.session import Session
 from hub.hub import Hub
 

@@ -18,8 +18,9 @@ from hub.audit.log import AuditLog
 from hub.audit.verdict import INTACT
 from hub.audit.verify import verify
 from hub.commands import supervised
+from hub.commands.call import Call
 from hub.commands.clients import Client
-from hub.commands.registry import Call, Registry
+from hub.commands.registry import Registry
 from hub.errors import HubError, Outcome
 
 CALLS = 40

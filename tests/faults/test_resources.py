@@ -16,7 +16,7 @@ from running import JSON, HubProcess, Raw, Talk, hub_app, hub_process, run_hub, 
 from hub import Hub
 from hub.audit.verdict import INTACT
 from hub.audit.verify import verify
-from hub.commands.registry import Call
+from hub.commands.call import Call
 
 WORK = '''
 import asyncio

@@ -12,7 +12,7 @@ from asked import event
 from running import PATIENCE, Raw, hub_app, hub_process, until
 
 from hub import Hub
-from hub.commands.registry import Call
+from hub.commands.call import Call
 from hub.web.access import reader
 from hub.web.keys import GUARD
 

@@ -17,7 +17,7 @@ from running import hub_app, hub_process, open_streams, run_hub, talk, until
 from hub import Hub, HubClient
 from hub.client.discovery import NoHub, verifying
 from hub.client.items import Received
-from hub.commands.registry import Call
+from hub.commands.call import Call
 from hub.config import Config
 from hub.web import streams
 from hub.web.access import reader

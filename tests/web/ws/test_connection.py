@@ -16,7 +16,7 @@ from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 from running import HubInside, Raw, Talk, handshake, hub_app, open_streams, refused, run_hub, seq, sockets, talk, until
 
 from hub import Hub
-from hub.commands.registry import Call
+from hub.commands.call import Call
 from hub.commands.session import Session
 from hub.stream.subscriber import Subscriber
 
