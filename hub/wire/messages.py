@@ -144,7 +144,8 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
 def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
     """As `field.deserialize`, for its ValidationError only: a text, which most values are, without the way there."""
     deserialize, validators = field.deserialize, field.validators
-    if type(field) is not fields.String or field.pre_load or field.post_load:
+    hooks = [getattr(field, name, None) for name in ("pre_load", "post_load")]  # not in the oldest marshmallow
+    if type(field) is not fields.String or any(hooks):
         return deserialize
 
     def take(value: Any) -> None:

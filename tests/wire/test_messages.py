@@ -167,6 +167,21 @@ class Doubled(Schema):
         return {"n": data["n"] * 2}
 
 
+@pytest.mark.parametrize("value", ["", "a", "ab", "b", 1, None, True, ["a"], b"a"])
+def test_a_text_is_taken_as_marshmallow_takes_it(value: Any) -> None:
+    kinds: list[fields.String] = [
+        fields.String(),
+        fields.String(allow_none=True),
+        fields.String(validate=[validate.Length(max=1), validate.OneOf(["a", "ab"])]),
+    ]
+    hooked = fields.String()
+    hooked.post_load = [str.upper]
+    for field in (*kinds, hooked):
+        quick = messages.quick(Schema.from_dict({"t": field})())
+        assert quick
+        assert quick({"t": value}) is not bool(Schema.from_dict({"t": field})().validate({"t": value}))
+
+
 def test_there_is_no_quick_check_for_a_schema_with_hooks() -> None:
     """It would take the data as they are, and the hook would not run."""
     assert messages.quick(Doubled()) is None
