@@ -93,8 +93,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 def _encoder(make: Any) -> Callable[[Any], str]:
     """`_ENCODER.encode`, made once: it makes the C encoder anew at each call, which is half the cost of a small value.
-    Without the look for cycles, which what `loads` or `plain` has passed cannot have; elsewhere one is a
-    RecursionError. `make` is None on an interpreter that has no such encoder."""
+    Without the look for cycles, which what `loads` or `plain` has passed cannot have. `make` is None on an interpreter
+    that has no such encoder."""
     if make is None:
         return _ENCODER.encode
     encode = make(None, _ENCODER.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
@@ -116,8 +116,8 @@ def dumpb(value: Any) -> bytes:
 
 def dump_any(value: Any) -> bytes:
     """As `dumpb`, of what an application's code hands over. The same with and without orjson, which would take dates
-    and dataclasses, too, and write NaN as null. Raises TypeError, ValueError or RecursionError for what is no JSON."""
-    return _encode(value).encode()
+    and dataclasses, too, and write NaN as null. Raises TypeError or ValueError for what is no JSON, or has a cycle."""
+    return _ENCODER.encode(value).encode()
 
 
 def dumps(value: Any) -> str:
