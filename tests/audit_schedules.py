@@ -171,7 +171,10 @@ class Found:
 
 
 class Life:
-    """One round: a log, what it was asked for, and what it has answered."""
+    """One round: a log, what it was asked for, and what it has answered. `careless`: a file that was moved away may be
+    put back over the one in its place."""
+
+    careless = False
 
     def __init__(self, folder: Path, seed: int, found: Found) -> None:
         self.rng = random.Random(seed)
@@ -320,7 +323,7 @@ class Life:
             self.moves += 1
             self.at_move = self.number
             self.found.counts["moved"] += 1
-        elif self.rng.random() < 0.3:
+        elif self.careless and self.rng.random() < 0.3:
             self._overwrite(self.away)
             self.away = None
         elif self.rng.random() < 0.7:
@@ -573,7 +576,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10**9)
     parser.add_argument("--go-on", action="store_true", help="do not end with the first fault")
+    parser.add_argument("--careless", action="store_true", help="put files back over newer ones, too")
     options = parser.parse_args()
+    Life.careless = options.careless
     found = Found()
     end, seed, wrong = time.monotonic() + options.minutes * 60, options.seed, 0
     while time.monotonic() < end and seed < options.seed + options.rounds:
