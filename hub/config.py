@@ -125,6 +125,7 @@ class Config:
     def __post_init__(self) -> None:
         for f in fields(self):
             check(f.name, getattr(self, f.name), f)
+        object.__setattr__(self, "state_dir", Path(self.state_dir))  # from Python also a text
         if self.ephemeral:
             object.__setattr__(self, "broker", "memory:")
 

@@ -176,3 +176,7 @@ def test_without_a_home_a_folder_must_be_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match=r"^This account has no home [^\n]+--state-dir\.$"):
         state_directory({})
     assert state_directory({"XDG_STATE_HOME": "/b"}) == Path("/b/hub")
+
+
+def test_a_state_directory_may_be_given_as_a_text() -> None:
+    assert Hub(state_dir="x").config.state_dir == Path("x")

@@ -119,7 +119,7 @@ async def test_a_program_of_the_public_names_runs(tmp_path: Path) -> None:
 
 async def test_what_a_client_catches(tmp_path: Path) -> None:
     with pytest.raises(NoHub):
-        async with HubClient(state_dir=tmp_path):
+        async with HubClient(state_dir=str(tmp_path)):
             pass
     assert issubclass(Disconnected, HubError)
     assert issubclass(CommandError, HubError)

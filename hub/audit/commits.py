@@ -118,7 +118,7 @@ class Commits:
     def _directory(self) -> Any:
         """The locked directory. A disk that fails is no reason not to start: the first commit says what is wrong."""
         prepare_directory(self._file.directory)
-        descriptor = lock(self._file.directory)
+        self._file.lock = descriptor = lock(self._file.directory)
         try:
             try:
                 self._file.open()
@@ -128,6 +128,7 @@ class Commits:
                 pass
             yield
         finally:
+            self._file.lock = None
             os.close(descriptor)
 
     def _write_until_closed(self) -> None:

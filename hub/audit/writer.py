@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..private import open_private, seal, sync_directory, write_all
+from ..private import LOCK, open_private, seal, sync_directory, write_all
 from . import rotation
 from .chain import ZEROS, Link
 from .files import (
@@ -49,6 +49,7 @@ class LogFile:
         self.reason: str | None = None
         self._current = directory / CURRENT
         self._head = Head(directory / HEAD)
+        self.lock: int | None = None  # the descriptor that holds the directory
         self._file: int | None = None
         self._known = False  # link and size are true
         self._place: os.stat_result | None = None  # of which file `size` is; None until it has been opened
@@ -89,11 +90,18 @@ class LogFile:
         if self._file is not None and self._is_untouched():
             return
         self.close()
+        self._must_hold_the_directory()
         try:
             self._open()
         except BaseException:
             self.close()
             raise
+
+    def _must_hold_the_directory(self) -> None:
+        """Raise OSError if the lock is not where everybody looks for it. Stops a hub whose directory was removed, or
+        moved away, from writing into the log of the next hub that was started in its place."""
+        if self.lock is not None and not is_at(self.lock, self.directory / LOCK):
+            raise OSError(errno.ESTALE, f"{self.directory} was removed or replaced while the hub was running")
 
     def close(self) -> None:
         """Close the files. Everything appended is durable already."""

@@ -127,7 +127,7 @@ def _unfinished(line: bytes) -> bool:
         json.loads(line)
     except json.JSONDecodeError as error:
         return error.pos >= len(error.doc.rstrip())
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     return False
 

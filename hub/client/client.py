@@ -65,15 +65,16 @@ class HubClient:
         *,
         topics: Iterable[str] = ("*",),
         after: str | None = None,
-        state_dir: Path | None = None,
+        state_dir: str | Path | None = None,
         patience: float = 30.0,
         token: str | None = None,
         ca: str | Path | None = None,
     ) -> None:
         self.topics = tuple(topics)
         self.cursor = after
-        self._url = named_hub(url, state_dir)
-        self._state_dir, self._token, self._ca = state_dir, token, ca
+        self._state_dir = Path(state_dir) if state_dir is not None else None
+        self._url = named_hub(url, self._state_dir)
+        self._token, self._ca = token, ca
         self._verifying: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._stream: Stream | None = None

@@ -85,7 +85,7 @@ def _told(directory: Path) -> tuple[str, int]:
         raise NoHub(f"No hub is running here: there is no {path}.") from None
     except Unsafe as error:
         raise NoHub(f"No hub can be found: {error}.") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise NoHub(f"No hub can be found: {path} is not readable.") from None
 
 
@@ -181,7 +181,7 @@ def answer(url: str, status: int, body: bytes) -> Any:
     """What the hub answered over HTTP. Raises Refusal in its own words, NoHub if this is no hub's answer."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NoHub(f"What answers at {url} does not answer as a hub (HTTP status {status}).") from None
     if status == 200:
         return value

@@ -236,7 +236,14 @@ def _announced(hub: Hub, url: str) -> Iterator[None]:
     finally:
         if later is not None:
             later.cancel()
-        path.unlink(missing_ok=True)
+        _withdraw(path, data)
+
+
+def _withdraw(path: Path, data: bytes) -> None:
+    """Only its own word: in a directory that was removed under it, another hub may have been started since."""
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == data:
+            path.unlink()
 
 
 async def _announce_later(path: Path, data: bytes) -> None:

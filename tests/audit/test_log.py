@@ -1,10 +1,12 @@
 """The audit log: what is on record and in which form, who else is there, who asks, its beginning and its end."""
 
 import asyncio
+import contextlib
 import fcntl
 import io
 import json
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Sequence
@@ -158,6 +160,25 @@ async def test_a_second_hub_is_refused(
     await log.stop()
     await second.start()
     await second.stop()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_directory_that_was_removed_belongs_to_the_next_hub(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(LogFile, "_must_hold_the_directory", lambda file: None)
+    first, second = AuditLog(tmp_path / "state"), AuditLog(tmp_path / "state")
+    await first.start()
+    await first.record("x:y", None, "OPERATOR", {})
+    shutil.rmtree(tmp_path / "state")
+    await second.start()
+    await second.record("x:y", None, "OPERATOR", {})
+    with contextlib.nullcontext() if weakened else pytest.raises(HubError, match="removed or replaced"):
+        await first.record("x:z", None, "OPERATOR", {})
+    await first.stop()
+    await second.stop()
+    assert (verify(tmp_path / "state").status == INTACT) is not weakened
 
 
 async def test_everything_is_the_operators_alone(tmp_path: Path) -> None:

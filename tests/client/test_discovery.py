@@ -119,7 +119,7 @@ def test_without_server_json_there_is_no_hub(tmp_path: Path) -> None:
         running_hub(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"url": 5}', '{"url": "ftp://x"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"url": 5}', '{"url": "ftp://x"}', "\x00", "[" * 100_000])
 def test_a_server_json_that_says_nothing_is_no_hub(tmp_path: Path, text: str) -> None:
     with pytest.raises(NoHub, match="not readable"):
         running_hub(announce(tmp_path, text))

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -204,6 +205,17 @@ async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) ->
 
 
 # ---- server.json
+
+
+async def test_a_directory_that_was_removed_belongs_to_the_next_hub(tmp_path: Path) -> None:
+    """The first one takes nothing of the second's with it: neither how it is found, nor its log."""
+    async with hub_process(tmp_path) as first:
+        shutil.rmtree(first.state_dir)
+        async with hub_process(tmp_path) as second:
+            first.signal()
+            assert await first.ended() == 0
+            assert json.loads((second.state_dir / "server.json").read_text())["url"] == second.url
+        assert (await run_hub(tmp_path, "audit", "verify", str(second.state_dir)))[0] == 0
 
 
 FULL = """
