@@ -71,12 +71,17 @@ class Unhurried(io.TextIOBase):
         with self._changed:
             self._changed.wait_for(lambda: not self._held, seconds)
 
+    def end(self) -> None:
+        """Write nothing more: the descriptor may be somebody else's from here on, and a logger may still hold this."""
+        with self._changed:
+            self._descriptor = -1
+
     def _write_all(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
-                data = self._waiting.popleft()
-            done = _written(self._descriptor, data)
+                data, descriptor = self._waiting.popleft(), self._descriptor
+            done = descriptor >= 0 and _written(descriptor, data)
             with self._changed:
                 self.dropped += not done
                 self._held -= len(data)
@@ -87,10 +92,12 @@ class Unhurried(io.TextIOBase):
 def unhurried() -> Iterator[None]:
     """Have nothing that is written to stderr keep this process waiting; at the end LAST_WORDS, no longer."""
     before, sys.stderr = sys.stderr, Unhurried(sys.stderr)
+    ours = sys.stderr
     try:
         yield
     finally:
-        sys.stderr.drain()
+        ours.drain()
+        ours.end()
         sys.stderr = before
 
 

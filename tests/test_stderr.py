@@ -231,7 +231,15 @@ def test_the_last_words_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         with stderr.unhurried():
             print("last words", file=sys.stderr, flush=True)
             assert stderr.dropped() == 0
+            kept = sys.stderr
         assert sys.stderr is end
         assert os.read(read, 100) == b"last words\n"
+        kept.write("a logger may still have it, and its descriptor may be somebody else's")
+        assert isinstance(kept, Unhurried)
+        kept.drain(PATIENCE)
+        assert kept.dropped == 1
+        os.set_blocking(read, False)
+        with pytest.raises(BlockingIOError):
+            os.read(read, 100)
         assert stderr.dropped() == 0
     os.close(read)
