@@ -39,7 +39,9 @@ class Unhurried(io.TextIOBase):
 
     def __init__(self, stream: TextIO, most: int = MOST_HELD) -> None:
         self.dropped = 0
-        self._descriptor, self._most = stream.fileno(), most
+        self._stream, self._most = stream, most
+        self._descriptor = os.dup(stream.fileno())  # the thread's own, so never anybody else's under the same number
+        self._ended = False
         self._encoding, self._errors = stream.encoding, stream.errors or "backslashreplace"
         self._waiting: deque[bytes] = deque()
         self._held = 0  # bytes, of what waits and of what is being written
@@ -49,7 +51,7 @@ class Unhurried(io.TextIOBase):
     def write(self, text: str) -> int:
         data = text.encode(self._encoding, self._errors)
         with self._changed:
-            if self._held + len(data) > self._most:
+            if self._ended or self._held + len(data) > self._most:
                 self.dropped += 1
             else:
                 self._held += len(data)
@@ -61,10 +63,10 @@ class Unhurried(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
+        return self._stream.isatty()
 
     def drain(self, seconds: float = LAST_WORDS) -> None:
         """Wait until all is written, but no longer than that."""
@@ -72,20 +74,27 @@ class Unhurried(io.TextIOBase):
             self._changed.wait_for(lambda: not self._held, seconds)
 
     def end(self) -> None:
-        """Write nothing more: the descriptor may be somebody else's from here on, and a logger may still hold this."""
+        """Take nothing more; what waits is dropped, and the thread ends as soon as its reader lets it."""
         with self._changed:
-            self._descriptor = -1
+            self._ended = True
+            self.dropped += len(self._waiting)
+            self._held -= sum(map(len, self._waiting))
+            self._waiting.clear()
+            self._changed.notify_all()
 
     def _write_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
-                data, descriptor = self._waiting.popleft(), self._descriptor
-            done = descriptor >= 0 and _written(descriptor, data)
+        while (data := self._next()) is not None:
+            done = _written(self._descriptor, data)
             with self._changed:
                 self.dropped += not done
                 self._held -= len(data)
                 self._changed.notify_all()
+        os.close(self._descriptor)
+
+    def _next(self) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            return self._waiting.popleft() if self._waiting else None
 
 
 @contextlib.contextmanager

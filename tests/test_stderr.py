@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,44 +182,80 @@ async def ask(http: ClientSession, url: str) -> float:
         return float(re.search(r"^hub_log_dropped_total (\S+)", await answer.text(), re.M)[1])  # type: ignore[index]
 
 
-def outlet(descriptor: int, most: int = 100) -> Unhurried:
-    return Unhurried(open(descriptor, "w", encoding="ascii", errors="backslashreplace", closefd=False), most)
+@contextlib.contextmanager
+def outlet(descriptor: int, most: int = 100) -> Iterator[Unhurried]:
+    """One that is gone at the end, its thread and its descriptor too."""
+    before = threading.enumerate()
+    with open(descriptor, "w", encoding="ascii", errors="backslashreplace", closefd=False) as given:
+        stream = Unhurried(given, most)
+        (thread,) = set(threading.enumerate()) - set(before)
+        yield stream
+        stream.end()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(stream._descriptor)
 
 
 def test_what_is_written_is_written_in_order() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    stream = outlet(write, 10**6)
-    assert (stream.fileno(), stream.isatty(), stream.writable()) == (write, False, True)
-    for number in range(20_000):
-        stream.write(f"{number} é\n")
-    with os.fdopen(read, encoding="ascii") as reader:
-        assert [reader.readline() for _ in range(20_000)] == [f"{number} \\xe9\n" for number in range(20_000)]
-    stream.drain(PATIENCE)
-    assert stream.dropped == 0
+    with outlet(write, 10**6) as stream:
+        assert (stream.fileno(), stream.isatty(), stream.writable()) == (write, False, True)
+        stream.write("")
+        for number in range(20_000):
+            stream.write(f"{number} é\n")
+        with open(read, encoding="ascii", closefd=False) as reader:
+            assert [reader.readline() for _ in range(20_000)] == [f"{number} \\xe9\n" for number in range(20_000)]
+        stream.drain(PATIENCE)
+        assert stream.dropped == 0
+    os.close(read)
     os.close(write)
 
 
-def test_what_has_no_room_is_dropped_and_counted() -> None:
+def full_pipe() -> tuple[int, int]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(write, b"x" * 4096)
-    stream = outlet(write)
-    for _ in range(25):
-        stream.write("0123456789")
-    stream.drain(0.0)
-    assert stream.dropped == 15
+    return read, write
+
+
+def test_what_has_no_room_is_dropped_and_counted() -> None:
+    read, write = full_pipe()
+    with outlet(write) as stream:
+        for _ in range(25):
+            stream.write("0123456789")
+        stream.drain(0.0)
+        assert stream.dropped == 15
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), read)  # nobody can read it any more
+        stream.drain(PATIENCE)
+        assert stream.dropped == 25
     os.close(read)
-    stream.drain(PATIENCE)  # nobody can read it any more
-    assert stream.dropped == 25
     os.close(write)
 
 
+def test_one_that_is_held_up_writes_nothing_elsewhere_when_its_number_is_given_away() -> None:
+    read, write = full_pipe()
+    other, end = os.pipe()
+    with outlet(write) as stream:
+        stream.write("held up")
+        stream.write("and this waits")
+        os.dup2(end, write)  # what a close, and an open of somebody else, leave
+        stream.end()
+        os.close(read)
+    assert stream.dropped == 2
+    os.set_blocking(other, False)
+    with pytest.raises(BlockingIOError):
+        os.read(other, 100)
+    for descriptor in (write, other, end):
+        os.close(descriptor)
+
+
 def test_a_full_disk_is_no_failure() -> None:
-    with open("/dev/full", "w") as full:
-        stream = Unhurried(full)
+    with open("/dev/full", "w") as full, outlet(full.fileno()) as stream:
         stream.write("x")
         stream.drain(PATIENCE)
         assert stream.dropped == 1
@@ -236,7 +273,6 @@ def test_the_last_words_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.read(read, 100) == b"last words\n"
         kept.write("a logger may still have it, and its descriptor may be somebody else's")
         assert isinstance(kept, Unhurried)
-        kept.drain(PATIENCE)
         assert kept.dropped == 1
         os.set_blocking(read, False)
         with pytest.raises(BlockingIOError):

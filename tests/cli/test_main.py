@@ -500,13 +500,16 @@ def test_a_second_hub_on_the_same_folder_says_so(hub: Running, tmp_path: Path) -
     assert (hub.state / "server.json").exists()
 
 
-@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["token", "--new"], ["token", "--read-only"]])
-def test_a_folder_that_is_not_the_hubs_is_neither_closed_nor_used(run: Run, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "status"), [(["serve", "--port", "0"], 2), (["token", "--new"], 1), (["token", "--read-only"], 1)]
+)
+def test_a_folder_of_something_else_is_neither_closed_nor_used(tmp_path: Path, words: list[str], status: int) -> None:
     (tmp_path / "mine").touch()
     tmp_path.chmod(0o755)
-    outcome = run(*words, "--state-dir", str(tmp_path))
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2 if words[0] == "serve" else 1, "", 1)
-    assert "name a new or an empty folder" in outcome.err
+    command = [sys.executable, "-m", "hub", *words, "--state-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
+    assert "name a new or an empty folder" in done.stderr
     assert (tmp_path.stat().st_mode & 0o777, os.listdir(tmp_path)) == (0o755, ["mine"])
 
 
