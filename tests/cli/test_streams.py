@@ -209,11 +209,11 @@ async def runs_and_ends(folder: Path, closed: str, before: str) -> None:
 async def test_weakened_a_hub_would_open_something_as_stdin_or_die_of_it(before: str, tmp_path: Path) -> None:
     words = ("serve", "--port", "0", "--state-dir", str(tmp_path / "state"))
     command = by_shell("<&-", NOT_PREPARED + before + MAIN, *words)
-    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL, env=environment())
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE, env=environment())
 
     def is_taken() -> bool:
         with contextlib.suppress(OSError):
-            return os.readlink(f"/proc/{process.pid}/fd/0").startswith(("anon_inode:", "socket:"))
+            return os.readlink(f"/proc/{process.pid}/fd/0").startswith(("anon_inode:", "socket:", "pipe:"))
         return False
 
     try:
