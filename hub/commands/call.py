@@ -22,12 +22,14 @@ Handler = Callable[["Call"], Awaitable[Any]]
 @dataclass(eq=False, slots=True)
 class Call:
     """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
-    admitted to."""
+    admitted to. `confirm` and `idempotency_key` came beside the args, if they did."""
 
     hub: "Hub"
     client: Client
     id: str
     weight: int = 0
+    confirm: str | None = None
+    idempotency_key: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     _work: Work | None = None  # while the handler runs, and only then

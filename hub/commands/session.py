@@ -78,7 +78,9 @@ class Session:
         elif len(calls) >= self.hub.config.max_calls or self._held + size > HELD:
             error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
         else:
-            calls[command.id] = call = Call(self.hub, self.client, command.id, size)
+            calls[command.id] = call = Call(
+                self.hub, self.client, command.id, size, command.confirm, command.idempotency_key
+            )
             self._held += size
             task = asyncio.get_running_loop().create_task(self._run(call, command))
             self.tasks[task] = None

@@ -14,14 +14,16 @@ from ..commands.ratelimit import Bucket
 from ..errors import HubError
 from ..hub import Hub
 from ..redaction import redact_text
-from ..wire.names import MAX_NAME, new_id
+from ..wire.names import MAX_NAME, is_id, new_id
 from ..wire.strictjson import dumpb, loads
+from ..wire.validation import misfit
 from .access.peer import Peer
 from .answers import JSON, NDJSON, answer, body, client_of, content_type, query, topics
 from .keys import HUB, OPEN_ROUTES, PEER
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
+CONFIRM, KEY = "Hub-Confirm", "Idempotency-Key"  # as `payload.confirm` and `payload.idempotency_key` of a frame
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
 STRANGER_RATE = 20.0  # requests a second for each other account of this machine
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
@@ -147,7 +149,7 @@ async def command(request: web.Request) -> web.StreamResponse:
     args = loads(await body(request) or b"{}")
     if not isinstance(args, dict):
         raise HubError("invalid_args", "The args of a command are one JSON object.")
-    return await _call(request, _name(request), args)
+    return await _call(request, _name(request), args, _header(request, CONFIRM), _key(request))
 
 
 def _name(request: web.Request) -> str:
@@ -166,21 +168,39 @@ def _args(request: web.Request, *names: str) -> dict[str, Any]:
     return args
 
 
-async def _call(request: web.Request, name: str, args: dict[str, Any]) -> web.StreamResponse:
+def _header(request: web.Request, name: str) -> str | None:
+    """The one value of a header, if it is there. Raises HubError: of two nobody knows which is meant."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise misfit("invalid_message", "The headers do not fit", {name: ["Given more than once."]})
+    return values[0] if values else None
+
+
+def _key(request: web.Request) -> str | None:
+    """The `Idempotency-Key`. Raises HubError for one that no frame could have."""
+    key = _header(request, KEY)
+    if key is not None and not is_id(key):
+        raise misfit("invalid_message", "The headers do not fit", {KEY: ["1 to 128 printable characters."]})
+    return key
+
+
+async def _call(
+    request: web.Request, name: str, args: dict[str, Any], confirm: str | None = None, key: str | None = None
+) -> web.StreamResponse:
     hub, loads, peer, client = request.app[HUB], request.app[LOADS], request[PEER], client_of(request, "http")
-    key = peer.address, peer.uid
-    load = client.load = loads.get(key) or Load()
+    who = peer.address, peer.uid
+    load = client.load = loads.get(who) or Load()
     if load.running >= hub.config.max_calls:
         hub.commands.refuse(client, None, name, "busy")
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
-    call = Call(hub, client, new_id(), request.content_length or 0)
-    loads[key], load.running = load, load.running + 1
+    call = Call(hub, client, new_id(), request.content_length or 0, confirm, key)
+    loads[who], load.running = load, load.running + 1
     try:
         return await _taken(request, load, await hub.commands.call(call, name, args))
     finally:
         load.running -= 1
         if not load.running:
-            del loads[key]
+            del loads[who]
 
 
 async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamResponse:

@@ -164,6 +164,8 @@ def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
 class _Payload(Schema):
     command = NameField(required=True)
     args = fields.Dict(load_default=dict)  # a key of JSON is a text
+    confirm = fields.String()
+    idempotency_key = IdField()
 
 
 class _Frame(Schema):
@@ -177,11 +179,14 @@ _FRAME = bounded(_Frame())
 
 
 class Command(NamedTuple):
-    """A command frame as a client sent it."""
+    """A command frame as a client sent it. `confirm` is what a refusal has handed out; who repeats the call with the
+    same `idempotency_key` means the same one."""
 
     id: str
     name: str
     args: dict[str, Any]
+    confirm: str | None = None
+    idempotency_key: str | None = None
 
 
 class BadFrame(HubError):
@@ -213,7 +218,10 @@ def load_command(text: str | bytes) -> Command:
         loaded = load(_FRAME, frame)
     except ValidationError as error:
         raise BadFrame(invalid("invalid_message", "The message does not fit", error), id) from None
-    return Command(loaded["id"], loaded["payload"]["command"], loaded["payload"]["args"])
+    payload = loaded["payload"]
+    return Command(
+        loaded["id"], payload["command"], payload["args"], payload.get("confirm"), payload.get("idempotency_key")
+    )
 
 
 def _plainly(frame: dict[str, Any]) -> Command | None:

@@ -28,9 +28,13 @@ def frame(**fields: Any) -> str:
 
 class TestFrames:
     def test_a_command(self) -> None:
-        assert load_command(frame()) == ("1", "hub:ping", {})
+        assert load_command(frame()) == ("1", "hub:ping", {}, None, None)
         with_args = frame(payload={"command": "a:b", "args": {"x": [1]}}, timestamp="2026-01-01T12:00:00.5+02:00")
-        assert load_command(with_args) == ("1", "a:b", {"x": [1]})
+        assert load_command(with_args) == ("1", "a:b", {"x": [1]}, None, None)
+
+    def test_what_may_stand_beside_the_args(self) -> None:
+        payload = {"command": "a:b", "confirm": "value", "idempotency_key": "k" * 128}
+        assert load_command(frame(payload=payload)) == ("1", "a:b", {}, "value", "k" * 128)
 
     @pytest.mark.parametrize("type", ["event", "response", "error"])
     def test_answers_to_nothing(self, type: str) -> None:
@@ -59,6 +63,12 @@ class TestFrames:
             ({"payload": {"command": "a:b", "args": []}}, "args"),
             ({"payload": {"command": "a:b", "args": None}}, "args"),
             ({"payload": {"command": "a:b", "role": "admin"}}, "role"),
+            ({"payload": {"command": "a:b", "confirm": None}}, "confirm"),
+            ({"payload": {"command": "a:b", "confirm": 1}}, "confirm"),
+            *(
+                ({"payload": {"command": "a:b", "idempotency_key": key}}, "idempotency_key")
+                for key in ("", "k" * 129, "a\nb", "\x7f", 5, None)
+            ),
             ({"trust": "ROOT"}, "trust"),
         ],
         ids=str,
