@@ -1,6 +1,7 @@
 """Who is connected, and what happens when one goes."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .call import Call
 
 log = logging.getLogger("hub")
+
+_PORT = re.compile(r":[0-9]+\Z")  # of a peer that has one: behind a proxy it is not known
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +50,11 @@ class Client:
         await self.load.room()
         if self.subscriber is not None:
             await self.subscriber.drain()
+
+    @property
+    def account(self) -> str:
+        """Return whose this is: an account of this machine, or the address of who comes from elsewhere."""
+        return f"uid {self.uid}" if self.uid is not None else _PORT.sub("", self.peer)
 
     def actor(self) -> dict[str, Any]:
         """Return who this is, for the audit log."""

@@ -25,6 +25,7 @@ from ..wire.validation import bounded
 from ..wire.vocabulary import Effect, Turns
 from .call import Call, Command, Handler, check_trust
 from .clients import Client
+from .confirmation import Confirmations, digest
 from .supervised import Work
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Registry:
         self.stopping = self._ended = False
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
         self._changed = asyncio.Event()  # one of the two sets got smaller
+        self._confirmations = Confirmations()
         self._slow = Passes()  # whose turn it is in the hub
         self._commands: dict[str, Command] = {}
 
@@ -137,6 +139,8 @@ class Registry:
                 raise HubError("unknown_command", f"There is no command {redact_text(name)}; hub:commands lists them.")
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
+            if command.effect == "dangerous":
+                self._confirmations.check(name, digest(call.client.account, name, args), call.confirm)
             return command
         except HubError as error:
             self.refuse(call.client, call.id, name, error.code)

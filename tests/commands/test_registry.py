@@ -365,8 +365,14 @@ class TestWithoutAnAuditLog:
 
         commands.add("a:b", handler, effect=effect)
         log.broken = True
+        call = a_call()
+        if effect == "dangerous":
+            with pytest.raises(HubError) as unconfirmed:
+                await run(commands, "a:b")
+            assert unconfirmed.value.details
+            call.confirm = unconfirmed.value.details["confirm"]
         with pytest.raises(HubError) as refused:
-            await run(commands, "a:b")
+            await run(commands, "a:b", call=call)
         assert refused.value.code == "audit_unavailable"
         assert ran == []
 

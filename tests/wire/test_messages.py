@@ -112,8 +112,9 @@ class TestFrames:
 
     def test_every_code_of_the_protocol_is_there(self) -> None:
         codes = """invalid_json invalid_message unexpected_type duplicate_id unknown_command invalid_args
-            reserved_event too_large rate_limited busy forbidden timeout cancelled command_failed provider_gone
-            already_provided unknown_cursor audit_unavailable broker_unavailable shutting_down internal"""
+            confirmation_required reserved_event too_large rate_limited busy forbidden timeout cancelled
+            command_failed provider_gone already_provided unknown_cursor audit_unavailable broker_unavailable
+            shutting_down internal"""
         assert set(CODES) == set(codes.split())
 
 

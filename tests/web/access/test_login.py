@@ -180,7 +180,7 @@ async def test_the_cookie_is_for_the_place_where_the_hub_is_mounted(tmp_path: Pa
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_an_observer_reads_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     def prepare(hub: Hub) -> None:
-        @hub.command("orders:cancel", effect="dangerous")
+        @hub.command("orders:cancel", effect="write")
         async def cancel(call: Any) -> None:
             """Cancel an order."""
 
