@@ -16,6 +16,7 @@ from .audit.rotation import Limits
 from .commands import builtin
 from .commands.call import Handler
 from .commands.clients import Clients
+from .commands.providers import Providers
 from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
@@ -71,6 +72,7 @@ class Hub:
         self.commands = Registry(self.audit, config.call_timeout)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
+        self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
         self.panels: list[Any] = []
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
@@ -86,6 +88,7 @@ class Hub:
             broadcaster=self.broadcaster,
             commands=self.commands,
             clients=self.clients,
+            providers=self.providers,
             audit=self.audit,
             metrics=self.metrics,
             life=self._life,

@@ -64,6 +64,7 @@ class Gauges:
 
     clients: Mapping[str, int] = field(default_factory=dict)
     lagging_clients: int = 0
+    providers: int = 0
     history_events: int = 0
     history_bytes: int = 0
     state_items: int = 0
@@ -298,6 +299,7 @@ class _AtScrape(Collector):
 
 def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:
     yield "hub_lagging_clients", "Clients that are behind the newest event.", now.lagging_clients
+    yield "hub_providers", "Clients that provide commands.", now.providers
     yield "hub_history_events", "Events kept.", now.history_events
     yield "hub_history_bytes", "Bytes of events kept.", now.history_bytes
     yield "hub_state_items", "Last values kept.", now.state_items

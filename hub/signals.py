@@ -15,6 +15,7 @@ from .stream.events import Event
 if TYPE_CHECKING:
     from .audit.log import AuditLog
     from .commands.clients import Client, Clients
+    from .commands.providers import Providers
     from .commands.registry import Registry
     from .life import Life
     from .metrics import Metrics
@@ -36,6 +37,7 @@ def connect(
     broadcaster: "Broadcaster",
     commands: "Registry",
     clients: "Clients",
+    providers: "Providers",
     audit: "AuditLog",
     metrics: "Metrics",
     life: "Life",
@@ -60,6 +62,7 @@ def connect(
     clients.on_join.append(lambda client: metrics.connected(client.transport))
     clients.on_leave.append(out_of_the_stream(broadcaster))
     clients.on_leave.append(end_reading)
+    clients.on_leave.append(providers.leave)
     clients.on_leave.append(lambda client, reason: metrics.disconnected(reason))
 
     # What is counted: on the way in,
@@ -76,7 +79,7 @@ def connect(
     # on the disk,
     audit.on_write = metrics.audit_written
     # and at each scrape.
-    metrics.watch(gauges(clients, broadcaster, bus.broker, state, audit, life))
+    metrics.watch(gauges(clients, providers, broadcaster, bus.broker, state, audit, life))
 
 
 def stale(bus: "EventBus") -> OnEvents:
@@ -101,7 +104,8 @@ def out_of_the_stream(broadcaster: "Broadcaster") -> "Callable[[Client, Disconne
 
 
 def end_reading(client: "Client", reason: "Disconnection") -> None:
-    """Nobody is there any more for whom the hub would look through what it keeps. All other calls run to their end."""
+    """Nobody is there any more for whom the hub would look through what it keeps. All other calls of commands of the
+    hub's own process run to their end."""
     for call in client.calls.values():
         if call.command is not None and call.command.turns != "none":
             call.cancel()
@@ -125,6 +129,7 @@ def calls(metrics: "Metrics") -> Callable[[str, Outcome, float], Awaitable[None]
 
 def gauges(
     clients: "Iterable[Client]",
+    providers: "Providers",
     broadcaster: "Broadcaster",
     broker: "Broker",
     state: "State",
@@ -136,6 +141,7 @@ def gauges(
     def now() -> Gauges:
         return Gauges(
             clients=Counter(client.transport for client in clients),
+            providers=len(providers),
             lagging_clients=broadcaster.lagging,
             history_events=broker.head - broker.tail + 1,
             history_bytes=broker.bytes,

@@ -25,7 +25,7 @@ ORDER = [
         ("stream/brokers", "broker lastvalues storefile retention epochs database care rounds sqlite memory schemes"),
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
-        ("commands", "load clients supervised call confirmation registry listing builtin ratelimit session"),
+        ("commands", "load clients supervised call confirmation registry providers listing builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),

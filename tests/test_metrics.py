@@ -36,6 +36,7 @@ CONTRACT = {
     "hub_gaps_total": ("counter", {"reason"}),
     "hub_missed_events_total": ("counter", set()),
     "hub_lagging_clients": ("gauge", set()),
+    "hub_providers": ("gauge", set()),
     "hub_delivery_seconds": ("histogram", set()),
     "hub_commands_total": ("counter", {"command", "outcome"}),
     "hub_command_seconds": ("histogram", {"command"}),

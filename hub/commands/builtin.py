@@ -5,7 +5,7 @@ The docstring of a handler is what `hub:commands` shows.
 
 from typing import TYPE_CHECKING, Any
 
-from marshmallow import fields, validate
+from marshmallow import Schema, fields, validate
 
 from ..errors import CommandError, HubError
 from ..stream.subscriber import Subscriber
@@ -15,12 +15,14 @@ from ..wire.strictjson import LARGEST_EVENT
 from . import listing
 from .call import Call
 from .clients import Client
-from .registry import Registry
+from .providers import MAX_PROVIDED, provided
+from .registry import EFFECTS, Registry
 
 if TYPE_CHECKING:
     from ..hub import Hub
 
 PROTOCOL = 1
+MAX_SUMMARY = 1000  # characters
 
 _limit = validate.Range(min=1, max=1000)
 
@@ -32,6 +34,13 @@ def register(commands: Registry) -> None:
     before = fields.Integer(strict=True, validate=validate.Range(min=1))
     ttl = NumberField(validate=validate.Range(min=0, max=MAX_TTL, min_inclusive=False))
     data = fields.Raw(required=True, allow_none=True)
+    offer: dict[str, fields.Field[Any]] = {
+        "name": NameField(required=True),
+        "summary": fields.String(load_default="", validate=validate.Length(max=MAX_SUMMARY)),
+        "effect": fields.String(load_default="write", validate=validate.OneOf(EFFECTS)),
+    }
+    length = validate.Length(max=MAX_PROVIDED)
+    offers = fields.List(fields.Nested(Schema.from_dict(offer, name="Offer")), required=True, validate=length)
     record = {"event": NameField(required=True), "data": data, "id": IdField(), "ttl": ttl}
     commands.add("hub:info", info, {}, effect="read")
     commands.add("hub:ping", ping, effect="read")
@@ -51,6 +60,7 @@ def register(commands: Registry) -> None:
     commands.add("hub:commands", list_commands, {"name": NameField()}, effect="read", turns="hub")
     commands.add("hub:clients", clients, {"after": IdField()}, effect="read", turns="hub")
     commands.add("hub:stats", stats, {}, effect="read", turns="hub")
+    commands.add("hub:provide", provide, {"commands": offers}, effect="write")
     commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
     commands.add("audit:tail", audit_tail, {"limit": limit, "before": before}, effect="read", turns="client")
     commands.add("audit:verify", audit_verify, {}, effect="read")
@@ -152,7 +162,7 @@ def _patterns(call: Call) -> Patterns:
 async def list_commands(call: Call) -> Any:
     """List every command, or one, with its args and what it can do."""
     name = call.args.get("name")
-    return [command.describe() for command in call.hub.commands if name in (None, command.name)]
+    return [command.describe() for command in provided(call.hub.commands) if name in (None, command.name)]
 
 
 async def clients(call: Call) -> Any:
@@ -170,13 +180,21 @@ def _described(hub: "Hub", client: Client) -> dict[str, Any]:
         "since": client.since,
         "topics": client.subscriber.patterns.texts if client.subscriber else [],
         "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
-        "provides": [],
+        "provides": hub.providers.names(client),
     }
 
 
 async def stats(call: Call) -> Any:
     """Show the hub's counters, as on /metrics, and its retention."""
     return {**call.hub.metrics.snapshot(), "retention": call.hub.retention()}
+
+
+async def provide(call: Call) -> Any:
+    """Serve these commands, beside those that you serve already; all of them or none. An empty list takes all back.
+
+    Calls come as `command` frames; answer each by its id. A `hub:cancel` among them names one that nobody waits for.
+    """
+    return {"provides": call.hub.providers.provide(call.client, call.args["commands"])}
 
 
 async def cancel(call: Call) -> Any:

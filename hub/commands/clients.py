@@ -32,6 +32,7 @@ class Client:
     since: str = field(default_factory=now)
     subscriber: "Subscriber | None" = None
     calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
+    send: Callable[[bytes], None] | None = None  # takes one JSON text at once, on the wire of its session
     _load: Load | None = None
 
     @property

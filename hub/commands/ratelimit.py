@@ -23,3 +23,7 @@ class Bucket:
             self._left -= 1
             return 0.0
         return (1 - self._left) / self._rate
+
+    def give(self) -> None:
+        """Give one back: what it was taken for does not count."""
+        self._left = min(self._burst, self._left + 1)

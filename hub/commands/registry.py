@@ -58,6 +58,7 @@ class Registry:
         self._confirmations = Confirmations()
         self._slow = Passes()  # whose turn it is in the hub
         self._commands: dict[str, Command] = {}
+        self.provided: dict[str, Command] = {}  # by clients; the hub's own of that name comes first
 
     def add(
         self,
@@ -134,7 +135,7 @@ class Registry:
         try:
             if self.stopping:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
-            command = self._commands.get(name)
+            command = self._commands.get(name) or self.provided.get(name)
             if command is None:
                 raise HubError("unknown_command", f"There is no command {redact_text(name)}; hub:commands lists them.")
             check_trust(call.trust, command.effect, name)
@@ -265,7 +266,13 @@ class Registry:
             return HubError(code, f"{command.name} took longer than {self._limit:g} s.")
         if code == "shutting_down":
             return HubError(code, "The hub is stopping and ended this call.", retry_after=1)
+        if code == "provider_gone":
+            return provider_gone(command.name)
         return HubError(code, "The call was cancelled.")
+
+    def admitted(self) -> Iterator[Call]:
+        """The calls whose handlers are not done, those included whose beginning is being recorded."""
+        return (call for call in self._unsettled if call._open)
 
     async def stop(self, seconds: float) -> None:
         """Take no more calls; let those that run finish for so many seconds, then end them. No handler runs behind
@@ -302,6 +309,11 @@ def _is_asked_to_end() -> bool:
     """Whether the caller is cancelled, and not something else that it has waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def provider_gone(name: str) -> HubError:
+    """Make the error for a call whose provider is not there any more."""
+    return HubError("provider_gone", f"The provider of {name} has gone; it may have done some of it.")
 
 
 def internal(where: str) -> HubError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import HubError
-from ..wire.messages import BadFrame, Command, failure, load_command, response
+from ..wire.messages import Answer, BadFrame, Command, failure, load_command, response
 from .call import Call
 from .clients import Client
 from .ratelimit import Bucket
@@ -39,6 +39,7 @@ class Session:
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.closing = False  # what comes now comes too late
         self._send, self._close = send, close
+        client.send = send
         self._bucket = Bucket(hub.config.rate)
         self._held = 0
         self._refusals: deque[float] | None = None  # most clients never need it
@@ -51,7 +52,9 @@ class Session:
         try:
             command = load_command(text)
         except BadFrame as error:
-            if wait:
+            if error.answer and self.hub.providers.answered(self.client, error.answer):
+                self._answered(error.answer, counted=not wait)
+            elif wait:
                 self._refuse_flood(error.id, "", wait)
             else:
                 self._send(failure(error.id, error))
@@ -62,6 +65,13 @@ class Session:
                 self._refuse_flood(command.id, command.name, wait)
             else:
                 self._start(command, len(text))
+
+    def _answered(self, answer: Answer, *, counted: bool) -> None:
+        """It is about a call that the hub has sent to this client: that is no flood of the client's."""
+        if counted:
+            self._bucket.give()
+        if answer.problem:
+            self._send(failure(answer.id, HubError("invalid_message", answer.problem)))
 
     def ping(self) -> bool:
         """Whether a control frame may be answered; a flood of them counts like any other."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -189,12 +189,22 @@ class Command(NamedTuple):
     idempotency_key: str | None = None
 
 
-class BadFrame(HubError):
-    """A frame that is no command; `id` is the caller's, if it could be read."""
+class Answer(NamedTuple):
+    """A frame that may answer a call which the hub has sent on to this client; `problem`: why it does not fit."""
 
-    def __init__(self, error: HubError, id: str | None = None) -> None:
+    type: Literal["response", "error"]
+    id: str
+    payload: Any
+    problem: str | None = None
+
+
+class BadFrame(HubError):
+    """A frame that is no command; `id` is the caller's, if it could be read. `answer`: what it says to somebody who
+    has asked."""
+
+    def __init__(self, error: HubError, id: str | None = None, answer: Answer | None = None) -> None:
         super().__init__(error.code, error.message, error.details)
-        self.id = id
+        self.id, self.answer = id, answer
 
 
 def load_command(text: str | bytes) -> Command:
@@ -213,7 +223,7 @@ def load_command(text: str | bytes) -> Command:
         return command
     if frame.get("type") in ("event", "response", "error"):
         sentence = f"The hub asked nothing that this {frame['type']} could answer; send a command."
-        raise BadFrame(HubError("unexpected_type", sentence), id)
+        raise BadFrame(HubError("unexpected_type", sentence), id, _answer(frame, id))
     try:
         loaded = load(_FRAME, frame)
     except ValidationError as error:
@@ -222,6 +232,15 @@ def load_command(text: str | bytes) -> Command:
     return Command(
         loaded["id"], payload["command"], payload["args"], payload.get("confirm"), payload.get("idempotency_key")
     )
+
+
+def _answer(frame: dict[str, Any], id: str | None) -> Answer | None:
+    if id is None or frame["type"] == "event":
+        return None
+    problem = None
+    if not {"type", "id", "payload"} <= frame.keys() <= {"type", "id", "payload", "timestamp"}:
+        problem = "An answer has type, id and payload, and may have a timestamp."
+    return Answer(frame["type"], id, frame.get("payload"), problem)
 
 
 def _plainly(frame: dict[str, Any]) -> Command | None:
@@ -241,6 +260,12 @@ def response(id: str, result: bytes) -> bytes:
     """The JSON of the answer to a call; `result` is JSON already."""
     head = f'{{"type":"response","id":{dumps(id)},"timestamp":"{now()}","payload":'
     return b"%b%b}" % (head.encode(), result)
+
+
+def command_frame(id: str, name: str, args: bytes) -> bytes:
+    """The JSON of a call that is sent on to its provider; `args` is JSON already."""
+    head = f'{{"type":"command","id":{dumps(id)},"payload":{{"command":{dumps(name)},"args":'
+    return b"%b%b}}" % (head.encode(), args)
 
 
 def failure(id: str | None, error: HubError) -> bytes:

@@ -1,0 +1,260 @@
+"""Commands that clients serve: who provides which, and the calls that they work at.
+
+A call of such a command goes the way of every call; only its handler is here, which sends it on and waits for the
+answer. What ends with its provider ends in the step in which that leaves.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CODES, CommandError, HubError
+from ..redaction import redact_text
+from ..wire.messages import Answer, command_frame
+from ..wire.strictjson import LARGEST_RESULT, dumpb
+from ..wire.validation import misfit
+from ..wire.vocabulary import Disconnection
+from .call import Call, Command
+from .clients import Client, Clients
+from .registry import RESERVED, Registry, provider_gone
+
+if TYPE_CHECKING:
+    from ..audit.log import AuditLog
+
+MAX_PROVIDED = 256  # commands of one client
+MAX_DESCRIBED = 512 * 1024  # bytes that `hub:commands` shows of all of them together: its answer has to hold them
+HELD = 4 * 1024 * 1024  # bytes of calls that one provider has not answered
+MAX_SENTENCE = 1000  # characters of a provider's own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provided(Command):
+    """A command that a client serves."""
+
+    client: Client
+
+    def describe(self) -> dict[str, Any]:
+        """As `hub:commands` shows it."""
+        # Not super(): a dataclass with slots is another class than the one that the compiler has seen.
+        return {**Command.describe(self), "provider": self.client.id}
+
+
+class Asked:
+    """A call that a provider has been asked to do, or is going to be as soon as it reads; `id` is of the frame."""
+
+    __slots__ = ("answer", "id")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Provider:
+    """What one client provides, and what it is asked.
+
+    The ids of its frames are counted, so that an answer which comes too late is told from one that nobody has asked
+    for without anything being kept.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.commands: dict[str, Provided] = {}
+        self.asked: dict[Call, Asked] = {}  # and not answered yet
+        self.held = self._sent = 0
+        self.gone = False
+        self._waiting: dict[str, Asked] = {}  # by the id of the frame
+
+    def ask(self, asked: Asked, command: str, args: bytes) -> None:
+        """Send it on."""
+        asked.id = self.tell(command, args)
+        self._waiting[asked.id] = asked
+
+    def tell(self, command: str, args: bytes) -> str:
+        """Send it a frame; never waits. Return its id."""
+        assert self.client.send is not None
+        self._sent += 1
+        id = f"call-{self._sent}"
+        self.client.send(command_frame(id, command, args))
+        return id
+
+    def forget(self, asked: Asked) -> None:
+        """Nobody waits for the answer any more: if it has none yet, it hears of that."""
+        if asked.id in self._waiting:
+            del self._waiting[asked.id]
+            if not self.gone:
+                self.tell("hub:cancel", dumpb({"id": asked.id}))
+
+    def answered(self, answer: Answer) -> bool:
+        """Take an answer; return whether a frame with its id was ever sent. One that comes too late is passed over."""
+        if (asked := self._waiting.pop(answer.id, None)) is not None:
+            asked.answer.set_result(answer)
+            return True
+        number = answer.id.removeprefix("call-")
+        return number.isdecimal() and len(number) < 20 and f"call-{int(number)}" == answer.id and self.sent(int(number))
+
+    def sent(self, number: int) -> bool:
+        return 1 <= number <= self._sent
+
+
+class Providers:
+    """Who provides what. Each name has one provider; the hub's own commands have none."""
+
+    def __init__(self, commands: Registry, clients: Clients, audit: "AuditLog", max_calls: int) -> None:
+        self._commands, self._clients, self._audit = commands, clients, audit
+        self._max_calls = max_calls
+        self._providers: dict[Client, Provider] = {}  # those, too, that have taken everything back
+
+    def __len__(self) -> int:
+        return sum(1 for provider in self._providers.values() if provider.commands)
+
+    def names(self, client: Client) -> list[str]:
+        """What this client provides."""
+        return list(self._providers[client].commands) if client in self._providers else []
+
+    # ---- who provides what
+
+    def provide(self, client: Client, wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Add these commands to what the client provides, all of them or none; without any, take all back. Return the
+        names of all that it provides then. Never waits. Raises HubError."""
+        if client.send is None:
+            raise CommandError("Only a client on /ws can provide commands: the calls are sent to it there.")
+        if client not in self._clients:
+            raise HubError("cancelled", "The client has gone.")
+        given = [self._provided(client, each) for each in wanted]
+        if not given:
+            self._take_back(client, "taken back")
+            return []
+        self._check_names(client, given)
+        self._check_room(client, given)
+        provider = self._providers.setdefault(client, Provider(client))
+        added = {command.name: command for command in given}
+        provider.commands |= added
+        self._commands.provided |= added
+        self._note("provider.joined", client, {"commands": list(added)})
+        return self.names(client)
+
+    def leave(self, client: Client, reason: Disconnection) -> None:
+        """What it provides is gone, its open calls fail; and what it has called for elsewhere ends with it."""
+        for call in client.calls.values():
+            if isinstance(call.command, Provided) and call.idempotency_key is None:  # else it may come back for it
+                call.cancel()
+        self._take_back(client, reason)
+        if (provider := self._providers.pop(client, None)) is None:
+            return
+        provider.gone = True
+        for call in self._open_calls(client):
+            asked = provider.asked.get(call)
+            if asked is None or not asked.answer.done():
+                call.cancel("provider_gone")
+
+    def _open_calls(self, client: Client) -> list[Call]:
+        """The calls that it is to do, those included whose beginning is being recorded."""
+        calls = self._commands.admitted()
+        return [call for call in calls if isinstance(call.command, Provided) and call.command.client is client]
+
+    def _take_back(self, client: Client, reason: str) -> None:
+        if names := self.names(client):
+            self._providers[client].commands.clear()
+            for name in names:
+                del self._commands.provided[name]
+            self._note("provider.left", client, {"commands": names, "reason": reason})
+
+    def _provided(self, client: Client, wanted: Mapping[str, Any]) -> Provided:
+        return Provided(
+            name=wanted["name"],
+            handler=self._serve,
+            schema=None,
+            effect=wanted["effect"],
+            summary=wanted["summary"],
+            client=client,
+        )
+
+    def _check_names(self, client: Client, given: list[Provided]) -> None:
+        problems, names = dict[str, Any](), set[str]()
+        for place, command in enumerate(given):
+            if problem := self._problem(command.name, names):
+                problems[str(place)] = {"name": [problem]}
+            names.add(command.name)
+        if problems:
+            raise misfit("invalid_args", "The args of hub:provide do not fit", {"commands": problems})
+        for name in names:
+            other = self._commands.provided.get(name)
+            if isinstance(other, Provided) and other.client is not client:
+                raise HubError("already_provided", f"{name} is provided by the client {other.client.id}.")
+
+    def _problem(self, name: str, before: set[str]) -> str | None:
+        if name.startswith(RESERVED):
+            return "The domains hub: and audit: are the hub's own."
+        if name in self._commands:
+            return "The hub has this command itself."
+        return "It is in this list twice." if name in before else None
+
+    def _check_room(self, client: Client, given: list[Provided]) -> None:
+        after = {command.name: command for command in given}
+        if len({*self.names(client), *after}) > MAX_PROVIDED:
+            raise HubError("invalid_args", f"A client can provide {MAX_PROVIDED} commands at most.")
+        size = sum(len(dumpb(command.describe())) for command in (self._commands.provided | after).values())
+        if size > MAX_DESCRIBED:
+            raise HubError("busy", f"All clients together can provide {MAX_DESCRIBED} bytes of descriptions at most.")
+
+    def _note(self, action: str, client: Client, details: Mapping[str, Any]) -> None:
+        self._audit.note(action, client.actor(), client.trust, self._audit.reduced(details), key=action)
+
+    # ---- their calls
+
+    def answered(self, client: Client, answer: Answer) -> bool:
+        """Take what a client says to a call; return whether it was ever sent a frame with this id."""
+        provider = self._providers.get(client)
+        return provider is not None and provider.answered(answer)
+
+    async def _serve(self, call: Call) -> Any:
+        """Send a call to its provider, when that reads, and return its answer."""
+        command = call.command
+        assert isinstance(command, Provided)
+        provider = self._providers.get(command.client)
+        if provider is None:
+            raise provider_gone(command.name)
+        args = dumpb(call.args)
+        self._check_load(provider, command.name, len(args))
+        provider.asked[call] = asked = Asked()
+        provider.held += len(args)
+        try:
+            await command.client.room()
+            provider.ask(asked, command.name, args)
+            return _result(command.name, await asked.answer)
+        finally:
+            del provider.asked[call]
+            provider.held -= len(args)
+            provider.forget(asked)
+
+    def _check_load(self, provider: Provider, name: str, size: int) -> None:
+        """What a provider has not answered is bounded, whether it reads or not. Raises HubError."""
+        if size > LARGEST_RESULT:
+            raise HubError("too_large", f"The args of {name} are more than the {LARGEST_RESULT} bytes of a frame.")
+        if len(provider.asked) >= self._max_calls or provider.held + size > HELD:
+            sentence = f"The provider of {name} has {len(provider.asked)} calls to answer; wait for one to end."
+            raise HubError("busy", sentence, retry_after=1)
+
+
+def _result(name: str, answer: Answer) -> Any:
+    """What it has answered. Whatever it refuses with is `command_failed`: the other codes are the hub's own word."""
+    if answer.problem:
+        raise CommandError(f"The provider of {name} has answered with a frame that does not fit.")
+    if answer.type == "response":
+        return answer.payload
+    said: Mapping[str, Any] = answer.payload if isinstance(answer.payload, dict) else {}
+    sentence, code, details = said.get("error"), said.get("code"), said.get("details")
+    if code != "command_failed" or not isinstance(sentence, str) or not sentence.strip():
+        named = f" ({code})" if isinstance(code, str) and code in CODES else ""
+        raise CommandError(f"The provider of {name} has failed{named}.")
+    sentence = redact_text(" ".join(sentence.split()))  # before it is cut: half a secret is not known for one
+    if len(sentence) > MAX_SENTENCE:
+        sentence = f"{sentence[:MAX_SENTENCE]}…"
+    raise CommandError(sentence, details if isinstance(details, dict) else None)
+
+
+def provided(commands: Registry) -> Iterator[Command]:
+    """All commands that can be called: the hub's own, and those of providers."""
+    yield from commands
+    yield from (command for name, command in commands.provided.items() if name not in commands)

@@ -1,0 +1,432 @@
+"""Commands that clients serve, without a socket: who provides what, and what becomes of each call."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import refused
+from stores import passes
+from wires import Wire
+
+from hub import Call, Hub
+from hub.commands import providers as module
+from hub.commands.clients import Client
+from hub.commands.session import Session
+
+
+class Visitor:
+    """A client with a session and a wire: what it was answered by id, and what it was asked, in order."""
+
+    def __init__(self, hub: Hub, trust: Any = "OPERATOR") -> None:
+        self.hub, self.wire = hub, Wire()
+        self.client = Client("websocket", "127.0.0.1:1", 0, trust, subscriber=self.wire)
+        self.answers: dict[str | None, dict[str, Any]] = {}
+        self.asked: list[tuple[str, str, Any]] = []
+        self.session = Session(hub, self.client, self._take, lambda code, reason: None)
+        hub.clients.join(self.client)
+
+    def _take(self, text: bytes) -> None:
+        frame = json.loads(text)
+        if frame["type"] == "command":
+            self.asked.append((frame["id"], frame["payload"]["command"], frame["payload"]["args"]))
+        else:
+            self.answers[frame["id"]] = frame["payload"]
+
+    def say(self, **frame: Any) -> None:
+        self.session.receive(json.dumps(frame))
+
+    def call(self, id: str, command: str, /, **args: Any) -> None:
+        self.say(type="command", id=id, payload={"command": command, "args": args})
+
+    async def answer(self, id: str) -> Any:
+        while id not in self.answers:
+            await asyncio.sleep(0.001)
+        return self.answers.pop(id)
+
+    async def ask(self, command: str, /, **args: Any) -> Any:
+        self.call("ask", command, **args)
+        return await self.answer("ask")
+
+    async def provides(self, *names: str, **more: Any) -> Any:
+        return await self.ask("hub:provide", commands=[{"name": name, **more} for name in names])
+
+    async def request(self, count: int = 1) -> tuple[str, str, Any]:
+        """The newest of so many frames that it was asked."""
+        while len(self.asked) < count:
+            await asyncio.sleep(0.001)
+        return self.asked[count - 1]
+
+    def leave(self) -> None:
+        self.session.closing = True
+        self.hub.clients.leave(self.client, "lost")
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    hub = Hub(port=0, state_dir=tmp_path, call_timeout=20.0, max_calls=8)
+
+    @hub.command("own:command")
+    async def own(call: Call) -> str:
+        return "own"
+
+    await hub.start()
+    yield hub
+    await hub.stop()
+
+
+@pytest.fixture
+def worker(hub: Hub) -> Visitor:
+    return Visitor(hub)
+
+
+@pytest.fixture
+def caller(hub: Hub) -> Visitor:
+    return Visitor(hub)
+
+
+async def actions(hub: Hub, *wanted: str) -> list[dict[str, Any]]:
+    return [record for record in await hub.audit.tail(1000) if record["action"] in wanted]
+
+
+# ---- who provides what
+
+
+async def test_a_call_is_sent_on_and_answered(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    assert await worker.provides("greet:hello") == {"provides": ["greet:hello"]}
+    caller.call("1", "greet:hello", name="Ada")
+    id, command, args = await worker.request()
+    assert (command, args) == ("greet:hello", {"name": "Ada"})
+    worker.say(type="response", id=id, payload={"hello": "Ada"})
+    assert await caller.answer("1") == {"hello": "Ada"}
+    called, finished = (await actions(hub, "command.called", "command.finished"))[-2:]
+    assert called["details"] == {"id": "1", "command": "greet:hello", "args": {"name": "Ada"}}
+    assert finished["details"]["outcome"] == "ok"
+
+
+async def test_it_is_listed_while_it_is_provided(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    await worker.ask("hub:provide", commands=[{"name": "a:b", "summary": "Do b.", "effect": "read"}, {"name": "a:c"}])
+    listed = {each["name"]: each for each in await caller.ask("hub:commands")}
+    assert listed["a:b"] == {
+        "name": "a:b", "summary": "Do b.", "args": {"type": "object"}, "effect": "read", "provider": worker.client.id
+    }  # fmt: skip
+    assert (listed["a:c"]["effect"], listed["own:command"]["provider"]) == ("write", None)
+    (row,) = [row for row in await caller.ask("hub:clients") if row["client"] == worker.client.id]
+    assert row["provides"] == ["a:b", "a:c"]
+    assert hub.metrics.snapshot()["hub_providers"] == 1
+    assert await worker.provides() == {"provides": []}
+    assert hub.metrics.snapshot()["hub_providers"] == 0
+    refused(await caller.ask("a:b"), "unknown_command")
+    joined, left = await actions(hub, "provider.joined", "provider.left")
+    assert joined["details"] == {"commands": ["a:b", "a:c"]}
+    assert left["details"] == {"commands": ["a:b", "a:c"], "reason": "taken back"}
+    assert joined["actor"]["client"] == left["actor"]["client"] == worker.client.id
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("hub:x", "the hub's own"),
+        ("audit:x", "the hub's own"),
+        ("own:command", "has this command itself"),
+        ("a:b", "twice"),
+        ("b", "Not a name"),
+    ],
+)
+async def test_a_name_that_cannot_be_given(worker: Visitor, caller: Visitor, name: str, problem: str) -> None:
+    error = refused(await worker.provides("a:b", name), "invalid_args")
+    assert problem in error["details"]["commands"]["1"]["name"][0]
+    refused(await caller.ask("a:b"), "unknown_command")  # all of the list, or none
+
+
+async def test_one_provider_a_name_until_it_goes(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    refused(await caller.provides("a:c", "a:b"), "already_provided")
+    assert await worker.provides("a:b", "a:d", effect="read") == {"provides": ["a:b", "a:d"]}  # anew
+    (found,) = await caller.ask("hub:commands", name="a:b")
+    assert found["effect"] == "read"
+    worker.leave()
+    assert await caller.provides("a:b", "a:c") == {"provides": ["a:b", "a:c"]}
+
+
+async def test_who_only_looks_on_provides_nothing_and_calls_what_reads(hub: Hub, worker: Visitor) -> None:
+    await worker.provides("a:write")
+    await worker.provides("a:read", effect="read")
+    guest = Visitor(hub, "OBSERVER")
+    refused(await guest.provides("a:c"), "forbidden")
+    refused(await guest.ask("a:write"), "forbidden")
+    guest.call("1", "a:read")
+    id, command, _ = await worker.request()
+    assert command == "a:read"
+    worker.say(type="response", id=id, payload=None)
+    assert await guest.answer("1") is None
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_call_that_comes_after_its_client_has_gone_provides_nothing(
+    hub: Hub, worker: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(hub.providers, "_clients", [worker.client])
+    worker.call("1", "hub:provide", commands=[{"name": "a:b"}])
+    worker.leave()
+    await worker.answer("1")
+    assert ("a:b" in hub.commands.provided) is weakened
+
+
+async def test_what_is_provided_is_bounded(hub: Hub, worker: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"a:{n}" for n in range(module.MAX_PROVIDED)]
+    refused(await worker.provides(*names, "a:b"), "invalid_args")
+    await worker.provides(*names)
+    refused(await worker.provides("a:b"), "invalid_args")
+    size = sum(len(json.dumps(each.describe(), separators=(",", ":"))) for each in hub.commands.provided.values())
+    monkeypatch.setattr(module, "MAX_DESCRIBED", size)
+    assert refused(await Visitor(hub).provides("a:b"), "busy")["retryable"]
+    assert len(await worker.ask("hub:commands")) > module.MAX_PROVIDED
+
+
+# ---- what it answers
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence", "details"),
+    [
+        ({"error": "No such order.", "code": "command_failed"}, "No such order.", None),
+        ({"error": "No.", "code": "command_failed", "details": {"order": ["gone"]}}, "No.", {"order": ["gone"]}),
+        (
+            {"error": "Ask ghp_abcdefghijklmnopqrst0123456789ABCDEF now.", "code": "command_failed"},
+            "Ask [redacted] now.",
+            None,
+        ),
+        ({"error": "Line\n  two.", "code": "command_failed"}, "Line two.", None),
+        ({"error": "x" * 5000, "code": "command_failed"}, "x" * 1000 + "…", None),
+        ({"error": "Go away.", "code": "forbidden"}, "The provider of a:b has failed (forbidden).", None),
+        ({"error": "Go away.", "code": "Go away"}, "The provider of a:b has failed.", None),
+        ({"error": " ", "code": "command_failed"}, "The provider of a:b has failed (command_failed).", None),
+        ("nothing of the kind", "The provider of a:b has failed.", None),
+    ],
+)
+async def test_its_refusal_is_never_more_than_command_failed(
+    worker: Visitor, caller: Visitor, payload: Any, sentence: str, details: Any
+) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    worker.say(type="error", id=id, payload=payload)
+    answer = await caller.answer("1")
+    assert (answer["code"], answer["error"]) == ("command_failed", sentence)
+    assert answer.get("details") == details
+
+
+async def test_an_answer_that_does_not_fit_fails_the_call_and_is_told(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    worker.say(type="response", id=id, payload=1, more=2)
+    refused(await caller.answer("1"), "command_failed")
+    refused(await worker.answer(id), "invalid_message")
+
+
+async def test_only_what_was_sent_to_it_can_be_answered(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    other = Visitor(hub)
+    await other.provides("a:c")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    for visitor in (other, caller):
+        visitor.say(type="response", id=id, payload="forged")
+        refused(await visitor.answer(id), "unexpected_type")
+    for strange in ("call-0", "call-2", "call-01", "call-²", "1", "call-" + "1" * 50, "call--1"):
+        worker.say(type="response", id=strange, payload="forged")
+        refused(await worker.answer(strange), "unexpected_type")
+    worker.say(type="response", id=id, payload="true")
+    assert await caller.answer("1") == "true"
+    worker.say(type="response", id=id, payload="twice")
+    worker.say(type="error", id=id, payload={})
+    assert await worker.ask("hub:ping")
+    assert worker.answers == {}  # what comes too late is passed over
+
+
+async def test_answers_are_no_flood(hub: Hub, tmp_path: Path) -> None:
+    slow = Hub(port=0, state_dir=tmp_path / "slow", rate=1)
+    await slow.start()
+    worker, callers = Visitor(slow), [Visitor(slow) for _ in range(8)]
+    await worker.provides("a:b")
+    for caller in callers:
+        caller.call("1", "a:b")
+    await worker.request(8)
+    for id, *_ in worker.asked:
+        worker.say(type="response", id=id, payload=None)
+    assert [await caller.answer("1") for caller in callers] == [None] * 8
+    await slow.stop()
+
+
+# ---- a call that ends before it is answered
+
+
+async def test_a_cancelled_call_is_announced(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    assert await caller.ask("hub:cancel", id="1") == {"cancelled": True}
+    refused(await caller.answer("1"), "cancelled")
+    stop, command, args = await worker.request(2)
+    assert (command, args) == ("hub:cancel", {"id": id})
+    worker.say(type="response", id=stop, payload={"cancelled": True})
+    worker.say(type="response", id=id, payload="late")
+    await worker.ask("hub:ping")
+    assert worker.answers == {}
+
+
+async def test_an_overdue_call_is_announced(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path, call_timeout=0.05)
+    await hub.start()
+    worker, caller = Visitor(hub), Visitor(hub)
+    await worker.provides("a:b")
+    refused(await caller.ask("a:b"), "timeout")
+    assert [command for _, command, _ in worker.asked] == ["a:b", "hub:cancel"]
+    await hub.stop()
+
+
+async def test_the_hubs_stop_ends_calls_and_announces_it(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path, stop_timeout=0.05)
+    await hub.start()
+    worker, caller = Visitor(hub), Visitor(hub)
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    await worker.request()
+    await hub.stop()
+    refused(await caller.answer("1"), "shutting_down")
+    assert worker.asked[-1][1] == "hub:cancel"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_caller_that_goes_is_worked_for_no_more(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(hub.clients, "on_leave", [])
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    caller.say(type="command", id="2", payload={"command": "a:b", "idempotency_key": "k"})
+    await worker.request(2)
+    caller.leave()
+    await passes(100)
+    assert [args for _, command, args in worker.asked if command == "hub:cancel"] == (
+        [] if weakened else [{"id": "call-1"}]
+    )
+    for id in ("call-1", "call-2"):
+        worker.say(type="response", id=id, payload="done")
+    while caller.session.tasks:
+        await asyncio.sleep(0.001)
+    outcomes = [record["details"]["outcome"] for record in await actions(hub, "command.finished")]
+    assert sorted(outcomes[-2:]) == (["ok", "ok"] if weakened else ["cancelled", "ok"])
+
+
+# ---- a provider that goes, takes back, or does not read
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_when_it_goes_its_calls_fail_at_once(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(hub.clients, "on_leave", [])
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    await worker.request()
+    worker.leave()
+    assert ("a:b" in hub.commands.provided) is weakened  # in that very step
+    await passes(100)
+    if weakened:
+        assert "1" not in caller.answers
+        caller.call("stop", "hub:cancel", id="1")
+        await caller.answer("1")
+        return
+    assert refused(await caller.answer("1"), "provider_gone")["retryable"]
+    assert [command for _, command, _ in worker.asked] == ["a:b"]
+    (left,) = await actions(hub, "provider.left")
+    assert left["details"] == {"commands": ["a:b"], "reason": "lost"}
+
+
+async def test_a_call_whose_beginning_is_being_recorded_fails_too(
+    hub: Hub, worker: Visitor, caller: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.provides("a:b")
+    record, go = hub.audit.record, asyncio.Event()
+
+    async def slow(action: str, *rest: Any) -> None:
+        if action == "command.called":
+            await go.wait()
+        await record(action, *rest)
+
+    monkeypatch.setattr(hub.audit, "record", slow)
+    caller.call("1", "a:b")
+    await passes(10)
+    worker.leave()
+    another = Visitor(hub)
+    go.set()
+    refused(await caller.answer("1"), "provider_gone")
+    assert worker.asked == another.asked == []
+
+
+async def test_what_it_has_answered_in_the_step_before_it_goes_is_answered(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    worker.say(type="response", id=id, payload="done")
+    worker.leave()
+    assert await caller.answer("1") == "done"
+
+
+async def test_what_it_takes_back_it_does_to_the_end(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    await worker.provides()
+    refused(await caller.ask("a:b"), "unknown_command")
+    worker.say(type="response", id=id, payload="done")
+    assert await caller.answer("1") == "done"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_who_does_not_read_is_sent_nothing_and_asked_little(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(Client, "room", lambda client: asyncio.sleep(0))
+    await worker.provides("a:b")
+    worker.wire.pause()
+    for n in range(8):
+        caller.call(str(n), "a:b")
+    other = Visitor(hub)
+    while not hub.commands.running or len(hub.commands.running) < 8:
+        await asyncio.sleep(0.001)
+    await passes(100)
+    assert len(worker.asked) == (8 if weakened else 0)
+    assert refused(await other.ask("a:b"), "busy")["retry_after"]
+    worker.wire.resume()
+    await worker.request(8)
+    assert len(worker.asked) == 8
+    for id, *_ in worker.asked:
+        worker.say(type="response", id=id, payload=None)
+    for n in range(8):
+        assert await caller.answer(str(n)) is None
+
+
+async def test_what_it_has_to_answer_is_bounded_in_bytes(
+    hub: Hub, worker: Visitor, caller: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", 2000)
+    await worker.provides("a:b")
+    caller.call("1", "a:b", x="x" * 1500)
+    id, *_ = await worker.request()
+    refused(await caller.ask("a:b", x="x" * 1500), "busy")
+    worker.say(type="response", id=id, payload=None)
+    await caller.answer("1")
+    caller.call("2", "a:b", x="x" * 1500)
+    await worker.request(2)
+    worker.leave()
+    refused(await caller.answer("2"), "provider_gone")
