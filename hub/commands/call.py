@@ -1,5 +1,6 @@
 """A command, and a call: one request for it, as its handler gets it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from marshmallow import Schema, ValidationError
 
 from ..errors import Code, HubError
+from ..redaction import redact
+from ..wire.framing import notice
 from ..wire.jsonschema import json_schema
+from ..wire.strictjson import LARGEST_EVENT, plain
 from ..wire.validation import invalid, load
 from ..wire.vocabulary import Effect, Trust, Turns
 from .clients import Client
@@ -22,7 +26,8 @@ Handler = Callable[["Call"], Awaitable[Any]]
 @dataclass(eq=False, slots=True)
 class Call:
     """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
-    admitted to. `confirm` and `idempotency_key` came beside the args, if they did."""
+    admitted to. `confirm` and `idempotency_key` came beside the args, if they did. `notify` takes one JSON text for
+    whoever called; None if nothing can be said there before the answer."""
 
     hub: "Hub"
     client: Client
@@ -30,6 +35,7 @@ class Call:
     weight: int = 0
     confirm: str | None = None
     idempotency_key: str | None = None
+    notify: Callable[[bytes], None] | None = None
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     _work: Work | None = None  # while the handler runs, and only then
@@ -42,9 +48,27 @@ class Call:
     def trust(self) -> Trust:
         return self.client.trust
 
-    async def progress(self, event: str, data: Any) -> None:
-        """Tell everyone how far this call is: publish an event, usually `task:progress`."""
-        await self.hub.publish(event, data)
+    async def progress(self, data: Any) -> None:
+        """Tell the caller, and nobody else, how far this call is: an event `hub:progress`, which has no cursor.
+
+        Its data are `{"call": id, …}` with the members of `data`, or with `data` itself under that name if it is no
+        mapping; secrets are taken out. Nothing is sent when the call is over or its client has gone, nor over HTTP; and
+        none waits for a client that does not read: what it has no room for is dropped. Raises HubError
+        `invalid_message` for what is no JSON, `too_large` for what no frame can hold.
+        """
+        if self.notify is None or not self._runs() or not self.client.has_room():
+            return
+        text, load = _progress(self.id, data), self.client.load
+        load.add(len(text))
+        try:
+            self.notify(text)
+            await asyncio.sleep(0)  # it is written in this pass of the loop, and weighs until then
+        finally:
+            load.take(len(text))
+
+    def _runs(self) -> bool:
+        """Whether its handler runs, and nothing has ended it."""
+        return self._work is not None and self._work.ended is None
 
     def cancel(self, code: Code = "cancelled") -> bool:
         """End the call with this code unless its handler is done, or was ended before. Return whether that is so."""
@@ -86,6 +110,16 @@ class Command:
             return loaded
         except ValidationError as error:
             raise invalid("invalid_args", f"The args of {self.name} do not fit", error) from None
+
+
+def _progress(id: str, data: Any) -> bytes:
+    """The JSON of a `hub:progress`. Raises HubError."""
+    cleaned = redact(plain(data))[0]
+    members = cleaned if isinstance(cleaned, dict) else {"data": cleaned}
+    text = notice("hub:progress", {"call": id} | members | {"call": id})
+    if len(text) > LARGEST_EVENT:
+        raise HubError("too_large", f"The progress has {len(text)} bytes; {LARGEST_EVENT} can be sent.", status=500)
+    return text
 
 
 def check_trust(trust: Trust, effect: Effect, what: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..wire.messages import now
 from ..wire.names import new_id
 from ..wire.vocabulary import Disconnection, Transport, Trust
-from .load import Load
+from .load import UNREAD, Load
 
 if TYPE_CHECKING:
     from ..stream.subscriber import Subscriber
@@ -51,6 +51,10 @@ class Client:
         await self.load.room()
         if self.subscriber is not None:
             await self.subscriber.drain()
+
+    def has_room(self) -> bool:
+        """Whether it has taken what it was answered, so that `room` would not wait."""
+        return self.load.unread < UNREAD and not (self.subscriber is not None and self.subscriber.paused)
 
     @property
     def account(self) -> str:

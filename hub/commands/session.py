@@ -88,9 +88,9 @@ class Session:
         elif len(calls) >= self.hub.config.max_calls or self._held + size > HELD:
             error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
         else:
-            calls[command.id] = call = Call(
-                self.hub, self.client, command.id, size, command.confirm, command.idempotency_key
-            )
+            call = Call(self.hub, self.client, command.id, size, command.confirm, command.idempotency_key)
+            call.notify = self._notify
+            calls[command.id] = call
             self._held += size
             task = asyncio.get_running_loop().create_task(self._run(call, command))
             self.tasks[task] = None
@@ -109,6 +109,11 @@ class Session:
             self._held -= call.weight
             del self.client.calls[call.id]
         self._send(answer)
+
+    def _notify(self, text: bytes) -> None:
+        """Say something before an answer, to a client that is there."""
+        if not self.closing:
+            self._send(text)
 
     def _refuse(self, id: str | None, name: str, error: HubError) -> None:
         self.hub.commands.refuse(self.client, id, name, error.code)

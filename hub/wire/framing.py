@@ -23,7 +23,7 @@ def last_value(name: str, key: str, timestamp: str, body: bytes, stale: bool) ->
 
 
 def notice(name: str, data: Any) -> bytes:
-    """The JSON of an event of the hub's own that has no number: `hub:gap` and `hub:mark`."""
+    """The JSON of an event of the hub's own that has no number: `hub:gap`, `hub:mark` and `hub:progress`."""
     payload = {"event": name, "data": data}
     return dumpb({"type": "event", "id": new_id(), "timestamp": now(), "payload": payload})
 
