@@ -19,7 +19,7 @@ ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
         ("", "errors config secretnames sensitive redaction private stdio sockdiag tokens"),
-        ("wire", "names vocabulary strictjson validation messages framing jsonschema"),
+        ("wire", "names vocabulary strictjson validation messages framing jsonschema regex argschema"),
         ("", "stderr metrics"),
         ("stream", "events"),
         ("stream/brokers", "broker lastvalues storefile retention epochs database care rounds sqlite memory schemes"),
@@ -47,6 +47,7 @@ ORDER = [
 ROOMS = {
     "aiohttp": {"web", "client", "cli"},
     "aiohttp_jinja2": {"web/page/dashboard"},
+    "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/events", "commands"},
     "prometheus_client": {"metrics", "web"},
     "redis": {"stream/brokers/redis"},

@@ -37,6 +37,7 @@ def register(commands: Registry) -> None:
     offer: dict[str, fields.Field[Any]] = {
         "name": NameField(required=True),
         "summary": fields.String(load_default="", validate=validate.Length(max=MAX_SUMMARY)),
+        "args": fields.Dict(),
         "effect": fields.String(load_default="write", validate=validate.OneOf(EFFECTS)),
     }
     length = validate.Length(max=MAX_PROVIDED)
@@ -194,7 +195,7 @@ async def provide(call: Call) -> Any:
 
     Calls come as `command` frames; answer each by its id. A `hub:cancel` among them names one that nobody waits for.
     """
-    return {"provides": call.hub.providers.provide(call.client, call.args["commands"])}
+    return {"provides": await call.hub.providers.provide(call.client, call.args["commands"])}
 
 
 async def cancel(call: Call) -> Any:

@@ -5,12 +5,13 @@ answer. What ends with its provider ends in the step in which that leaves.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CODES, CommandError, HubError
 from ..redaction import redact_text
+from ..wire.argschema import ArgSchema, load_library
 from ..wire.messages import Answer, command_frame
 from ..wire.strictjson import LARGEST_RESULT, dumpb
 from ..wire.validation import misfit
@@ -30,14 +31,22 @@ MAX_SENTENCE = 1000  # characters of a provider's own
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provided(Command):
-    """A command that a client serves."""
+    """A command that a client serves, and the JSON Schema that it gave for the args."""
 
     client: Client
+    given: ArgSchema | None = None
 
     def describe(self) -> dict[str, Any]:
         """As `hub:commands` shows it."""
         # Not super(): a dataclass with slots is another class than the one that the compiler has seen.
-        return {**Command.describe(self), "provider": self.client.id}
+        args = {"args": self.given.given} if self.given else {}
+        return {**Command.describe(self), **args, "provider": self.client.id}
+
+    def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The args as they are. Raises HubError `invalid_args` with field paths."""
+        if self.given and (problems := self.given.problems(args)):
+            raise misfit("invalid_args", f"The args of {self.name} do not fit", problems)
+        return dict(args)
 
 
 class Asked:
@@ -114,14 +123,16 @@ class Providers:
 
     # ---- who provides what
 
-    def provide(self, client: Client, wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+    async def provide(self, client: Client, wanted: Sequence[Mapping[str, Any]]) -> list[str]:
         """Add these commands to what the client provides, all of them or none; without any, take all back. Return the
-        names of all that it provides then. Never waits. Raises HubError."""
+        names of all that it provides then. Raises HubError."""
         if client.send is None:
             raise CommandError("Only a client on /ws can provide commands: the calls are sent to it there.")
+        schemas = await _schemas(wanted)
+        # From here on nothing waits: what has been found is true while the commands are taken.
         if client not in self._clients:
             raise HubError("cancelled", "The client has gone.")
-        given = [self._provided(client, each) for each in wanted]
+        given = [self._provided(client, each, schema) for each, schema in zip(wanted, schemas, strict=True)]
         if not given:
             self._take_back(client, "taken back")
             return []
@@ -160,7 +171,7 @@ class Providers:
                 del self._commands.provided[name]
             self._note("provider.left", client, {"commands": names, "reason": reason})
 
-    def _provided(self, client: Client, wanted: Mapping[str, Any]) -> Provided:
+    def _provided(self, client: Client, wanted: Mapping[str, Any], schema: ArgSchema | None) -> Provided:
         return Provided(
             name=wanted["name"],
             handler=self._serve,
@@ -168,6 +179,7 @@ class Providers:
             effect=wanted["effect"],
             summary=wanted["summary"],
             client=client,
+            given=schema,
         )
 
     def _check_names(self, client: Client, given: list[Provided]) -> None:
@@ -235,6 +247,21 @@ class Providers:
         if len(provider.asked) >= self._max_calls or provider.held + size > HELD:
             sentence = f"The provider of {name} has {len(provider.asked)} calls to answer; wait for one to end."
             raise HubError("busy", sentence, retry_after=1)
+
+
+async def _schemas(wanted: Sequence[Mapping[str, Any]]) -> list[ArgSchema | None]:
+    """The schemas of the args, checked, in turns with everybody else. Raises HubError `invalid_args`."""
+    if any("args" in each for each in wanted):
+        await asyncio.to_thread(load_library)  # a hub without providers never does
+    found = list[ArgSchema | None]()
+    for place, each in enumerate(wanted):
+        try:
+            found.append(ArgSchema(each["args"]) if "args" in each else None)
+        except HubError as error:
+            details = {"commands": {str(place): {"args": error.details}}}
+            raise misfit("invalid_args", "The args of hub:provide do not fit", details) from None
+        await asyncio.sleep(0)
+    return found
 
 
 def _result(name: str, answer: Answer) -> Any:

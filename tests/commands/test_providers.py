@@ -430,3 +430,39 @@ async def test_what_it_has_to_answer_is_bounded_in_bytes(
     await worker.request(2)
     worker.leave()
     refused(await caller.answer("2"), "provider_gone")
+
+
+# ---- what it says of its args
+
+GREETING = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_args_that_do_not_fit_never_reach_it(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(module.Provided, "check", lambda command, args: dict(args))
+    await worker.provides("a:b", args=GREETING)
+    (listed,) = await caller.ask("hub:commands", name="a:b")
+    assert listed["args"] == GREETING
+    caller.call("1", "a:b", name=5)
+    if weakened:
+        await worker.request()
+        return
+    error = refused(await caller.answer("1"), "invalid_args")
+    assert error["details"] == {"name": ["5 is not of type 'string'."]}
+    assert worker.asked == []
+    assert (await actions(hub, "command.refused"))[-1]["details"]["outcome"] == "invalid_args"
+    caller.call("2", "a:b", name="Ada")
+    assert (await worker.request())[2] == {"name": "Ada"}
+
+
+async def test_a_schema_that_is_not_to_be_had_is_refused_by_its_path(worker: Visitor, caller: Visitor) -> None:
+    bad = {"properties": {"name": {"type": "strin"}}}
+    commands = [{"name": "a:b"}, {"name": "a:c", "args": bad}]
+    error = refused(await worker.ask("hub:provide", commands=commands), "invalid_args")
+    assert "name" in error["details"]["commands"]["1"]["args"]["properties"]
+    assert "commands.1.args.properties.name.type" in error["error"]
+    refused(await caller.ask("a:b"), "unknown_command")
+    refused(await worker.provides("a:b", args={"$ref": "https://example.org/other"}), "invalid_args")

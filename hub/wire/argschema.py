@@ -1,0 +1,277 @@
+"""A JSON Schema (draft 2020-12) that a client gave, and args that are checked against it.
+
+A schema is a program that somebody else wrote: a dozen lines of it can take for ever, with references that double at
+each step, with expressions that go back and try again, with lists that are compared with themselves. So it is checked
+itself, first; and whatever it says, it gets so many steps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from .regex import Regex
+from .strictjson import dumpb
+from .validation import MAX_PROBLEMS, misfit
+
+MAX_SCHEMA = 16 * 1024  # bytes
+MAX_SUBSCHEMAS = 256  # of one schema
+MAX_STEPS = 10_000  # in which args must be checked; one takes 5 to 10 µs
+MAX_SENTENCE = 160  # characters of what the library says of one value
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+_ONE = (
+    "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then",
+    "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPPINGS = ("$defs", "definitions", "dependentSchemas", "properties")
+_REFERENCES = ("$ref", "$dynamicRef")
+_Path = tuple[str | int, ...]
+
+
+class TooMuch(Exception):
+    """The steps are used up."""
+
+
+class _Meter:
+    """The steps that are left, and what the values weigh that are looked at: one is written out wherever it does not
+    fit, so a large one costs more each time. One meter for all: a check never waits."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self._weights: dict[int, int] = {}
+
+    def start(self, *values: Any) -> None:
+        self.left = MAX_STEPS
+        self._weights.clear()
+        for value in values:
+            self._weigh(value)
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise TooMuch
+
+    def weight(self, value: Any) -> int:
+        return len(value) >> 8 if isinstance(value, str) else self._weights.get(id(value), 0)
+
+    def _weigh(self, value: Any) -> int:
+        """Its length as a text, about; that of what holds others is noted, in units of 256."""
+        if isinstance(value, str):
+            return len(value) + 2
+        if not isinstance(value, dict | list):
+            return 8
+        if isinstance(value, dict):
+            size = sum(len(key) + 4 + self._weigh(each) for key, each in value.items())
+        else:
+            size = sum(map(self._weigh, value))
+        self._weights[id(value)] = size >> 8
+        return size + 2
+
+
+_meter = _Meter()
+
+
+class ArgSchema:
+    """A schema that has been checked. Raises HubError `invalid_args` for one that is not to be had; its `details` are
+    by the paths in it."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.given = schema
+        problems = _problems_of(schema)
+        if not problems:
+            validator, meta = _validators()
+            self._validator = validator({key: value for key, value in schema.items() if key not in ("$id", "$schema")})
+            problems = _found(meta(meta.META_SCHEMA), schema)
+        if not problems and (problem := self.problems({})) and "_schema" in problem and _ENDLESS in problem["_schema"]:
+            problems = [((), "It never comes to an end.")]
+        if problems:
+            raise misfit("invalid_args", "The schema does not fit", _tree(problems))
+
+    def problems(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """What does not fit, by field; empty if everything does."""
+        return _tree(_found(self._validator, args))
+
+
+_ENDLESS = "This takes too long to be checked."
+
+
+def load_library() -> None:
+    """Import jsonschema, which takes a while: in a thread, if somebody waits."""
+    _validators()
+
+
+def _found(validator: Any, value: Any) -> list[tuple[_Path, str]]:
+    found = list[tuple[_Path, str]]()
+    _meter.start(value, validator.schema)
+    try:
+        for error in validator.iter_errors(value):
+            found += _told(error)
+            if len(found) >= MAX_PROBLEMS:
+                break
+    except (TooMuch, RecursionError):
+        found = [((), _ENDLESS)]
+    except Exception as error:  # of the library's, on a schema that it has taken
+        found = [((), f"This cannot be checked ({type(error).__name__}).")]
+    return found
+
+
+def _told(error: Any) -> Iterator[tuple[_Path, str]]:
+    """What the library says, as marshmallow says it where it has a word for that."""
+    path = tuple(error.absolute_path)
+    if error.validator == "required":
+        missing = next((name for name in error.validator_value if error.message.startswith(f"{name!r} is")), "")
+        yield (*path, missing), "Missing data for required field."
+    elif error.validator == "additionalProperties" and error.validator_value is False:
+        known = error.schema.get("properties", {})
+        yield from (((*path, name), "Unknown field.") for name in error.instance if name not in known)
+    elif len(error.message) > MAX_SENTENCE:
+        yield path, f"It does not fit ({error.validator})."
+    else:
+        yield path, f"{error.message}."
+
+
+def _tree(problems: list[tuple[_Path, str]]) -> dict[str, Any]:
+    """The problems by their paths, as marshmallow nests them."""
+    root: dict[str, Any] = {}
+    for path, sentence in list(dict.fromkeys(problems))[:MAX_PROBLEMS]:
+        node = root
+        for part in path:
+            node = node.setdefault(str(part), {})
+        node.setdefault("_schema", []).append(sentence)
+    return {key: _bare(value) for key, value in root.items()}
+
+
+def _bare(node: Any) -> Any:
+    """A node with nothing below it is a list of sentences."""
+    if isinstance(node, list) or node.keys() == {"_schema"}:
+        return node if isinstance(node, list) else node["_schema"]
+    return {key: _bare(value) for key, value in node.items()}
+
+
+# ---- the schema itself
+
+
+def _problems_of(schema: dict[str, Any]) -> list[tuple[_Path, str]]:
+    """Why a schema is not to be had, whatever the library thinks of it."""
+    if len(dumpb(schema)) > MAX_SCHEMA:
+        return [((), f"A schema can have {MAX_SCHEMA} bytes at most.")]
+    found, names = dict[_Path, Any](), set[str]()
+    for path, part in _subschemas((), schema):
+        found[path] = part
+        if len(found) > MAX_SUBSCHEMAS:
+            return [((), f"A schema can have {MAX_SUBSCHEMAS} schemas in it at most.")]
+        if isinstance(part, dict):
+            names |= {str(part[key]) for key in ("$anchor", "$dynamicAnchor") if key in part}
+    places = {_pointer(path) for path in found} | {f"#{name}" for name in names}
+    return [
+        ((*path, key), problem)
+        for path, part in found.items()
+        if isinstance(part, dict)
+        for key, value in part.items()
+        if (problem := _problem(key, value, path, places))
+    ]
+
+
+def _subschemas(path: _Path, schema: Any) -> Iterator[tuple[_Path, Any]]:
+    """It, and all schemas in it, where draft 2020-12 has schemas."""
+    yield path, schema
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key in _ONE and isinstance(value, dict | bool):
+            yield from _subschemas((*path, key), value)
+        elif key in _LISTS and isinstance(value, list):
+            for place, each in enumerate(value):
+                yield from _subschemas((*path, key, place), each)
+        elif key in _MAPPINGS and isinstance(value, dict):
+            for name, each in value.items():
+                yield from _subschemas((*path, key, name), each)
+
+
+def _pointer(path: _Path) -> str:
+    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def _problem(key: str, value: Any, path: _Path, places: set[str]) -> str | None:
+    if key in _REFERENCES:
+        known = isinstance(value, str) and value in places
+        return None if known else "A reference can only be to a schema in this one, as #/$defs/name."
+    if key == "$schema" and (not isinstance(value, str) or value.removesuffix("#") != DRAFT):
+        return f"Only draft 2020-12 is known, {DRAFT}."
+    if key == "$id" and path:
+        return "Only the whole schema can have an $id."
+    if key == "patternProperties":
+        return "It is not checked here: use propertyNames, or leave it to the provider."
+    if key == "pattern" and isinstance(value, str):
+        try:
+            _regex(value)
+        except ValueError as error:
+            return f"{error} Leave it to the provider."
+    return None
+
+
+@cache
+def _validators() -> tuple[Any, Any]:
+    """The library's class for this draft, metered; and the one for schemas."""
+    from jsonschema import Draft202012Validator as Validator
+    from jsonschema import validators
+    from jsonschema.exceptions import ValidationError
+
+    keywords = dict(Validator.VALIDATORS)
+    keywords["pattern"] = _pattern(ValidationError)
+    keywords["uniqueItems"] = _unique(ValidationError)
+    metered = {name: _metered(name, keyword) for name, keyword in keywords.items()}
+    without = {name: keyword for name, keyword in metered.items() if name not in ("pattern", "format")}
+    return validators.extend(Validator, metered), validators.extend(Validator, without)
+
+
+def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
+    least, passes_on = 4 if name in _REFERENCES else 1, name in _ONE
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        steps = least + (len(value) >> 3 if isinstance(value, dict | list) else 0)
+        if passes_on and isinstance(instance, dict | list):
+            steps += len(instance) >> 1
+        _meter.spend(steps + _meter.weight(value) + _meter.weight(instance))
+        return keyword(validator, value, instance, schema)
+
+    return check
+
+
+def _pattern(error: Any) -> Callable[..., Any]:
+    def check(validator: Any, value: str, instance: Any, schema: Any) -> Iterator[Any]:
+        if isinstance(instance, str) and not _regex(value).search(instance, _meter.spend):
+            yield error(f"It does not match {value!r}")
+
+    return check
+
+
+def _unique(error: Any) -> Callable[..., Any]:
+    """As the library's, which compares each with each; JSON knows 1 and 1.0 as equal, but not 1 and true."""
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        if value and isinstance(instance, list) and len({_hashable(each) for each in instance}) < len(instance):
+            yield error("Some of these are equal")
+
+    return check
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(each)) for key, each in value.items())
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return (value,) if isinstance(value, bool) else value
+
+
+_regexes: dict[str, Regex] = {}
+
+
+def _regex(text: str) -> Regex:
+    """An expression, compiled once; so many are kept."""
+    if (found := _regexes.get(text)) is None:
+        if len(_regexes) >= MAX_SUBSCHEMAS:
+            _regexes.clear()
+        found = _regexes[text] = Regex(text)
+    return found

@@ -1,0 +1,176 @@
+"""JSON Schemas that clients gave: what is taken, what is found in args, and that none of it takes for ever."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.errors import HubError
+from hub.wire import argschema as module
+from hub.wire.argschema import DRAFT, ArgSchema
+from hub.wire.regex import Regex
+
+ORDER = {
+    "$schema": DRAFT,
+    "$id": "https://example.org/order",
+    "type": "object",
+    "properties": {
+        "order": {"type": "integer", "minimum": 1},
+        "name": {"type": "string", "pattern": "^[A-Z]", "maxLength": 5},
+        "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}, "uniqueItems": True},
+        "state": {"enum": ["open", "closed"]},
+    },
+    "required": ["order"],
+    "additionalProperties": False,
+    "$defs": {"line": {"$anchor": "line", "type": "object", "required": ["sku"], "properties": {"sku": True}}},
+}
+MISSING, UNKNOWN = ["Missing data for required field."], ["Unknown field."]
+TOO_LONG = {"_schema": ["This takes too long to be checked."]}
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    """Two to the power of `depth` ways through a few lines."""
+    both = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(depth)}
+    return {"$defs": both | {f"a{depth}": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/a0"}}}
+
+
+@pytest.mark.parametrize(
+    ("args", "problems"),
+    [
+        ({"order": 1, "name": "Ada", "lines": [{"sku": 1}, {"sku": True}], "state": "open"}, {}),
+        ({"order": 1.0}, {}),
+        ({}, {"order": MISSING}),
+        ({"order": "1", "more": 1, "most": 2}, {
+            "order": ["'1' is not of type 'integer'."], "more": UNKNOWN, "most": UNKNOWN}),
+        ({"order": 0}, {"order": ["0 is less than the minimum of 1."]}),
+        ({"order": 1, "lines": [{"sku": 1}, {}]}, {"lines": {"1": {"sku": MISSING}}}),
+        ({"order": 1, "lines": [{"sku": 1}, {"sku": 1.0}]}, {"lines": ["Some of these are equal."]}),
+        ({"order": 1, "name": "ada"}, {"name": ["It does not match '^[A-Z]'."]}),
+        ({"order": 1, "name": "A" * 500}, {"name": ["It does not fit (maxLength)."]}),
+        ({"order": 1, "state": "x"}, {"state": ["'x' is not one of ['open', 'closed']."]}),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_by_its_path(args: dict[str, Any], problems: Any) -> None:
+    assert ArgSchema(ORDER).problems(args) == problems
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"type": "strin"}, "type"),
+        ({"properties": {"a": {"minimum": "x"}}}, "properties.a.minimum"),
+        ({"properties": {"a": 5}}, "properties.a"),
+        ({"items": [{}]}, "items"),
+        ({"$ref": "https://example.org/other"}, "$ref"),
+        ({"properties": {"a": {"$ref": "other.json"}}}, "properties.a.$ref"),
+        ({"properties": {"a": {"$ref": "#/$defs/none"}}}, "properties.a.$ref"),
+        ({"enum": [{"$ref": "x"}], "$ref": "#/enum/0"}, "$ref"),  # what it names is no schema
+        ({"$dynamicRef": "https://example.org/other"}, "$dynamicRef"),
+        ({"allOf": [{"$id": "https://example.org/other"}]}, "allOf.0.$id"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
+        ({"properties": {"a": {"pattern": "(?=a)"}}}, "properties.a.pattern"),
+        ({"properties": {"a": {"pattern": "("}}}, "properties.a.pattern"),
+        ({"patternProperties": {"^a": {}}}, "patternProperties"),
+        ({"$ref": "#"}, ""),
+        ({"allOf": [{}] * 300}, ""),
+        ({"description": "x" * 20_000}, ""),
+    ],
+)
+def test_a_schema_that_is_not_to_be_had_says_where(schema: dict[str, Any], path: str) -> None:
+    with pytest.raises(HubError) as refused:
+        ArgSchema(schema)
+    assert refused.value.code == "invalid_args"
+    found: Any = refused.value.details
+    for part in (path or "_schema").split("."):
+        found = found[part]
+    assert found
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"properties": {"$ref": {"type": "string"}, "pattern": {}, "$id": {}}},  # names of args, not keywords
+        {"default": {"$ref": "https://example.org/other"}, "examples": [{"$id": 1}]},
+        {"$ref": "#here", "$defs": {"a": {"$anchor": "here"}}},
+        {"$ref": "#/$defs/a~1b~0c", "$defs": {"a/b~c": {}}},
+        {"properties": {"more": {"$ref": "#"}}},  # a tree
+        {"format": "no such", "x-own": {"anything": 1}},
+        {"$comment": "An odd one.", "properties": {"a": False}},
+    ],
+)
+def test_a_schema_that_is_taken(schema: dict[str, Any]) -> None:
+    assert ArgSchema(schema).problems({}) == {}
+    assert ArgSchema(schema).given == schema
+
+
+def test_a_schema_of_a_tree_goes_as_deep_as_json_does() -> None:
+    schema = ArgSchema({"properties": {"more": {"$ref": "#"}}, "additionalProperties": False})
+    args: dict[str, Any] = {}
+    for _ in range(30):
+        args = {"more": args}
+    assert schema.problems(args) == {}
+    assert schema.problems({"more": {"x": 1}}) == {"more": {"x": UNKNOWN}}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    ("schema", "args"),
+    [
+        (doubling(13), {"x": 1}),
+        ({"properties": {"x": {"pattern": "a[ab]{200}c"}}}, {"x": "".join(Random(1).choices("ab", k=3000))}),
+        ({"properties": {"x": {"items": {}}}}, {"x": [0] * 30_000}),
+        ({"properties": {"x": {"items": {"enum": [f"a{n}" for n in range(900)] + ["b"]}}}}, {"x": ["b"] * 1000}),
+        ({"properties": {"x": {"anyOf": [{"type": "string"}] * 100 + [{}]}}}, {"x": ["x" * 60] * 1000}),
+    ],
+)
+def test_nothing_takes_for_ever(
+    schema: dict[str, Any], args: dict[str, Any], weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = ArgSchema(schema)
+    if weakened:
+        monkeypatch.setattr(module, "MAX_STEPS", 10**9)
+    found = checked.problems(args)
+    assert (found == TOO_LONG) is not weakened
+
+
+def test_an_expression_that_goes_back_and_tries_again_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = ArgSchema({"properties": {"x": {"pattern": "^(a+)+$"}}})
+    assert schema.problems({"x": "a" * 60_000}) == {}
+    assert schema.problems({"x": "a" * 60_000 + "!"}) == {"x": ["It does not match '^(a+)+$'."]}
+
+
+def test_so_many_problems_are_told() -> None:
+    schema = ArgSchema({"properties": {"x": {"items": {"type": "string"}}}})
+    assert len(schema.problems({"x": [0] * 1000})["x"]) == 100
+
+
+def test_expressions_are_compiled_once_and_not_kept_for_ever() -> None:
+    for n in range(1000):
+        assert isinstance(module._regex(f"a{n}"), Regex)
+    assert len(module._regexes) <= module.MAX_SUBSCHEMAS
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, 1.5, "", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.lists(values, max_size=4))
+def test_equal_is_what_the_library_calls_equal(items: list[Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    schema = {"properties": {"x": {"uniqueItems": True}}}
+    expected = Draft202012Validator(schema).is_valid({"x": items})
+    assert (ArgSchema(schema).problems({"x": items}) == {}) is expected
+
+
+@given(st.dictionaries(st.sampled_from(["order", "name", "lines", "state", "x"]), values, max_size=4))
+def test_whether_it_fits_is_what_the_library_says(args: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    assert (ArgSchema(ORDER).problems(args) == {}) is Draft202012Validator(ORDER).is_valid(args)
