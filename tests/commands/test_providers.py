@@ -88,7 +88,12 @@ def caller(hub: Hub) -> Visitor:
 
 
 async def actions(hub: Hub, *wanted: str) -> list[dict[str, Any]]:
-    return [record for record in await hub.audit.tail(1000) if record["action"] in wanted]
+    """The audit records of these actions, once there is one of the last of them."""
+    while True:
+        found = [record for record in await hub.audit.tail(1000) if record["action"] in wanted]
+        if any(record["action"] == wanted[-1] for record in found):
+            return found
+        await asyncio.sleep(0.001)
 
 
 # ---- who provides what
