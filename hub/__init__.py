@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .client.client import HubClient
     from .client.discovery import Disconnected, NoHub
     from .client.items import Gap, Received
+    from .client.providing import ServedCall
     from .commands.call import Call
     from .config import Config
     from .errors import CommandError, HubError
@@ -31,6 +32,7 @@ __all__ = [
     "NoHub",
     "Panel",
     "Received",
+    "ServedCall",
     "create_app",
 ]
 
@@ -47,6 +49,7 @@ _ROOMS = {
     "NoHub": "client.discovery",
     "Panel": "web.page.panels",
     "Received": "client.items",
+    "ServedCall": "client.providing",
     "create_app": "web.app",
 }
 

@@ -37,7 +37,7 @@ ORDER = [
         ("web/access", "login"),
         ("web/page", "formats panels shown dashboard"),
         ("web", "app"),
-        ("client", "items paging discovery ownership connections client"),
+        ("client", "items paging discovery ownership connections providing client"),
         ("", "demo"),
         ("cli", "terminal grammar http publish tail call token audit serve main"),
         ("", "__main__"),

@@ -26,7 +26,9 @@ from hub import (
     create_app,
 )
 
-NAMES = "Call CommandError Config Disconnected Event Gap Hub HubClient HubError NoHub Panel Received create_app"
+NAMES = (
+    "Call CommandError Config Disconnected Event Gap Hub HubClient HubError NoHub Panel Received ServedCall create_app"
+)
 
 
 def a_program(state_dir: Path) -> Hub:

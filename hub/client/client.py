@@ -1,12 +1,14 @@
 """HubClient: the events of a running hub, typed and in order, and its commands, for another Python process.
 
-A client uses two connections, each with one duty, because one cannot both stand still and answer. The
+A client uses three connections, each with one duty, because one cannot both stand still and answer. The
 stream's is read only as far as the iterator follows (and `READ_AHEAD` bytes), so that a slow reader costs it
 no memory and the hub sees it lag; the calls' carries no events, so that answers come through while nobody
-iterates. Each is opened at its first use: who only follows, or only calls, has one.
+iterates; the third is for the commands that the client serves itself. Each is opened at its first use: who only
+follows, or only calls, has one.
 """
 
 import asyncio
+import inspect
 import json
 import ssl
 from collections.abc import Iterable, Mapping
@@ -18,11 +20,13 @@ import aiohttp
 
 from ..errors import Code, HubError
 from ..wire.names import new_id, pattern_problem
+from ..wire.vocabulary import Effect
 from .connections import Backoff, Calls, Stream
 from .discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
 from .ownership import check_server
 from .paging import joined, next_page
+from .providing import Handler, Providing, Served
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
 CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
@@ -79,6 +83,8 @@ class HubClient:
         self._session: aiohttp.ClientSession | None = None
         self._stream: Stream | None = None
         self._calls = Calls(self._connect, patience)
+        self._patience = patience
+        self._providing = Providing(self._connect)
 
     async def __aenter__(self) -> Self:
         self._check_topics()
@@ -96,6 +102,7 @@ class HubClient:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._stream is not None:
             await self._stream.close()
+        await self._providing.close()
         await self._calls.close()
         if self._session is not None:
             await self._session.close()
@@ -149,6 +156,35 @@ class HubClient:
                     raise
                 await asyncio.sleep(backoff.next())
         return await self._publish(args)
+
+    async def provide(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        args: Mapping[str, Any] | None = None,
+        summary: str | None = None,
+        effect: Effect = "write",
+        at_once: int = 16,
+    ) -> None:
+        """Serve a command: `await handler(call)` for each call of it, `at_once` of them side by side. Returns when the
+        hub has taken it; it is provided again by itself whenever the connection had to be made anew.
+
+        `call.args` has passed `args`, a JSON Schema, if there is one; `await call.progress(data)` says how far it is.
+        What the handler returns is the answer. A CommandError is told to who called; of anything else it raises only a
+        reference that the log here has, too. It is cancelled when nobody waits for it any more. `summary` is, if not
+        given, the first sentence of its docstring. Raises HubError if the hub refuses it, NoHub if none was there
+        within `patience`.
+        """
+        if summary is None:
+            summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
+        offer = {"name": name, "summary": summary, "effect": effect} | ({} if args is None else {"args": args})
+        give_up = asyncio.get_running_loop().time() + self._patience
+        await self._providing.add(Served(offer, handler, at_once, give_up))
+
+    async def serve(self) -> None:
+        """Serve what was provided, until this is cancelled. Raises HubError when coming back cannot help."""
+        await self._providing.ended()
 
     async def _publish(self, args: Mapping[str, Any]) -> dict[str, str]:
         accepted: dict[str, str] = await self.call("hub:publish", args)

@@ -6,6 +6,7 @@ answer. What ends with its provider ends in the step in which that leaves.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,10 @@ class Provided(Command):
 class Asked:
     """A call that a provider has been asked to do, or is going to be as soon as it reads; `id` is of the frame."""
 
-    __slots__ = ("answer", "id")
+    __slots__ = ("answer", "call", "id")
 
-    def __init__(self) -> None:
+    def __init__(self, call: Call) -> None:
+        self.call = call
         self.id: str | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -73,6 +75,7 @@ class Provider:
         self.held = self._sent = 0
         self.gone = False
         self._waiting: dict[str, Asked] = {}  # by the id of the frame
+        self._telling: set[asyncio.Task[None]] = set()
 
     def ask(self, asked: Asked, command: str, args: bytes) -> None:
         """Send it on."""
@@ -96,11 +99,20 @@ class Provider:
 
     def answered(self, answer: Answer) -> bool:
         """Take an answer; return whether a frame with its id was ever sent. One that comes too late is passed over."""
+        if answer.type == "progress" and (asked := self._waiting.get(answer.id)) is not None:
+            self._pass_on(asked, answer.payload)
+            return True
         if (asked := self._waiting.pop(answer.id, None)) is not None:
             asked.answer.set_result(answer)
             return True
         number = answer.id.removeprefix("call-")
         return number.isdecimal() and len(number) < 20 and f"call-{int(number)}" == answer.id and self.sent(int(number))
+
+    def _pass_on(self, asked: Asked, data: Any) -> None:
+        """In a task that has begun before anything else that this provider says is heard."""
+        task = asyncio.get_running_loop().create_task(_told(asked.call, data))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def sent(self, number: int) -> bool:
         return 1 <= number <= self._sent
@@ -229,7 +241,7 @@ class Providers:
             raise provider_gone(command.name)
         args = dumpb(call.args)
         self._check_load(provider, command.name, len(args))
-        provider.asked[call] = asked = Asked()
+        provider.asked[call] = asked = Asked(call)
         provider.held += len(args)
         try:
             await command.client.room()
@@ -247,6 +259,11 @@ class Providers:
         if len(provider.asked) >= self._max_calls or provider.held + size > HELD:
             sentence = f"The provider of {name} has {len(provider.asked)} calls to answer; wait for one to end."
             raise HubError("busy", sentence, retry_after=1)
+
+
+async def _told(call: Call, data: Any) -> None:
+    with suppress(HubError):  # what cannot be told is no reason that the call fails
+        await call.progress(data)
 
 
 async def _schemas(wanted: Sequence[Mapping[str, Any]]) -> list[ArgSchema | None]:

@@ -53,7 +53,7 @@ class Session:
             command = load_command(text)
         except BadFrame as error:
             if error.answer and self.hub.providers.answered(self.client, error.answer):
-                self._answered(error.answer, counted=not wait)
+                self._answered(error.answer, counted=not wait and error.answer.type != "progress")
             elif wait:
                 self._refuse_flood(error.id, "", wait)
             else:

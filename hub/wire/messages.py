@@ -190,9 +190,10 @@ class Command(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A frame that may answer a call which the hub has sent on to this client; `problem`: why it does not fit."""
+    """A frame that may answer a call which the hub has sent on to this client, or say how far it is; `problem`: why it
+    does not fit."""
 
-    type: Literal["response", "error"]
+    type: Literal["response", "error", "progress"]
     id: str
     payload: Any
     problem: str | None = None
@@ -235,12 +236,22 @@ def load_command(text: str | bytes) -> Command:
 
 
 def _answer(frame: dict[str, Any], id: str | None) -> Answer | None:
-    if id is None or frame["type"] == "event":
+    if frame["type"] == "event":
+        return _progress(frame)
+    if id is None:
         return None
     problem = None
     if not {"type", "id", "payload"} <= frame.keys() <= {"type", "id", "payload", "timestamp"}:
         problem = "An answer has type, id and payload, and may have a timestamp."
     return Answer(frame["type"], id, frame.get("payload"), problem)
+
+
+def _progress(frame: dict[str, Any]) -> Answer | None:
+    """How far a call is, as its provider says it."""
+    match frame:
+        case {"payload": {"event": "hub:progress", "data": {"call": str(id), **rest}}} if is_id(id):
+            return Answer("progress", id, rest)
+    return None
 
 
 def _plainly(frame: dict[str, Any]) -> Command | None:

@@ -25,6 +25,7 @@ class Visitor:
         self.client = Client("websocket", "127.0.0.1:1", 0, trust, subscriber=self.wire)
         self.answers: dict[str | None, dict[str, Any]] = {}
         self.asked: list[tuple[str, str, Any]] = []
+        self.told: list[Any] = []  # of how far its calls are
         self.session = Session(hub, self.client, self._take, lambda code, reason: None)
         hub.clients.join(self.client)
 
@@ -32,11 +33,16 @@ class Visitor:
         frame = json.loads(text)
         if frame["type"] == "command":
             self.asked.append((frame["id"], frame["payload"]["command"], frame["payload"]["args"]))
+        elif frame["type"] == "event":
+            self.told.append(frame["payload"]["data"])
         else:
             self.answers[frame["id"]] = frame["payload"]
 
     def say(self, **frame: Any) -> None:
         self.session.receive(json.dumps(frame))
+
+    def progress(self, id: str, **data: Any) -> None:
+        self.say(type="event", payload={"event": "hub:progress", "data": {"call": id, **data}})
 
     def call(self, id: str, command: str, /, **args: Any) -> None:
         self.say(type="command", id=id, payload={"command": command, "args": args})
@@ -266,6 +272,24 @@ async def test_answers_are_no_flood(hub: Hub, tmp_path: Path) -> None:
         worker.say(type="response", id=id, payload=None)
     assert [await caller.answer("1") for caller in callers] == [None] * 8
     await slow.stop()
+
+
+async def test_how_far_it_is_reaches_who_called_and_nobody_else(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    other = Visitor(hub)
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    for n in range(3):
+        worker.progress(id, n=n, token="x")
+    worker.progress("call-2", n=9)  # which it was never sent
+    worker.say(type="response", id=id, payload="done")
+    worker.progress(id, n=10)  # too late
+    assert await caller.answer("1") == "done"
+    assert await worker.ask("hub:ping")
+    assert caller.told == [{"call": "1", "n": n} for n in range(3)]
+    assert other.told == worker.told == []
+    assert refused(worker.answers.pop(None), "unexpected_type")
+    assert worker.answers == {}
 
 
 # ---- a call that ends before it is answered
