@@ -69,7 +69,7 @@ class Hub:
         self.broadcaster = Broadcaster(self.window, self.broker)
         self.state = State(config.state_items, config.state_bytes)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
-        self.commands = Registry(self.audit, config.call_timeout)
+        self.commands = Registry(self.audit, config.call_timeout, self.broker.answers)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)

@@ -19,6 +19,7 @@ from .supervised import Work
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from .idempotency import Turn
 
 Handler = Callable[["Call"], Awaitable[Any]]
 
@@ -26,8 +27,7 @@ Handler = Callable[["Call"], Awaitable[Any]]
 @dataclass(eq=False, slots=True)
 class Call:
     """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
-    admitted to. `confirm` and `idempotency_key` came beside the args, if they did. `notify` takes one JSON text for
-    whoever called; None if nothing can be said there before the answer."""
+    admitted to. `confirm` and `idempotency_key` came beside the args, if they did."""
 
     hub: "Hub"
     client: Client
@@ -35,11 +35,11 @@ class Call:
     weight: int = 0
     confirm: str | None = None
     idempotency_key: str | None = None
-    notify: Callable[[bytes], None] | None = None
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     _work: Work | None = None  # while the handler runs, and only then
     _ended: Code | None = None  # what has asked it to end before its handler ran
+    _turn: "Turn | None" = None  # at its idempotency key
     _open: bool = False  # admitted, and its handler is not done
     _size: int = 0  # of the result, while its end is being recorded
     _on_record: bool = False  # its beginning may be in the audit log
@@ -56,12 +56,13 @@ class Call:
         none waits for a client that does not read: what it has no room for is dropped. Raises HubError
         `invalid_message` for what is no JSON, `too_large` for what no frame can hold.
         """
-        if self.notify is None or not self._runs() or not self.client.has_room():
+        send = self.client.send
+        if send is None or not self._runs() or not self.client.has_room():
             return
         text, load = _progress(self.id, data), self.client.load
         load.add(len(text))
         try:
-            self.notify(text)
+            send(text)
             await asyncio.sleep(0)  # it is written in this pass of the loop, and weighs until then
         finally:
             load.take(len(text))
@@ -69,6 +70,11 @@ class Call:
     def _runs(self) -> bool:
         """Whether its handler runs, and nothing has ended it."""
         return self._work is not None and self._work.ended is None
+
+    def weigh(self, size: int) -> None:
+        """There is an answer of so many bytes; it weighs until whoever called has it."""
+        self._size = size
+        self.client.load.add(size)
 
     def cancel(self, code: Code = "cancelled") -> bool:
         """End the call with this code unless its handler is done, or was ended before. Return whether that is so."""
@@ -82,7 +88,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record.
+    """A registered command. `audited` is False only for `hub:publish`: there the kept event is the record. `repeats` is
+    False for a command that knows by itself what it means to be called again with the same idempotency key.
 
     `turns`: calls of what looks at much run one after the other for each `client`, or for all of the `hub`, too.
     """
@@ -95,6 +102,7 @@ class Command:
     audited: bool = True
     turns: Turns = "none"
     fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
+    repeats: bool = True
 
     def describe(self) -> dict[str, Any]:
         """As `hub:commands` shows it."""

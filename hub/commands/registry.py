@@ -17,6 +17,7 @@ from marshmallow import Schema, fields
 
 from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
+from ..stream.brokers.answers import MemoryAnswers
 from ..stream.passes import Passes
 from ..wire.messages import quick
 from ..wire.names import is_name, new_id
@@ -26,10 +27,12 @@ from ..wire.vocabulary import Effect, Turns
 from .call import Call, Command, Handler, check_trust
 from .clients import Client
 from .confirmation import Confirmations, digest
+from .idempotency import Answer, Idempotency, Turn
 from .supervised import Work
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
+    from ..stream.brokers.broker import Answers
 
 log = logging.getLogger("hub")
 
@@ -47,8 +50,9 @@ class Registry:
     for every one that was not.
     """
 
-    def __init__(self, audit: "AuditLog", limit: float) -> None:
+    def __init__(self, audit: "AuditLog", limit: float, answers: "Answers | None" = None) -> None:
         self.audit, self._limit = audit, limit
+        self._repeats = Idempotency(answers or MemoryAnswers())
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
         self.running: set[Call] = set()  # their handlers run
@@ -69,6 +73,7 @@ class Registry:
         effect: Effect = "write",
         audited: bool = True,
         turns: Turns = "none",
+        repeats: bool = True,
     ) -> None:
         """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
         if not is_name(name):
@@ -83,7 +88,7 @@ class Registry:
         schema = bounded(cls()) if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
-        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, fits)
+        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, fits, repeats)
 
     def __contains__(self, name: object) -> bool:
         return name in self._commands
@@ -99,14 +104,71 @@ class Registry:
         Raises HubError with the code that the client sees; nothing else but the caller's own cancellation. A call is
         recorded before it runs and answered only when its end is recorded, too.
         """
-        call.command = command = self._admit(call, name, args)
+        command = self._admit(call, name, args)
+        try:
+            if not _is_repeatable(call, command):
+                return await self._through(call, command, args)
+            return await self._once(call, command, args)
+        finally:
+            if call._size:
+                call.client.load.take(call._size)  # whoever called has it in this step
+
+    async def _once(self, call: Call, command: Command, args: Mapping[str, Any]) -> bytes:
+        """Run a call that has an idempotency key; or answer it as it was answered, if it has been run before."""
+        begun, found = time.monotonic(), await self._enter(call, command, args)
+        if not isinstance(found, Turn):
+            return await self._answer_again(call, command, found, time.monotonic() - begun)
+        try:
+            self._confirm(call, command, args)
+            call._turn = found
+            return await self._through(call, command, args)
+        finally:
+            found.leave()
+
+    async def _enter(self, call: Call, command: Command, args: Mapping[str, Any]) -> Turn | Answer:
+        """Wait for the turn of its key, as long as for a handler. Nothing has run where this raises."""
+        call._work = work = Work(
+            f"the repeated call of {command.name}", self._limit, self._repeats.enter, call, command.name, args
+        )
+        self.running.add(call)
+        try:
+            found: Turn | Answer = await work.here()
+            return found
+        except asyncio.CancelledError:
+            error = self._cancelled(command, work)
+        except HubError as refusal:
+            error = refusal
+        except Exception:
+            error = internal(f"the repeated call of {command.name}")
+        finally:
+            call._work = None
+            self.running.discard(call)
+            self._changed.set()
+        if isinstance(error, HubError):
+            self.refuse(call.client, call.id, command.name, error.code)
+        raise error
+
+    async def _answer_again(self, call: Call, command: Command, answer: Answer, seconds: float) -> bytes:
+        """A repeated call has run nothing; that it was answered is noted, and counted."""
+        outcome: Outcome = answer.code if isinstance(answer, HubError) else "ok"
+        details = {"id": redact_text(call.id), "command": command.name, "outcome": outcome}
+        self.audit.note("command.repeated", call.client.actor(), call.trust, details, key="command.repeated")
+        await self.on_call.send(command.name, outcome, seconds)
+        if isinstance(answer, HubError):
+            raise answer
+        return answer
+
+    async def _through(self, call: Call, command: Command, args: Mapping[str, Any]) -> bytes:
+        """From its beginning on record to its end."""
+        call.command = command
         begun = time.monotonic()
         outcome: Outcome = "internal"
         self._unsettled.add(call)
         call._open = True
         try:
             await self._begin(call, command, args)
-            result = await self._run(call, command)
+            turn = call._turn
+            result = await (self._run(call, command) if turn is None else self._keep(call, command, turn))
             outcome = "ok"
             return result
         except HubError as error:
@@ -116,14 +178,10 @@ class Registry:
             outcome = "cancelled"
             raise
         except Exception:
-            raise internal(f"the call of {name}") from None
+            raise internal(f"the call of {command.name}") from None
         finally:
             call._open = False
-            try:
-                await self._finish(call, command, outcome, time.monotonic() - begun)
-            finally:
-                if call._size:
-                    call.client.load.take(call._size)  # whoever called has it in this step
+            await self._finish(call, command, outcome, time.monotonic() - begun)
 
     def refuse(self, client: Client, id: str | None, name: str, code: Code) -> None:
         """Count a call that did not run, and note it in the audit log; many of them are summed up there."""
@@ -140,11 +198,21 @@ class Registry:
                 raise HubError("unknown_command", f"There is no command {redact_text(name)}; hub:commands lists them.")
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
-            if command.effect == "dangerous":
-                self._confirmations.check(name, digest(call.client.account, name, args), call.confirm)
-            return command
         except HubError as error:
             self.refuse(call.client, call.id, name, error.code)
+            raise
+        if not _is_repeatable(call, command):  # else what has run already needs no confirmation
+            self._confirm(call, command, args)
+        return command
+
+    def _confirm(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
+        if command.effect != "dangerous":
+            return
+        try:
+            what = digest(call.client.account, command.name, args)
+            self._confirmations.check(command.name, what, call.confirm)
+        except HubError as error:
+            self.refuse(call.client, call.id, command.name, error.code)
             raise
 
     async def _begin(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
@@ -196,13 +264,14 @@ class Registry:
         if ended := call._ended or ("shutting_down" if self._ended else None):  # while its beginning was recorded
             raise self._refusal(command, ended)
         what = f"the command {command.name}"
-        if command.audited:
+        apart = command.audited or call._turn is not None
+        if apart:
             call._work = work = Work(what, self._limit, self._in_turn, call, command)
         else:
             call._work = work = Work(what, self._limit, command.handler, call)
         self.running.add(call)
         try:
-            if command.audited:
+            if apart:
                 result: bytes = await work.run()
                 return result
             return _encoded(command, await work.here())  # it is small
@@ -222,6 +291,23 @@ class Registry:
                 details = {"id": redact_text(call.id), "command": command.name}
                 self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
 
+    async def _keep(self, call: Call, command: Command, turn: Turn) -> bytes:
+        """As `_run`; what it is answered is kept before anybody hears of it, and a stop waits for that."""
+        answer: Answer
+        try:
+            answer = await self._run(call, command)
+        except HubError as error:
+            answer = error
+        self.running.add(call)
+        try:
+            await turn.end(answer)
+        finally:
+            self.running.discard(call)
+            self._changed.set()
+        if isinstance(answer, HubError):
+            raise answer
+        return answer
+
     async def _in_turn(self, call: Call, command: Command) -> bytes:
         """Run the handler when it is the call's turn, and its client has room for another answer."""
         client = call.client
@@ -239,10 +325,11 @@ class Registry:
     @staticmethod
     async def _weighed(call: Call, command: Command) -> bytes:
         """The handler's result as JSON. It weighs from this step on, so that whoever is next sees it."""
+        if call._turn is not None:
+            await call._turn.begin()
         result = _encoded(command, await command.handler(call))
         if call._open:  # else the call was given up: nobody gets this
-            call._size = len(result)
-            call.client.load.add(call._size)
+            call.weigh(len(result))
         return result
 
     @staticmethod
@@ -294,6 +381,11 @@ class Registry:
         while calls:
             self._changed.clear()
             await self._changed.wait()
+
+
+def _is_repeatable(call: Call, command: Command) -> bool:
+    """Whether it must run once only, however often it is sent. Reads just run."""
+    return call.idempotency_key is not None and command.effect != "read" and command.repeats
 
 
 def _encoded(command: Command, result: Any) -> bytes:

@@ -88,9 +88,8 @@ class Session:
         elif len(calls) >= self.hub.config.max_calls or self._held + size > HELD:
             error = HubError("busy", f"{len(calls)} calls are running; wait for one to end.", retry_after=0.1)
         else:
-            call = Call(self.hub, self.client, command.id, size, command.confirm, command.idempotency_key)
-            call.notify = self._notify
-            calls[command.id] = call
+            beside = command.confirm, command.idempotency_key
+            calls[command.id] = call = Call(self.hub, self.client, command.id, size, *beside)
             self._held += size
             task = asyncio.get_running_loop().create_task(self._run(call, command))
             self.tasks[task] = None
@@ -109,11 +108,6 @@ class Session:
             self._held -= call.weight
             del self.client.calls[call.id]
         self._send(answer)
-
-    def _notify(self, text: bytes) -> None:
-        """Say something before an answer, to a client that is there."""
-        if not self.closing:
-            self._send(text)
 
     def _refuse(self, id: str | None, name: str, error: HubError) -> None:
         self.hub.commands.refuse(self.client, id, name, error.code)

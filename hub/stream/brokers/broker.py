@@ -35,6 +35,31 @@ class Kept(NamedTuple):
     stale: int
 
 
+class Past(NamedTuple):
+    """What is known of a call that may be repeated: a digest of what was called, and whether it was answered, else
+    nobody knows whether it has run."""
+
+    what: bytes
+    answered: bool
+
+
+class Answers(Protocol):
+    """How calls that may be repeated have ended. `place` is a digest of who called with which key.
+
+    Kept for an hour, within bounds. Every method raises HubError `broker_unavailable`.
+    """
+
+    async def recall(self, place: bytes) -> Past | None:
+        """What is known of the call there."""
+
+    async def told(self, place: bytes) -> bytes | None:
+        """What it was answered; None if that is not kept any more."""
+
+    async def remember(self, place: bytes, what: bytes, answer: bytes | None) -> None:
+        """Keep that a call is about to run, or what it is answered, as safely as an event is kept. What it returns from
+        is kept; where it raises, or is cancelled, it may have been."""
+
+
 class Broker(Protocol):
     """What the hub needs of a broker. One stream of events, numbered from 1 without holes, on into each new epoch."""
 
@@ -44,6 +69,7 @@ class Broker(Protocol):
     tail: int  # the oldest number kept; head + 1 if nothing is
     bytes: int  # of the kept events
     limits: Limits
+    answers: Answers
     problem: str | None  # one sentence on why events cannot be kept just now
 
     async def open(self, pump: Pump) -> None:

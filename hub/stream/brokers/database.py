@@ -14,7 +14,8 @@ from ...wire.messages import now
 from ...wire.names import Cursor
 from ...wire.strictjson import LARGEST_FRAME
 from ..events import Draft, Event, Withheld
-from .broker import Kept, Limits, Receipt
+from .answers import TABLE as CALLS
+from .broker import Kept, Limits, Past, Receipt
 from .epochs import Epochs
 from .lastvalues import COLUMNS, TABLE, LastValues
 from .retention import Retention
@@ -107,7 +108,7 @@ class Database(Retention):
         self.epochs.judge(meta, self.head, self.path)
 
     def _create(self) -> None:
-        for statement in (*SCHEMA.split(";"), TABLE):
+        for statement in (*SCHEMA.split(";"), TABLE, CALLS):
             self._sql.execute(statement)
 
     def _begin(self, head: int) -> None:
@@ -129,6 +130,7 @@ class Database(Retention):
         self.bytes = sum(self._sizes)
         self._last_values = LastValues(self._last_values.limits, max(self._last_values.gone, int(meta.get("gone", 0))))
         self._last_values.load(self._sql, LARGEST_FRAME)
+        self._calls.load(self._sql)
 
     def close(self) -> None:
         """Leave word that nothing is missing."""
@@ -200,6 +202,21 @@ class Database(Retention):
                 self._last_values.set(event.name, event.key, event.seq, event.size)
             elif event.name == "hub:stale":
                 self._last_values.end(event.seq, event.data)
+
+    # ---- calls that may be repeated
+
+    def recall(self, place: bytes) -> Past | None:
+        return self._calls.recall(self._sql, place)
+
+    def told(self, place: bytes) -> bytes | None:
+        return self._calls.told(self._sql, place)
+
+    def remember(self, place: bytes, what: bytes, answer: bytes | None) -> None:
+        """Commit this; waits for the disk no more than `write` does."""
+        with self._transaction():
+            numbers = self._calls.put(self._sql, place, what, answer)
+        self._calls.numbers = numbers
+        self.unsaved += 2 + len(answer or b"") // PAGE
 
     # ---- reading
 

@@ -8,7 +8,8 @@ from ...errors import HubError
 from ...wire.messages import now
 from ...wire.names import Cursor
 from ..events import Draft, Event
-from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
+from .answers import MemoryAnswers
+from .broker import Answers, Kept, Limits, Outlet, Pump, Receipt, unavailable
 
 
 class MemoryBroker:
@@ -19,6 +20,7 @@ class MemoryBroker:
         self.lineage: Mapping[str, int] = {}  # nothing goes on from one life to the next
         self.head, self.tail, self.bytes = 0, 1, 0
         self.limits = Limits(most, most_bytes)
+        self.answers: Answers = MemoryAnswers()
         self.problem: str | None = None
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}

@@ -6,6 +6,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from ...wire.messages import stamp
+from .answers import CallTable
 from .broker import Limits
 from .lastvalues import STEP_BYTES, LastValues
 from .storefile import WAL_PAGES, StoreFile
@@ -23,11 +24,12 @@ class Retention(StoreFile):
         self.tail, self.bytes = 1, 0
         self._sizes: deque[int] = deque()  # of the kept events
         self._last_values = LastValues(state)
+        self._calls = CallTable()
 
     def tidy(self, until: int) -> bool:
         """Take away what is over the limits or too old, up to `until`, and make the file smaller, one step of it;
         whether there is more to do."""
-        return self.trim(until) or self._expire(until) or self._clean() or self._shrink()
+        return self.trim(until) or self._expire(until) or self._clean() or self._expire_calls() or self._shrink()
 
     def trim(self, until: int, *, lazily: bool = False) -> bool:
         """Take away what is over the limits, one step; whether there is more to do.
@@ -81,6 +83,15 @@ class Retention(StoreFile):
         if self._last_values.unmoved:
             self._forget(self.tail - 1)
         return self._last_values.unmoved
+
+    def _expire_calls(self) -> bool:
+        """Forget how calls have ended that nobody repeats any more; whether there is more to do."""
+        if self._calls.is_young(self._sql):
+            return False
+        with self._transaction():
+            numbers = self._calls.expire(self._sql)
+        self._calls.numbers = numbers
+        return True
 
     def _shrink(self) -> bool:
         """Give free pages back, so that the file gets smaller; whether there is more to do."""

@@ -18,7 +18,8 @@ from typing import TypeVar
 
 from ...errors import HubError, UsageError
 from ..events import Draft, Event
-from .broker import Kept, Limits, Outlet, Pump, Receipt, unavailable
+from .answers import DiskAnswers
+from .broker import Answers, Kept, Limits, Outlet, Pump, Receipt, unavailable
 from .care import Care
 from .database import Database
 from .retention import STEP
@@ -45,6 +46,7 @@ class SqliteBroker:
         self.limits = limits
         self.problem: str | None = None
         self._database = Database(directory / FILE, limits, state, full=full)
+        self.answers: Answers = DiskAnswers(self._database, self._readable, self._writing)
         self._full, self._open = full, False
         self._file = asyncio.Lock()  # whose turn it is; the others wait in order
         self._queue: list[_Append] = []  # to be committed together
@@ -175,15 +177,35 @@ class SqliteBroker:
         except Exception as error:
             raise unavailable(f"The kept events cannot be read: {error}.") from error
 
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """The file, for what is no event and is to be kept like one: with `--sync full` it is on the disk behind
+        this."""
+        try:
+            async with self._file:
+                self._must_take()
+                yield
+                self._look_at_journal()
+            if self._full:
+                await self._rounds.join()
+        except Exception as error:
+            raise self._fail(error) from None
+
     def _write(self, drafts: Sequence[Draft]) -> tuple[list[Event], list[Receipt]]:
+        self._must_take()
+        written = self._database.write(drafts)
+        self._look_at_journal()
+        return written
+
+    def _must_take(self) -> None:
         if not self._open:
             raise HubError("broker_unavailable", "The hub is stopping and takes no more events.")
         if self.problem:
             raise unavailable(self.problem)
-        written = self._database.write(drafts)
+
+    def _look_at_journal(self) -> None:
         if self._database.unsaved >= WAL_PAGES:
             self._care.soon()
-        return written
 
     async def _go_on(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         """Hand on what has been committed; with `--sync full` when it has reached the disk. In the step of the commit:
