@@ -61,7 +61,7 @@ def register(commands: Registry) -> None:
     commands.add("hub:commands", list_commands, {"name": NameField()}, effect="read", turns="hub")
     commands.add("hub:clients", clients, {"after": IdField()}, effect="read", turns="hub")
     commands.add("hub:stats", stats, {}, effect="read", turns="hub")
-    commands.add("hub:provide", provide, {"commands": offers}, effect="write")
+    commands.add("hub:provide", provide, {"commands": offers}, effect="write", repeats=False)  # for each connection
     commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
     commands.add("audit:tail", audit_tail, {"limit": limit, "before": before}, effect="read", turns="client")
     commands.add("audit:verify", audit_verify, {}, effect="read")

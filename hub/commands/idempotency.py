@@ -20,8 +20,11 @@ from .confirmation import digest
 if TYPE_CHECKING:
     from ..stream.brokers.broker import Answers, Past
 
-# What a call ends with of which nobody knows how far it came, and what one that has done nothing yet.
-UNKNOWN: frozenset[Code] = frozenset({"timeout", "cancelled", "shutting_down", "provider_gone"})
+# What a call ends with of which nobody knows how far it came; and what one that has done nothing yet. So no answer that
+# says that sending it again can help is kept.
+UNKNOWN: frozenset[Code] = frozenset(
+    {"timeout", "cancelled", "shutting_down", "provider_gone", "broker_unavailable", "audit_unavailable"}
+)
 UNDONE: frozenset[Code] = frozenset({"busy", "rate_limited"})
 MAX_UNBEGUN = 1000  # that are remembered
 

@@ -18,7 +18,7 @@ from hub.commands import idempotency, supervised
 from hub.commands.call import Call, Handler
 from hub.commands.clients import Client
 from hub.commands.idempotency import Idempotency, Turn
-from hub.errors import CommandError, HubError
+from hub.errors import CODES, CommandError, HubError
 from hub.hub import Hub
 from hub.stream.brokers.answers import MemoryAnswers
 from hub.stream.brokers.broker import Answers, Past, unavailable
@@ -175,7 +175,12 @@ async def test_who_was_busy_has_done_nothing(hub: Hub, shop: Shop, refusal: Any)
     assert (await say(hub, "refuse"))[2] == {"run": 2}
 
 
-@pytest.mark.parametrize("ended", ["timeout", "cancelled", "shutting_down", "provider_gone"])
+def test_no_answer_that_says_come_again_is_kept() -> None:
+    retryable = {code for code, meaning in CODES.items() if meaning.retryable}
+    assert retryable == (idempotency.UNKNOWN | idempotency.UNDONE) - {"cancelled"}
+
+
+@pytest.mark.parametrize("ended", sorted(idempotency.UNKNOWN))
 async def test_what_says_that_nobody_knows_is_told_as_unknown(hub: Hub, shop: Shop, ended: Any) -> None:
     shop.raises = HubError(ended, "Gone.")
     assert code(await say(hub, "refuse")) == ended
