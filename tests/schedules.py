@@ -51,6 +51,7 @@ CALLS = {  # what can fail, by how its statement begins
     "commit": ("COMMIT",),
     "read": ("SELECT seq, name",),
     "trim": ("DELETE FROM events WHERE seq <=", "INSERT OR REPLACE INTO meta", "SELECT timestamp"),
+    "remember": ("SELECT size", "INSERT OR REPLACE INTO calls"),
     "checkpoint": ("PRAGMA wal_checkpoint", "INSERT INTO meta"),
     "reopen": ("PRAGMA locking_mode", "DELETE FROM events WHERE seq >", "SELECT seq, size"),
 }
@@ -167,6 +168,7 @@ class Model:
 
     known: dict[int, str] = field(default_factory=dict)  # ids
     facts: dict[int, Fact] = field(default_factory=dict)  # of those that were seen in the stream
+    calls: dict[bytes, bytes | None] = field(default_factory=dict)  # that have begun, and their answers
 
     def told(self, seq: int, id: str) -> None:
         other = self.known.setdefault(seq, id)
@@ -241,6 +243,19 @@ class Life:
         demand([event.seq for event in kept] == list(range(tail, head + 1)), "there is a hole in the store")
         for event in kept:
             self.model.saw(event)
+        for place, answer in self.model.calls.items():
+            past = await self.again(self.broker.answers.recall, place)
+            demand(past is not None, f"nothing is known of the call {place!r}")
+            told = await self.again(self.broker.answers.told, place)
+            demand(answer is None or told == answer, f"the call {place!r} was answered {answer!r}, not {told!r}")
+
+    async def again(self, ask: Callable[[bytes], Awaitable[Any]], place: bytes) -> Any:
+        """What it gives, again while a fault is in its way."""
+        while True:
+            try:
+                return await ask(place)
+            except HubError:
+                await asyncio.sleep(0.001)
 
     async def read(self, after: int) -> list[Event]:
         """As `broker.read`, again while a fault is in its way."""
@@ -285,6 +300,17 @@ class Life:
         task = asyncio.get_running_loop().create_task(self._publish(records))
         self.publishes.add(task)
         task.add_done_callback(self._published)
+
+    def remember(self, place: bytes) -> None:
+        """As a call does that may be repeated."""
+        task = asyncio.get_running_loop().create_task(self._remember(place))
+        self.publishes.add(task)
+        task.add_done_callback(self._published)
+
+    async def _remember(self, place: bytes) -> None:
+        for answer in (None, place):
+            await self.broker.answers.remember(place, b"", answer)
+            self.model.calls[place] = answer  # from a crash on, nobody hears it
 
     def _record(self, rng: random.Random, id: str) -> dict[str, Any]:
         if rng.random() < 0.4:
@@ -413,7 +439,7 @@ async def begin(path: Path, limits: Limits, faults: Faults, model: Model, *, ful
 async def live(life: Life, rng: random.Random, number: int) -> None:
     """What happens in one life."""
     for step in range(rng.randrange(5, 60)):
-        match rng.randrange(12):
+        match rng.randrange(13):
             case 0 | 1 | 2 | 3:
                 for extra in range(rng.choice((1, 1, 3))):
                     life.publish(rng, (number * 100 + step) * 10 + extra)
@@ -431,6 +457,8 @@ async def live(life: Life, rng: random.Random, number: int) -> None:
                     await life.broker.read(rng.randrange(1 + life.broker.head), 10)
             case 8:
                 await asyncio.sleep(rng.choice((0.001, 0.005, SHORT)))
+            case 9:
+                life.remember(b"%d" % (number * 100 + step))
             case _:
                 for _ in range(rng.randrange(4)):
                     await asyncio.sleep(0)

@@ -96,6 +96,22 @@ def settled_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Database, "settle", lambda self, events: None)
 
 
+def forgotten_by_a_reopening(patch: pytest.MonkeyPatch) -> None:
+    """What is known of calls goes with what the store takes back."""
+    real = Database.reopen
+
+    def reopen(self: Database, head: int) -> None:
+        real(self, head)
+        self._sql.execute("DELETE FROM calls")
+
+    patch.setattr(Database, "reopen", reopen)
+
+
+def answered_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A call is told that its answer is kept, and it is not."""
+    patch.setattr(Database, "remember", lambda self, *what: None)
+
+
 WEAKENED: dict[Callable[[pytest.MonkeyPatch], None], bool] = {  # and whether it shows with `--sync full`
     no_generation: True,
     no_number_in_stale: False,
@@ -103,6 +119,8 @@ WEAKENED: dict[Callable[[pytest.MonkeyPatch], None], bool] = {  # and whether it
     announced_once: False,
     dropped_by_the_pump: False,
     settled_too_early: True,
+    forgotten_by_a_reopening: False,
+    answered_too_early: False,
 }
 
 
