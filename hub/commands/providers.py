@@ -103,7 +103,8 @@ class Provider:
             self._pass_on(asked, answer.payload)
             return True
         if (asked := self._waiting.pop(answer.id, None)) is not None:
-            asked.answer.set_result(answer)
+            if not asked.answer.done():  # it was cancelled, in this very pass of the loop
+                asked.answer.set_result(answer)
             return True
         number = answer.id.removeprefix("call-")
         return number.isdecimal() and len(number) < 20 and f"call-{int(number)}" == answer.id and self.sent(int(number))

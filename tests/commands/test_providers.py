@@ -9,65 +9,11 @@ from typing import Any
 import pytest
 from running import refused
 from stores import passes
-from wires import Wire
+from workers import Visitor
 
 from hub import Call, Hub
 from hub.commands import providers as module
 from hub.commands.clients import Client
-from hub.commands.session import Session
-
-
-class Visitor:
-    """A client with a session and a wire: what it was answered by id, and what it was asked, in order."""
-
-    def __init__(self, hub: Hub, trust: Any = "OPERATOR") -> None:
-        self.hub, self.wire = hub, Wire()
-        self.client = Client("websocket", "127.0.0.1:1", 0, trust, subscriber=self.wire)
-        self.answers: dict[str | None, dict[str, Any]] = {}
-        self.asked: list[tuple[str, str, Any]] = []
-        self.told: list[Any] = []  # of how far its calls are
-        self.session = Session(hub, self.client, self._take, lambda code, reason: None)
-        hub.clients.join(self.client)
-
-    def _take(self, text: bytes) -> None:
-        frame = json.loads(text)
-        if frame["type"] == "command":
-            self.asked.append((frame["id"], frame["payload"]["command"], frame["payload"]["args"]))
-        elif frame["type"] == "event":
-            self.told.append(frame["payload"]["data"])
-        else:
-            self.answers[frame["id"]] = frame["payload"]
-
-    def say(self, **frame: Any) -> None:
-        self.session.receive(json.dumps(frame))
-
-    def progress(self, id: str, **data: Any) -> None:
-        self.say(type="event", payload={"event": "hub:progress", "data": {"call": id, **data}})
-
-    def call(self, id: str, command: str, /, **args: Any) -> None:
-        self.say(type="command", id=id, payload={"command": command, "args": args})
-
-    async def answer(self, id: str) -> Any:
-        while id not in self.answers:
-            await asyncio.sleep(0.001)
-        return self.answers.pop(id)
-
-    async def ask(self, command: str, /, **args: Any) -> Any:
-        self.call("ask", command, **args)
-        return await self.answer("ask")
-
-    async def provides(self, *names: str, **more: Any) -> Any:
-        return await self.ask("hub:provide", commands=[{"name": name, **more} for name in names])
-
-    async def request(self, count: int = 1) -> tuple[str, str, Any]:
-        """The newest of so many frames that it was asked."""
-        while len(self.asked) < count:
-            await asyncio.sleep(0.001)
-        return self.asked[count - 1]
-
-    def leave(self) -> None:
-        self.session.closing = True
-        self.hub.clients.leave(self.client, "lost")
 
 
 @pytest.fixture
@@ -306,6 +252,19 @@ async def test_a_cancelled_call_is_announced(worker: Visitor, caller: Visitor) -
     worker.say(type="response", id=stop, payload={"cancelled": True})
     worker.say(type="response", id=id, payload="late")
     await worker.ask("hub:ping")
+    assert worker.answers == {}
+
+
+async def test_an_answer_in_the_very_step_in_which_the_call_is_cancelled_is_too_late(
+    worker: Visitor, caller: Visitor
+) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, *_ = await worker.request()
+    caller.client.calls["1"].cancel()
+    worker.say(type="response", id=id, payload="late")
+    refused(await caller.answer("1"), "cancelled")
+    assert await worker.ask("hub:ping")
     assert worker.answers == {}
 
 
