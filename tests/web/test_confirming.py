@@ -90,3 +90,17 @@ async def test_who_only_reads_is_told_so_first(tmp_path: Path, dropped: Dropped)
     async with hub_app(tmp_path, prepare=dropped.prepare, auth="token") as hub:
         headers = {**JSON, "Authorization": f"Bearer {tokens.ensure(hub.hub.config.state_dir, 'OBSERVER')}"}
         (await hub.post("api/commands/db:drop", {}, headers)).refused(403, "forbidden")
+
+
+async def test_a_provided_command_is_confirmed_before_its_provider_hears_of_it(hub: HubInside) -> None:
+    async with talk(hub.url) as provider, talk(hub.url) as client:
+        await provider.call("hub:provide", commands=[{"name": "rocket:launch", "effect": "dangerous"}])
+        confirm = (await client.fails("rocket:launch", "confirmation_required", n=1))["details"]["confirm"]
+        await provider.call("hub:ping")
+        assert provider.answers == {}
+        payload = {"command": "rocket:launch", "args": {"n": 1}, "confirm": confirm}
+        await client.send({"type": "command", "id": "l", "payload": payload})
+        asked = await provider.answer("call-1")
+        assert asked["payload"] == {"command": "rocket:launch", "args": {"n": 1}}
+        await provider.send({"type": "response", "id": "call-1", "payload": "up"})
+        assert (await client.answer("l"))["payload"] == "up"

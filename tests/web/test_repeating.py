@@ -74,6 +74,45 @@ async def test_who_waits_for_another_can_cancel_that(hub: HubInside, doors: Door
         assert (await client.answer("1"))["payload"] == {"through": "a"}
 
 
+async def test_a_provider_is_asked_once(hub: HubInside) -> None:
+    """Also where it goes in the middle: then nobody knows how far it came, and the next one is not asked."""
+    async with talk(hub.url) as client:
+        async with talk(hub.url) as provider:
+            await provide(provider, "work:do")
+            await client.send(frame("1", "work:do", "k", n=1))
+            asked = await provider.answer("call-1")
+            await client.send(frame("2", "work:do", "k", n=1))
+            await provider.send(
+                {"type": "response", "id": asked["id"], "payload": {"n": asked["payload"]["args"]["n"]}}
+            )
+            for id in ("1", "2"):
+                assert (await client.answer(id))["payload"] == {"n": 1}
+            assert await say(client, "3", "work:do", "k", n=1) == {"n": 1}
+            await client.send(frame("4", "work:do", "l", n=2))
+            await provider.answer("call-2")
+        refused((await client.answer("4"))["payload"], "provider_gone")
+        refused(await say(client, "5", "work:do", "l", n=2), "unknown_command")
+        async with talk(hub.url) as provider:
+            await provide(provider, "work:do")
+            error = refused(await say(client, "6", "work:do", "l", n=2), "command_failed")
+            assert error["details"] == {"unknown": True}
+            assert await say(client, "7", "work:do", "k", n=1) == {"n": 1}
+            await provider.call("hub:ping")
+            assert provider.answers == {}
+
+
+async def provide(provider: Talk, name: str) -> None:
+    assert (await provider.call("hub:provide", commands=[{"name": name}]))["provides"] == [name]
+
+
+async def test_every_connection_provides_for_itself(hub: HubInside) -> None:
+    """A key does not answer that another one does."""
+    async with talk(hub.url) as one, talk(hub.url) as other:
+        commands = [{"name": "work:do"}]
+        assert (await say(one, "1", "hub:provide", "k", commands=commands))["provides"] == ["work:do"]
+        refused(await say(other, "1", "hub:provide", "k", commands=commands), "already_provided")
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_answers_that_nobody_reads_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
