@@ -129,9 +129,9 @@ class Providing:
 
     async def _offer(self, link: "_Link") -> None:
         """All that was accepted before, then what is new, one by one: one that is refused harms no other."""
-        link.largest = (await link.call("hub:info", {}))["limits"]["max_frame"]
+        link.largest = (await _until_taken(link, "hub:info", {}))["limits"]["max_frame"]
         if known := [served.offer for served in self._served.values() if served.accepted.done()]:
-            await self._offer_again(link, known)
+            await _until_taken(link, "hub:provide", {"commands": known})
         self._backoff.reset()
         while True:
             self._more.clear()
@@ -145,19 +145,20 @@ class Providing:
                         served.accepted.set_result(None)
             await self._more.wait()
 
-    async def _offer_again(self, link: "_Link", offers: list[Mapping[str, Any]]) -> None:
-        """For the hub the connection of before may still be there, and provide all of it; or it has no room now."""
-        backoff = Backoff()
-        while True:
-            try:
-                await link.call("hub:provide", {"commands": offers})
-                return
-            except Refusal as error:
-                if error.code != "already_provided" and not error.retryable:
-                    raise
-                delay = backoff.next()
-                log.warning("%s Providing again in %.1f s.", error, delay)
-                await asyncio.sleep(delay)
+
+async def _until_taken(link: "_Link", command: str, args: Mapping[str, Any]) -> Any:
+    """The hub may say no for a while: for it the connection of before is still there, and provides all of it; or it has
+    no room now, or no audit log."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await link.call(command, args)
+        except Refusal as error:
+            if error.code != "already_provided" and not error.retryable:
+                raise
+            delay = backoff.next()
+            log.warning("%s Trying again in %.1f s.", error, delay)
+            await asyncio.sleep(delay)
 
 
 async def _first_to_end(*works: Awaitable[None]) -> None:

@@ -5,8 +5,10 @@ each step, with expressions that go back and try again, with lists that are comp
 itself, first; and whatever it says, it gets so many steps.
 """
 
+from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from .regex import Regex
@@ -61,6 +63,7 @@ class _Meter:
             return len(value) + 2
         if not isinstance(value, dict | list):
             return 8
+        self.spend(len(value) >> 4)  # to look at so much is work, too
         if isinstance(value, dict):
             size = sum(len(key) + 4 + self._weigh(each) for key, each in value.items())
         else:
@@ -103,8 +106,8 @@ def load_library() -> None:
 
 def _found(validator: Any, value: Any) -> list[tuple[_Path, str]]:
     found = list[tuple[_Path, str]]()
-    _meter.start(value, validator.schema)
     try:
+        _meter.start(value, validator.schema)
         for error in validator.iter_errors(value):
             found += _told(error)
             if len(found) >= MAX_PROBLEMS:
@@ -120,11 +123,12 @@ def _told(error: Any) -> Iterator[tuple[_Path, str]]:
     """What the library says, as marshmallow says it where it has a word for that."""
     path = tuple(error.absolute_path)
     if error.validator == "required":
-        missing = next((name for name in error.validator_value if error.message.startswith(f"{name!r} is")), "")
+        missing = literal_eval(error.message.removesuffix(" is a required property"))  # it says so nowhere else
         yield (*path, missing), "Missing data for required field."
     elif error.validator == "additionalProperties" and error.validator_value is False:
         known = error.schema.get("properties", {})
-        yield from (((*path, name), "Unknown field.") for name in error.instance if name not in known)
+        unknown = (((*path, name), "Unknown field.") for name in error.instance if name not in known)
+        yield from islice(unknown, MAX_PROBLEMS)
     elif len(error.message) > MAX_SENTENCE:
         yield path, f"It does not fit ({error.validator})."
     else:

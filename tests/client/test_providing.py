@@ -185,7 +185,7 @@ async def test_what_somebody_still_provides_is_tried_again(
 ) -> None:  # fmt: skip
     """As the own connection of before, which for the hub is still there."""
     if weakened:
-        monkeypatch.setattr(providing.Providing, "_offer_again", _offer_once)
+        monkeypatch.setattr(providing, "_until_taken", providing._Link.call)
     await worker.provide("greet:hello", greet)
     async with talk(hub.url, "?topics=no:thing") as old:
         await old.call("hub:ping")
@@ -200,12 +200,8 @@ async def test_what_somebody_still_provides_is_tried_again(
             with pytest.raises(HubError, match="is provided by"):
                 await worker.serve()
             return
-        await until(lambda: caplog.text.count("Providing again") >= 2)
+        await until(lambda: caplog.text.count("is provided by") >= 2)
     assert await _served(caller) == "Hello, Ada"
-
-
-async def _offer_once(self: Any, link: Any, offers: Any) -> None:
-    await link.call("hub:provide", {"commands": offers})
 
 
 async def _served(caller: Talk) -> Any:

@@ -313,6 +313,33 @@ async def test_a_caller_that_goes_is_worked_for_no_more(
     assert sorted(outcomes[-2:]) == (["ok", "ok"] if weakened else ["cancelled", "ok"])
 
 
+async def test_a_dangerous_one_needs_its_confirmation(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:drop", effect="dangerous")
+    confirm = refused(await caller.ask("a:drop", n=1), "confirmation_required")["details"]["confirm"]
+    assert worker.asked == []
+    caller.say(type="command", id="1", payload={"command": "a:drop", "args": {"n": 1}, "confirm": confirm})
+    id, *_ = await worker.request()
+    worker.say(type="response", id=id, payload="dropped")
+    assert await caller.answer("1") == "dropped"
+
+
+async def test_a_call_that_is_repeated_reaches_it_once(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    """Also when who called has gone meanwhile, and repeats it on another connection."""
+    await worker.provides("a:b")
+    payload = {"command": "a:b", "args": {}, "idempotency_key": "k"}
+    caller.say(type="command", id="1", payload=payload)
+    id, *_ = await worker.request()
+    caller.leave()
+    other = Visitor(hub)
+    for repeat in ("2", "3"):
+        other.say(type="command", id=repeat, payload=payload)
+    worker.say(type="response", id=id, payload="once")
+    assert [await other.answer(repeat) for repeat in ("2", "3")] == ["once", "once"]
+    other.say(type="command", id="4", payload=payload)
+    assert await other.answer("4") == "once"
+    assert [command for _, command, _ in worker.asked] == ["a:b"]
+
+
 # ---- a provider that goes, takes back, or does not read
 
 

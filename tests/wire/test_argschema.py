@@ -41,6 +41,8 @@ def doubling(depth: int) -> dict[str, Any]:
     [
         ({"order": 1, "name": "Ada", "lines": [{"sku": 1}, {"sku": True}], "state": "open"}, {}),
         ({"order": 1.0}, {}),
+        ({f"unknown {n}": n for n in range(500)}, {
+            "order": MISSING} | {f"unknown {n}": UNKNOWN for n in range(99)}),
         ({}, {"order": MISSING}),
         ({"order": "1", "more": 1, "most": 2}, {
             "order": ["'1' is not of type 'integer'."], "more": UNKNOWN, "most": UNKNOWN}),
@@ -122,6 +124,7 @@ def test_a_schema_of_a_tree_goes_as_deep_as_json_does() -> None:
         (doubling(13), {"x": 1}),
         ({"properties": {"x": {"pattern": "a[ab]{200}c"}}}, {"x": "".join(Random(1).choices("ab", k=3000))}),
         ({"properties": {"x": {"items": {}}}}, {"x": [0] * 30_000}),
+        ({}, {"x": [0] * 200_000}),
         ({"properties": {"x": {"items": {"enum": [f"a{n}" for n in range(900)] + ["b"]}}}}, {"x": ["b"] * 1000}),
         ({"properties": {"x": {"anyOf": [{"type": "string"}] * 100 + [{}]}}}, {"x": ["x" * 60] * 1000}),
     ],
