@@ -542,7 +542,7 @@ class Schedule:
         self.started[call.idempotency_key] += 1
         number = self.started[call.idempotency_key]
         for _ in range(self.draw.randint(0, 4)):
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.draw.choice([0, 0, 0.002]))
         if self.draw.random() < 0.2:
             raise CommandError("No.", {"run": number})
         return {"run": number}
@@ -556,8 +556,9 @@ class Schedule:
         self.answers.setdefault(call.idempotency_key, []).append(answer)
 
     async def meddle(self, task: asyncio.Task[None], call: Call) -> None:
-        for _ in range(self.draw.randint(0, 25)):
-            await asyncio.sleep(0)
+        """Wait for any moment, then cancel the call, or its caller twice, or nothing."""
+        for _ in range(self.draw.randint(0, 8)):
+            await asyncio.sleep(self.draw.choice([0, 0, 0, 0.001, 0.003]))
         match self.draw.randrange(4):
             case 0:
                 call.cancel()
@@ -634,7 +635,7 @@ async def test_weakened_some_call_runs_twice(
     """Nobody waits for who runs; nothing says that it has begun; what was answered is taken for not begun."""
     monkeypatch.setattr(Turn, name, off)
     monkeypatch.setattr(Idempotency, "left", no_leaving)
-    for seed in range(25):
+    for seed in range(100):
         try:
             await play(seed, tmp_path / str(seed))
         except AssertionError:
