@@ -109,6 +109,10 @@ class Command:
         args = json_schema(self.schema)
         return {"name": self.name, "summary": self.summary, "args": args, "effect": self.effect, "provider": None}
 
+    def is_heavy(self, weight: int) -> bool:
+        """Whether others must have a turn between two checks of args that came in so many bytes."""
+        return False
+
     def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The args as the handler gets them. Raises HubError `invalid_args` with field paths."""
         if self.schema is None or (self.fits and self.fits(args)):

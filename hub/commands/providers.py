@@ -19,7 +19,7 @@ from ..wire.validation import misfit
 from ..wire.vocabulary import Disconnection
 from .call import Call, Command
 from .clients import Client, Clients
-from .registry import RESERVED, Registry, provider_gone
+from .registry import LIGHT, RESERVED, Registry, provider_gone
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_PROVIDED = 256  # commands of one client
 MAX_DESCRIBED = 512 * 1024  # bytes that `hub:commands` shows of all of them together: its answer has to hold them
 HELD = 4 * 1024 * 1024  # bytes of calls that one provider has not answered
+HEAVY = 500  # steps of a check, a few ms, from which on the next one waits for its turn
 MAX_SENTENCE = 1000  # characters of a provider's own
 
 
@@ -42,6 +43,10 @@ class Provided(Command):
         # Not super(): a dataclass with slots is another class than the one that the compiler has seen.
         args = {"args": self.given.given} if self.given else {}
         return {**Command.describe(self), **args, "provider": self.client.id}
+
+    def is_heavy(self, weight: int) -> bool:
+        """What a schema asks for may be much, and many may call at once."""
+        return self.given is not None and (weight > LIGHT or self.given.steps > HEAVY)
 
     def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The args as they are. Raises HubError `invalid_args` with field paths."""

@@ -104,6 +104,8 @@ class Registry:
         Raises HubError with the code that the client sees; nothing else but the caller's own cancellation. A call is
         recorded before it runs and answered only when its end is recorded, too.
         """
+        if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
+            await self._slow.turn()
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):

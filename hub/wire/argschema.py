@@ -81,6 +81,7 @@ class ArgSchema:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.given = schema
+        self.steps = 0  # that the last check took
         problems = _problems_of(schema)
         if not problems:
             validator, meta = _validators()
@@ -93,7 +94,9 @@ class ArgSchema:
 
     def problems(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What does not fit, by field; empty if everything does."""
-        return _tree(_found(self._validator, args))
+        found = _found(self._validator, args)
+        self.steps = MAX_STEPS - _meter.left
+        return _tree(found)
 
 
 _ENDLESS = "This takes too long to be checked."

@@ -14,6 +14,8 @@ from workers import Visitor
 from hub import Call, Hub
 from hub.commands import providers as module
 from hub.commands.clients import Client
+from hub.errors import HubError
+from hub.wire.argschema import ArgSchema
 
 
 @pytest.fixture
@@ -366,6 +368,17 @@ async def test_when_it_goes_its_calls_fail_at_once(
     assert left["details"] == {"commands": ["a:b"], "reason": "lost"}
 
 
+async def test_a_call_that_comes_to_its_handler_after_that_fails_too(
+    hub: Hub, worker: Visitor, caller: Visitor
+) -> None:
+    await worker.provides("a:b")
+    call = Call(hub, caller.client, "1", command=hub.commands.provided["a:b"])
+    worker.leave()
+    with pytest.raises(HubError) as gone:
+        await hub.providers._serve(call)
+    assert gone.value.code == "provider_gone"
+
+
 async def test_a_call_whose_beginning_is_being_recorded_fails_too(
     hub: Hub, worker: Visitor, caller: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +484,35 @@ async def test_args_that_do_not_fit_never_reach_it(
     assert (await actions(hub, "command.refused"))[-1]["details"]["outcome"] == "invalid_args"
     caller.call("2", "a:b", name="Ada")
     assert (await worker.request())[2] == {"name": "Ada"}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_takes_long_to_be_checked_is_checked_in_turns(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(module.Provided, "is_heavy", lambda command, weight: False)
+    checked, check = list[Any](), ArgSchema.problems
+
+    def counted(schema: ArgSchema, args: Any) -> Any:
+        checked.append(args)
+        return check(schema, args)
+
+    monkeypatch.setattr(ArgSchema, "problems", counted)
+    doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(8)} | {"a8": {"type": "integer"}}
+    schema = {"$defs": doubling, "properties": {"x": {"$ref": "#/$defs/a0"}}}
+    await worker.provides("a:b", args=schema)
+    caller.call("0", "a:b", x=1)
+    await worker.request()
+    checked.clear()
+    neighbour, seen = Visitor(hub), list[int]()
+    for n in range(1, 8):
+        caller.call(str(n), "a:b", x=1)
+    monkeypatch.setattr(neighbour.session, "_send", lambda text: seen.append(len(checked)))
+    neighbour.call("ping", "hub:publish", event="a:x", data=1)  # which waits for no audit log
+    await worker.request(8)
+    assert len(checked) == 7
+    assert (seen[0] == 7) is weakened
 
 
 async def test_a_schema_that_is_not_to_be_had_is_refused_by_its_path(worker: Visitor, caller: Visitor) -> None:

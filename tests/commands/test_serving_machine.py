@@ -29,8 +29,8 @@ TRIES = 2000  # milliseconds, about, that something may take
 class Called:
     """One call, as the model knows it."""
 
-    def __init__(self, number: int, caller: "Person", worker: "Person") -> None:
-        self.number, self.caller, self.worker = number, caller, worker
+    def __init__(self, number: int, caller: "Person", worker: "Person", keyed: bool) -> None:
+        self.number, self.caller, self.worker, self.keyed = number, caller, worker, keyed
         self.befallen = set[str]()  # the outcomes that it may have
         self.frame: str | None = None  # its id at the worker
         self.answered = False  # by the worker, while it was open
@@ -133,7 +133,7 @@ class Serving(RuleBasedStateMachine):
         for call in self.calls:
             if not call.answers and call.worker is person and not call.answered:
                 call.befallen.add("provider_gone")
-            elif not call.answers and call.caller is person:
+            elif not call.answers and call.caller is person and not call.keyed:
                 call.befallen.add("cancelled")
 
     def forget(self, worker: Person) -> None:
@@ -144,15 +144,22 @@ class Serving(RuleBasedStateMachine):
         if name not in self.owners:
             assert self.run(self.callers[0].ask(name))["code"] == "unknown_command"
 
-    @rule(place=st.integers(0, 1), picks=st.lists(PICK, min_size=1, max_size=3), passes=st.integers(0, 30))
-    def call(self, place: int, picks: list[int], passes: int) -> None:
+    @rule(
+        place=st.integers(0, 1),
+        picks=st.lists(PICK, min_size=1, max_size=3),
+        passes=st.integers(0, 30),
+        keyed=st.booleans(),
+    )
+    def call(self, place: int, picks: list[int], passes: int, keyed: bool) -> None:
         caller = self.callers[place]
 
         def act() -> None:
             for pick in picks:
                 name = sorted(self.owners)[pick % len(self.owners)]
-                self.calls.append(call := Called(len(self.calls), caller, self.owners[name]))
-                caller.call(f"n{call.number}", name, n=call.number)
+                self.calls.append(call := Called(len(self.calls), caller, self.owners[name], keyed))
+                payload = {"command": name, "args": {"n": call.number}}
+                key = {"idempotency_key": f"k{call.number}"} if keyed else {}
+                caller.say(type="command", id=f"n{call.number}", payload=payload | key)
 
         if not self.owners:
             self.provide(0, set(NAMES))
