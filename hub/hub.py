@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .commands import builtin
 from .commands.call import Handler
 from .commands.clients import Clients
 from .commands.providers import Providers
+from .commands.questions import Asked, Person, Questions, account
 from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
@@ -31,7 +33,9 @@ from .stream.events import EventTypes, Key
 from .stream.listeners import Listener
 from .stream.state import State
 from .stream.window import Window
+from .wire.messages import Answered
 from .wire.names import EVERYTHING, Cursor, Patterns
+from .wire.strictjson import plain
 from .wire.vocabulary import Effect
 
 if TYPE_CHECKING:
@@ -73,6 +77,7 @@ class Hub:
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
+        self.questions = Questions(self.bus, self.audit, self.state)
         self.panels: list[Any] = []
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
@@ -89,6 +94,7 @@ class Hub:
             commands=self.commands,
             clients=self.clients,
             providers=self.providers,
+            questions=self.questions,
             audit=self.audit,
             metrics=self.metrics,
             life=self._life,
@@ -159,6 +165,24 @@ class Hub:
         published = await self.bus.publish([record(event, data, id, ttl)])
         await asyncio.sleep(0)
         return published
+
+    async def ask(
+        self,
+        question: str,
+        options: Sequence[str],
+        *,
+        default: str | None = None,
+        timeout: float = 600.0,  # noqa: ASYNC109 - of the question, for whoever is asked
+        details: Any = None,
+        key: str | None = None,
+    ) -> Answered:
+        """Ask a person, and return the answer: one of the options, or the default when `timeout` seconds are over.
+
+        With the same `key` it is the same question again, across a restart, too. Raises HubError as `Questions.ask`
+        does: `timeout` when nobody has answered and there is no default.
+        """
+        asked = Asked(question, list(options), default, timeout, plain(details), None, key)
+        return Answered(**await self.questions.ask(asked, Person(account(os.geteuid()))))
 
     @property
     def cursor(self) -> Cursor:
@@ -238,6 +262,8 @@ class Hub:
             self._said = True
         life.at_end("listeners of on_stop", self._tell_of_stop)
         life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
+        self.questions.restore()
+        life.at_end("open questions", lambda: self.questions.stop(GRACE))
         await self._tell_of_start()
 
     async def _take_directory(self) -> None:

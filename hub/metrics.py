@@ -25,7 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from .errors import CODES, Code, Outcome
-from .wire.vocabulary import Disconnection, Failure, GapReason, Refusal, Transport
+from .wire.vocabulary import Disconnection, Failure, GapReason, Refusal, Settled, Transport
 
 OTHER = "other"
 TRANSPORTS: tuple[str, ...] = get_args(Transport)
@@ -34,6 +34,7 @@ OUTCOMES = ("ok", *CODES)
 REFUSALS: tuple[str, ...] = get_args(Refusal)
 DISCONNECTIONS: tuple[str, ...] = get_args(Disconnection)
 FAILURES: tuple[str, ...] = get_args(Failure)
+SETTLED: tuple[str, ...] = get_args(Settled)
 
 MICROSECONDS = (50e-6, 100e-6, 250e-6, 500e-6)
 MILLISECONDS = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3)
@@ -69,6 +70,7 @@ class Gauges:
     history_bytes: int = 0
     state_items: int = 0
     state_bytes: int = 0
+    questions_open: int = 0
     broker_up: bool = False
     audit_records: int = 0
     audit_unrecorded: int = 0
@@ -111,6 +113,7 @@ class Metrics:
         self._failures = new("hub_failures", "Failures that were contained, by whose code it was.", part=FAILURES)
         calls = new("hub_commands", "Calls by outcome.", command=(), outcome=())
         self._call_outcome = cache(calls.labels)  # bounded: both values are known ones
+        self._questions = new("hub_questions", "Questions that are over, by how they ended.", outcome=SETTLED)
 
     def _count_events(self, new: Callable[..., Counter], events: Container[str]) -> None:
         accepted = new("hub_events", "Events accepted.", event=())
@@ -191,6 +194,10 @@ class Metrics:
         self._call_outcome(name, known(outcome, OUTCOMES)).inc()
         if seconds is not None:
             self._call_seconds(name).observe(seconds)
+
+    def question(self, how: Settled) -> None:
+        """A question is over."""
+        self._questions.labels(how).inc()
 
     def rate_limited(self) -> None:
         """A message or request was over the rate limit."""
@@ -304,6 +311,7 @@ def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:
     yield "hub_history_bytes", "Bytes of events kept.", now.history_bytes
     yield "hub_state_items", "Last values kept.", now.state_items
     yield "hub_state_bytes", "Bytes of last values kept.", now.state_bytes
+    yield "hub_questions_open", "Questions that wait for a person.", now.questions_open
     yield "hub_broker_up", "Whether events can be kept.", now.broker_up
     yield "hub_audit_chain_valid", "Whether the chain of audit records is intact.", now.audit_chain_valid
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .audit.log import AuditLog
     from .commands.clients import Client, Clients
     from .commands.providers import Providers
+    from .commands.questions import Questions
     from .commands.registry import Registry
     from .life import Life
     from .metrics import Metrics
@@ -38,6 +39,7 @@ def connect(
     commands: "Registry",
     clients: "Clients",
     providers: "Providers",
+    questions: "Questions",
     audit: "AuditLog",
     metrics: "Metrics",
     life: "Life",
@@ -63,7 +65,10 @@ def connect(
     clients.on_leave.append(out_of_the_stream(broadcaster))
     clients.on_leave.append(end_reading)
     clients.on_leave.append(providers.leave)
+    clients.on_leave.append(lambda client, reason: questions.withdraw_of(client))
     clients.on_leave.append(lambda client, reason: metrics.disconnected(reason))
+
+    commands.on_stopping = questions.release
 
     # What is counted: on the way in,
     bus.on_redacted = metrics.redacted
@@ -76,10 +81,12 @@ def connect(
     commands.on_call.append(calls(metrics))
     commands.on_call.freeze()
     commands.on_refused = lambda command, code: metrics.command(command, code, None)
+    # in every question,
+    questions.on_settled = metrics.question
     # on the disk,
     audit.on_write = metrics.audit_written
     # and at each scrape.
-    metrics.watch(gauges(clients, providers, broadcaster, bus.broker, state, audit, life))
+    metrics.watch(gauges(clients, providers, broadcaster, bus.broker, state, questions, audit, life))
 
 
 def stale(bus: "EventBus") -> OnEvents:
@@ -133,6 +140,7 @@ def gauges(
     broadcaster: "Broadcaster",
     broker: "Broker",
     state: "State",
+    questions: "Questions",
     audit: "AuditLog",
     life: "Life",
 ) -> Callable[[], Gauges]:
@@ -147,6 +155,7 @@ def gauges(
             history_bytes=broker.bytes,
             state_items=len(state),
             state_bytes=state.bytes,
+            questions_open=len(questions),
             broker_up=life.running and not broker.problem,
             audit_records=audit.seq,
             audit_unrecorded=audit.unrecorded,

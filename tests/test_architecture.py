@@ -29,7 +29,7 @@ ORDER = [
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency registry"),
-        ("commands", "providers listing builtin ratelimit session"),
+        ("commands", "providers listing questions builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),
@@ -43,7 +43,7 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership connections providing client"),
         ("", "demo"),
-        ("cli", "terminal grammar http publish tail call token audit serve main"),
+        ("cli", "terminal grammar http publish tail call ask token audit serve main"),
         ("", "__main__"),
     )
     for name in names.split()

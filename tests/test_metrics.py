@@ -37,6 +37,8 @@ CONTRACT = {
     "hub_missed_events_total": ("counter", set()),
     "hub_lagging_clients": ("gauge", set()),
     "hub_providers": ("gauge", set()),
+    "hub_questions_open": ("gauge", set()),
+    "hub_questions_total": ("counter", {"outcome"}),
     "hub_delivery_seconds": ("histogram", set()),
     "hub_commands_total": ("counter", {"command", "outcome"}),
     "hub_command_seconds": ("histogram", {"command"}),

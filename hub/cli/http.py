@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from socket import socket
+from types import MappingProxyType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
@@ -87,13 +88,19 @@ class Connection:
     def __exit__(self, *exc_info: object) -> None:
         self._http.close()
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off."""
         self._connect()
         try:
-            self._http.request(
-                method, self._prefix + path, body, {"Content-Type": kind} | self._headers if body else self._headers
-            )
+            all_headers = {**self._headers, **headers, **({"Content-Type": kind} if body else {})}
+            self._http.request(method, self._prefix + path, body, all_headers)
             response = self._http.getresponse()
             text = response.read()
         except (OSError, HTTPException) as error:

@@ -1,8 +1,8 @@
 """The command line: start a hub, and publish, follow, call and verify from a shell.
 
-Exit status: 0 done, 1 the hub said no, 2 usage, 3 no hub there; of `audit verify` what PROTOCOL 6 says. What was done
-stays done, also where its output cannot be written. Errors are one sentence on stderr. What takes long to import is
-imported by the command that needs it.
+Exit status: 0 done, 1 the hub said no, 2 usage, 3 no hub there; of `audit verify` and `ask` what they say. What was
+done stays done, also where its output cannot be written. Errors are one sentence on stderr. What takes long to import
+is imported by the command that needs it.
 """
 
 import os
@@ -14,7 +14,7 @@ from .. import stdio
 from ..client.discovery import Disconnected, NoHub
 from ..config import nearest
 from ..errors import HubError, UsageError
-from . import audit, call, publish, serve, tail, token
+from . import ask, audit, call, publish, serve, tail, token
 from .grammar import Parser
 from .terminal import printable
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "publish": publish,
     "tail": tail,
     "call": call,
+    "ask": ask,
     "token": token,
     "audit": audit,
 }

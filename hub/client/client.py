@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import json
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from typing import Any, Self
 import aiohttp
 
 from ..errors import Code, HubError
+from ..wire.messages import Answered
 from ..wire.names import new_id, pattern_problem
 from ..wire.vocabulary import Effect
 from .connections import Backoff, Calls, Stream
@@ -127,6 +128,36 @@ class HubClient:
         given at construction.
         """
         return await self._calls.call(command, args or {})
+
+    async def ask(
+        self,
+        question: str,
+        options: Sequence[str],
+        *,
+        default: str | None = None,
+        timeout: float = 600.0,  # noqa: ASYNC109 - of the question, for whoever is asked
+        details: Any = None,
+        key: str | None = None,
+        while_connected: bool = False,
+    ) -> Answered:
+        """Ask a person, and return the answer: one of the options, or the default when `timeout` seconds are over.
+
+        The question outlives a broken connection and a restart of the hub: it is asked for again by its `key` (default:
+        one made here), until the time is over. With `while_connected` it is taken back instead, as it is when this is
+        cancelled. Raises HubError `timeout` when nobody has answered and there is no default; else as `call`.
+        """
+        given = {"default": default, "details": details, "while": "connected" if while_connected else None}
+        args = {"question": question, "options": list(options), "timeout": timeout}
+        args |= {name: value for name, value in given.items() if value is not None}
+        clock, backoff, key = asyncio.get_running_loop().time, Backoff(), key or new_id()
+        ends = clock() + timeout
+        while True:
+            try:
+                return Answered(**await self._calls.call("hub:ask", args, key))
+            except (HubError, NoHub) as error:
+                if while_connected or clock() > ends or not _may_be_open(error):
+                    raise
+            await asyncio.sleep(backoff.next())
 
     async def state(self, topics: Iterable[str] = ("*",)) -> dict[str, Any]:
         """Return `{cursor, items, more: False}`: all last values of these topics, and the cursor from which the stream
@@ -305,3 +336,8 @@ def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
 def _closed(code: int, reason: str) -> HubError:
     sentence = f"The hub closed the connection ({code}{': ' * bool(reason)}{reason})."
     return HubError(FINAL_CLOSE[code], sentence) if code in FINAL_CLOSE else Disconnected(sentence)
+
+
+def _may_be_open(error: HubError | NoHub) -> bool:
+    """Whether a question is perhaps still open, although the call that waits for its answer has failed."""
+    return isinstance(error, NoHub) or (error.retryable and error.code != "timeout")

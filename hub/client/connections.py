@@ -148,9 +148,9 @@ class Calls:
         self._running: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._withdrawals: set[asyncio.Task[None]] = set()
 
-    async def call(self, command: str, args: Mapping[str, Any]) -> Any:
+    async def call(self, command: str, args: Mapping[str, Any], key: str | None = None) -> Any:
         id = str(next(self._ids))
-        text = _command_frame(id, command, args)
+        text = _command_frame(id, command, args, key)
         socket = await self._connected()
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._running[id] = command, result
@@ -233,9 +233,10 @@ def _while_running(broken: HubError, command: str) -> HubError:
     return HubError(broken.code, broken.message)
 
 
-def _command_frame(id: str, command: str, args: Mapping[str, Any]) -> str:
+def _command_frame(id: str, command: str, args: Mapping[str, Any], key: str | None = None) -> str:
     """Raises HubError `invalid_message` if `args` is not JSON."""
-    return dumps({"type": "command", "id": id, "payload": {"command": command, "args": plain(dict(args))}})
+    payload = {"command": command, "args": plain(dict(args))} | ({"idempotency_key": key} if key else {})
+    return dumps({"type": "command", "id": id, "payload": payload})
 
 
 def _foreign() -> HubError:

@@ -12,10 +12,12 @@ from ..stream.subscriber import Subscriber
 from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT
+from ..wire.validation import ListField
 from . import listing
 from .call import Call
 from .clients import Client
 from .providers import MAX_PROVIDED, provided
+from .questions import LONGEST, Asked, Person, person
 from .registry import EFFECTS, Registry
 
 if TYPE_CHECKING:
@@ -62,9 +64,24 @@ def register(commands: Registry) -> None:
     commands.add("hub:clients", clients, {"after": IdField()}, effect="read", turns="hub")
     commands.add("hub:stats", stats, {}, effect="read", turns="hub")
     commands.add("hub:provide", provide, {"commands": offers}, effect="write", repeats=False)  # for each connection
+    commands.add("hub:ask", ask, _question(), limit=LONGEST + 60, repeats=False)
+    commands.add("hub:answer", answer, {"question": IdField(required=True), "answer": fields.String(required=True)})
+    commands.add("hub:questions", questions, {}, effect="read", turns="client")
     commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
     commands.add("audit:tail", audit_tail, {"limit": limit, "before": before}, effect="read", turns="client")
     commands.add("audit:verify", audit_verify, {}, effect="read")
+
+
+def _question() -> dict[str, fields.Field[Any]]:
+    texts = ListField(fields.String(validate=validate.Length(1, 200)), validate=validate.Length(1, 16), required=True)
+    return {
+        "question": fields.String(required=True, validate=validate.Length(1, 4000)),
+        "options": texts,
+        "default": fields.String(allow_none=True),
+        "timeout": NumberField(load_default=600.0, validate=validate.Range(min=1, max=LONGEST)),
+        "details": fields.Raw(allow_none=True),
+        "while": fields.String(validate=validate.OneOf(["connected"])),
+    }
 
 
 async def info(call: Call) -> Any:
@@ -155,6 +172,43 @@ async def state(call: Call) -> Any:
 def _patterns(call: Call) -> Patterns:
     topics = call.args.get("topics")
     return EVERYTHING if topics is None else Patterns(topics)
+
+
+# ---- questions to people
+
+
+async def ask(call: Call) -> Any:
+    """Ask a person, and wait for the answer: one of the `options`, or the `default` when `timeout` seconds are over.
+
+    Everybody sees the question; the first answer wins. It outlives your connection, unless you ask it only `while` you
+    are "connected": ask again with the same idempotency key and get its answer.
+    """
+    args = call.args
+    asked = Asked(
+        args["question"],
+        args["options"],
+        args.get("default"),
+        args["timeout"],
+        args.get("details"),
+        call.client if "while" in args else None,
+        call.idempotency_key,
+    )
+    return await call.hub.questions.ask(asked, _person(call), lambda: call.ended == "cancelled")
+
+
+async def answer(call: Call) -> Any:
+    """Answer an open question with one of its options; `accepted` says whether yours is the answer."""
+    accepted = await call.hub.questions.answer(call.args["question"], call.args["answer"], _person(call))
+    return {"accepted": accepted}
+
+
+async def questions(call: Call) -> Any:
+    """List the open questions, the oldest first, and no more than fit."""
+    return await listing.listed(call.hub.questions.records())
+
+
+def _person(call: Call) -> Person:
+    return person(call.client.uid, call.client.peer, call.client.actor(), call.trust)
 
 
 # ---- the hub itself

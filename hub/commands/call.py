@@ -48,6 +48,11 @@ class Call:
     def trust(self) -> Trust:
         return self.client.trust
 
+    @property
+    def ended(self) -> Code | None:
+        """What has asked it to end, if anything has."""
+        return self._work.ended if self._work is not None else self._ended
+
     async def progress(self, data: Any) -> None:
         """Tell the caller, and nobody else, how far this call is: an event `hub:progress`, which has no cursor.
 
@@ -101,6 +106,7 @@ class Command:
     summary: str
     audited: bool = True
     turns: Turns = "none"
+    limit: float | None = None  # seconds that a call may take, if other than what holds for all
     fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
     repeats: bool = True
 

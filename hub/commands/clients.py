@@ -30,6 +30,7 @@ class Client:
     trust: Trust = "OPERATOR"
     id: str = field(default_factory=new_id)
     since: str = field(default_factory=now)
+    gone: bool = False  # for good; calls of its own may still be on their way
     subscriber: "Subscriber | None" = None
     calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
     send: Callable[[bytes], None] | None = None  # takes one JSON text at once, on the wire of its session
@@ -89,6 +90,7 @@ class Clients:
         if client not in self._clients:
             return
         del self._clients[client]
+        client.gone = True
         for listener in self.on_leave:
             _call(listener, client, reason)
 

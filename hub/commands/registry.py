@@ -47,7 +47,7 @@ class Registry:
     """The commands of one hub, by name.
 
     `on_call(name, outcome, seconds)` is sent once for every call that was admitted; `on_refused(name, code)` is called
-    for every one that was not.
+    for every one that was not, `on_stopping()` when no more are taken: what runs only because it waits should end.
     """
 
     def __init__(self, audit: "AuditLog", limit: float, answers: "Answers | None" = None) -> None:
@@ -55,6 +55,7 @@ class Registry:
         self._repeats = Idempotency(answers or MemoryAnswers())
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
+        self.on_stopping: Callable[[], None] = lambda: None
         self.running: set[Call] = set()  # their handlers run
         self.stopping = self._ended = False
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
@@ -74,6 +75,7 @@ class Registry:
         audited: bool = True,
         turns: Turns = "none",
         repeats: bool = True,
+        limit: float | None = None,
     ) -> None:
         """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
         if not is_name(name):
@@ -88,7 +90,7 @@ class Registry:
         schema = bounded(cls()) if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
-        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, fits, repeats)
+        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, limit, fits, repeats)
 
     def __contains__(self, name: object) -> bool:
         return name in self._commands
@@ -268,7 +270,7 @@ class Registry:
         what = f"the command {command.name}"
         apart = command.audited or call._turn is not None
         if apart:
-            call._work = work = Work(what, self._limit, self._in_turn, call, command)
+            call._work = work = Work(what, command.limit or self._limit, self._in_turn, call, command)
         else:
             call._work = work = Work(what, self._limit, command.handler, call)
         self.running.add(call)
@@ -367,6 +369,7 @@ class Registry:
         """Take no more calls; let those that run finish for so many seconds, then end them. No handler runs behind
         this, but for those that were given up."""
         self.stopping = True
+        self.on_stopping()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._until_none_of(self.running)

@@ -82,6 +82,11 @@ class EventBus:
         """Publish numbered events of the hub's own domain, all or none."""
         await self.broker.append([Draft(name, new_id(), dumpb(one)) for one in data])
 
+    async def keep(self, name: str, key: str, data: Any) -> None:
+        """Publish a last value of the hub's own; returns when it has gone through. Raises `broker_unavailable`."""
+        drafts = [Draft(name, new_id(), dumpb(data), key)]
+        await self._published(drafts, await self.broker.append(drafts))
+
     async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:
         newest, duplicates = (self.position if not receipts else 0), 0
         for seq, duplicate in receipts:

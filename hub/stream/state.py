@@ -112,6 +112,15 @@ class State:
 
     # ---- reading
 
+    def get(self, name: str, key: str) -> Event | None:
+        """The last event of this name and key."""
+        item = self._items.get((name, key))
+        return item.event if item else None
+
+    def of(self, name: str) -> list[Event]:
+        """The last events of this name, the one longest unchanged first."""
+        return [item.event for place, item in self._items.items() if place[0] == name]
+
     def snapshot(self, patterns: Patterns) -> list[dict[str, Any]]:
         """All items that match, `{event, key, timestamp, data, stale}`, true at `position`. Never waits, so that the
         position and the items belong together."""

@@ -18,6 +18,7 @@ from ..wire.names import MAX_NAME, is_id, new_id
 from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer
+from .access.reader import is_half_closed
 from .answers import JSON, NDJSON, answer, body, client_of, content_type, query, topics
 from .keys import HUB, OPEN_ROUTES, PEER
 
@@ -25,6 +26,7 @@ LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", di
 
 CONFIRM, KEY = "Hub-Confirm", "Idempotency-Key"  # as `payload.confirm` and `payload.idempotency_key` of a frame
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
+LOOK_SECONDS = 0.2  # between two looks whether who asks a question is still connected
 STRANGER_RATE = 20.0  # requests a second for each other account of this machine
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
 
@@ -195,12 +197,27 @@ async def _call(
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
     call = Call(hub, client, new_id(), request.content_length or 0, confirm, key)
     loads[who], load.running = load, load.running + 1
+    watch = asyncio.ensure_future(_leave(request, client)) if name == "hub:ask" and "while" in args else None
     try:
         return await _taken(request, load, await hub.commands.call(call, name, args))
     finally:
+        if watch is not None:
+            watch.cancel()
         load.running -= 1
         if not load.running:
             del loads[who]
+
+
+async def _leave(request: web.Request, client: Client) -> None:
+    """End what ends with the connection of a request. aiohttp tells nobody that it has ended, so this looks.
+
+    A client that has closed its half counts as gone: one that was killed looks the same.
+    """
+    protocol = request.protocol
+    while protocol.transport is not None and not (protocol.transport.is_closing() or is_half_closed(protocol)):
+        await asyncio.sleep(LOOK_SECONDS)
+    client.gone = True
+    request.app[HUB].questions.withdraw_of(client)
 
 
 async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamResponse:

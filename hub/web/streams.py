@@ -19,6 +19,7 @@ from ..stream.subscriber import Subscriber
 from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
 from ..wire.vocabulary import Disconnection
+from .access.reader import is_half_closed
 from .keys import HUB
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def take_over(request: web.Request) -> tuple[asyncio.Transport, bytes]:
     that are not in aiohttp's documentation are held by `tests/web/ws/test_connection.py`.
     """
     protocol, transport = request.protocol, request.transport
-    if transport is not None and getattr(protocol, "half_closed", False):
+    if transport is not None and is_half_closed(protocol):
         transport.close()  # nobody would hear of its end any more
     if transport is None or transport.is_closing():
         raise ConnectionResetError("The client has gone.")

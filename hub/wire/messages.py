@@ -264,6 +264,16 @@ def _plainly(frame: dict[str, Any]) -> Command | None:
     return None
 
 
+class Answered(NamedTuple):
+    """What came of a question: its id, the option that was chosen, by whom (None: by nobody, it is the default), and
+    whether that is because nobody had answered in time."""
+
+    question: str
+    answer: str
+    by: str | None
+    timed_out: bool
+
+
 # ---- what goes out ---------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ Disconnection = Literal[
     "broker",
     "internal",
 ]
+Settled = Literal["answered", "timed_out", "withdrawn"]  # how a question has ended
 GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
 Failure = Literal["hub", "listener", "background", "on_stop"]

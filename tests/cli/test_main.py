@@ -151,10 +151,16 @@ def test_help_lists_what_there_is(run: Run) -> None:
     outcome = run("--help")
     assert outcome.status == 0
     listed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("    ")]
-    assert listed == ["serve", "publish", "tail", "call", "token", "audit"]
+    assert listed == ["serve", "publish", "tail", "call", "ask", "token", "audit"]
 
 
-CLIENT_COMMANDS = [["publish", "a:b"], ["tail"], ["call", "hub:ping"], ["audit", "tail"]]
+CLIENT_COMMANDS = [
+    ["publish", "a:b"],
+    ["tail"],
+    ["call", "hub:ping"],
+    ["ask", "Go?", "--option", "yes"],
+    ["audit", "tail"],
+]
 
 
 @pytest.mark.parametrize("words", CLIENT_COMMANDS)

@@ -68,7 +68,7 @@ class Troubled(Connection):
     def __init__(self, *troubles: HubError) -> None:
         self.troubles, self.bodies = list(troubles), list[bytes | None]()
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+    def ask(self, method: str, path: str, body: bytes | None = None, *more: Any, **others: Any) -> Any:
         self.bodies.append(body)
         if self.troubles:
             raise self.troubles.pop(0)

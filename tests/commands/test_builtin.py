@@ -67,7 +67,8 @@ async def test_every_command_is_listed_with_a_sentence_and_its_effect(hub: Hub) 
     listed = {row["name"]: row for row in await ask(hub, "hub:commands")}
     assert set(listed) == {command.name for command in hub.commands}
     assert all(row["summary"].endswith(".") for row in listed.values())
-    assert [name for name, row in listed.items() if row["effect"] != "read"] == ["hub:publish", "hub:provide"]
+    writing = [name for name, row in listed.items() if row["effect"] != "read"]
+    assert writing == ["hub:publish", "hub:provide", "hub:ask", "hub:answer"]
 
 
 class TestSubscribing:

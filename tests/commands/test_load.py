@@ -114,7 +114,8 @@ async def test_one_read_after_the_other_for_each_client(
 async def test_the_hubs_own_reads_have_turns(hub: Hub) -> None:
     turns = {command.name: command.turns for command in hub.commands}
     assert {name for name, value in turns.items() if value == "none"} == {
-        "hub:info", "hub:ping", "hub:publish", "hub:provide", "hub:cancel", "audit:verify"
+        "hub:info", "hub:ping", "hub:publish", "hub:provide", "hub:ask", "hub:answer", "hub:cancel",
+        "audit:verify",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType
 from asked import JSON, NDJSON
-from running import HubInside, environment, hub_app
+from running import HubInside, environment, hub_app, until
 
 from hub import Call, Hub
 from hub.commands import builtin, listing, registry
@@ -278,6 +278,9 @@ ARGS: Mapping[str, Mapping[str, Any]] = {  # those with which an answer is as la
     "hub:clients": {},
     "hub:stats": {},
     "hub:provide": {"commands": [{"name": name} for name in MANY]},
+    "hub:ask": {"question": "Deploy?", "options": ["yes"], "default": "yes", "timeout": 1},
+    "hub:answer": {"question": "no such", "answer": "yes"},
+    "hub:questions": {},
     "hub:cancel": {"id": "no such"},
     "audit:tail": {"limit": 1000},
     "audit:verify": {},
@@ -289,7 +292,14 @@ REFUSED = {"hub:ping": "too_large", "hub:commands": "too_large", "a:large": "too
     "a:details": "command_failed",
     "a:sentence": "command_failed",
 }
-LARGER = {"hub:state", "hub:history", "hub:clients", "audit:tail", *REFUSED}  # than a MiB if nothing ended them
+LARGER = {
+    "hub:state",
+    "hub:history",
+    "hub:clients",
+    "hub:questions",
+    "audit:tail",
+    *REFUSED,
+}  # than a MiB if nothing ended them
 
 
 @asynccontextmanager
@@ -306,7 +316,12 @@ async def full_hub(path: Path) -> AsyncIterator[HubInside]:
         for _ in range(350):
             call = Call(hub.hub, Client("http", "127.0.0.1:1", 1000), "1")
             await hub.hub.commands.call(call, "hub:ping", {"x": "x" * 3500})
+        asking = [asyncio.ensure_future(hub.hub.ask("?", ["yes"], details="x" * 60_000)) for _ in range(20)]
+        await until(lambda: len(list(hub.hub.questions.records())) == 20)
         yield hub
+    for one in asking:
+        with pytest.raises(HubError, match="stopping"):
+            await one
 
 
 def too_large(found: Mapping[str, tuple[str, str]]) -> set[str]:

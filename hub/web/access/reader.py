@@ -22,6 +22,11 @@ def read_by(server: web.Server, unreadable: Unreadable) -> None:
     server.unreadable = unreadable
 
 
+def is_half_closed(protocol: object) -> bool:
+    """Whether the client of a connection has said that it sends nothing more: one that was killed looks the same."""
+    return getattr(protocol, "half_closed", False)
+
+
 class _Server(web.Server):
     """aiohttp's, which offers no other way to have its connections read otherwise."""
 

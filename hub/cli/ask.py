@@ -1,0 +1,79 @@
+"""`hub ask`: ask a person, and say the answer with the exit status, too."""
+
+import argparse
+import json
+import math
+import time
+from typing import Any
+
+from ..client.discovery import NoHub, Refusal
+from ..errors import HubError
+from ..redaction import redact_text
+from ..stdio import complain, say
+from ..wire.names import new_id
+from .grammar import add_command
+from .http import add_where, connection
+from .terminal import printable
+
+NOBODY = 4  # has answered in time, and there is no default
+SECOND = 10  # the exit status of the second option; the third's is one more
+RETRY = 1.0  # seconds between two attempts while the hub is away
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    command = add_command(commands, "ask", run, "ask a person, and wait for the answer")
+    add_where(command)
+    command.add_argument("question", metavar="QUESTION", help="what is asked")
+    command.add_argument("--option", metavar="TEXT", action="append", required=True, help="an answer; up to 16 of them")
+    command.add_argument("--default", metavar="TEXT", help="the option that counts when nobody has answered in time")
+    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=600.0, help="(default: 600)")
+    command.add_argument("--while-connected", action="store_true", help="take the question back when this ends")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and print the answer; the exit status is 0 for the first option, 10 for the second, 11 for the third.
+
+    A hub that goes away meanwhile is waited for: the question is still open there, and known by its key.
+    """
+    try:
+        answer = _answer(args)
+    except Refusal as error:
+        if error.code != "timeout":
+            raise
+        complain(printable(f"hub: {error.message}"))
+        return NOBODY
+    say(printable(answer))
+    place = [redact_text(option) for option in args.option].index(answer)
+    return SECOND + place - 1 if place else 0
+
+
+def _answer(args: argparse.Namespace) -> str:
+    asked = {"question": args.question, "options": args.option, "timeout": args.timeout}
+    if args.default is not None:
+        asked["default"] = args.default
+    headers = {"Idempotency-Key": new_id()}
+    if args.while_connected:
+        asked["while"] = "connected"
+    ends, body, is_asked = time.monotonic() + args.timeout, json.dumps(asked).encode(), False
+    while True:
+        try:
+            with connection(args, answer_timeout=None) as hub:
+                return str(hub.ask("POST", "/api/commands/hub:ask", body, headers=headers)["answer"])
+        except (HubError, NoHub) as error:
+            passes = isinstance(error, HubError) and error.retryable and error.code != "timeout"
+            is_asked = is_asked or passes  # or may be, if the answer was lost
+            comes_back = passes or (is_asked and isinstance(error, NoHub))
+            if args.while_connected or not comes_back or time.monotonic() > ends:
+                raise
+        time.sleep(RETRY)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds

@@ -1,0 +1,343 @@
+"""Questions to people: last values that everybody sees, one answer wins, and it is on record before it is given out."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import pwd
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import HubError
+from ..redaction import redact, redact_text
+from ..wire.messages import stamp
+from ..wire.names import new_id
+from ..wire.strictjson import dumpb
+from ..wire.validation import misfit
+from ..wire.vocabulary import Settled, Trust
+from .clients import Client
+
+if TYPE_CHECKING:
+    from ..audit.log import AuditLog
+    from ..stream.bus import EventBus
+    from ..stream.state import State
+
+log = logging.getLogger("hub")
+
+EVENT = "hub:question"
+LONGEST = 604_800.0  # seconds that a question may wait
+MOST = 1000  # questions open at once
+LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
+REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
+RETRY = 1.0  # seconds until an end that could not be recorded is tried again
+WITH_ITS_ASKER = "while-"  # how the id of a question begins that ends with the connection: so a restart knows it, too
+
+
+class Person(NamedTuple):
+    """Who asks or answers: as questions name them, and as the audit log does."""
+
+    name: str
+    actor: Mapping[str, Any] | None = None
+    trust: Trust = "SYSTEM"
+
+
+class Asked(NamedTuple):
+    """What is asked. `asker` is whose connection the question ends with, None for one that outlives it; the same `key`
+    of the same account is the same question."""
+
+    question: str
+    options: list[str]
+    default: str | None = None
+    timeout: float = 600.0
+    details: Any = None
+    asker: Client | None = None
+    key: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """An open one. `over` is set by its end, for everybody who waits for it."""
+
+    record: dict[str, Any]
+    asker: Client | None
+    over: "asyncio.Future[dict[str, Any]]"
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one end at a time: the first that is recorded wins
+    timer: asyncio.TimerHandle | None = None
+
+
+class Questions:
+    """The open questions of a hub.
+
+    A question is the last value of the event hub:question, by its id: state and stream show it to everybody, and it
+    outlives its asker and a restart. It ends once: answered, timed out, withdrawn. Each end is recorded in the audit
+    log, then published, and only then told to whoever waits; one that cannot be recorded or kept has not happened.
+    Nobody who is cancelled takes back what is on its way: each step runs in a task of the hub's own.
+    """
+
+    def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State") -> None:
+        self.on_settled: Callable[[Settled], None] = lambda how: None
+        self._bus, self._audit, self._state = bus, audit, state
+        self._open: dict[str, _Question] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def records(self) -> Iterable[dict[str, Any]]:
+        """The open questions as hub:question shows them, the oldest first."""
+        return [question.record for question in self._open.values() if question.timer]
+
+    # ---- asking
+
+    async def ask(self, asked: Asked, by: Person, is_withdrawn: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Ask, and wait for the end: `{question, answer, by, timed_out}`.
+
+        Raises HubError `invalid_args` for what cannot be asked, `timeout` when nobody has answered and there is no
+        default, `cancelled` when the question was withdrawn, `busy` when MOST are open; `audit_unavailable` or
+        `broker_unavailable` when it cannot be recorded or kept. Whoever is cancelled here waits no longer; the question
+        is withdrawn with that only if `is_withdrawn` says so.
+        """
+        question = self._find(asked, by)
+        try:
+            end = await asyncio.shield(question.over)
+        except asyncio.CancelledError:
+            if is_withdrawn():
+                self._spawn(self._end(question, "withdrawn", by))
+            raise
+        return _outcome(end)
+
+    def _find(self, asked: Asked, by: Person) -> _Question:
+        """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
+        ask at once get the same."""
+        if self._stopping:
+            raise HubError("shutting_down", "The hub is stopping; ask again when it is back.", retry_after=1)
+        if asked.asker is not None and asked.asker.gone:
+            raise HubError("cancelled", "Who asked has gone.")
+        record = _record(asked, by)
+        known = self._open.get(record["id"]) or (self._ended(record["id"]) if asked.key else None)
+        if known is not None:
+            if not _is_same(known.record, record):
+                problem = {"idempotency_key": ["Another question was asked with this key."]}
+                raise misfit("invalid_args", "This is another question", problem)
+            return known
+        if len(self._open) >= MOST:
+            raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
+        if len(dumpb(record)) > LARGEST:
+            raise HubError("too_large", f"A question can have {LARGEST} bytes, with its options and details.")
+        self._open[record["id"]] = question = _Question(record, asked.asker, _future())
+        self._spawn(self._begin(question, by))
+        return question
+
+    def _ended(self, id: str) -> _Question | None:
+        """One that is over, and not for long. Who has taken a question back may ask it again."""
+        event = self._state.get(EVENT, id)
+        if event is None or time.time() - _seconds(event.timestamp) > REPEATED:
+            return None
+        if (record := event.data)["status"] == "withdrawn":
+            return None
+        question = _Question(record, None, _future())
+        question.over.set_result(question.record)
+        return question
+
+    async def _begin(self, question: _Question, by: Person) -> None:
+        async with question.turn:
+            try:
+                await self._record("question.asked", question, by, {"question": question.record["question"]})
+            except BaseException as error:
+                del self._open[question.record["id"]]
+                _fail(question, error)
+                raise
+            try:
+                await self._bus.keep(EVENT, question.record["id"], question.record)
+            except HubError as error:  # it may have been kept all the same
+                _fail(question, error)
+                question.over = _future()
+                self._later(RETRY, question, "withdrawn", by)
+            else:
+                self._await_deadline(question)
+
+    # ---- ending
+
+    async def answer(self, id: str, answer: str, by: Person) -> bool:
+        """Answer a question; return whether this is the answer: not for one that is over, or that nobody has asked.
+
+        Raises HubError `invalid_args` for what is none of the options, `audit_unavailable` or `broker_unavailable` when
+        it cannot be recorded or kept: the question is open then as before.
+        """
+        question = self._open.get(id)
+        if question is None:
+            return False
+        if answer not in question.record["options"]:
+            options = ", ".join(map(repr, question.record["options"]))
+            raise misfit("invalid_args", "This is no answer", {"answer": [f"Must be one of: {options}."]})
+        return await asyncio.shield(self._spawn(self._settle(question, "answered", by, answer, by.name)))
+
+    def withdraw_of(self, asker: Client) -> None:
+        """Withdraw what ends with this asker's connection: it has ended."""
+        for question in [question for question in self._open.values() if question.asker is asker]:
+            self._spawn(self._end(question, "withdrawn", NOBODY))
+
+    async def _settle(
+        self, question: _Question, how: Settled, by: Person, answer: str | None = None, name: str | None = None
+    ) -> bool:
+        """End a question; return whether this is its end."""
+        async with question.turn:
+            if question.over.done() or question.timer is None:
+                return False
+            record = {**question.record, "status": how, "answer": answer, "by": name}
+            await self._record(f"question.{how}", question, by, {"answer": answer, "by": name})
+            await self._bus.keep(EVENT, record["id"], record)
+            del self._open[record["id"]]
+            question.timer.cancel()
+            question.record = record
+            question.over.set_result(record)
+        self.on_settled(how)
+        return True
+
+    def _await_deadline(self, question: _Question) -> None:
+        left = _seconds(question.record["deadline"]) - time.time()
+        self._later(max(left, 0.0), question, "timed_out", NOBODY)
+
+    def _later(self, seconds: float, question: _Question, how: Settled, by: Person) -> None:
+        """End it then, if nothing has ended it before."""
+        if question.timer is not None:
+            question.timer.cancel()
+        end = lambda: None if self._stopping else self._spawn(self._end(question, how, by))  # noqa: E731
+        question.timer = asyncio.get_running_loop().call_later(seconds, end)
+
+    async def _end(self, question: _Question, how: Settled, by: Person) -> None:
+        """End one without an answer of anybody's. Without audit log or store that cannot be said yet: who waits hears
+        why, and it is tried again."""
+        try:
+            await self._settle(question, how, by, question.record["default"] if how == "timed_out" else None)
+        except HubError as error:
+            _fail(question, error)
+            question.over = _future()
+            self._later(RETRY, question, how, by)
+
+    async def _record(self, action: str, question: _Question, by: Person, more: Mapping[str, Any]) -> None:
+        details = self._audit.reduced({"id": question.record["id"], **more})
+        await self._audit.record(action, by.actor, by.trust, details)
+
+    # ---- start and stop
+
+    def restore(self) -> None:
+        """Go on with what was open when the hub stopped or died: the deadlines have counted on. What ended with its
+        asker's connection is withdrawn: no connection outlives the hub."""
+        for event in self._state.of(EVENT):
+            record = event.data
+            if record["status"] == "open":
+                self._open[record["id"]] = question = _Question(record, None, _future())
+                if record["id"].startswith(WITH_ITS_ASKER):
+                    self._later(0.0, question, "withdrawn", NOBODY)
+                else:
+                    self._await_deadline(question)
+
+    def release(self) -> None:
+        """Ask nothing more, and keep nobody waiting, because the hub stops. Open questions stay."""
+        self._stopping = True
+        for question in self._open.values():
+            if question.timer is not None:
+                question.timer.cancel()
+            _fail(question, HubError("shutting_down", "The hub is stopping; the question stays open.", retry_after=1))
+
+    async def stop(self, seconds: float) -> None:
+        """Let what is on its way be recorded; it gets so many seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    def _spawn(self, step: "Coroutine[Any, Any, Any]") -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, HubError):
+            log.error("a question could not be led on: %r", error, exc_info=error)
+
+
+NOBODY = Person("")
+
+
+def person(uid: int | None, peer: str, actor: Mapping[str, Any], trust: Trust) -> Person:
+    """Who is at the other end: an account's name as the system knows it, or the address of who comes from elsewhere."""
+    name = peer.rpartition(":")[0] if uid is None else account(uid)
+    return Person(name, actor, trust)
+
+
+@lru_cache(maxsize=64)
+def account(uid: int) -> str:
+    """The name of an account of this machine."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"uid {uid}"
+
+
+def _record(asked: Asked, by: Person) -> dict[str, Any]:
+    """The question as it is published, without secrets. Raises HubError `invalid_args` if it cannot be answered."""
+    options = [redact_text(option) for option in asked.options]
+    default = None if asked.default is None else redact_text(asked.default)
+    problems = {}
+    if len(set(options)) < len(options):
+        problems["options"] = ["Each option must be another one."]
+    if default is not None and default not in options:
+        problems["default"] = ["Must be one of the options."]
+    if problems:
+        raise misfit("invalid_args", "The question does not fit", problems)
+    now = time.time()
+    return {
+        "id": _id(asked, by),
+        "question": redact_text(asked.question),
+        "options": options,
+        "default": default,
+        "details": redact(asked.details)[0],
+        "asked_by": by.name,
+        "asked_at": stamp(now),
+        "deadline": stamp(now + asked.timeout),
+        "status": "open",
+        "answer": None,
+        "by": None,
+    }
+
+
+def _id(asked: Asked, by: Person) -> str:
+    """With a key the same one again, for this account: so a question is found by its key, across a restart, too."""
+    begin = WITH_ITS_ASKER if asked.asker is not None else ""
+    if asked.key is None:
+        return begin + new_id()
+    return begin + hashlib.sha256(f"{by.name}\n{asked.key}".encode()).hexdigest()[:32]
+
+
+def _is_same(known: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
+    return all(known[name] == again[name] for name in ("question", "options", "default", "details"))
+
+
+def _outcome(end: Mapping[str, Any]) -> dict[str, Any]:
+    if end["status"] == "withdrawn":
+        raise HubError("cancelled", "The question was withdrawn.")
+    if end["answer"] is None:
+        raise HubError("timeout", "Nobody has answered in time, and the question has no default.")
+    timed_out = end["status"] == "timed_out"
+    return {"question": end["id"], "answer": end["answer"], "by": end["by"], "timed_out": timed_out}
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _future() -> "asyncio.Future[dict[str, Any]]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _fail(question: _Question, error: BaseException) -> None:
+    """Tell who waits; often nobody does, and that is no bug."""
+    if not question.over.done():
+        question.over.set_exception(error)
+        question.over.exception()

@@ -1,0 +1,113 @@
+"""`hub ask`: the answer on stdout, and as the exit status."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import HubProcess, environment, hub_process, run_hub, send_signal, until
+
+
+@contextlib.asynccontextmanager
+async def asking(state: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A `hub ask` that waits."""
+    command = (sys.executable, "-m", "hub", "ask", *words, "--state-dir", str(state))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment())
+    try:
+        yield process
+    finally:
+        send_signal(process, signal.SIGKILL)
+        await process.communicate()
+
+
+async def call(state: Path, *words: str) -> Any:
+    status, out, err = await run_hub(state, "call", *words, "--state-dir", str(state))
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+async def open_question(state: Path) -> dict[str, Any]:
+    while not (found := await call(state, "hub:questions")):
+        pass
+    (question,) = found
+    assert isinstance(question, dict)
+    return question
+
+
+async def outcome(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+OPTIONS = ("--option", "yes", "--option", "no", "--option", "ghp_0123456789abcdefghijABCDEFGHIJ012345")
+
+
+@pytest.mark.parametrize(("option", "status"), [(0, 0), (1, 10), (2, 11)])
+async def test_the_answer_is_printed_and_is_the_status(option: int, status: int, tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub, asking(hub.state_dir, "Deploy?", *OPTIONS) as process:
+        question = await open_question(hub.state_dir)
+        answer = question["options"][option]
+        words = ("hub:answer", f"question={question['id']}", f"answer={json.dumps(answer)}")
+        assert await call(hub.state_dir, *words) == {"accepted": True}
+        assert await outcome(process) == (status, f"{answer}\n", "")
+        assert await call(hub.state_dir, *words) == {"accepted": False}
+
+
+async def test_nobody_answers(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub:
+        async with asking(hub.state_dir, "Deploy?", *OPTIONS, "--timeout", "1") as process:
+            said = "hub: Nobody has answered in time, and the question has no default.\n"
+            assert await outcome(process) == (4, "", said)
+        async with asking(hub.state_dir, "Deploy?", *OPTIONS, "--timeout", "1", "--default", "no") as process:
+            assert await outcome(process) == (10, "no\n", "")
+
+
+@pytest.mark.parametrize("words", [["--timeout", "soon"], ["--timeout", "inf"], ["--option"]])
+async def test_what_makes_no_sense_is_one_sentence(words: list[str], tmp_path: Path) -> None:
+    async with asking(tmp_path, "Deploy?", *OPTIONS, *words) as process:
+        status, out, err = await outcome(process)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+async def test_what_the_hub_refuses_is_one_sentence(tmp_path: Path) -> None:
+    async with (
+        hub_process(tmp_path) as hub,
+        asking(hub.state_dir, "Deploy?", *OPTIONS, "--default", "maybe") as process,
+    ):
+        status, out, err = await outcome(process)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "default" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_question_is_answered_across_a_restart(number: int, tmp_path: Path) -> None:
+    status = -number if number == signal.SIGKILL else 0
+    async with hub_process(tmp_path, status=status) as hub, asking(hub.state_dir, "Deploy?", *OPTIONS) as process:
+        question = await open_question(hub.state_dir)
+        hub.signal(number)
+        await hub.ended()
+        async with hub_process(tmp_path) as again:
+            words = ("hub:answer", f"question={question['id']}", "answer=no")
+            assert await call(again.state_dir, *words) == {"accepted": True}
+            assert await outcome(process) == (10, "no\n", "")
+
+
+async def is_withdrawn(hub: HubProcess, id: str) -> bool:
+    state = await call(hub.state_dir, "hub:state", 'topics=["hub:question"]')
+    return bool([item for item in state["items"] if item["key"] == id and item["data"]["status"] == "withdrawn"])
+
+
+async def test_one_that_ends_with_its_asker_is_taken_back(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub, asking(hub.state_dir, "Deploy?", *OPTIONS, "--while-connected") as process:
+        question = await open_question(hub.state_dir)
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
+        while not await is_withdrawn(hub, question["id"]):
+            pass
+    await until(lambda: process.returncode is not None)
