@@ -477,6 +477,24 @@ async def test_what_is_remembered_of_the_unbegun_is_bounded(
     assert (await say(hub, "buy", a_call(hub, "4"), what="tea"))["order"] == 1
 
 
+async def test_a_store_that_is_moved_away_and_put_back(
+    tmp_path: Path, hub: Hub, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered is known all the time; what is new does not run until it can be kept."""
+    monkeypatch.setattr("hub.stream.brokers.care.RETRY_SECONDS", 0.01)
+    file, away = tmp_path / "events.sqlite", tmp_path / "away"
+    assert (await say(hub, "buy", what="tea"))["order"] == 1
+    file.rename(away)
+    await until(lambda: hub.broker.problem)
+    assert (await say(hub, "buy", what="tea"))["order"] == 1
+    assert code(await say(hub, "buy", a_call(hub, "new"), what="tea")) == "broker_unavailable"
+    assert shop.runs["buy"] == 1
+    away.rename(file)
+    await until(lambda: not hub.broker.problem)
+    assert (await say(hub, "buy", a_call(hub, "new"), what="tea"))["order"] == 2
+    assert (await say(hub, "buy", what="tea"))["order"] == 1
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_no_secret_no_key_and_no_args_are_in_the_store(
     tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch, weakened: bool
