@@ -19,7 +19,10 @@ ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
         ("", "errors config secretnames sensitive redaction private stdio sockdiag tokens"),
-        ("wire", "names vocabulary strictjson validation messages framing jsonschema regex argschema"),
+        (
+            "wire",
+            "names vocabulary strictjson validation messages framing jsonschema regexparser regex subschemas argschema",
+        ),
         ("", "stderr metrics"),
         ("stream", "events"),
         (
@@ -29,7 +32,7 @@ ORDER = [
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency registry"),
-        ("commands", "providers listing questions builtin ratelimit session"),
+        ("commands", "provided providers listing questions builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),

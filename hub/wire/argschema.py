@@ -11,24 +11,11 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from .regex import Regex
-from .strictjson import dumpb
+from .subschemas import ONE, REFERENCES, Path, problems_of, regex
 from .validation import MAX_PROBLEMS, misfit
 
-MAX_SCHEMA = 16 * 1024  # bytes
-MAX_SUBSCHEMAS = 256  # of one schema
 MAX_STEPS = 10_000  # in which args must be checked; one takes 5 to 10 µs
 MAX_SENTENCE = 160  # characters of what the library says of one value
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
-
-_ONE = (
-    "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then",
-    "unevaluatedItems", "unevaluatedProperties",
-)  # fmt: skip
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_MAPPINGS = ("$defs", "definitions", "dependentSchemas", "properties")
-_REFERENCES = ("$ref", "$dynamicRef")
-_Path = tuple[str | int, ...]
 
 
 class TooMuch(Exception):
@@ -82,7 +69,7 @@ class ArgSchema:
     def __init__(self, schema: dict[str, Any]) -> None:
         self.given = schema
         self.steps = 0  # that the last check took
-        problems = _problems_of(schema)
+        problems = problems_of(schema)
         if not problems:
             validator, meta = _validators()
             self._validator = validator({key: value for key, value in schema.items() if key not in ("$id", "$schema")})
@@ -107,8 +94,8 @@ def load_library() -> None:
     _validators()
 
 
-def _found(validator: Any, value: Any) -> list[tuple[_Path, str]]:
-    found = list[tuple[_Path, str]]()
+def _found(validator: Any, value: Any) -> list[tuple[Path, str]]:
+    found = list[tuple[Path, str]]()
     try:
         _meter.start(value, validator.schema)
         for error in validator.iter_errors(value):
@@ -122,7 +109,7 @@ def _found(validator: Any, value: Any) -> list[tuple[_Path, str]]:
     return found
 
 
-def _told(error: Any) -> Iterator[tuple[_Path, str]]:
+def _told(error: Any) -> Iterator[tuple[Path, str]]:
     """What the library says, as marshmallow says it where it has a word for that."""
     path = tuple(error.absolute_path)
     if error.validator == "required":
@@ -138,7 +125,7 @@ def _told(error: Any) -> Iterator[tuple[_Path, str]]:
         yield path, f"{error.message}."
 
 
-def _tree(problems: list[tuple[_Path, str]]) -> dict[str, Any]:
+def _tree(problems: list[tuple[Path, str]]) -> dict[str, Any]:
     """The problems by their paths, as marshmallow nests them."""
     root: dict[str, Any] = {}
     for path, sentence in list(dict.fromkeys(problems))[:MAX_PROBLEMS]:
@@ -154,68 +141,6 @@ def _bare(node: Any) -> Any:
     if isinstance(node, list) or node.keys() == {"_schema"}:
         return node if isinstance(node, list) else node["_schema"]
     return {key: _bare(value) for key, value in node.items()}
-
-
-# ---- the schema itself
-
-
-def _problems_of(schema: dict[str, Any]) -> list[tuple[_Path, str]]:
-    """Why a schema is not to be had, whatever the library thinks of it."""
-    if len(dumpb(schema)) > MAX_SCHEMA:
-        return [((), f"A schema can have {MAX_SCHEMA} bytes at most.")]
-    found, names = dict[_Path, Any](), set[str]()
-    for path, part in _subschemas((), schema):
-        found[path] = part
-        if len(found) > MAX_SUBSCHEMAS:
-            return [((), f"A schema can have {MAX_SUBSCHEMAS} schemas in it at most.")]
-        if isinstance(part, dict):
-            names |= {str(part[key]) for key in ("$anchor", "$dynamicAnchor") if key in part}
-    places = {_pointer(path) for path in found} | {f"#{name}" for name in names}
-    return [
-        ((*path, key), problem)
-        for path, part in found.items()
-        if isinstance(part, dict)
-        for key, value in part.items()
-        if (problem := _problem(key, value, path, places))
-    ]
-
-
-def _subschemas(path: _Path, schema: Any) -> Iterator[tuple[_Path, Any]]:
-    """It, and all schemas in it, where draft 2020-12 has schemas."""
-    yield path, schema
-    if not isinstance(schema, dict):
-        return
-    for key, value in schema.items():
-        if key in _ONE and isinstance(value, dict | bool):
-            yield from _subschemas((*path, key), value)
-        elif key in _LISTS and isinstance(value, list):
-            for place, each in enumerate(value):
-                yield from _subschemas((*path, key, place), each)
-        elif key in _MAPPINGS and isinstance(value, dict):
-            for name, each in value.items():
-                yield from _subschemas((*path, key, name), each)
-
-
-def _pointer(path: _Path) -> str:
-    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
-
-
-def _problem(key: str, value: Any, path: _Path, places: set[str]) -> str | None:
-    if key in _REFERENCES:
-        known = isinstance(value, str) and value in places
-        return None if known else "A reference can only be to a schema in this one, as #/$defs/name."
-    if key == "$schema" and (not isinstance(value, str) or value.removesuffix("#") != DRAFT):
-        return f"Only draft 2020-12 is known, {DRAFT}."
-    if key == "$id" and path:
-        return "Only the whole schema can have an $id."
-    if key == "patternProperties":
-        return "It is not checked here: use propertyNames, or leave it to the provider."
-    if key == "pattern" and isinstance(value, str):
-        try:
-            _regex(value)
-        except ValueError as error:
-            return f"{error} Leave it to the provider."
-    return None
 
 
 @cache
@@ -234,7 +159,7 @@ def _validators() -> tuple[Any, Any]:
 
 
 def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
-    least, passes_on = 4 if name in _REFERENCES else 1, name in _ONE
+    least, passes_on = 4 if name in REFERENCES else 1, name in ONE
 
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
         steps = least + (len(value) >> 3 if isinstance(value, dict | list) else 0)
@@ -248,7 +173,7 @@ def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
 
 def _pattern(error: Any) -> Callable[..., Any]:
     def check(validator: Any, value: str, instance: Any, schema: Any) -> Iterator[Any]:
-        if isinstance(instance, str) and not _regex(value).search(instance, _meter.spend):
+        if isinstance(instance, str) and not regex(value).search(instance, _meter.spend):
             yield error(f"It does not match {value!r}")
 
     return check
@@ -270,15 +195,3 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(map(_hashable, value))
     return (value,) if isinstance(value, bool) else value
-
-
-_regexes: dict[str, Regex] = {}
-
-
-def _regex(text: str) -> Regex:
-    """An expression, compiled once; so many are kept."""
-    if (found := _regexes.get(text)) is None:
-        if len(_regexes) >= MAX_SUBSCHEMAS:
-            _regexes.clear()
-        found = _regexes[text] = Regex(text)
-    return found

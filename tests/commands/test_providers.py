@@ -14,6 +14,7 @@ from workers import Visitor
 from hub import Call, Hub
 from hub.commands import providers as module
 from hub.commands.clients import Client
+from hub.commands.provided import Provided
 from hub.errors import HubError
 from hub.wire.argschema import ArgSchema
 
@@ -470,7 +471,7 @@ async def test_args_that_do_not_fit_never_reach_it(
     hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(module.Provided, "check", lambda command, args: dict(args))
+        monkeypatch.setattr(Provided, "check", lambda command, args: dict(args))
     await worker.provides("a:b", args=GREETING)
     (listed,) = await caller.ask("hub:commands", name="a:b")
     assert listed["args"] == GREETING
@@ -491,7 +492,7 @@ async def test_what_takes_long_to_be_checked_is_checked_in_turns(
     hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(module.Provided, "is_heavy", lambda command, weight: False)
+        monkeypatch.setattr(Provided, "is_heavy", lambda command, weight: False)
     checked, check = list[Any](), ArgSchema.problems
 
     def counted(schema: ArgSchema, args: Any) -> Any:

@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from workers import Visitor
 
 from hub import Hub
-from hub.commands.providers import Provider, Providers
+from hub.commands.provided import Provider
+from hub.commands.providers import Providers
 
 NAMES = ("a:x", "a:y", "a:z")
 PLACES = st.integers(0, 2)

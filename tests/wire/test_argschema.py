@@ -1,5 +1,7 @@
 """JSON Schemas that clients gave: what is taken, what is found in args, and that none of it takes for ever."""
 
+import subprocess
+import sys
 from random import Random
 from typing import Any
 
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 from hub.errors import HubError
 from hub.wire import argschema as module
-from hub.wire.argschema import DRAFT, ArgSchema
+from hub.wire import subschemas
+from hub.wire.argschema import ArgSchema
 from hub.wire.regex import Regex
+from hub.wire.subschemas import DRAFT
 
 ORDER = {
     "$schema": DRAFT,
@@ -145,6 +149,14 @@ def test_an_expression_that_goes_back_and_tries_again_does_not(monkeypatch: pyte
     assert schema.problems({"x": "a" * 60_000 + "!"}) == {"x": ["It does not match '^(a+)+$'."]}
 
 
+def test_the_library_is_imported_when_somebody_needs_it() -> None:
+    """It takes a tenth of a second, and a few MiB."""
+    script = "import sys; import hub.web.app, hub.client.client; assert 'jsonschema' not in sys.modules;"
+    more = "from hub.wire.argschema import ArgSchema; ArgSchema({}); assert 'jsonschema' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script + more], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_so_many_problems_are_told() -> None:
     schema = ArgSchema({"properties": {"x": {"items": {"type": "string"}}}})
     assert len(schema.problems({"x": [0] * 1000})["x"]) == 100
@@ -152,8 +164,8 @@ def test_so_many_problems_are_told() -> None:
 
 def test_expressions_are_compiled_once_and_not_kept_for_ever() -> None:
     for n in range(1000):
-        assert isinstance(module._regex(f"a{n}"), Regex)
-    assert len(module._regexes) <= module.MAX_SUBSCHEMAS
+        assert isinstance(subschemas.regex(f"a{n}"), Regex)
+    assert len(subschemas._regexes) <= subschemas.MAX_SUBSCHEMAS
 
 
 values = st.recursive(
