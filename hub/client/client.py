@@ -119,15 +119,24 @@ class HubClient:
             if item is not None:
                 return item
 
-    async def call(self, command: str, args: Mapping[str, Any] | None = None) -> Any:
-        """Run a command and return its result.
+    async def call(
+        self,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        confirm: str | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Run a command and return its result. `confirm` is `details["confirm"]` of the refusal of a dangerous one
+        (`confirmation_required`). With a `key` (an idempotency key) a command that writes runs once: after a broken
+        connection call again with the same.
 
         Raises HubError with the hub's code, Disconnected if the connection broke while it ran (it is not run
         again: it may have run), NoHub if no hub was there within `patience`. A call that is cancelled is
         cancelled in the hub, too. `hub:subscribe` means the calls' own connection: the stream's topics are
         given at construction.
         """
-        return await self._calls.call(command, args or {})
+        return await self._calls.call(command, args or {}, key, confirm)
 
     async def ask(
         self,

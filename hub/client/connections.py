@@ -148,9 +148,11 @@ class Calls:
         self._running: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._withdrawals: set[asyncio.Task[None]] = set()
 
-    async def call(self, command: str, args: Mapping[str, Any], key: str | None = None) -> Any:
+    async def call(
+        self, command: str, args: Mapping[str, Any], key: str | None = None, confirm: str | None = None
+    ) -> Any:
         id = str(next(self._ids))
-        text = _command_frame(id, command, args, key)
+        text = _command_frame(id, command, args, idempotency_key=key, confirm=confirm)
         socket = await self._connected()
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._running[id] = command, result
@@ -233,9 +235,10 @@ def _while_running(broken: HubError, command: str) -> HubError:
     return HubError(broken.code, broken.message)
 
 
-def _command_frame(id: str, command: str, args: Mapping[str, Any], key: str | None = None) -> str:
+def _command_frame(id: str, command: str, args: Mapping[str, Any], **beside: str | None) -> str:
     """Raises HubError `invalid_message` if `args` is not JSON."""
-    payload = {"command": command, "args": plain(dict(args))} | ({"idempotency_key": key} if key else {})
+    payload = {"command": command, "args": plain(dict(args))}
+    payload |= {name: value for name, value in beside.items() if value is not None}
     return dumps({"type": "command", "id": id, "payload": payload})
 
 
