@@ -178,11 +178,12 @@ class Hub:
     ) -> Answered:
         """Ask a person, and return the answer: one of the options, or the default when `timeout` seconds are over.
 
-        With the same `key` it is the same question again, across a restart, too. Raises HubError as `Questions.ask`
-        does: `timeout` when nobody has answered and there is no default.
+        With the same `key` it is the same question again, across a restart, too; without one it is withdrawn when this
+        is cancelled. Raises HubError as `Questions.ask` does: `timeout` when nobody has answered and there is no
+        default.
         """
         asked = Asked(question, list(options), default, timeout, plain(details), None, key)
-        return Answered(**await self.questions.ask(asked, Person(account(os.geteuid()))))
+        return Answered(**await self.questions.ask(asked, Person(account(os.geteuid())), lambda: key is None))
 
     @property
     def cursor(self) -> Cursor:

@@ -270,6 +270,20 @@ async def test_python_code_asks(hub: Hub) -> None:
     assert await asking == (record["id"], "no", account(UID), False)
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_python_code_that_is_cancelled_takes_back_what_nobody_can_hear(hub: Hub, key: str | None) -> None:
+    asking = asyncio.ensure_future(hub.ask("Deploy?", ["yes", "no"], key=key))
+    await until(lambda: list(hub.questions.records()))
+    (record,) = hub.questions.records()
+    asking.cancel()
+    await asyncio.wait({asking})
+    if key is None:
+        await until(lambda: value(hub, record["id"])["status"] == "withdrawn")
+    else:
+        await call(hub, "hub:answer", question=record["id"], answer="no")
+        assert (await hub.ask("Deploy?", ["yes", "no"], key=key)).answer == "no"
+
+
 # ---- stops, starts, what fails
 
 
@@ -299,6 +313,20 @@ async def test_an_open_question_outlives_the_hub(tmp_path: Path) -> None:
     await hub.stop()
     with pytest.raises(HubError, match="stopping"):
         await hub.ask("Now?", ["yes"])
+
+
+@pytest.mark.parametrize("opening", [True, False])
+async def test_a_stop_keeps_nobody_waiting(hub: Hub, opening: bool) -> None:
+    asking = asyncio.ensure_future(hub.ask("Deploy?", ["yes", "no"]))
+    while not (len(hub.questions) if opening else list(hub.questions.records())):
+        await asyncio.sleep(0)
+    for _ in range(2):
+        hub.questions.release()
+    with pytest.raises(HubError, match="stopping"):
+        await asking
+    await hub.questions.stop(1.0)
+    (record,) = hub.questions.records()
+    assert value(hub, record["id"])["status"] == "open"
 
 
 def away(what: str, patch: pytest.MonkeyPatch, hub: Hub) -> None:
