@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,6 +142,15 @@ def test_nothing_takes_for_ever(
         monkeypatch.setattr(module, "MAX_STEPS", 10**9)
     found = checked.problems(args)
     assert (found == TOO_LONG) is not weakened
+
+
+def test_what_the_library_cannot_do_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(value: Any) -> Any:
+        raise OverflowError("inside")
+
+    schema = ArgSchema({})
+    monkeypatch.setattr(schema, "_validator", SimpleNamespace(iter_errors=fail, schema={}))
+    assert schema.problems({}) == {"_schema": ["This cannot be checked (OverflowError)."]}
 
 
 def test_an_expression_that_goes_back_and_tries_again_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
