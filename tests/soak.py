@@ -42,6 +42,11 @@ class Found:
     memory: list[tuple[float, int]] = field(default_factory=list)  # (seconds, bytes resident)
     wrong: list[str] = field(default_factory=list)
 
+    def series(self) -> list[float]:
+        """MiB resident, at twenty moments."""
+        step = max(len(self.memory) // 20, 1)
+        return [round(size / 2**20, 1) for _, size in self.memory[step - 1 :: step]]
+
     def slope(self) -> float:
         """Bytes a minute, over the second half: the window and the caches are full by then."""
         half = self.memory[len(self.memory) // 2 :]
@@ -147,6 +152,7 @@ async def main(minutes: float) -> int:
     if found.slope() * minutes / 2 > max(NOISE, SLOPE * minutes / 2):
         found.wrong.append("the hub grows")
     print(f"{found.published} events, {found.delivered} delivered in {found.visits} visits, {found.calls} calls")
+    print("memory, MiB:", *found.series())
     print(f"memory {found.memory[-1][1] / 2**20:.1f} MiB, {found.slope() / 1024:+.0f} KiB a minute in the second half")
     print(f"descriptors and tasks {before}, then {behind}; audit: {said.strip()}")
     for line in found.wrong[:20]:
