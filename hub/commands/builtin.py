@@ -17,7 +17,7 @@ from . import listing
 from .call import Call
 from .clients import Client
 from .providers import MAX_PROVIDED, provided
-from .questions import LONGEST, Asked, Person, person
+from .questions import LONGEST, Asked, person
 from .registry import EFFECTS, Registry
 
 if TYPE_CHECKING:
@@ -193,22 +193,18 @@ async def ask(call: Call) -> Any:
         call.client if "while" in args else None,
         call.idempotency_key,
     )
-    return await call.hub.questions.ask(asked, _person(call), lambda: call.ended == "cancelled")
+    return await call.hub.questions.ask(asked, person(call.client), lambda: call.ended == "cancelled")
 
 
 async def answer(call: Call) -> Any:
     """Answer an open question with one of its options; `accepted` says whether yours is the answer."""
-    accepted = await call.hub.questions.answer(call.args["question"], call.args["answer"], _person(call))
+    accepted = await call.hub.questions.answer(call.args["question"], call.args["answer"], person(call.client))
     return {"accepted": accepted}
 
 
 async def questions(call: Call) -> Any:
     """List the open questions, the oldest first, and no more than fit."""
     return await listing.listed(call.hub.questions.records())
-
-
-def _person(call: Call) -> Person:
-    return person(call.client.uid, call.client.peer, call.client.actor(), call.trust)
 
 
 # ---- the hub itself

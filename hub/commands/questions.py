@@ -266,10 +266,10 @@ class Questions:
 NOBODY = Person("")
 
 
-def person(uid: int | None, peer: str, actor: Mapping[str, Any], trust: Trust) -> Person:
+def person(client: Client) -> Person:
     """Who is at the other end: an account's name as the system knows it, or the address of who comes from elsewhere."""
-    name = peer.rpartition(":")[0] if uid is None else account(uid)
-    return Person(name, actor, trust)
+    name = client.account if client.uid is None else account(client.uid)
+    return Person(name, client.actor(), client.trust)
 
 
 @lru_cache(maxsize=64)

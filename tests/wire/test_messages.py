@@ -41,6 +41,9 @@ class TestFrames:
         with pytest.raises(BadFrame) as refused:
             load_command(json.dumps({"type": type, "id": "7", "payload": {}}))
         assert (refused.value.code, refused.value.id) == ("unexpected_type", "7")
+        with pytest.raises(BadFrame) as refused:
+            load_command(json.dumps({"type": type, "id": "", "payload": {}}))
+        assert (refused.value.id, refused.value.answer) == (None, None)
 
     @pytest.mark.parametrize(
         ("fields", "path"),
