@@ -34,7 +34,7 @@ async def call(state: Path, *words: str) -> Any:
 
 async def open_question(state: Path) -> dict[str, Any]:
     while not (found := await call(state, "hub:questions")):
-        pass
+        await asyncio.sleep(0.02)
     (question,) = found
     assert isinstance(question, dict)
     return question
@@ -109,5 +109,5 @@ async def test_one_that_ends_with_its_asker_is_taken_back(tmp_path: Path) -> Non
         send_signal(process, signal.SIGKILL)
         await process.wait()
         while not await is_withdrawn(hub, question["id"]):
-            pass
+            await asyncio.sleep(0.02)
     await until(lambda: process.returncode is not None)

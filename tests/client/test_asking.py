@@ -19,7 +19,7 @@ async def test_a_question_is_answered_across_a_broken_connection_and_a_restart(t
     ):
         asking = asyncio.create_task(client.ask("Deploy?", ["yes", "no"], details={"cwd": "/srv"}))
         while not (found := await other.call("hub:questions")):
-            pass
+            await asyncio.sleep(0.02)
         hub.signal(signal.SIGKILL)
         await hub.ended()
         async with hub_process(tmp_path):
@@ -35,11 +35,11 @@ async def test_a_question_that_nobody_waits_for_is_taken_back(bound: bool, tmp_p
     async with hub_process(tmp_path) as hub, HubClient(state_dir=hub.state_dir) as client:
         asking = asyncio.create_task(client.ask("Deploy?", ["yes", "no"], while_connected=bound))
         while not await client.call("hub:questions"):
-            pass
+            await asyncio.sleep(0.02)
         asking.cancel()
         await asyncio.wait({asking})
         while await client.call("hub:questions"):
-            pass
+            await asyncio.sleep(0.02)
         with pytest.raises(HubError, match="no default"):
             await client.ask("Deploy?", ["yes", "no"], timeout=1)
         assert (await client.ask("Deploy?", ["yes", "no"], timeout=1, default="yes")).timed_out
