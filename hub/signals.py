@@ -59,6 +59,7 @@ def connect(
 
     # What becomes an event again.
     state.on_stale = stale(bus)
+    state.on_dropped = questions.keep
 
     # Who comes, and what ends in the very step in which one goes.
     clients.on_join.append(lambda client: metrics.connected(client.transport))

@@ -31,7 +31,7 @@ class ServedCall:
 
     async def progress(self, data: Any) -> None:
         """Tell who called, and nobody else, how far this is: the members of `data`, or `data` itself if it is no
-        mapping. Raises HubError `invalid_message` if it is not JSON."""
+        mapping. Raises HubError `invalid_message` if it is not JSON, `too_large` for what no frame can hold."""
         members = plain(dict(data) if isinstance(data, Mapping) else {"data": data})
         payload = {"event": "hub:progress", "data": {**members, "call": self.id}}
         await self._send(dumps({"type": "event", "id": new_id(), "payload": payload}))
@@ -229,7 +229,7 @@ class _Link:
             if (running := self._running.get(args["id"])) is not None:
                 running.cancel()
             return
-        self._running[id] = task = asyncio.create_task(self._work(ServedCall(id, command, args, self._socket.send)))
+        self._running[id] = task = asyncio.create_task(self._work(ServedCall(id, command, args, self._send)))
         task.add_done_callback(lambda task: self._running.pop(id))
 
     async def _work(self, call: ServedCall) -> None:
@@ -237,7 +237,8 @@ class _Link:
         try:
             served = self._served[call.command]
             async with served.slots:
-                text = self._response(call, await served.handler(call))
+                result = await served.handler(call)
+            text = dumps({"type": "response", "id": call.id, "payload": plain(result)})
         except CommandError as error:
             text = _failure(call, error.message, error.details)
         except asyncio.CancelledError:
@@ -247,17 +248,20 @@ class _Link:
             text = self._failed(call)  # something else that it has waited for
         except Exception:
             text = self._failed(call)
+        if not self._fits(text):
+            log.error("the answer of %s has %d characters: too many for a frame", call.command, len(text))
+            text = _failure(call, f"The answer of {call.command} is larger than a frame can be, {self.largest} bytes.")
         with suppress(ConnectionError):  # `read` finds it broken, too
             await self._socket.send(text)
 
-    def _response(self, call: ServedCall, result: Any) -> str:
-        text = dumps({"type": "response", "id": call.id, "payload": plain(result)})
-        if len(text.encode()) <= self.largest:
-            return text
-        log.error(
-            "the answer of %s has %d characters; a frame can have %d bytes", call.command, len(text), self.largest
-        )
-        return _failure(call, f"The answer of {call.command} is larger than a frame can be, {self.largest} bytes.")
+    async def _send(self, text: str) -> None:
+        if not self._fits(text):
+            raise HubError("too_large", f"This is larger than a frame can be, {self.largest} bytes.")
+        await self._socket.send(text)
+
+    def _fits(self, text: str) -> bool:
+        """Whether the hub takes it: a larger frame would end the connection, and all that is served."""
+        return len(text.encode()) <= self.largest
 
     def _failed(self, call: ServedCall) -> str:
         reference = new_id()[:8]

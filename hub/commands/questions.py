@@ -24,6 +24,7 @@ from .clients import Client
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
     from ..stream.bus import EventBus
+    from ..stream.events import Event
     from ..stream.state import State
 
 log = logging.getLogger("hub")
@@ -124,6 +125,7 @@ class Questions:
             if not _is_same(known.record, record):
                 problem = {"idempotency_key": ["Another question was asked with this key."]}
                 raise misfit("invalid_args", "This is another question", problem)
+            known.asker = asked.asker  # who has come back: the end of the connection before means nothing any more
             return known
         if len(self._open) >= MOST:
             raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
@@ -224,6 +226,23 @@ class Questions:
         details = self._audit.reduced({"id": question.record["id"], **more})
         await self._audit.record(action, by.actor, by.trust, details)
 
+    # ---- what is kept of it
+
+    def keep(self, event: "Event") -> None:
+        """Publish a question again that newer last values push out while it is open. Not if questions alone would fill
+        them: then it would go on for ever."""
+        count = len(self._open)
+        if event.name != EVENT or self._stopping or not self._state.holds(count, LARGEST * count):
+            return
+        question = self._open.get(event.data["id"])
+        if question is not None and question.timer is not None:
+            self._spawn(self._keep(question))
+
+    async def _keep(self, question: _Question) -> None:
+        async with question.turn:
+            if not question.over.done():
+                await self._bus.keep(EVENT, question.record["id"], question.record)
+
     # ---- start and stop
 
     def restore(self) -> None:
@@ -244,7 +263,9 @@ class Questions:
         for question in self._open.values():
             if question.timer is not None:
                 question.timer.cancel()
-            _fail(question, HubError("shutting_down", "The hub is stopping; the question stays open.", retry_after=1))
+            bound = question.record["id"].startswith(WITH_ITS_ASKER)
+            fate = ", and takes the question back" if bound else "; the question stays open"
+            _fail(question, HubError("shutting_down", f"The hub is stopping{fate}.", retry_after=1))
 
     async def stop(self, seconds: float) -> None:
         """Let what is on its way be recorded; it gets so many seconds."""

@@ -55,11 +55,13 @@ class State:
     `position` is the number up to which this is true. An event with `ttl` holds so many seconds; not published again
     in time, its item turns stale and `on_stale(events)` is awaited with all that do so at once, again and again until
     it succeeds. It publishes hub:stale for each, which ends that one event: one that is newer is not meant.
+    `on_dropped(event)` is called for one for which there is no room any more.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.position = self.bytes = 0
         self.on_stale: Callable[[Sequence[Event]], Awaitable[None]] | None = None
+        self.on_dropped: Callable[[Event], None] = lambda event: None
         self._most, self._most_bytes = most, most_bytes
         self._items: dict[Place, _Item] = {}  # in the order in which they last changed
         self._leases: Leases[_Item] = Leases()
@@ -95,7 +97,9 @@ class State:
         if event.ttl is not None and not stale and self._leases.begin(event.seq, since + event.ttl, item):
             self._wake.set()
         while len(self._items) > self._most or self.bytes > self._most_bytes:
-            self._remove(next(iter(self._items)))
+            event = self._items[oldest := next(iter(self._items))].event
+            self._remove(oldest)
+            self.on_dropped(event)
 
     def _remove(self, place: Place) -> None:
         item = self._items.pop(place)
@@ -109,6 +113,10 @@ class State:
             item.stale, item.changed = True, changed
             self._items[event, key] = self._items.pop((event, key))  # to the end
             self._leases.drop(seq)
+
+    def holds(self, items: int, size: int) -> bool:
+        """Whether so many items of so many bytes take less than half of the room."""
+        return 2 * items < self._most and 2 * size < self._most_bytes
 
     # ---- reading
 

@@ -112,6 +112,20 @@ async def test_what_a_handler_raises(caller: Talk, worker: HubClient, caplog: py
     assert await caller.call("hub:ping")
 
 
+@pytest.mark.parametrize("what", ["refusal", "details", "progress"])
+async def test_what_no_frame_can_hold_does_not_end_the_provider(caller: Talk, worker: HubClient, what: str) -> None:
+    async def large(call: ServedCall) -> Any:
+        if what == "progress":
+            await call.progress("x" * 70_000)
+        raise CommandError("x" * 70_000 if what == "refusal" else "No.", {"field": ["x" * 70_000]})
+
+    await worker.provide("a:large", large)
+    for _ in range(2):
+        answer = await caller.answer(await caller.begin("a:large"))
+        assert answer["payload"]["code"] == "command_failed"
+        assert len(str(answer)) < 1000
+
+
 async def test_it_says_how_far_it_is(caller: Talk, worker: HubClient) -> None:
     async def slow(call: ServedCall) -> Any:
         await call.progress({"percent": 50})

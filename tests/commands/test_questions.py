@@ -315,6 +315,51 @@ async def test_an_open_question_outlives_the_hub(tmp_path: Path) -> None:
         await hub.ask("Now?", ["yes"])
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_many_other_last_values_push_no_open_question_out(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(Questions, "keep", lambda all, event: None)
+    hub = Hub(port=0, state_dir=tmp_path, state_items=20)
+    await hub.start()
+    async with asked(hub, key="k", timeout=600) as (id, _):
+        for number in range(100):
+            await hub.publish("task:progress", {"id": str(number)})
+        await asyncio.sleep(0.05)
+        assert (hub.state.get(EVENT, id) is None) is weakened
+        await hub.stop()
+    hub = Hub(port=0, state_dir=tmp_path, state_items=20)
+    await hub.start()
+    assert [record["id"] for record in hub.questions.records()] == ([] if weakened else [id])
+    await hub.stop()
+
+
+async def test_questions_that_fill_the_last_values_do_not_go_round_for_ever(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path, state_items=2)
+    await hub.start()
+    asking = [asyncio.ensure_future(hub.ask("Deploy?", ["yes", "no"])) for _ in range(5)]
+    await until(lambda: len(list(hub.questions.records())) == 5)
+    await asyncio.sleep(0.05)
+    assert hub.cursor.seq == 5
+    await hub.stop()
+    await asyncio.wait(asking)
+
+
+async def test_who_comes_back_holds_the_question(hub: Hub) -> None:
+    before, again = Client("websocket", "127.0.0.1:1", UID), Client("websocket", "127.0.0.1:2", UID)
+    for client in (before, again):
+        hub.clients.join(client)
+    bound: dict[str, Any] = {"key": "b", "while": "connected"}
+    async with asked(hub, by=before, **bound) as (id, _):
+        waiting = asyncio.ensure_future(call(hub, "hub:ask", by=again, **QUESTION, **bound))
+        await asyncio.sleep(0.05)
+        hub.clients.leave(before, "lost")
+        await asyncio.sleep(0.05)
+        assert await call(hub, "hub:answer", question=id, answer="yes") == {"accepted": True}
+        assert (await waiting)["answer"] == "yes"
+
+
 @pytest.mark.parametrize("opening", [True, False])
 async def test_a_stop_keeps_nobody_waiting(hub: Hub, opening: bool) -> None:
     asking = asyncio.ensure_future(hub.ask("Deploy?", ["yes", "no"]))
