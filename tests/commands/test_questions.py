@@ -335,6 +335,26 @@ async def test_many_other_last_values_push_no_open_question_out(
     await hub.stop()
 
 
+async def test_what_is_over_is_not_kept_among_the_last_values(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path, state_items=20)
+    await hub.start()
+    async with asked(hub) as (id, waiting):
+        answering = asyncio.ensure_future(call(hub, "hub:answer", question=id, answer="yes"))
+        question, event = hub.questions._open[id], hub.state.get(EVENT, id)
+        assert event
+        while not question.turn.locked():
+            await asyncio.sleep(0)
+        hub.questions.keep(event)  # pushed out while its end is on its way
+        assert await answering == {"accepted": True}
+        await waiting
+    assert value(hub, id)["status"] == "answered"
+    for number in range(50):
+        await hub.publish("task:progress", {"id": str(number)})
+    assert hub.state.get(EVENT, id) is None
+    assert hub.cursor.seq == 52  # asked, answered, and the tasks
+    await hub.stop()
+
+
 async def test_questions_that_fill_the_last_values_do_not_go_round_for_ever(tmp_path: Path) -> None:
     hub = Hub(port=0, state_dir=tmp_path, state_items=2)
     await hub.start()
