@@ -37,6 +37,7 @@ class Call:
     idempotency_key: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
+    task: asyncio.Task[None] | None = None  # that runs and answers it, where a session does
     _work: Work | None = None  # while the handler runs, and only then
     _ended: Code | None = None  # what has asked it to end before its handler ran
     _turn: "Turn | None" = None  # at its idempotency key

@@ -32,9 +32,16 @@ class Client:
     since: str = field(default_factory=now)
     gone: bool = False  # for good; calls of its own may still be on their way
     subscriber: "Subscriber | None" = None
-    calls: dict[str, "Call"] = field(default_factory=dict)  # running, by the caller's id
     send: Callable[[bytes], None] | None = None  # takes one JSON text at once, on the wire of its session
+    _calls: "dict[str, Call] | None" = None
     _load: Load | None = None
+
+    @property
+    def calls(self) -> "dict[str, Call]":
+        """Its calls that run, by the ids that it chose. Made when they are asked for: most clients never call."""
+        if self._calls is None:
+            self._calls = {}
+        return self._calls
 
     @property
     def load(self) -> Load:

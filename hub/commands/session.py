@@ -30,13 +30,12 @@ class Session:
     `send` must take one JSON text at once; `close(code, reason)` ends the connection.
     """
 
-    __slots__ = ("_bucket", "_close", "_held", "_refusals", "_send", "client", "closing", "hub", "tasks")
+    __slots__ = ("_bucket", "_close", "_held", "_refusals", "_send", "client", "closing", "hub")
 
     def __init__(
         self, hub: "Hub", client: Client, send: Callable[[bytes], None], close: Callable[[int, str], None]
     ) -> None:
         self.hub, self.client = hub, client
-        self.tasks: dict[asyncio.Task[None], None] = {}
         self.closing = False  # what comes now comes too late
         self._send, self._close = send, close
         client.send = send
@@ -91,9 +90,7 @@ class Session:
             beside = command.confirm, command.idempotency_key
             calls[command.id] = call = Call(self.hub, self.client, command.id, size, *beside)
             self._held += size
-            task = asyncio.get_running_loop().create_task(self._run(call, command))
-            self.tasks[task] = None
-            task.add_done_callback(self.tasks.pop)
+            call.task = asyncio.get_running_loop().create_task(self._run(call, command))
             return
         self._refuse(command.id, command.name, error)
 

@@ -63,8 +63,8 @@ class Visitor:
 
     async def idle(self) -> None:
         """All that it has called for is answered."""
-        while self.session.tasks:
-            await asyncio.wait(self.session.tasks)
+        while running := [call.task for call in self.session.client.calls.values() if call.task]:
+            await asyncio.wait(running)
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ async def test_large_calls_begin_one_after_the_other(weakened: bool, hub: Hub, m
     client = Visitor(hub)
     for n in range(40):
         client.call(str(n), "test:note", pad="x" * 20_000)
-    while client.session.tasks:
+    while client.session.client.calls:
         clock[0] += 1
         await asyncio.sleep(0)
     most = max(map(begun.count, begun))

@@ -310,7 +310,7 @@ async def test_a_caller_that_goes_is_worked_for_no_more(
     )
     for id in ("call-1", "call-2"):
         worker.say(type="response", id=id, payload="done")
-    while caller.session.tasks:
+    while caller.session.client.calls:
         await asyncio.sleep(0.001)
     outcomes = [record["details"]["outcome"] for record in await actions(hub, "command.finished")]
     assert sorted(outcomes[-2:]) == (["ok", "ok"] if weakened else ["cancelled", "ok"])

@@ -56,7 +56,7 @@ class Connection(streams.Stream):
         super().__init__(hub, client, transport, WEBSOCKET)
         self.session = Session(hub, client, self.send, self._flooded)
         self._frames = Frames(hub.config.max_frame)
-        self._answers: list[bytes] = []
+        self._answers: list[bytes] | None = None  # most clients are never answered
         self._heard = self._more = False
 
     # ---- from the client
@@ -131,18 +131,18 @@ class Connection(streams.Stream):
 
     def send(self, text: bytes) -> None:
         """Queue one frame; the answers of one pass of the event loop leave in one write."""
-        if not self._answers:
+        if self._answers is None:
+            self._answers = []
             asyncio.get_running_loop().call_soon(self._answer)
         self._answers.append(websocket_frame(text))
 
     def _answer(self) -> None:
-        data = b"".join(self._answers)
-        self._answers.clear()
-        if data and not self.ending and not self.transport.is_closing():  # else nobody is there to be answered
-            self.write(data)
+        answers, self._answers = self._answers, None
+        if answers and not self.ending and not self.transport.is_closing():  # else nobody is there to be answered
+            self.write(b"".join(answers))
 
     def answering(self) -> Iterable[asyncio.Task[None]]:
-        return self.session.tasks
+        return [call.task for call in self.client.calls.values() if call.task is not None]
 
     # ---- life and end
 
