@@ -3,13 +3,13 @@
 import argparse
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import UsageError
+from .spelling import suggestion
 
 
 def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -156,28 +156,42 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each variable that looks like a setting and is none."""
     known = [*(_variable(f) for f in flags()), *CLIENTS]
     return [
-        f"{name} is no setting of the hub{nearest(name, known) or '.'}"
+        f"{name} is no setting of the hub{suggestion(name, known) or '.'}"
         for name in sorted(environ)
         if name.startswith("HUB_") and name not in known
     ]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A question that names the word which was probably meant; empty if none is near."""
-    found = get_close_matches(word, words, 1)
-    return f"; do you mean {found[0]}?" if found else ""
+# As `--help` shows the flags.
+GROUPS: Mapping[str, str] = {
+    "where it listens": "host port tls_cert tls_key open",
+    "who gets in": "auth allow_host allow_origin trusted_proxy",
+    "how much at once": "rate max_clients heartbeat",
+    "what it runs": "load demo",
+    "its log": "log_level log_format",
+    "what it keeps": "state_dir ephemeral broker sync keep_events keep_bytes keep_seconds state_items state_bytes",
+    "its audit log": "audit_file_bytes audit_file_seconds audit_keep_files audit_keep_bytes audit_keep_seconds",
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser one flag for each setting; what is not given stays out of the namespace."""
-    for f in flags():
-        options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS, "help": _help(f)}
-        if f.metadata["kind"] is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["action"] = "append" if f.metadata["kind"] is list else "store"
-            options["metavar"] = _metavar(f)
-        parser.add_argument(_flag(f), **options)
+    rows = {f.name: f for f in flags()}
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names.split():
+            _add_flag(group, rows.pop(name))
+    assert not rows, f"{', '.join(rows)}: in none of the GROUPS"
+
+
+def _add_flag(group: Any, f: Any) -> None:
+    options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS, "help": _help(f)}
+    if f.metadata["kind"] is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["action"] = "append" if f.metadata["kind"] is list else "store"
+        options["metavar"] = _metavar(f)
+    group.add_argument(_flag(f), **options)
 
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -198,15 +212,15 @@ def _variable(f: Any) -> str:
 def _metavar(f: Any) -> str:
     if choices := f.metadata.get("choices"):
         return f"{{{','.join(choices)}}}"
-    if f.metadata["kind"] is list:
-        return "MODULE" if f.name == "load" else "VALUE"
-    return str(f.name.upper())
+    if f.name.startswith("tls_"):
+        return "FILE"
+    named = {int: "N", float: "SECONDS", Path: "DIR", list: "MODULE" if f.name == "load" else "VALUE"}
+    return named.get(f.metadata["kind"], str(f.name).upper())
 
 
 def _help(f: Any) -> str:
-    if f.metadata["kind"] in (bool, list) or f.default is MISSING or f.default == "":
-        return str(f.metadata["help"])
-    return f"{f.metadata['help']} ({f.default})"
+    default = f.metadata["kind"] not in (bool, list) and f.default is not MISSING and f.default != ""
+    return f"{f.metadata['help']} ({_variable(f)}{f'; {f.default}' if default else ''})"
 
 
 def _read(name: str, text: Any, f: Any) -> Any:

@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors config secretnames sensitive redaction private stdio sockdiag tokens"),
+        ("", "errors spelling config secretnames sensitive redaction private stdio sockdiag tokens"),
         (
             "wire",
             "names vocabulary strictjson validation messages framing jsonschema regexparser regex subschemas argschema",

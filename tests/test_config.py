@@ -137,7 +137,7 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_named() -> None:
     known = {f"HUB_{f.name.upper()}": "1" for f in flags()} | {"HUB_TOKEN": "t", "HUB_CA": "c", "HUB_URL": "u"}
     assert unknown_variables(known | {"GITHUB_X": "1", "HUB": "1"}) == []
     assert unknown_variables({"HUB_PROT": "1", "HUB_XYZZY_PLUGH": "1"}) == [
-        "HUB_PROT is no setting of the hub; do you mean HUB_PORT?",
+        "HUB_PROT is no setting of the hub; did you mean HUB_PORT?",
         "HUB_XYZZY_PLUGH is no setting of the hub.",
     ]
 

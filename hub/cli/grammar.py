@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..client.discovery import checked_url
-from ..config import nearest
 from ..errors import UsageError
+from ..spelling import suggestion
 from ..stdio import say
 
 
@@ -16,10 +16,30 @@ class Parser(argparse.ArgumentParser):
     """Raises UsageError where argparse would print its usage and leave."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.rstrip('.')} (see {self.prog} --help).")
+        end = "" if message.endswith("?") else "."
+        raise UsageError(f"{message.rstrip('.')}{end} Usage: {self.synopsis()} (--help says more).")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or action.metavar
+            choices = ", ".join(map(str, action.choices))
+            near = suggestion(str(value), map(str, action.choices))
+            self.error(f"{name} must be one of {choices}, not {value!r}{near}")
 
     def print_help(self, file: Any = None) -> None:
         say(self.format_help().rstrip())
+
+    def format_help(self) -> str:
+        self.usage = self.synopsis().replace("%", "%%")
+        return super().format_help()
+
+    def synopsis(self) -> str:
+        """Return the usage on one line: in full, but for the flags that stand in groups of their own."""
+        if self.usage is not None:
+            return self.usage
+        own = [*self._positionals._group_actions, *self._optionals._group_actions]
+        more = any(group._group_actions for group in self._action_groups[2:])
+        return " ".join([self.prog, *filter(None, map(_shown, own)), *["[FLAG …]"] * more])
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command line, with the command's function `run`."""
@@ -33,12 +53,39 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             self.error(f"{word!r} is one word too many")
         name = word.partition("=")[0]
-        self.error(f"there is no {name}{nearest(name, self._option_string_actions)}")
+        self.error(f"there is no {name}{suggestion(name, self._option_string_actions)}")
 
 
-def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> Parser:
-    """Add a command that `run` does, and return its parser."""
-    command: Parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+def _shown(action: argparse.Action) -> str:
+    """Return one argument as the usage has it; `--help` goes without saying."""
+    if action.dest == "help":
+        return ""
+    named = " ".join([*action.option_strings[-1:], *_values(action)])
+    is_optional = not action.required if action.option_strings else action.nargs in ("?", "*")
+    return f"[{named}]" if is_optional else named
+
+
+def _values(action: argparse.Action) -> list[str]:
+    if action.nargs == 0:
+        return []
+    choices = "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+    return [f"{action.metavar or choices}{' …' if action.nargs in ('*', '+', argparse.REMAINDER) else ''}"]
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: str = ""
+) -> Parser:
+    """Add a command that `run` does, and return its parser. `examples`: command lines, as one would type them."""
+    lines = "".join(f"\n  {line.strip()}" for line in examples.strip().splitlines())
+    command: Parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"examples:{lines}" if lines else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command._positionals.title, command._optionals.title = "words", "flags"
     command.set_defaults(run=run, parser=command)
     return command
 

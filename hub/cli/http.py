@@ -22,10 +22,11 @@ CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
 
 def add_where(command: argparse.ArgumentParser) -> None:
     """Add the flags that name a hub, and what it takes to get in."""
-    command.add_argument("--url", type=url, help="the hub's address (default: HUB_URL, else the hub running here)")
-    command.add_argument("--state-dir", type=folder, metavar="DIR", help="where to look for server.json and the token")
-    command.add_argument("--token-file", type=Path, metavar="FILE", help="the hub's token (default: HUB_TOKEN)")
-    command.add_argument("--ca", metavar="FILE", help="certificates to trust for an https hub (default: HUB_CA)")
+    where = command.add_argument_group("which hub, and how to get in")
+    where.add_argument("--url", type=url, metavar="URL", help="its address (HUB_URL; else the hub running here)")
+    where.add_argument("--state-dir", type=folder, metavar="DIR", help="its state directory (HUB_STATE_DIR)")
+    where.add_argument("--token-file", type=Path, metavar="FILE", help="the file of its token (HUB_TOKEN: the token)")
+    where.add_argument("--ca", metavar="FILE", help="certificates to trust for https (HUB_CA)")
 
 
 def named_address(args: argparse.Namespace) -> str | None:

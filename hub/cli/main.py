@@ -8,27 +8,33 @@ is imported by the command that needs it.
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from .. import stdio
 from ..client.discovery import Disconnected, NoHub
-from ..config import nearest
 from ..errors import HubError, UsageError
-from . import ask, audit, call, publish, serve, tail, token
+from ..spelling import suggestion
 from .grammar import Parser
 from .terminal import printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
-COMMANDS = {
-    "serve": serve,
-    "publish": publish,
-    "tail": tail,
-    "call": call,
-    "ask": ask,
-    "token": token,
-    "audit": audit,
+# The commands, each a module here that is imported when it is asked for.
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "run a hub": ("serve", "token"),
+    "events": ("publish", "tail"),
+    "commands and questions": ("call", "ask"),
+    "look after it": ("audit",),
 }
+NAMES = [name for names in COMMANDS.values() for name in names]
+EXAMPLES = """
+  hub --demo --open                                run a hub with a made-up life, and look at its page
+  hub publish task:progress id=build progress=40   say how far something is
+  hub tail 'task:*'                                follow what happens
+  hub call                                         what can be asked for
+  hub COMMAND --help                               more about one of these commands
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +55,7 @@ def _run(words: list[str]) -> int:
     try:
         if words == ["--version"]:
             return _version()
-        args = parser().read(_checked(words))
+        args = parser(*(word for word in _checked(words)[:1] if word in NAMES)).read(words)
         status: int = args.run(args)
     except UsageError as error:
         return _complain(words, error, USAGE)
@@ -102,7 +108,9 @@ def _problems(details: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _with_default(words: list[str]) -> list[str]:
-    """`python -m hub --port 0` means `serve`."""
+    """`python -m hub --port 0` means `serve`; `hub help tail` means `hub tail --help`."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
     is_serve = not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"))
     return ["serve", *words] if is_serve else words
 
@@ -112,18 +120,31 @@ def _checked(words: list[str]) -> list[str]:
     for number, word in enumerate(words, 1):
         if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
             raise UsageError(f"Word {number} of the command line is not UTF-8.")
-    if not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise UsageError(f"there is no command {words[0]!r}{nearest(words[0], COMMANDS)} (see hub --help).")
+    if not words[0].startswith("-") and words[0] not in NAMES:
+        raise UsageError(f"there is no command {words[0]!r}{suggestion(words[0], NAMES)} (see hub --help).")
     return words
 
 
-def parser() -> Parser:
-    """The whole grammar; each command's namespace has its function `run` and its own `parser`."""
-    whole = Parser(prog="hub", description="A hub of events and commands on this machine.", allow_abbrev=False)
+class Whole(Parser):
+    """The grammar of everything, whose help is a table of the commands."""
+
+    def format_help(self) -> str:
+        """What there is, by what it is for, and examples."""
+        commands: Any = self._subparsers
+        helps = {action.dest: action.help for action in commands._group_actions[0]._choices_actions}
+        lines = ["usage: hub [COMMAND] …", "", f"{self.description} Without a COMMAND it is run, as by hub serve."]
+        for title, names in COMMANDS.items():
+            lines += ["", f"{title}:", *(f"    {name:<10} {helps[name]}" for name in names)]
+        return "\n".join([*lines, "", "examples:", EXAMPLES.strip("\n"), ""])
+
+
+def parser(*named: str) -> Parser:
+    """The grammar of these commands, or of all; the namespace of each has its function `run` and its own `parser`."""
+    whole = Whole(prog="hub", description="A hub of events and commands on this machine.", allow_abbrev=False)
     whole.add_argument("--version", action="store_true", help="say which version this is")
-    commands = whole.add_subparsers(metavar="COMMAND", title="commands (serve if none is named)", required=True)
-    for command in COMMANDS.values():
-        command.add(commands)
+    commands = whole.add_subparsers(metavar="COMMAND", parser_class=Parser, required=True)
+    for name in named or NAMES:
+        import_module(f".{name}", __package__).add(commands)
     return whole
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_FILE = 64 * 1024  # bytes of a server.json
+_BARE = re.compile(r"[^/?#@]+:[0-9]+(/[^?#@]*)?")  # HOST:PORT, as people type it
 
 
 class NoHub(ConnectionError):
@@ -161,7 +163,9 @@ def verifying(ca: str | os.PathLike[str] | None = None) -> "ssl.SSLContext":
 
 
 def checked_url(url: str) -> str:
-    """`http://host:port/prefix` without the last slash. Raises ValueError."""
+    """`http://host:port/prefix` without the last slash; that is also what `host:port` means. Raises ValueError."""
+    if "://" not in url and _BARE.fullmatch(url):
+        url = f"http://{url}"
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

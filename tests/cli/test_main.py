@@ -27,6 +27,7 @@ from hub.client import connections
 from hub.client.client import HubClient, _Socket
 from hub.client.discovery import Disconnected
 from hub.client.items import Gap, Received
+from hub.config import flags
 from hub.errors import HubError, UsageError
 from hub.hub import VERSION
 
@@ -112,7 +113,7 @@ def _as_stdin(data: bytes) -> Iterator[None]:
         ["serve", "--audit-keep-seconds", "inf"],
         ["serve", "--auth", "magic"],
         ["publish"],
-        ["publish", "--url", "127.0.0.1:3141", "a:b"],
+        ["publish", "--url", "127.0.0.1", "a:b"],
         ["publish", "a:b", "1", "2"],
         ["publish", "a:b", "--ttl", "long"],
         ["tail", "--count", "0"],
@@ -151,7 +152,23 @@ def test_help_lists_what_there_is(run: Run) -> None:
     outcome = run("--help")
     assert outcome.status == 0
     listed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("    ")]
-    assert listed == ["serve", "publish", "tail", "call", "ask", "token", "audit"]
+    assert listed == cli_main.NAMES
+    assert run("help").out == outcome.out
+
+
+@pytest.mark.parametrize("name", cli_main.NAMES)
+def test_each_command_explains_itself(run: Run, name: str) -> None:
+    outcome = run("help", name)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"usage: hub {name}")
+    assert outcome == run(name, "--help")
+
+
+def test_each_setting_is_in_the_help_with_its_variable(run: Run) -> None:
+    said = run("serve", "--help").out
+    for setting in flags():
+        assert f"--{setting.name.replace('_', '-')} " in said.replace(",", " ")
+        assert f"(HUB_{setting.name.upper()}" in said
 
 
 CLIENT_COMMANDS = [
@@ -323,14 +340,22 @@ def test_a_pipe_is_read_where_no_data_is_given(run: Run, words: list[str], sent:
     assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == data
 
 
-def test_a_mistyped_word_gets_the_nearest_right_one(run: Run) -> None:
-    assert run("publsh").err == "hub: there is no command 'publsh'; do you mean publish? (see hub --help).\n"
-    assert (
-        run("publish", "a:b", "--tll", "5").err
-        == "hub: there is no --tll; do you mean --ttl? (see hub publish --help).\n"
-    )
-    assert run("--prot=5").err == "hub: there is no --prot; do you mean --port? (see hub serve --help).\n"
-    assert run("xyzzy").err == "hub: there is no command 'xyzzy' (see hub --help).\n"
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["publsh"], "there is no command 'publsh'; did you mean publish? (see hub --help)."),
+        (["xyzzy"], "there is no command 'xyzzy' (see hub --help)."),
+        (["tail", "--cout", "5"], "there is no --cout; did you mean --count? Usage: hub tail [PATTERN …] "),
+        (["--prot=5"], "there is no --prot; did you mean --port? Usage: hub serve [FLAG …] (--help says more)."),
+        (["audit", "tial"], "ACTION must be one of verify, tail, not 'tial'; did you mean tail? Usage: hub audit "),
+        (["audit", "verify", "a", "b"], "'b' is one word too many. Usage: hub audit verify [FILE] [--state-dir DIR] "),
+        (["ask"], "the following arguments are required: QUESTION, --option. Usage: hub ask QUESTION --option TEXT "),
+    ],
+)
+def test_a_mistyped_word_gets_the_nearest_right_one_and_the_usage(run: Run, words: list[str], sentence: str) -> None:
+    outcome = run(*words)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith(f"hub: {sentence}")
 
 
 def test_the_version_is_the_hubs_own(run: Run) -> None:
@@ -362,6 +387,7 @@ def test_hub_url_names_the_hub(hub: Running, run: Run, tmp_path: Path, monkeypat
     assert run("call", "hub:ping").status == 3
     monkeypatch.setenv("HUB_URL", hub.url)
     assert run("publish", "cli:here", "1").status == 0
+    assert run("publish", "cli:here", "1", "--url", hub.url.removeprefix("http://").rstrip("/")).status == 0
     assert run("tail", "--after", "nobody:1", "--count", "1").status == 0
 
 

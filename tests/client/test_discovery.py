@@ -128,7 +128,19 @@ def test_a_server_json_that_says_nothing_is_no_hub(tmp_path: Path, text: str) ->
 @pytest.mark.parametrize(
     "url",
     [
-        *("127.0.0.1:3141", "ftp://x", "", "http://", "http://:3141", "http:///x", "http://h:99999", "http://h:abc"),
+        *(
+            "127.0.0.1",
+            "h:3141?a=1",
+            "h:31 41",
+            "u:p@h:1",
+            "ftp://x",
+            "",
+            "http://",
+            "http://:3141",
+            "http:///x",
+            "http://h:99999",
+            "http://h:abc",
+        ),
         *("http://h:0", "http://h:-1", "http://[::1", "http://::1]:3141", "http://h h", "http://h\n", "http://h/?a=1"),
         *("http://h/#a", "http://user:secret@h", "http://h:٣", "http://\x1b"),
     ],
@@ -142,6 +154,11 @@ def test_an_address_that_is_none_is_said_in_one_sentence(url: str) -> None:
 @pytest.mark.parametrize("url", ["http://h", "https://h:1", "http://[::1]:65535/under/a/prefix/"])
 def test_an_address_is_kept_as_it_was_written(url: str) -> None:
     assert checked_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize("bare", ["localhost:3141", "127.0.0.1:1/", "[::1]:3141/under/a/prefix"])
+def test_an_address_may_be_typed_without_its_scheme(bare: str) -> None:
+    assert checked_url(bare) == f"http://{bare.rstrip('/')}"
 
 
 def test_an_answer_is_its_json() -> None:
