@@ -37,11 +37,17 @@ def _slips(word: str, other: str) -> int:
 
 
 def suggestion(word: str, words: Iterable[str]) -> str:
-    """Return a question that names the word which somebody probably meant to type, to be put behind a sentence; empty
-    if none is near. Finds more than `nearest`, and takes longer: for lists of our own."""
-    known = list(words)
-    found = nearest(word, known) or _similar(word, known)
+    """Return a question that names the word which was probably meant, to be put behind a sentence; empty if none is
+    near."""
+    found = meant(word, words)
     return f"; did you mean {found}?" if found else ""
+
+
+def meant(word: str, words: Iterable[str]) -> str | None:
+    """Return the word that a person probably meant to type; None if none is near. Finds more than `nearest`, and takes
+    longer: for lists of our own."""
+    known = list(words)
+    return nearest(word, known) or _similar(word, known)
 
 
 def _similar(word: str, words: list[str]) -> str | None:

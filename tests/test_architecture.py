@@ -46,7 +46,7 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership connections providing client"),
         ("", "demo"),
-        ("cli", "terminal grammar http publish tail call ask token audit serve main"),
+        ("cli", "terminal grammar http words documents publish tail explain call ask token audit serve main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -1,67 +1,243 @@
-"""`hub call`: run a command of the hub."""
+"""`hub call`: run a command of the hub, explain one, or list what there is."""
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from ..client.discovery import Disconnected, Refusal
 from ..client.paging import joined, next_page
-from ..errors import UsageError
-from ..stdio import say
-from .grammar import add_command, json_text
+from ..errors import HubError, UsageError
+from ..spelling import meant, suggestion
+from ..stdio import complain, say
+from ..wire.names import is_id, is_name
+from .explain import Described, explained
+from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
-from .terminal import printable
+from .terminal import add_form, compact, is_for_people, is_terminal, printable
+from .words import STDIN, fields, is_json, is_pipe, json_text, parsed, read_stdin, says_something
+
+CHUNK = 64 * 1024  # bytes read from stdin at once
+LARGEST = 64 * 1024 * 1024  # bytes of args; no hub takes as many
+QUIET_SECONDS = 1.0  # in which nothing has come through a pipe
+NARROW = 20  # columns of a sentence at least
+EXAMPLES = """
+    hub call                                      what there is
+    hub call hub:history --help                   what it takes
+    hub call hub:history topics='task:*' limit=3
+    hub call orders:cancel order:=7 --key today   run once, however often it is called with this key
+    echo '{"limit": 3}' | hub call hub:history
+"""
 
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    command = add_command(commands, "call", run, "run a command")
+    command = add_command(
+        commands, "call", run, "run a command, explain it, or list what there is", EXAMPLES, own_help=True
+    )
+    command.usage = "hub call [COMMAND [JSON | key=value … | key:=JSON … | --help]] [--yes] [--key KEY] [FLAG …]"
+    command.add_argument(
+        "words", metavar="WORD", nargs="*", help="its name, and its args; - (or nothing, in a pipe) reads them as JSON"
+    )
+    command.add_argument("-h", "--help", action="store_true", help="explain the command, from what it takes")
+    command.add_argument("--yes", action="store_true", help="run a dangerous command without being asked")
+    command.add_argument(
+        "--confirm", metavar="VALUE", help="run a dangerous command with the value it was refused with"
+    )
+    command.add_argument("--key", metavar="KEY", type=_key, help="with the same key it runs once and answers again")
+    add_form(command)
     add_where(command)
-    command.add_argument("command", metavar="COMMAND", help="its name; hub:commands lists them")
-    command.add_argument("args", metavar="ARG", nargs="*", help="one JSON object, or key=value …")
+
+
+def _key(text: str) -> str:
+    if not (is_id(text) and text.isascii()):
+        raise argparse.ArgumentTypeError("it must be 1 to 128 visible ASCII characters")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command and print its result as JSON; of what comes in pages all of them."""
-    command, given = args.command, call_args(args.args)
+    """Run one command and print its result as JSON; of what comes in pages all of them.
+
+    Who leaves before the answer cancels the call. Raises as `Connection.ask`, with what to type instead.
+    """
+    if not args.words and args.help:
+        args.parser.print_help()
+        return 0
+    _check(args.words[1:])
     with connection(args, answer_timeout=None) as hub:
-        result = _ask(hub, command, given)
-        while further := next_page(command, given, result):
-            result = joined(command, result, _ask(hub, command, further))
-    for line in json.dumps(result, indent=2, ensure_ascii=False).split("\n"):
-        say(printable(line))
+        if not args.words:
+            _list(hub, is_for_people(args))
+            return 0
+        command = Command(hub, args.words[0])
+        if args.help:
+            _print(explained(command.described()))
+            return 0
+        result = command.call(command.args(args.words[1:]), args)
+    text = json.dumps(result, indent=2, ensure_ascii=False) if is_for_people(args) else compact(result)
+    _print(text.split("\n"))
     return 0
 
 
-def _ask(hub: Connection, command: str, args: Mapping[str, Any]) -> Any:
-    return hub.ask("POST", f"/api/commands/{quote(command, safe=':')}", json.dumps(args).encode())
+def _check(words: Sequence[str]) -> None:
+    """Raise UsageError for what cannot be args of anything, before any hub is looked for."""
+    if is_json(words) and words[0] != STDIN:
+        _object(words[0])
+    elif not is_json(words):
+        parsed(words)
 
 
-def call_args(words: Sequence[str]) -> dict[str, Any]:
-    """The args of a call from `{"a": 1}` or from `a=1 b=text` (JSON if it can be). Raises UsageError."""
-    if len(words) == 1 and words[0].lstrip().startswith(("{", "[")):
-        args = json.loads(json_text(words[0]))
-        if not isinstance(args, dict):
-            raise UsageError("The args of a call are one JSON object.")
-        return args
-    args = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not (key and equals):
-            raise UsageError(f"{word!r} is neither key=value nor a JSON object.")
-        if key in args:
-            raise UsageError(f"{key!r} is given twice.")
-        args[key] = _value(text)
+def _print(lines: Any) -> None:
+    for line in lines:
+        say(printable(line))
+
+
+# ---- what there is
+
+
+def _list(hub: Connection, for_people: bool) -> None:
+    """One line a command: its name, its effect, what it does."""
+    commands = hub.ask("GET", "/api/commands")
+    if not for_people:
+        _print(map(compact, commands))
+        return
+    width = max(len(command["name"]) for command in commands)
+    room = max(shutil.get_terminal_size().columns - width - 13, NARROW)
+    for command in commands:
+        sentence = command["summary"].partition(". ")[0].rstrip(".")
+        short = sentence if len(sentence) <= room else f"{sentence[: room - 1]}…"
+        say(printable(f"{command['name']:<{width}}  {command['effect']:<9}  {short}".rstrip()))
+
+
+# ---- one of them
+
+
+class Command:
+    """One command of a running hub: what is known of it there, and the way to call it."""
+
+    def __init__(self, hub: Connection, name: str) -> None:
+        self._hub, self.name = hub, name
+
+    @cached_property
+    def _found(self) -> Described | None:
+        found = self._hub.ask("GET", f"/api/commands?name={quote(self.name)}") if is_name(self.name) else []
+        return found[0] if found else None
+
+    def described(self) -> Described:
+        """As `hub:commands` shows it. Raises HubError, with the name that was probably meant."""
+        if self._found is None:
+            near = suggestion(self.name, (each["name"] for each in self._hub.ask("GET", "/api/commands")))
+            raise HubError("unknown_command", f"There is no command {self.name}{near or '; hub call lists them.'}")
+        return self._found
+
+    @property
+    def _schema(self) -> Mapping[str, Any]:
+        schema = self._found["args"] if self._found else {}
+        return schema if isinstance(schema, dict) else {}
+
+    @property
+    def _types(self) -> Mapping[str, Any]:
+        types = self._schema.get("properties", {})
+        return types if isinstance(types, dict) else {}
+
+    # ---- what it is called with
+
+    def args(self, words: Sequence[str]) -> dict[str, Any]:
+        """The args that the words say, or stdin. Raises UsageError."""
+        if list(words) == [STDIN] or (not words and is_pipe() and self._reads()):
+            return _read()
+        return _object(words[0]) if is_json(words) else fields(words, self._types if words else {})
+
+    def _reads(self) -> bool:
+        """Whether it takes args from a pipe that nobody has named: many programs are started with one into which
+        nothing comes. What only reads, and needs none, goes on without."""
+        if self._found is None or not (self._types or self._schema.get("additionalProperties") is not False):
+            return False
+        if says_something(QUIET_SECONDS):
+            return True
+        if self._found["effect"] == "read" and not self._schema.get("required"):
+            complain("hub: Nothing comes on stdin, so it is called without args; - waits for them.")
+            return False
+        complain("hub: Waiting for the args on stdin.")
+        return True
+
+    # ---- the call
+
+    def call(self, given: Mapping[str, Any], flags: argparse.Namespace) -> Any:
+        """Its result, all pages of it. Raises HubError, NoHub."""
+        try:
+            result = self._confirmed(given, flags)
+            while further := next_page(self.name, given, result):
+                result = joined(self.name, result, self._ask(further, {}))
+        except Disconnected as error:
+            raise Disconnected(f"{error.message.rstrip('.')}; whether {self.name} has run is not known.") from None
+        except Refusal as error:
+            if error.code != "invalid_args":
+                raise
+            raise HubError(error.code, f"{refusal(error)} {self._hint(given)}") from None
+        return result
+
+    def _confirmed(self, given: Mapping[str, Any], flags: argparse.Namespace) -> Any:
+        """The answer of one call. A dangerous one is asked for a second time if a person says so."""
+        headers = {"Hub-While": "connected"}
+        if flags.key:
+            headers["Idempotency-Key"] = flags.key
+        if flags.confirm:
+            headers["Hub-Confirm"] = flags.confirm
+        try:
+            return self._ask(given, headers)
+        except Refusal as error:
+            if error.code != "confirmation_required" or not error.details:
+                raise
+            value = str(error.details["confirm"])
+        if not (flags.yes or self._is_wanted(given)):
+            sentence = f"{self.name} is dangerous and has not run; say --yes, or within a minute --confirm {value}."
+            raise HubError("confirmation_required", sentence)
+        return self._ask(given, {**headers, "Hub-Confirm": value})
+
+    def _is_wanted(self, given: Mapping[str, Any]) -> bool:
+        """Ask whoever sits at the terminal, if somebody does."""
+        if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+            return False
+        complain(printable(f"{self.name}: {self.described()['summary']} It is dangerous."))
+        complain(printable(f"  with {compact(given)}"))
+        print("Run it? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def _ask(self, args: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+        self._hub.close()  # a person, or a pipe, may have been waited for
+        path = f"/api/commands/{quote(self.name, safe=':')}"
+        return self._hub.ask("POST", path, json.dumps(args).encode(), headers=headers)
+
+    def _hint(self, given: Mapping[str, Any]) -> str:
+        """What else to type where the args do not fit."""
+        unknown = next((key for key in given if key not in self._types), None)
+        if unknown is None or self._schema.get("additionalProperties") is not False:
+            return f"Type hub call {self.name} --help for what it takes."
+        if near := meant(unknown, self._types):
+            return f"Did you mean {near}?"
+        return f"It takes {', '.join(self._types)}." if self._types else "It takes nothing."
+
+
+def _object(text: str) -> dict[str, Any]:
+    if not text.lstrip().startswith(("{", "[")):
+        raise UsageError(f"{text!r} is neither key=value nor a JSON object.")
+    args = json.loads(json_text(text))
+    if not isinstance(args, dict):
+        raise UsageError("The args of a call are one JSON object.")
     return args
 
 
-def _value(text: str) -> Any:
+def _read() -> dict[str, Any]:
+    text = b""
+    while chunk := read_stdin(CHUNK):
+        text += chunk
+        if len(text) > LARGEST:
+            raise UsageError(f"There are more than {LARGEST} bytes on stdin.")
     try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
+        return _object(text.decode()) if text.strip() else {}
+    except UnicodeDecodeError:
+        raise UsageError("What is on stdin is not UTF-8.") from None

@@ -1,13 +1,12 @@
 """What a command line looks like; whatever is none is said in one sentence."""
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..client.discovery import checked_url
-from ..errors import UsageError
+from ..errors import HubError, UsageError
 from ..spelling import suggestion
 from ..stdio import say
 
@@ -44,8 +43,13 @@ class Parser(argparse.ArgumentParser):
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command line, with the command's function `run`."""
         args, more = self.parse_known_args(words)
-        if more:
-            args.parser.refuse(more[0])
+        flags = [word for word in more if word.startswith("-") and word != "-"]
+        last = args.parser._positionals._group_actions[-1:]
+        if flags or not (last and last[0].nargs == "*"):
+            for word in flags or more:
+                args.parser.refuse(word)
+        if more:  # words behind a flag: argparse takes only those before it for the list
+            setattr(args, last[0].dest, [*getattr(args, last[0].dest), *more])
         return args
 
     def refuse(self, word: str) -> NoReturn:
@@ -73,9 +77,16 @@ def _values(action: argparse.Action) -> list[str]:
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: str = ""
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help: str,
+    examples: str = "",
+    *,
+    own_help: bool = False,
 ) -> Parser:
-    """Add a command that `run` does, and return its parser. `examples`: command lines, as one would type them."""
+    """Add a command that `run` does, and return its parser. `examples`: command lines, as one would type them;
+    `own_help`: it has another `--help` of its own."""
     lines = "".join(f"\n  {line.strip()}" for line in examples.strip().splitlines())
     command: Parser = commands.add_parser(
         name,
@@ -84,6 +95,7 @@ def add_command(
         epilog=f"examples:{lines}" if lines else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=not own_help,
     )
     command._positionals.title, command._optionals.title = "words", "flags"
     command.set_defaults(run=run, parser=command)
@@ -115,10 +127,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def json_text(text: str) -> str:
-    """The text, if it is JSON; the hub is stricter, and has the last word. Raises UsageError."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"This is not JSON: {text[:60]}{'…' * (len(text) > 60)} ({error}).") from None
-    return text
+# ---- what is said of a refusal
+
+
+def refusal(error: HubError) -> str:
+    """The sentence of a refusal, and whatever else its details say of the fields."""
+    more = [f"{path}: {text}" for path, text in _problems(error.details) if text not in error.message]
+    return " ".join([error.message, "; ".join(more)]).rstrip()
+
+
+def _problems(details: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """What the details of an error say of each field, as marshmallow reports it: its path and the problem."""
+    if isinstance(details, Mapping):
+        for key, inner in details.items():
+            yield from _problems(inner, path if key == "_schema" else f"{path}.{key}".lstrip("."))
+    else:
+        for text in details if isinstance(details, list) else [details] if details else []:
+            yield path, str(text)

@@ -61,6 +61,10 @@ def connection(args: argparse.Namespace, **options: Any) -> "Connection":
     return Connection(url, **options, headers=credentials(url, args.state_dir, token_of(args)), ca=args.ca)
 
 
+class Silent(Disconnected):
+    """The hub was asked, and has not answered in time."""
+
+
 class Connection:
     """One kept-alive connection to the hub at `url`; opened at its first use."""
 
@@ -87,6 +91,10 @@ class Connection:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the connection go; what is asked next opens another. A hub closes one that has been idle for a while."""
         self._http.close()
 
     def ask(
@@ -97,13 +105,16 @@ class Connection:
         kind: str = "application/json",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
-        """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off."""
+        """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off; Silent if it does not come."""
         self._connect()
         try:
             all_headers = {**self._headers, **headers, **({"Content-Type": kind} if body else {})}
             self._http.request(method, self._prefix + path, body, all_headers)
             response = self._http.getresponse()
             text = response.read()
+        except TimeoutError:
+            self._http.close()
+            raise Silent(f"The hub at {self._url} has said nothing for {self._answer_timeout:g} s.") from None
         except (OSError, HTTPException) as error:
             self._http.close()
             raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None

@@ -7,7 +7,7 @@ is imported by the command that needs it.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +15,7 @@ from .. import stdio
 from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
-from .grammar import Parser
+from .grammar import Parser, refusal
 from .terminal import printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
@@ -62,8 +62,7 @@ def _run(words: list[str]) -> int:
     except (NoHub, Disconnected) as error:
         return _complain(words, error, NO_HUB)
     except HubError as error:
-        more = [f"{path}: {text}" for path, text in _problems(error.details) if text not in error.message]
-        return _complain(words, " ".join([error.message, "; ".join(more)]).rstrip(), REFUSED)
+        return _complain(words, refusal(error), REFUSED)
     return status
 
 
@@ -92,16 +91,6 @@ def _as_json(text: str) -> str:
     from ..stderr import JSONLines
 
     return JSONLines().format(logging.makeLogRecord({"name": "hub", "levelname": "ERROR", "msg": text}))
-
-
-def _problems(details: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """What the details of an error say of each field, as marshmallow reports it: its path and the problem."""
-    if isinstance(details, Mapping):
-        for key, inner in details.items():
-            yield from _problems(inner, path if key == "_schema" else f"{path}.{key}".lstrip("."))
-    else:
-        for text in details if isinstance(details, list) else [details] if details else []:
-            yield path, str(text)
 
 
 # ---- what the command line looks like

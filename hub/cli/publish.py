@@ -2,49 +2,63 @@
 
 import argparse
 import json
-import os
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterator
 from typing import Any
 
-from ..client.discovery import Disconnected
+from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
-from ..stdio import say
+from ..spelling import nearest
+from ..stdio import complain, say
 from ..wire.names import new_id
-from ..wire.strictjson import loads
-from .grammar import add_command, json_text
-from .http import Connection, add_where, connection
+from ..wire.vocabulary import EVENTS
+from .documents import Line, documents
+from .grammar import add_command
+from .http import Connection, Silent, add_where, connection
 from .terminal import printable
+from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
 
-CHUNK = 64 * 1024  # bytes read from stdin at once
-BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub takes, and half of it
 PUBLISH_TRIES = 8
+SILENT_TRIES = 3  # until a hub that says nothing at all is given up
+ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
-
-Line = tuple[int, str]  # its number, and its JSON text
+EXAMPLES = """
+    hub publish task:progress id=build progress=40
+    hub publish orders:paid '{"order": 7, "items": ["tea"]}'
+    hub publish orders:paid order:=7 items:='["tea"]'
+    tail -f readings.ndjson | hub publish sensor:reading
+"""
 
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    command = add_command(commands, "publish", run, "publish events")
-    add_where(command)
+    command = add_command(commands, "publish", run, "publish events", EXAMPLES)
+    command.usage = (
+        "hub publish EVENT [JSON | - | key=value … | key:=JSON …] [--id ID] [--ttl SECONDS] [--strict] [FLAG …]"
+    )
     command.add_argument("event", metavar="EVENT", help="the event's name, domain:action")
     command.add_argument(
-        "data", metavar="JSON", nargs="?", help="its data; - (or nothing, in a pipe) reads one JSON, or one a line"
+        "words", metavar="DATA", nargs="*", help="its data; - (or nothing, in a pipe) reads one JSON, or one a line"
     )
     command.add_argument("--id", help="the event's id; the hub keeps an id once")
     command.add_argument("--ttl", type=float, metavar="SECONDS", help="how long its state counts as fresh")
+    command.add_argument("--strict", action="store_true", help="refuse a name that looks mistyped")
+    add_where(command)
 
 
 def run(args: argparse.Namespace) -> int:
     """Publish one event, or stdin as it comes; prints the cursor of the last."""
+    near = _meant(args.event)
+    if near and args.strict:
+        raise HubError("invalid_message", near)
     batches, cursor = _batches_of(args), None
     try:
-        with connection(args) as hub:
+        with connection(args, answer_timeout=ANSWER_TIMEOUT) as hub:
             for batch in batches:
-                cursor = post(hub, batch, args.event, id=args.id, ttl=args.ttl)["cursor"]
+                answer = post(hub, batch, args.event, id=args.id, ttl=args.ttl)
+                if near and cursor is None:
+                    complain(printable(f"hub: {near}"))
+                cursor = answer["cursor"]
     finally:
         if cursor is not None:  # also when a later line was refused: so far everything is published
             say(printable(cursor))
@@ -53,12 +67,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _meant(event: str) -> str | None:
+    """Return the question that a mistyped name raises; an own name is nobody's business."""
+    near = None if event in EVENTS else nearest(event, EVENTS)
+    return near and f"Nobody knows {event}; did you mean {near}?"
+
+
 def _batches_of(args: argparse.Namespace) -> Iterator[list[Line]]:
-    if args.data == "-":
-        return documents(_stdin, whole=args.id is not None)
-    if args.data is None and stat.S_ISFIFO(os.fstat(0).st_mode):
-        return _or_null(documents(_stdin, whole=args.id is not None))
-    return iter([[(1, "null" if args.data is None else json_text(args.data))]])
+    if args.words == [STDIN]:
+        return documents(read_stdin, whole=args.id is not None)
+    if not args.words and is_pipe():
+        return _or_null(documents(read_stdin, whole=args.id is not None))
+    if not args.words:
+        return iter([[(1, "null")]])
+    if is_json(args.words):
+        return iter([[(1, json_text(args.words[0]))]])
+    types = {key: {"type": [kind, "null"]} for key, kind in EVENTS.get(args.event, {}).items()}
+    return iter([[(1, json.dumps(fields(args.words, types)))]])
 
 
 def _or_null(batches: Iterator[list[Line]]) -> Iterator[list[Line]]:
@@ -67,93 +92,29 @@ def _or_null(batches: Iterator[list[Line]]) -> Iterator[list[Line]]:
     yield from batches
 
 
-def _stdin(size: int) -> bytes:
-    try:
-        return os.read(0, size)
-    except OSError as error:
-        raise UsageError(f"Stdin cannot be read ({error.strerror}).") from None
-
-
-def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:
-    """The JSON texts of a stream, as they come, in batches for a request: one a line, or one over all lines.
-
-    Raises UsageError with the number of the line; what stands before it has been handed out.
-    """
-    groups, number, begun = _lines(read), 0, False
-    for group in groups:
-        ready: list[Line] = []
-        for index, line in enumerate(group):
-            number += 1
-            if not line.strip():
-                continue
-            if not begun and (whole or _unfinished(line)):
-                text = b"\n".join([*group[index:], *chain.from_iterable(groups)])
-                yield [(number, _strict(text, "on stdin"))]
-                return
-            begun = True
-            try:
-                ready.append((number, _strict(line, f"in line {number}")))
-            except UsageError:
-                yield from _batches(ready)
-                raise
-        yield from _batches(ready)
-
-
-def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes]]:
-    """The lines of a stream, grouped by when they arrived."""
-    rest = b""
-    while chunk := read(CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
-    yield [rest]
-
-
-def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    batch: list[Line] = []
-    size = 0
-    for line in lines:
-        if batch and (len(batch) == BATCH_EVENTS or size + len(line[1]) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line[1])
-    if batch:
-        yield batch
-
-
-def _unfinished(line: bytes) -> bool:
-    """Whether this is the first line of a JSON text that goes on in the next."""
-    try:
-        json.loads(line)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(error.doc.rstrip())
-    except (ValueError, RecursionError):
-        pass
-    return False
-
-
-def _strict(text: bytes, where: str) -> str:
-    """The text, if the hub's own reader takes it: so a line that it would refuse is told by its number."""
-    try:
-        loads(text)
-    except HubError as error:
-        raise UsageError(f"{error.message.rstrip('.')}, {where}.") from None
-    return text.decode()
-
-
 def post(hub: Connection, batch: list[Line], event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
-    """Publish a batch and return the hub's answer; raises as `Connection.ask`.
+    """Publish a batch and return the hub's answer; raises as `Connection.ask`, and Disconnected that says so where it
+    may be published.
 
     Safe to try again, since every event has its id and the hub keeps an id once.
     """
     kind = "application/json" if len(batch) == 1 else "application/x-ndjson"
     body = "\n".join(_event(event, id, ttl, text) for _, text in batch).encode()
+    lost: Disconnected | None = None  # an answer
+    silences = 0
     for left in reversed(range(PUBLISH_TRIES)):
         try:
             return hub.ask("POST", "/api/events", body, kind)
-        except Disconnected:
-            if not left:
-                raise  # else it was idle, and closed by the hub; if the hub is gone, connecting says so
+        except NoHub:
+            if lost is None:
+                raise
+            raise _unknown(lost, batch) from None
+        except Disconnected as error:
+            lost, silences = error, silences + isinstance(error, Silent)
+            if not left or silences == SILENT_TRIES:
+                raise _unknown(error, batch) from None
+            if isinstance(error, Silent):
+                complain(printable(f"hub: {error.message} It is asked again."))
         except HubError as error:
             if error.retry_after is None or not left:
                 raise _by_line(error, batch) from None
@@ -167,6 +128,12 @@ def _event(name: str, id: str | None, ttl: float | None, data: str) -> str:
     if ttl is not None:
         fields["ttl"] = ttl
     return f'{json.dumps(fields)[:-1]}, "data": {data}}}'
+
+
+def _unknown(error: Disconnected, batch: list[Line]) -> Disconnected:
+    """The error where a hub was asked and no answer came."""
+    what = "the event" if len(batch) == 1 else f"what stands in lines {batch[0][0]} to {batch[-1][0]}"
+    return Disconnected(f"{error.message} It may have published {what} all the same.")
 
 
 def _by_line(error: HubError, batch: list[Line]) -> HubError:

@@ -1,8 +1,10 @@
 """What the command line prints: a line an event, for a person or a program, and nothing that drives a terminal."""
 
+import argparse
 import json
+import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from ..client.items import Gap, Received
 
@@ -11,6 +13,32 @@ REASONS = {
     "expired": "they are no longer kept",
     "epoch": "the hub began a new history",
 }
+
+
+# ---- for whom
+
+
+def add_form(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say for whom the output is."""
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs, one JSON a line (default: into a pipe)")
+    form.add_argument("--text", action="store_true", help="for people, in columns (default: on a terminal)")
+
+
+def is_for_people(args: argparse.Namespace) -> bool:
+    """Whether a person reads stdout: as the flags of `add_form` say, else if it is a terminal."""
+    return bool(args.text or (not args.json and is_terminal(sys.stdout)))
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person sees what is written there."""
+    try:
+        return stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+# ---- lines
 
 
 def readable(item: Received | Gap) -> str:

@@ -10,6 +10,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 from aiosignal import Signal
@@ -17,10 +18,11 @@ from marshmallow import Schema, fields
 
 from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
+from ..spelling import nearest
 from ..stream.brokers.answers import MemoryAnswers
 from ..stream.passes import Passes
 from ..wire.messages import quick
-from ..wire.names import is_name, new_id
+from ..wire.names import MAX_NAME, is_name, new_id
 from ..wire.strictjson import LARGEST_RESULT, Json, dump_any, plain
 from ..wire.validation import bounded
 from ..wire.vocabulary import Effect, Turns
@@ -199,7 +201,7 @@ class Registry:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
             command = self._commands.get(name) or self.provided.get(name)
             if command is None:
-                raise HubError("unknown_command", f"There is no command {redact_text(name)}; hub:commands lists them.")
+                raise self._unknown(name)
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
         except HubError as error:
@@ -208,6 +210,13 @@ class Registry:
         if not _is_repeatable(call, command):  # else what has run already needs no confirmation
             self._confirm(call, command, args)
         return command
+
+    def _unknown(self, name: str) -> HubError:
+        """The refusal for a name that nobody has, with the one that was probably meant: found in bounded work, as names
+        come from outside."""
+        near = nearest(name[: MAX_NAME + 1], chain(self._commands, self.provided))
+        lists = f"did you mean {near}? hub:commands lists them all." if near else "hub:commands lists them."
+        return HubError("unknown_command", f"There is no command {redact_text(name)}; {lists}")
 
     def _confirm(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
         if command.effect != "dangerous":

@@ -25,6 +25,7 @@ from .keys import HUB, OPEN_ROUTES, PEER
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
 CONFIRM, KEY = "Hub-Confirm", "Idempotency-Key"  # as `payload.confirm` and `payload.idempotency_key` of a frame
+WHILE = "Hub-While"  # `connected`: the call is cancelled when the connection of its request ends
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
 LOOK_SECONDS = 0.2  # between two looks whether who asks a question is still connected
 STRANGER_RATE = 20.0  # requests a second for each other account of this machine
@@ -196,8 +197,11 @@ async def _call(
         hub.commands.refuse(client, None, name, "busy")
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
     call = Call(hub, client, new_id(), request.content_length or 0, confirm, key)
+    is_bound = _is_bound(request)
     loads[who], load.running = load, load.running + 1
-    watch = asyncio.ensure_future(_leave(request, client)) if name == "hub:ask" and "while" in args else None
+    watch = None
+    if is_bound or (name == "hub:ask" and "while" in args):
+        watch = asyncio.ensure_future(_leave(request, call, cancels=is_bound))
     try:
         return await _taken(request, load, await hub.commands.call(call, name, args))
     finally:
@@ -208,7 +212,15 @@ async def _call(
             del loads[who]
 
 
-async def _leave(request: web.Request, client: Client) -> None:
+def _is_bound(request: web.Request) -> bool:
+    """Whether the call is to end with the connection of its request. Raises HubError for another word than that."""
+    given = _header(request, WHILE)
+    if given not in (None, "connected"):
+        raise misfit("invalid_message", "The headers do not fit", {WHILE: ["It can only be: connected."]})
+    return given is not None
+
+
+async def _leave(request: web.Request, call: Call, *, cancels: bool) -> None:
     """End what ends with the connection of a request. aiohttp tells nobody that it has ended, so this looks.
 
     A client that has closed its half counts as gone: one that was killed looks the same.
@@ -216,8 +228,10 @@ async def _leave(request: web.Request, client: Client) -> None:
     protocol = request.protocol
     while protocol.transport is not None and not (protocol.transport.is_closing() or is_half_closed(protocol)):
         await asyncio.sleep(LOOK_SECONDS)
-    client.gone = True
-    request.app[HUB].questions.withdraw_of(client)
+    call.client.gone = True
+    request.app[HUB].questions.withdraw_of(call.client)
+    while cancels and not call.cancel():  # it may not be admitted yet
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamResponse:

@@ -3,6 +3,7 @@
 The codes of errors, and the outcomes of calls, are in `errors`.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 Trust = Literal["OPERATOR", "OBSERVER", "NONE", "SYSTEM"]  # OBSERVER only reads; SYSTEM is the hub itself
@@ -46,3 +47,27 @@ Settled = Literal["answered", "timed_out", "withdrawn"]  # how a question has en
 GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
 Failure = Literal["hub", "listener", "background", "on_stop"]
+
+# The event types that are known from the start, with the JSON type of each field that is no text: what `hub publish`
+# makes of key=value, without loading their schemas.
+EVENTS: Mapping[str, Mapping[str, str]] = {
+    "agent:status_change": {
+        "tasks_completed": "integer",
+        "tasks_in_progress": "integer",
+        "tasks_failed": "integer",
+        "error_count": "integer",
+        "pid": "integer",
+    },
+    "task:progress": {"progress": "number", "duration_ms": "number"},
+    "governance:vote_cast": {"eligible": "integer", "votes": "object"},
+    "security:threat_detected": {"risk_score": "number", "mitigated": "boolean"},
+    "audit:new_event": {},
+    "memory:stats_update": {
+        "total_entries": "integer",
+        "by_partition": "object",
+        "by_type": "object",
+        "quarantined": "integer",
+        "verified": "integer",
+        "bytes": "integer",
+    },
+}

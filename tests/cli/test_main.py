@@ -21,43 +21,14 @@ from values import HOSTILE
 from hub.cli import main as cli_main
 from hub.cli import serve as cli_serve
 from hub.cli import tail as cli_tail
-from hub.cli.call import call_args
 from hub.cli.main import main
 from hub.client import connections
 from hub.client.client import HubClient, _Socket
 from hub.client.discovery import Disconnected
 from hub.client.items import Gap, Received
 from hub.config import flags
-from hub.errors import HubError, UsageError
+from hub.errors import HubError
 from hub.hub import VERSION
-
-# ---- what a call's args look like
-
-
-@pytest.mark.parametrize(
-    ("words", "args"),
-    [
-        ([], {}),
-        (['{"a": {"b": [1]}}'], {"a": {"b": [1]}}),
-        (
-            ["a=1", "b=text", "c=true", "d=null", 'e=[1, "x"]'],
-            {"a": 1, "b": "text", "c": True, "d": None, "e": [1, "x"]},
-        ),
-        (
-            ["a=", "b==", "c=x=y", 'd="1"', "e=NaN", "f={", "g=-1.5"],
-            {"a": "", "b": "=", "c": "x=y", "d": "1", "e": "NaN", "f": "{", "g": -1.5},
-        ),
-    ],
-)
-def test_args_are_json_or_words(words: list[str], args: dict[str, Any]) -> None:
-    assert call_args(words) == args
-
-
-@pytest.mark.parametrize("words", [["word"], ["=1"], ["{bad"], ["[1]"], ["a=1", "a=2"], ["{}", "a=1"], ["[" * 100_000]])
-def test_what_are_no_args_is_said(words: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"\.$"):
-        call_args(words)
-
 
 # ---- usage
 
@@ -118,7 +89,6 @@ def _as_stdin(data: bytes) -> Iterator[None]:
         ["publish", "a:b", "--ttl", "long"],
         ["tail", "--count", "0"],
         ["tail", "--count", "-1"],
-        ["call"],
         ["audit"],
         ["audit", "tail", "--limit", "x"],
     ],
@@ -392,6 +362,32 @@ def test_hub_url_names_the_hub(hub: Running, run: Run, tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("hub")
+def test_fields_of_a_known_event_are_what_its_schema_says(run: Run) -> None:
+    before = cursor(run)
+    assert run("publish", "task:progress", "id=5", "progress=40", "message=null", 'error:="x"').status == 0
+    assert run("publish", "cli:own", "--id", "own-1", "progress=40", "more:=[1]", "text=a=b").status == 0
+    tail = run("tail", "--after", before, "--count", "2", "--json")
+    assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == [
+        {"id": "5", "progress": 40, "message": "null", "error": "x"},
+        {"progress": "40", "more": [1], "text": "a=b"},
+    ]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_mistyped_event_is_published_all_the_same(run: Run) -> None:
+    sentence = "hub: Nobody knows task:progres; did you mean task:progress?\n"
+    before = cursor(run)
+    strict = run("publish", "--strict", "task:progres", "1")
+    assert strict == Outcome(1, "", sentence)
+    assert cursor(run) == before
+    published = run("publish", "task:progres", "-", stdin=b"1\n2\n")
+    assert (published.status, published.err) == (0, sentence)
+    assert published.out.strip() == cursor(run)
+    refused = run("publish", "task:progres", "1", "--ttl", "-1")
+    assert (refused.status, refused.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.usefixtures("hub")
 def test_an_empty_stdin_is_a_mistake(run: Run) -> None:
     assert run("publish", "a:b", "-") == Outcome(2, "", "hub: There is nothing on stdin to publish.\n")
 
@@ -435,9 +431,8 @@ def test_a_refused_batch_names_its_lines(run: Run) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_call_prints_its_result(run: Run) -> None:
-    outcome = run("call", "hub:ping", "a=1", "b=text")
-    assert (outcome.status, outcome.err) == (0, "")
-    assert json.loads(outcome.out) == {"pong": True, "args": {"a": 1, "b": "text"}}
+    outcome = run("call", "hub:ping", "a:=1", "b=text")
+    assert outcome == Outcome(0, '{"pong":true,"args":{"a":1,"b":"text"}}\n', "")
     assert json.loads(run("call", "hub:ping", '{"x": "\\u001b"}').out)["args"] == {"x": "\x1b"}
 
 

@@ -1,71 +1,20 @@
-"""What `hub publish` sends: stdin in batches, over a connection that has its troubles."""
+"""What `hub publish` sends over a connection that has its troubles, and what it says of a name that looks mistyped."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from hub.cli import publish
-from hub.cli.http import Connection
-from hub.cli.publish import documents
-from hub.client.discovery import Disconnected
-from hub.errors import HubError, UsageError
-
-# ---- what stdin looks like
-
-
-def read(*chunks: bytes) -> Callable[[int], bytes]:
-    """A stream that gives one chunk after the other, as a pipe does."""
-    waiting = iter(chunks)
-    return lambda size: next(waiting, b"")
-
-
-@pytest.mark.parametrize(
-    ("chunks", "batches"),
-    [
-        ([], []),
-        ([b"\n \n"], []),
-        ([b"1"], [[(1, "1")]]),
-        ([b"1\n2\n", b"3\n"], [[(1, "1"), (2, "2")], [(3, "3")]]),  # sent as they come
-        ([b'{"a"', b':1}\n"', b'x"\r\n'], [[(1, '{"a":1}')], [(2, '"x"\r')]]),
-        ([b"\n1\n\n2"], [[(2, "1")], [(4, "2")]]),
-        ([b'{\n"a":\n', b"1\n}\n"], [[(1, '{\n"a":\n1\n}\n')]]),  # one JSON over all lines
-        ([b"[\n]"], [[(1, "[\n]")]]),
-    ],
-)
-def test_stdin_is_one_json_or_one_a_line(chunks: list[bytes], batches: list[Any]) -> None:
-    assert list(documents(read(*chunks))) == batches
-
-
-def test_with_an_id_stdin_is_one_json() -> None:
-    assert list(documents(read(b"1\n"), whole=True)) == [[(1, "1\n")]]
-    with pytest.raises(UsageError, match="on stdin"):
-        list(documents(read(b"1\n2\n"), whole=True))
-
-
-@pytest.mark.parametrize("bad", [b"nope", b'{"a":1,"a":2}', b"NaN", b"\xff", b'"\\ud800"', b"1 2", b"{"])
-def test_what_stands_before_a_bad_line_is_handed_out(bad: bytes) -> None:
-    batches = documents(read(b"1\n2\n" + bad + b"\n3\n"))
-    assert next(batches) == [(1, "1"), (2, "2")]
-    with pytest.raises(UsageError, match="in line 3"):
-        next(batches)
-
-
-def test_a_batch_fits_into_one_request() -> None:
-    short = [len(batch) for batch in documents(read(b"1\n" * 2500))]
-    assert short == [1000, 1000, 500]
-    long = [len(batch) for batch in documents(read(b'"%b"\n' % (b"x" * 300_000) * 3))]
-    assert long == [1, 1, 1]
-
-
-# ---- publishing over a connection that has its troubles
+from hub.cli.http import Connection, Silent
+from hub.client.discovery import Disconnected, NoHub
+from hub.errors import HubError
 
 
 class Troubled(Connection):
     """Raises what it is given, one after the other; then the hub accepts."""
 
-    def __init__(self, *troubles: HubError) -> None:
+    def __init__(self, *troubles: Exception) -> None:
         self.troubles, self.bodies = list(troubles), list[bytes | None]()
 
     def ask(self, method: str, path: str, body: bytes | None = None, *more: Any, **others: Any) -> Any:
@@ -96,12 +45,12 @@ def test_a_publish_is_tried_again_with_the_same_ids(monkeypatch: pytest.MonkeyPa
     assert len({e["id"] for e in events}) == 2
 
 
-@pytest.mark.parametrize("trouble", [Disconnected("cut"), limited(0)])
-def test_a_publish_gives_up_in_the_end(trouble: HubError, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publish_that_comes_too_fast_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    hub = Troubled(*[trouble] * 100)
-    with pytest.raises(type(trouble)):
+    hub = Troubled(*[limited(0)] * 100)
+    with pytest.raises(HubError) as refused:
         post(hub, "1")
+    assert refused.value.code == "rate_limited"
     assert len(hub.bodies) == publish.PUBLISH_TRIES
 
 
@@ -110,3 +59,47 @@ def test_a_refused_publish_is_not_tried_again() -> None:
     with pytest.raises(HubError):
         post(hub, "1")
     assert len(hub.bodies) == 1
+
+
+GONE = NoHub("No hub answers.")
+
+
+@pytest.mark.parametrize("troubles", [[Disconnected("It broke.")] * 100, [Disconnected("It broke."), GONE]])
+def test_where_an_answer_was_lost_it_may_be_published(troubles: list[Exception]) -> None:
+    hub = Troubled(*troubles)
+    with pytest.raises(Disconnected, match=r"^It broke\. It may have published the event all the same\.$"):
+        post(hub, "1")
+    assert len(hub.bodies) == min(len(troubles), publish.PUBLISH_TRIES)
+    with pytest.raises(Disconnected, match="published what stands in lines 1 to 2 all the same"):
+        post(Troubled(*troubles), "1", "2")
+
+
+def test_where_nothing_was_asked_it_is_not() -> None:
+    with pytest.raises(NoHub, match=r"^No hub answers\.$"):
+        post(Troubled(GONE), "1")
+
+
+def test_a_silent_hub_is_heard_of_and_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    hub = Troubled(*[Silent("It has said nothing for 10 s.")] * 100)
+    with pytest.raises(Disconnected, match="It may have published the event"):
+        post(hub, "1")
+    assert len(hub.bodies) == publish.SILENT_TRIES
+    assert capsys.readouterr().err == "hub: It has said nothing for 10 s. It is asked again.\n" * 2
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("event", "near"),
+    [
+        ("task:progres", "task:progress"),
+        ("tasks:progress", "task:progress"),
+        ("agent:status-change", "agent:status_change"),
+        ("task:progress", None),
+        ("orders:paid", None),
+        ("a:b", None),
+    ],
+)
+def test_a_name_that_looks_mistyped_raises_a_question(event: str, near: str | None) -> None:
+    assert publish._meant(event) == (near and f"Nobody knows {event}; did you mean {near}?")

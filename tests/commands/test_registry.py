@@ -113,6 +113,21 @@ async def test_an_unknown_command(commands: Registry, log: Log) -> None:
     assert [action for action, _ in log.notes] == ["command.refused"]
 
 
+async def test_an_unknown_command_gets_the_one_that_was_meant(commands: Registry) -> None:
+    async def handler(call: Call) -> None:
+        pass
+
+    commands.add("orders:cancel", handler)
+    for name, said in (
+        ("orders:cancle", "; did you mean orders:cancel? hub:commands lists them all."),
+        ("no:such", "; hub:commands lists them."),
+        ("orders:cancel" * 1000, "; hub:commands lists them."),
+    ):
+        with pytest.raises(HubError) as refused:
+            await run(commands, name)
+        assert refused.value.message == f"There is no command {name}{said}"
+
+
 async def test_a_handlers_own_refusal(commands: Registry, log: Log) -> None:
     async def handler(call: Call) -> None:
         raise CommandError("No order with token ghp_" + "a1b2c3d4" * 5 + ".", {"order": ["Unknown."]})

@@ -218,3 +218,27 @@ async def test_the_check_fails_without_the_mechanism(
     monkeypatch.setattr(switch, off)
     with pytest.raises(AssertionError):
         await check(hub)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+async def test_a_call_that_is_bound_to_its_connection_ends_with_it(hub: HubInside, bound: bool) -> None:
+    headers = ["Content-Length: 2", *["Hub-While: connected"] * bound]
+    async with Raw(hub.port) as raw:
+        await raw.write(request(hub, "POST /api/commands/test:hang", *headers) + b"{}")
+        await until(lambda: hub.hub.commands.running)
+        (call,) = hub.hub.commands.running
+    if not bound:  # it goes on, also when the hub has noticed
+        async with Raw(hub.port) as other:
+            await other.write(request(hub, "POST /api/commands/test:hang", *headers, "Hub-While: connected") + b"{}")
+            await until(lambda: len(hub.hub.commands.running) == 2)
+        await until(lambda: len(hub.hub.commands.running) == 1)
+        assert hub.hub.commands.running == {call}
+        assert call.cancel()
+    await until(lambda: not hub.hub.commands.running)
+    outcomes = [record["details"]["outcome"] for record in await hub.recorded("command.finished")]
+    assert set(outcomes) == {"cancelled"}
+
+
+async def test_a_call_is_bound_to_nothing_else(hub: HubInside) -> None:
+    answer = await hub.post("api/commands/hub:ping", {}, {"Content-Type": "application/json", "Hub-While": "raining"})
+    assert answer.refused(422, "invalid_message")["details"] == {"Hub-While": ["It can only be: connected."]}

@@ -1,0 +1,105 @@
+"""JSON texts on stdin, as they come: one a line, or one over all lines, in batches for a request each."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Literal
+
+from ..errors import HubError, UsageError
+from ..wire.strictjson import LARGEST, loads
+
+CHUNK = 64 * 1024  # bytes read from stdin at once
+BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub takes, and half of it
+
+Line = tuple[int, str]  # its number, and its JSON text
+
+
+def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:
+    """The JSON texts of a stream, as they come, in batches for a request.
+
+    Raises UsageError with the number of the line, and HubError `too_large` as soon as one is; what stands before it has
+    been handed out.
+    """
+    groups, number, begun = _lines(read), 0, False
+    for group in groups:
+        ready: list[Line] = []
+        for index, line in enumerate(group):
+            number += 1
+            if not line.strip():
+                continue
+            if not begun and (whole or _state(line) == "unfinished"):
+                yield [(number, _over_lines(chain(group[index:], chain.from_iterable(groups))))]
+                return
+            begun = True
+            try:
+                ready.append((number, _strict(line, f"in line {number}")))
+            except UsageError:
+                yield from _batches(ready)
+                raise
+        yield from _batches(ready)
+
+
+def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes]]:
+    """The lines of a stream, grouped by when they arrived. Raises HubError for one that goes on and on."""
+    rest, number = b"", 1
+    while chunk := read(CHUNK):
+        *lines, end = chunk.split(b"\n")
+        rest += lines[0] if lines else end
+        _check_size(rest, f"Line {number}")
+        if lines:
+            yield [rest, *lines[1:]]
+            rest, number = end, number + len(lines)
+    yield [rest]
+
+
+def _over_lines(lines: Iterator[bytes]) -> str:
+    """One JSON text that goes over all lines. Raises UsageError if it does not, and soon, not at the end: where its
+    first line was torn, a stream without end may stand behind it."""
+    text = bytearray(next(lines))
+    looked_at = len(text)
+    for line in lines:
+        text += b"\n" + line
+        _check_size(text, "What is on stdin")
+        if len(text) >= 2 * looked_at:
+            looked_at = len(text)
+            if _state(text) == "wrong":
+                break
+    return _strict(bytes(text), "on stdin")
+
+
+def _check_size(text: bytes | bytearray, what: str) -> None:
+    if len(text) > LARGEST:
+        raise HubError("too_large", f"{what} has more than {LARGEST} bytes; no event can have as many.")
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) == BATCH_EVENTS or size + len(line[1]) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line[1])
+    if batch:
+        yield batch
+
+
+def _state(text: bytes | bytearray) -> Literal["whole", "unfinished", "wrong"]:
+    """What this is: a JSON text, the beginning of one that may go on in the next line, or neither."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return "unfinished" if error.pos >= len(error.doc.rstrip()) else "wrong"
+    except (ValueError, RecursionError):
+        return "wrong"
+    return "whole"
+
+
+def _strict(text: bytes, where: str) -> str:
+    """The text, if the hub's own reader takes it: so a line that it would refuse is told by its number."""
+    try:
+        loads(text)
+    except HubError as error:
+        raise UsageError(f"{error.message.rstrip('.')}, {where}.") from None
+    return text.decode()

@@ -1,0 +1,132 @@
+"""A command in words for a person: what `hub call NAME --help` says, made from what `hub:commands` says of it."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .terminal import compact
+from .words import kinds
+
+Described = Mapping[str, Any]  # one element of the answer of hub:commands
+NAMED = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "JSON object",
+    "null": "null",
+}
+SEVERAL = {"text": "texts", "whole number": "whole numbers", "number": "numbers", "JSON object": "JSON objects"}
+PLACES = {"string": "TEXT", "integer": "1", "number": "1", "boolean": "true"}  # what stands for a value
+
+
+def explained(command: Described) -> Iterator[str]:
+    """The lines of a command's help."""
+    name, args = command["name"], _object(command.get("args"))
+    properties, required = _object(args.get("properties")), args.get("required", [])
+    yield " ".join([f"usage: hub call {name}", *_usage(properties, required), *_anything(args)])
+    yield from ("", str(command.get("summary") or "It has no description."))
+    if properties:
+        width = max(map(len, properties))
+        yield from ("", "args:")
+        yield from (f"  {key:<{width}}  {_said(each, key in required)}" for key, each in properties.items())
+    yield from ("", f"effect: {_effect(command)}", f"served by: {_provider(command)}")
+    yield from ("", "example:", f"  {example(command)}")
+
+
+def example(command: Described) -> str:
+    """A call as one would type it: with the args that must be there."""
+    args = _object(command.get("args"))
+    properties = _object(args.get("properties"))
+    return " ".join(
+        ["hub call", command["name"], *(_word(key, properties.get(key)) for key in args.get("required", ()))]
+    )
+
+
+def _usage(properties: Mapping[str, Any], required: Any) -> Iterator[str]:
+    for key, schema in properties.items():
+        word = f"{key}=…" if _is_word(schema) else f"{key}:=JSON"
+        yield word if key in required else f"[{word}]"
+
+
+def _anything(args: Mapping[str, Any]) -> list[str]:
+    return [] if args.get("additionalProperties") is False else ["[key=value …]"]
+
+
+def _effect(command: Described) -> str:
+    asks = " (you are asked before it runs, or say --yes)" if command.get("effect") == "dangerous" else ""
+    return f"{command.get('effect')}{asks}"
+
+
+def _provider(command: Described) -> str:
+    return f"client {command['provider']}" if command.get("provider") else "the hub"
+
+
+def _said(schema: Any, is_required: bool) -> str:
+    schema = _object(schema)
+    parts = [_kind(schema), _limits(schema), "required" if is_required else _default(schema)]
+    said = ", ".join(filter(None, parts))
+    return f"{said}: {schema['description']}" if schema.get("description") else said
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return f"one of {', '.join(value if isinstance(value, str) else compact(value) for value in schema['enum'])}"
+    named = [_list(schema) if kind == "array" else NAMED.get(kind, kind) for kind in sorted(kinds(schema), key=_order)]
+    return " or ".join(named) or "any JSON"
+
+
+def _order(kind: str) -> int:
+    return list(NAMED).index(kind) if kind in NAMED else len(NAMED)
+
+
+def _list(schema: Mapping[str, Any]) -> str:
+    inner = _kind(_object(schema.get("items")))
+    return f"list of {SEVERAL.get(inner, inner)}"
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if least is not None and most is not None:
+        return f"{least} to {most}"
+    words = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    return ", ".join(f"{word} {number}" for word, number in words if number is not None)
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    return f"{compact(schema['default'])} if left out" if schema.get("default") is not None else ""
+
+
+def _is_word(schema: Any) -> bool:
+    """Whether a value can be given as `key=value`."""
+    wanted = kinds(schema)
+    if "array" in wanted and "string" not in wanted:
+        return _is_word(_object(schema).get("items"))
+    return not wanted or bool(wanted & PLACES.keys())
+
+
+def _word(key: str, schema: Any) -> str:
+    schema = _object(schema)
+    if not _is_word(schema):
+        return shlex.quote(f"{key}:={'[]' if 'array' in kinds(schema) else '{}'}")
+    if "array" in (wanted := kinds(schema)) and "string" not in wanted:
+        return _word(key, schema.get("items"))
+    return shlex.quote(f"{key}={_value(schema, wanted)}")
+
+
+def _value(schema: Mapping[str, Any], wanted: set[str]) -> str:
+    for name in ("examples", "enum"):
+        if isinstance(schema.get(name), list) and schema[name]:
+            value = schema[name][0]
+            return value if isinstance(value, str) else json.dumps(value)
+    number = next((schema[name] for name in ("default", "minimum") if isinstance(schema.get(name), int | float)), None)
+    if number is not None and wanted & {"integer", "number"}:
+        return json.dumps(number)
+    return next((place for kind, place in PLACES.items() if kind in wanted), "TEXT")
+
+
+def _object(schema: Any) -> Mapping[str, Any]:
+    return schema if isinstance(schema, dict) else {}

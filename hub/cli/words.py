@@ -1,0 +1,119 @@
+"""The words behind a name, as `publish` and `call` take them: JSON, or `key=value` and `key:=json`, or stdin."""
+
+import json
+import os
+import re
+import select
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import UsageError
+
+FIELD = re.compile(r'([^\s={\[":][^=]*?)(:?)=(.*)', re.DOTALL)
+STDIN = "-"
+WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def is_json(words: Sequence[str]) -> bool:
+    """Whether these words are one JSON text, good or bad."""
+    return len(words) == 1 and FIELD.fullmatch(words[0]) is None
+
+
+class Field(NamedTuple):
+    """One `key=value`, or `key:=json`."""
+
+    key: str
+    text: str
+    is_json: bool
+
+
+def parsed(words: Sequence[str]) -> list[Field]:
+    """The fields that the words are. Raises UsageError for one that is none, or is no JSON."""
+    found = []
+    for word in words:
+        match = FIELD.fullmatch(word)
+        if match is None:
+            raise UsageError(f"{word!r} is neither key=value nor key:=JSON.")
+        key, is_json, text = match.groups()
+        found.append(Field(key, json_text(text) if is_json else text, bool(is_json)))
+    return found
+
+
+def fields(words: Sequence[str], types: Mapping[str, Any]) -> dict[str, Any]:
+    """What `key=value` and `key:=json` say. `types`: the JSON Schema of each key that has one. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for key, text, is_json in parsed(words):
+        value = json.loads(text) if is_json else converted(text, types.get(key))
+        if key in found and not (isinstance(value, list) and isinstance(found[key], list)):
+            raise UsageError(f"{key!r} is given twice.")
+        found[key] = [*found.get(key, ()), *value] if isinstance(value, list) else value
+    return found
+
+
+def json_text(text: str) -> str:
+    """The text, if it is JSON; the hub is stricter, and has the last word. Raises UsageError."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"This is not JSON: {text[:60]}{'…' * (len(text) > 60)} ({error}).") from None
+    return text
+
+
+def converted(text: str, schema: Any) -> Any:
+    """Return what a text means where this is wanted: itself, wherever it may; and where it can mean nothing there, so
+    that the hub says what is wrong with it."""
+    wanted = kinds(schema)
+    if not wanted or "string" in wanted:
+        return text
+    if "array" in wanted:
+        return [converted(text, schema.get("items"))]
+    if "integer" in wanted and WHOLE.fullmatch(text):
+        return int(text)
+    if "number" in wanted and NUMBER.fullmatch(text):
+        return int(text) if WHOLE.fullmatch(text) else float(text)
+    if "boolean" in wanted and text.lower() in FLAGS:
+        return FLAGS[text.lower()]
+    return None if "null" in wanted and text == "null" else text
+
+
+def kinds(schema: Any) -> set[str]:
+    """The types that a JSON Schema allows, as far as it says so in plain words; none if it does not."""
+    if not isinstance(schema, dict):
+        return set()
+    if "type" in schema:
+        named = schema["type"]
+        return set(named) if isinstance(named, list) else {str(named)}
+    values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else []
+    if values:
+        return {_kind(value) for value in values}
+    branches = [kinds(each) for name in ("anyOf", "oneOf") for each in schema.get(name, ())]
+    return set().union(*branches) if all(branches) else set()
+
+
+def _kind(value: Any) -> str:
+    named = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return named.get(type(value), "null")
+
+
+# ---- stdin
+
+
+def is_pipe() -> bool:
+    """Whether stdin is a pipe: then it is read where no words say anything else."""
+    return stat.S_ISFIFO(os.fstat(0).st_mode)
+
+
+def read_stdin(size: int) -> bytes:
+    """As `os.read`. Raises UsageError."""
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise UsageError(f"Stdin cannot be read ({error.strerror}).") from None
+
+
+def says_something(seconds: float) -> bool:
+    """Whether stdin has anything to read within so many seconds, be it that it has ended."""
+    return bool(select.select([0], [], [], seconds)[0])

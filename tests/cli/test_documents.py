@@ -1,0 +1,133 @@
+"""What stands on stdin of `hub publish`: one JSON text, or one a line, in batches for a request each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hub.cli import documents as documents_
+from hub.cli.documents import documents
+from hub.errors import HubError, UsageError
+from hub.wire.strictjson import LARGEST
+
+
+def read(*chunks: bytes) -> Callable[[int], bytes]:
+    """A stream that gives one chunk after the other, as a pipe does."""
+    waiting = iter(chunks)
+    return lambda size: next(waiting, b"")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "batches"),
+    [
+        ([], []),
+        ([b"\n \n"], []),
+        ([b"1"], [[(1, "1")]]),
+        ([b"1\n2\n", b"3\n"], [[(1, "1"), (2, "2")], [(3, "3")]]),  # sent as they come
+        ([b'{"a"', b':1}\n"', b'x"\r\n'], [[(1, '{"a":1}')], [(2, '"x"\r')]]),
+        ([b"\n1\n\n2"], [[(2, "1")], [(4, "2")]]),
+        ([b'{\n"a":\n', b"1\n}\n"], [[(1, '{\n"a":\n1\n}\n')]]),  # one JSON over all lines
+        ([b"[\n]"], [[(1, "[\n]")]]),
+    ],
+)
+def test_stdin_is_one_json_or_one_a_line(chunks: list[bytes], batches: list[Any]) -> None:
+    assert list(documents(read(*chunks))) == batches
+
+
+def test_with_an_id_stdin_is_one_json() -> None:
+    assert list(documents(read(b"1\n"), whole=True)) == [[(1, "1\n")]]
+    with pytest.raises(UsageError, match="on stdin"):
+        list(documents(read(b"1\n2\n"), whole=True))
+
+
+@pytest.mark.parametrize("bad", [b"nope", b'{"a":1,"a":2}', b"NaN", b"\xff", b'"\\ud800"', b"1 2", b"{"])
+def test_what_stands_before_a_bad_line_is_handed_out(bad: bytes) -> None:
+    batches = documents(read(b"1\n2\n" + bad + b"\n3\n"))
+    assert next(batches) == [(1, "1"), (2, "2")]
+    with pytest.raises(UsageError, match="in line 3"):
+        next(batches)
+
+
+def test_a_batch_fits_into_one_request() -> None:
+    short = [len(batch) for batch in documents(read(b"1\n" * 2500))]
+    assert short == [1000, 1000, 500]
+    long = [len(batch) for batch in documents(read(b'"%b"\n' % (b"x" * 300_000) * 3))]
+    assert long == [1, 1, 1]
+
+
+# ---- what would take for ever
+
+
+def counting(*chunks: bytes) -> tuple[Callable[[int], bytes], list[int]]:
+    """A stream, and the sizes of what was read of it."""
+    taken: list[int] = []
+    waiting = iter(chunks)
+
+    def read(size: int) -> bytes:
+        chunk = next(waiting, b"")
+        taken.append(len(chunk))
+        return chunk
+
+    return read, taken
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"n": 1, "te\n', b'{"n": 1,\n', b'{"n":\n', b"[\n", b'[{"n": 1}\n', b'{"n": {\n', b"tru\n"]
+)
+def test_a_torn_first_line_does_not_swallow_the_stream(torn: bytes) -> None:
+    read, taken = counting(torn, *[b'{"n": 2}\n'] * 100)
+    with pytest.raises(UsageError, match=r"line \d"):
+        list(documents(read))
+    assert len(taken) < 20
+
+
+def test_weakened_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, taken = counting(b'{"n": 1,\n', *[b'{"n": 2}\n'] * 100)
+    state = documents_._state
+    monkeypatch.setattr(documents_, "_state", lambda text: state(text).replace("wrong", "unfinished"))
+    with pytest.raises(UsageError):
+        list(documents(read))
+    assert len(taken) == 102
+
+
+def test_one_json_over_many_lines_is_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    state = documents_._state
+
+    def looked(text: bytes) -> str:
+        looks.append(len(text))
+        return state(text)
+
+    monkeypatch.setattr(documents_, "_state", looked)
+    text = b"[\n" + b"1,\n" * 100_000 + b"1]"
+    chunks = [text[start : start + 65536] for start in range(0, len(text), 65536)]
+    assert [number for [(number, _)] in documents(counting(*chunks)[0])] == [1]
+    assert sum(looks) < 3 * len(text)
+
+
+LONG = [b"x" * 65536] * 1000
+
+
+@pytest.mark.parametrize("first", [b'"', b'1\n2\n"', b"{\n"])
+def test_what_is_too_long_is_refused_as_soon_as_it_is(first: bytes) -> None:
+    read, taken = counting(first, *LONG)
+    handed = []
+    with pytest.raises(HubError, match="more than 1048576 bytes") as refused:
+        handed += list(documents(read))
+    assert refused.value.code == "too_large"
+    assert sum(taken) < LARGEST + 2 * 65536
+
+
+def test_what_stands_before_it_is_handed_out() -> None:
+    batches = documents(counting(b'1\n2\n"', *LONG)[0])
+    assert next(batches) == [(1, "1"), (2, "2")]
+    with pytest.raises(HubError, match=r"^Line 3 has more"):
+        next(batches)
+
+
+def test_weakened_all_of_it_would_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents_, "_check_size", lambda text, what: None)
+    read, taken = counting(b'"', *LONG[:100])
+    with pytest.raises(UsageError):
+        list(documents(read))
+    assert len(taken) == 102
