@@ -43,6 +43,7 @@ ORDER = [
         ("web", "sse"),
         ("web/access", "login"),
         ("web/page", "formats panels shown dashboard"),
+        ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
         ("client", "items paging discovery ownership connections providing client"),
         ("", "demo"),

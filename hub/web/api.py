@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -24,6 +24,21 @@ from .keys import HUB, OPEN_ROUTES, PEER
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
+
+class Read(NamedTuple):
+    """A command that a GET calls, and those of its args that the query can have."""
+
+    command: str
+    names: tuple[str, ...]
+
+
+READS: Mapping[str, Read] = {
+    "/api/events": Read("hub:history", ("topics", "after", "limit")),
+    "/api/state": Read("hub:state", ("topics", "after")),
+    "/api/commands": Read("hub:commands", ("name",)),
+    "/api/audit": Read("audit:tail", ("limit", "before")),
+}
+
 CONFIRM, KEY = "Hub-Confirm", "Idempotency-Key"  # as `payload.confirm` and `payload.idempotency_key` of a frame
 WHILE = "Hub-While"  # `connected`: the call is cancelled when the connection of its request ends
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
@@ -35,12 +50,10 @@ ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addres
 def setup(app: web.Application) -> None:
     """Add the routes of PROTOCOL's section 4 that are not the page's or a stream's."""
     app[LOADS] = {}
-    app.router.add_post("/api/events", publish, name="api-events")
-    app.router.add_get("/api/events", history, name="api-events")
-    app.router.add_get("/api/state", state, name="api-state")
-    app.router.add_get("/api/commands", commands, name="api-commands")
+    for path, read in READS.items():
+        app.router.add_get(path, _reader(read), name=path[1:].replace("/", "-"))
+    app.router.add_post("/api/events", publish, name="api-publish")
     app.router.add_post("/api/commands/{name}", command, name="api-command")
-    app.router.add_get("/api/audit", audit, name="api-audit")
 
 
 # ---- how often
@@ -122,27 +135,14 @@ def _lines(text: bytes, most: int) -> list[Any]:
     return records
 
 
-async def history(request: web.Request) -> web.StreamResponse:
-    """GET /api/events: as hub:history."""
-    return await _call(request, "hub:history", _args(request, "topics", "after", "limit"))
-
-
-async def state(request: web.Request) -> web.StreamResponse:
-    """GET /api/state: as hub:state."""
-    return await _call(request, "hub:state", _args(request, "topics", "after"))
-
-
 # ---- commands
 
 
-async def commands(request: web.Request) -> web.StreamResponse:
-    """GET /api/commands: as hub:commands."""
-    return await _call(request, "hub:commands", _args(request, "name"))
+def _reader(read: Read) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answered(request: web.Request) -> web.StreamResponse:
+        return await _call(request, read.command, _args(request, *read.names))
 
-
-async def audit(request: web.Request) -> web.StreamResponse:
-    """GET /api/audit: as audit:tail."""
-    return await _call(request, "audit:tail", _args(request, "limit", "before"))
+    return answered
 
 
 async def command(request: web.Request) -> web.StreamResponse:

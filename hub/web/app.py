@@ -28,6 +28,7 @@ from ..wire.vocabulary import Refusal
 from . import answers, api, health, sse, startup, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
+from .documents import served
 from .keys import GUARD, HUB
 from .page import dashboard
 from .shutdown import Ending
@@ -58,6 +59,7 @@ def create_app(hub: Hub) -> web.Application:
     sse.setup(app)
     health.setup(app)
     dashboard.setup(app)
+    served.setup(app)
     app.cleanup_ctx.append(_life)
     if guard.tokens:
         login.setup(app)

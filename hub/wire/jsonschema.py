@@ -1,11 +1,12 @@
 """A marshmallow schema as JSON Schema (draft 2020-12)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from .messages import _id, _name, _pattern
-from .names import MAX_NAME, NAME
+from .messages import CursorField, _id, _name, _pattern, _timestamp
+from .names import CURSOR, MAX_NAME, NAME, PATTERN
 
 _TYPES: tuple[tuple[type, str], ...] = (
     (fields.Boolean, "boolean"),
@@ -15,6 +16,13 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (fields.List, "array"),
     (fields.Mapping, "object"),
 )
+# Of an id this says less than is checked: what else cannot be printed no dialect of expressions can say for all others.
+_TEXTS: tuple[tuple[Any, dict[str, Any]], ...] = (
+    (_name, {"pattern": f"^{NAME.pattern}$", "maxLength": MAX_NAME}),
+    (_id, {"pattern": r"^[^\x00-\x1f\x7f]+$", "minLength": 1, "maxLength": 128}),
+    (_pattern, {"pattern": f"^(?:{PATTERN.pattern})$", "maxLength": MAX_NAME}),
+    (_timestamp, {"format": "date-time"}),
+)
 
 
 def json_schema(schema: Schema | None) -> dict[str, Any]:
@@ -22,7 +30,7 @@ def json_schema(schema: Schema | None) -> dict[str, Any]:
     if schema is None:
         return {"type": "object"}
     loaded = {f.data_key or name: f for name, f in schema.load_fields.items()}
-    result: dict[str, Any] = {"type": "object", "properties": {n: _field(f) for n, f in loaded.items()}}
+    result: dict[str, Any] = {"type": "object", "properties": {n: field_schema(f) for n, f in loaded.items()}}
     required = [name for name, f in loaded.items() if f.required]
     if required:
         result["required"] = required
@@ -31,31 +39,46 @@ def json_schema(schema: Schema | None) -> dict[str, Any]:
     return result
 
 
-def _field(field: fields.Field[Any]) -> dict[str, Any]:
+def field_schema(field: fields.Field[Any]) -> dict[str, Any]:
+    """One field of a schema as JSON Schema."""
     if isinstance(field, fields.Nested):
         result = json_schema(field.schema)
     else:
         kind = next((name for cls, name in _TYPES if isinstance(field, cls)), None)
         result = {"type": kind} if kind else {}
     if isinstance(field, fields.List):
-        result["items"] = _field(field.inner)
+        result["items"] = field_schema(field.inner)
+    if isinstance(field, fields.Mapping) and field.value_field is not None:
+        result["additionalProperties"] = field_schema(field.value_field)
+    if isinstance(field, CursorField):
+        result["pattern"] = f"^{CURSOR.pattern}$"
     for validator in field.validators:
         result.update(_constraint(validator, result.get("type")))
+    return result | _beside(field, result)
+
+
+def _beside(field: fields.Field[Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a field beside its type and its limits."""
+    found: dict[str, Any] = {}
     if field.allow_none and "type" in result:
-        result["type"] = [result["type"], "null"]
+        found["type"] = [result["type"], "null"]
         if "enum" in result:
-            result["enum"] = [*result["enum"], None]
+            found["enum"] = [*result["enum"], None]
+    if isinstance(field.load_default, str | int | float | None):
+        found["default"] = field.load_default
     if "description" in field.metadata:
-        result["description"] = field.metadata["description"]
-    return result
+        found["description"] = field.metadata["description"]
+    return found
 
 
 def _constraint(validator: Any, kind: Any) -> dict[str, Any]:
-    pairs: dict[str, Any]
+    pairs: Mapping[str, Any]
     unit = {"array": "Items", "object": "Properties"}.get(kind, "Length")
     match validator:
         case validate.OneOf():
             return {"enum": list(validator.choices)}
+        case validate.Equal():
+            return {"const": validator.comparable}
         case validate.Length():
             pairs = {f"min{unit}": validator.equal or validator.min, f"max{unit}": validator.equal or validator.max}
         case validate.Range():
@@ -63,7 +86,5 @@ def _constraint(validator: Any, kind: Any) -> dict[str, Any]:
             most = "maximum" if validator.max_inclusive else "exclusiveMaximum"
             pairs = {least: validator.min, most: validator.max}
         case _:
-            named = {_name: (f"^{NAME.pattern}$", MAX_NAME), _id: (None, 128), _pattern: (None, MAX_NAME)}
-            pattern, length = named.get(validator, (None, None))
-            pairs = {"pattern": pattern, "maxLength": length}
+            pairs = next((said for known, said in _TEXTS if known is validator), {})
     return {key: value for key, value in pairs.items() if value is not None}

@@ -175,7 +175,7 @@ class _Frame(Schema):
     payload = fields.Nested(_Payload, required=True)
 
 
-_FRAME = bounded(_Frame())
+FRAME = bounded(_Frame())
 
 
 class Command(NamedTuple):
@@ -226,7 +226,7 @@ def load_command(text: str | bytes) -> Command:
         sentence = f"The hub asked nothing that this {frame['type']} could answer; send a command."
         raise BadFrame(HubError("unexpected_type", sentence), id, _answer(frame, id))
     try:
-        loaded = load(_FRAME, frame)
+        loaded = load(FRAME, frame)
     except ValidationError as error:
         raise BadFrame(invalid("invalid_message", "The message does not fit", error), id) from None
     payload = loaded["payload"]

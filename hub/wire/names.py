@@ -11,8 +11,8 @@ from ..errors import HubError
 MAX_NAME = 128
 MAX_PATTERNS = 256
 NAME = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)+")
-_CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,17})", re.ASCII)
-_PATTERN = re.compile(r"\*|(?:\*|[A-Za-z0-9_.-]+)(?::(?:\*|[A-Za-z0-9_.-]+))+")
+CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,17})", re.ASCII)
+PATTERN = re.compile(r"\*|(?:\*|[A-Za-z0-9_.-]+)(?::(?:\*|[A-Za-z0-9_.-]+))+")
 
 
 def is_name(text: str) -> bool:
@@ -43,7 +43,7 @@ class Cursor(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Raises HubError `unknown_cursor` if this cannot have come from a hub."""
-        match = _CURSOR.fullmatch(text)
+        match = CURSOR.fullmatch(text)
         if match is None:
             raise HubError("unknown_cursor", "This is not a cursor: a cursor looks like 3f9a01c2:42.")
         return cls(match[1], int(match[2]))
@@ -51,7 +51,7 @@ class Cursor(NamedTuple):
 
 def pattern_problem(text: str) -> str | None:
     """One sentence on why `text` is no pattern, or None if it is one."""
-    if len(text) <= MAX_NAME and _PATTERN.fullmatch(text):
+    if len(text) <= MAX_NAME and PATTERN.fullmatch(text):
         return None
     if is_name(text + ":x") or NAME.fullmatch(f"x:{text}"):
         return f"No event name has only one part; {text[:MAX_NAME]}:* matches all of that domain."

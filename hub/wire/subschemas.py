@@ -2,6 +2,7 @@
 and there are not too many of them."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from .regex import Regex
@@ -19,6 +20,7 @@ ONE = (
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _MAPPINGS = ("$defs", "definitions", "dependentSchemas", "properties")
 REFERENCES = ("$ref", "$dynamicRef")
+_ANCHORS = ("$anchor", "$dynamicAnchor")
 Path = tuple[str | int, ...]
 
 
@@ -32,7 +34,7 @@ def problems_of(schema: dict[str, Any]) -> list[tuple[Path, str]]:
         if len(found) > MAX_SUBSCHEMAS:
             return [((), f"A schema can have {MAX_SUBSCHEMAS} schemas in it at most.")]
         if isinstance(part, dict):
-            names |= {str(part[key]) for key in ("$anchor", "$dynamicAnchor") if key in part}
+            names |= {str(part[key]) for key in _ANCHORS if key in part}
     places = {_pointer(path) for path in found} | {f"#{name}" for name in names}
     return [
         ((*path, key), problem)
@@ -57,6 +59,26 @@ def _subschemas(path: Path, schema: Any) -> Iterator[tuple[Path, Any]]:
         elif key in _MAPPINGS and isinstance(value, dict):
             for name, each in value.items():
                 yield from _subschemas((*path, key, name), each)
+
+
+def moved(schema: dict[str, Any], place: str) -> dict[str, Any]:
+    """A copy of a schema that is to be had, for a document in which it stands at `place`, "#/…": what it refers to is
+    found there."""
+    found = dict(_subschemas((), copied := deepcopy(schema)))
+    named = {f"#{part[key]}": path for path, part in found.items() for key in _ANCHORS if key in _object(part)}
+    for part in map(_object, found.values()):
+        for key in REFERENCES:
+            if key in part:
+                target = part.pop(key)
+                part["$ref"] = place + (_pointer(named[target]) if target in named else target).removeprefix("#")
+    for part in map(_object, found.values()):
+        for key in (*_ANCHORS, "$id", "$schema"):
+            part.pop(key, None)
+    return copied
+
+
+def _object(schema: Any) -> dict[str, Any]:
+    return schema if isinstance(schema, dict) else {}
 
 
 def _pointer(path: Path) -> str:

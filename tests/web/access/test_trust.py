@@ -49,7 +49,7 @@ async def test_a_claim_in_a_frame_is_an_unknown_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, key: str, weakened: bool
 ) -> None:
     if weakened:
-        for schema in (messages._FRAME, messages._FRAME.fields["payload"].schema):  # type: ignore[attr-defined]
+        for schema in (messages.FRAME, messages.FRAME.fields["payload"].schema):  # type: ignore[attr-defined]
             monkeypatch.setattr(schema, "unknown", "exclude")
     async with hub_app(tmp_path) as hub, talk(hub.url) as client:
         payload: dict[str, Any] = {"command": "hub:ping"}

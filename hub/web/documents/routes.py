@@ -1,0 +1,188 @@
+"""What each route of plain HTTP takes and answers. A route that is not in this table fails a test."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .. import answers, api, health
+from .schemas import (
+    ANYTHING,
+    CURSOR,
+    ID,
+    NAME,
+    OBJECT,
+    PATTERNS,
+    TEXT,
+    Part,
+    listed,
+    record,
+    ref,
+    said,
+)
+
+HTML, EVENT_STREAM, PLAIN = "text/html", "text/event-stream", "text/plain"
+
+
+def content(schema: Part, *kinds: str) -> Part:
+    """A body: this, as each of these content types (JSON, if none is named)."""
+    return {kind: {"schema": schema} for kind in kinds or (answers.JSON,)}
+
+
+def answer(sentence: str, schema: Part | None = None, *kinds: str) -> Part:
+    """A response."""
+    return {"description": sentence, **({"content": content(schema, *kinds)} if schema is not None else {})}
+
+
+def parameter(name: str, schema: Part, sentence: str, place: str = "query") -> Part:
+    """A parameter; a list is written with commas."""
+    listing = {"style": "form", "explode": False} if schema.get("type") == "array" else {}
+    required = {"required": True} if place == "path" else {}
+    return {"name": name, "in": place, "description": sentence, "schema": schema, **listing, **required}
+
+
+TOPICS = parameter("topics", PATTERNS, "Only what these patterns match.")
+AFTER = parameter("after", CURSOR, "What comes behind this cursor.")
+SINCE = parameter("Last-Event-ID", CURSOR, "As `after`, and wins: what a browser sends when it comes back.", "header")
+CONFIRM = parameter(
+    api.CONFIRM, TEXT, "For a dangerous command: `details.confirm` of the refusal with status 428.", "header"
+)
+KEY = parameter(
+    api.KEY, ID, "Who repeats a call with the same key gets the same answer, and it is run once, for an hour.", "header"
+)
+CALLED = parameter("name", NAME, "The command.", "path")
+
+# What each status of a refusal means. All have the error object as their body.
+REFUSALS: Mapping[int, str] = {
+    400: "What was sent cannot be read: the JSON, a cursor, or the query.",
+    401: "The token is missing, or is another one.",
+    403: "You may not do this, or not from there.",
+    404: "There is no such command, or nothing at this address.",
+    408: "The body did not arrive in time.",
+    409: "It was taken back before it had an end.",
+    413: "It is too large.",
+    415: "The body is not of a content type that is taken here, or is encoded.",
+    421: "This hub has another name: the Host header is not its own.",
+    422: "It does not fit; `details` says where.",
+    428: "It must be confirmed: repeat it with the header `Hub-Confirm`, and `details.confirm` as its value.",
+    429: "Too much at once; `Retry-After` says when to try again.",
+    500: "The command has refused (`command_failed`), or the hub failed (`internal`).",
+    503: "Something that this needs is not there now: the store, the audit log, a provider, or the hub is stopping.",
+    504: "It took too long.",
+    505: "This needs HTTP/1.1.",
+}
+EVERYWHERE = (400, 403, 421, 500)
+BODY = (408, 413, 415)
+CALL = (422, 503, 504)
+
+
+class Route(NamedTuple):
+    """One operation: its id, in a word what it is for, what it answers, how it refuses, what it takes."""
+
+    id: str
+    summary: str
+    responses: Mapping[int, Part]
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[Part, ...] = ()
+    body: Part | None = None
+    tag: str = "events"
+
+
+def _read(id: str, summary: str, tag: str = "events", refusals: tuple[int, ...] = CALL) -> Route:
+    """A GET that calls a command; what it takes and answers is that command's to say."""
+    return Route(id, summary, {}, refusals, tag=tag)
+
+
+_ACCEPTED = record(
+    {"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}, "cursor": CURSOR, "ids": listed(ID)}
+)
+_READY = record(
+    {
+        "status": {"type": "string", "enum": ["ok", "unavailable"]},
+        "reasons": {"type": "object", "additionalProperties": TEXT},
+    }
+)
+_DOCUMENT = {200: answer("The document.", OBJECT), 304: answer("It is as you know it (`If-None-Match`).")}
+
+ROUTES: Mapping[tuple[str, str], Route] = {
+    ("POST", "/api/events"): Route(
+        "publish",
+        "Publish one event, an array of them, or one a line; all or none.",
+        {200: answer("They are kept, and on their way; `cursor` is the newest of them.", _ACCEPTED)},
+        (*BODY, 422, 503),
+        body={
+            answers.JSON: {"schema": {"anyOf": [ref("Published"), {"type": "array", "items": ref("Published")}]}},
+            answers.NDJSON: {"schema": said(TEXT, "One event a line.")},
+        },
+    ),
+    ("GET", "/api/events"): _read("history", "Read kept events."),
+    ("GET", "/api/state"): _read("state", "Read the last values.", refusals=(503, 504)),
+    ("GET", "/api/commands"): _read("commands", "List the commands.", "commands"),
+    ("GET", "/api/audit"): _read("audit", "Read the newest records of the audit log.", "commands"),
+    ("POST", "/api/commands/{name}"): Route(
+        "call",
+        "Call any command, also one that is not listed here: another program may provide it.",
+        {200: answer("What the command has answered.", ANYTHING)},
+        (404, *BODY, *CALL, 409, 428),
+        (CALLED, CONFIRM, KEY),
+        content(said(OBJECT, "The args.")),
+        "commands",
+    ),
+    ("GET", "/events"): Route(
+        "events",
+        "Follow the events as Server-Sent Events.",
+        {200: answer("`id` is the cursor, `event` the name, `data` the envelope.", TEXT, EVENT_STREAM)},
+        (503, 505),
+        (TOPICS, AFTER, SINCE),
+    ),
+    ("GET", "/ws"): Route(
+        "websocket",
+        "Open the WebSocket; /asyncapi.json says what goes over it.",
+        {101: answer("It is one now.")},
+        (503,),
+        (TOPICS, AFTER),
+    ),
+    ("GET", "/metrics"): Route(
+        "metrics",
+        "Read the metrics, as Prometheus does.",
+        {200: answer("As text, or as OpenMetrics if `Accept` asks for it.", TEXT, PLAIN, health.OPENMETRICS)},
+        tag="health",
+    ),
+    ("GET", "/healthz"): Route(
+        "health",
+        "Ask whether the process answers.",
+        {200: answer("It does.", record({"status": {"const": "ok"}, "version": TEXT}))},
+        tag="health",
+    ),
+    ("GET", "/readyz"): Route(
+        "ready",
+        "Ask whether every part works.",
+        {200: answer("All do.", _READY), 503: answer("Some do not; `reasons` says why, by part.", _READY)},
+        tag="health",
+    ),
+    ("GET", "/"): Route("dashboard", "Look at the page.", {200: answer("The page.", TEXT, HTML)}, tag="page"),
+    ("GET", "/static/{name}"): Route(
+        "static",
+        "Get one of the page's files; `hub.js` is the client for browsers.",
+        {200: answer("The file.", TEXT, "text/css", "text/javascript")},
+        (404,),
+        (parameter("name", TEXT, "The file.", "path"),),
+        tag="page",
+    ),
+    ("POST", "/login"): Route(
+        "login_link",
+        "Make a link that lets one browser in, once.",
+        {200: answer("The link, relative to the hub's address.", record({"link": TEXT}))},
+        tag="page",
+    ),
+    ("GET", "/login/{code}"): Route(
+        "login",
+        "Follow such a link: it gives a cookie.",
+        {303: answer("You are in: on to the page.")},
+        (),
+        (parameter("code", TEXT, "What the link ends with.", "path"),),
+        tag="page",
+    ),
+    ("GET", "/openapi.json"): Route("openapi", "Get this document.", _DOCUMENT, tag="documents"),
+    ("GET", "/asyncapi.json"): Route(
+        "asyncapi", "Get the document of the WebSocket and the events.", _DOCUMENT, tag="documents"
+    ),
+}
