@@ -147,11 +147,13 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         app[GUARD].watch(runner.server)
         loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
         server = await loop.create_server(
-            runner.server, sock=sock, backlog=ACCEPTS, ssl=context, ssl_handshake_timeout=limit
+            runner.server, sock=sock, backlog=ACCEPTS, ssl=context, ssl_handshake_timeout=limit, start_serving=False
         )
-        sock.listen(BACKLOG)
         url = _url(hub.config, sock)
+        # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
         with _announced(hub, url):
+            await server.start_serving()
+            sock.listen(BACKLOG)
             _calm_collector()
             mention(f"hub is listening on {url}")
             _show(app, url)

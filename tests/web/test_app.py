@@ -1,6 +1,7 @@
 """The hub as a program: the browser that it opens, the terminal that it was started in, the place where it is found."""
 
 import asyncio
+import errno
 import json
 import os
 import pty
@@ -216,6 +217,42 @@ async def test_a_directory_that_was_removed_belongs_to_the_next_hub(tmp_path: Pa
             assert await first.ended() == 0
             assert json.loads((second.state_dir / "server.json").read_text())["url"] == second.url
         assert (await run_hub(tmp_path, "audit", "verify", str(second.state_dir)))[0] == 0
+
+
+KNOCKS = """
+import json
+import socket
+from urllib.parse import urlsplit
+
+
+def setup(hub):
+    from hub.web import app
+    write = app.write_whole
+
+    def slowly(path, data):
+        with socket.socket() as knocking:
+            answer = knocking.connect_ex(("127.0.0.1", urlsplit(json.loads(data)["url"]).port))
+        open("knocked", "w").write(str(answer))
+        write(path, data)
+
+    app.write_whole = slowly
+"""
+LISTENS_BEFORE = """
+def setup(hub):
+    from hub.web import app
+    url = app._url
+    app._url = lambda config, sock: (sock.listen(5), url(config, sock))[1]
+"""
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nobody_is_let_in_before_it_says_where_it_is(weakened: bool, tmp_path: Path) -> None:
+    """Who came in between would read the `server.json` of the hub before, and send no token to this one."""
+    (tmp_path / "knocks.py").write_text(KNOCKS)
+    (tmp_path / "listens_before.py").write_text(LISTENS_BEFORE)
+    more = ("--load", "listens_before") if weakened else ()
+    async with hub_process(tmp_path, "--load", "knocks", *more):
+        assert int((tmp_path / "knocked").read_text()) == (0 if weakened else errno.ECONNREFUSED)
 
 
 FULL = """
