@@ -46,13 +46,7 @@ class Life:
 
         A step is not left in its middle, where nobody would know what to undo: who is cancelled waits for it.
         """
-        task, cancelled = asyncio.get_running_loop().create_task(step), False
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError:
-                cancelled = True
-        task.result()
+        cancelled = await to_its_end(step)
         self.at_end(what, end)
         if cancelled:
             raise asyncio.CancelledError
@@ -83,3 +77,16 @@ class Life:
                 if is_closing(error, self._ending):
                     raise
                 log.exception("%s could not be ended as it should", what)
+
+
+async def to_its_end(work: Coroutine[Any, Any, Any]) -> bool:
+    """Do it to its end, also for who is cancelled meanwhile, once or (as anyio does it) again and again. Return whether
+    they were: they are to be, now. Raises what `work` raises."""
+    task, cancelled = asyncio.get_running_loop().create_task(work), False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    return cancelled

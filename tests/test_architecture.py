@@ -45,7 +45,7 @@ ORDER = [
         ("web/page", "formats panels shown dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
-        ("client", "items paging discovery ownership connections providing client"),
+        ("client", "items paging discovery ownership sockets connections calls providing client"),
         ("", "demo"),
         ("cli", "terminal grammar http words documents publish tail explain call ask token audit serve main"),
         ("", "__main__"),

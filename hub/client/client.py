@@ -9,40 +9,29 @@ follows, or only calls, has one.
 
 import asyncio
 import inspect
-import json
+import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
-from ..errors import Code, HubError
+from ..errors import HubError
+from ..life import to_its_end
 from ..wire.messages import Answered
 from ..wire.names import new_id, pattern_problem
 from ..wire.vocabulary import Effect
-from .connections import Backoff, Calls, Stream
-from .discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
+from .calls import Calls
+from .connections import Backoff, Socket, Stream
+from .discovery import NoHub, Refusal, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
-from .ownership import check_server
 from .paging import joined, next_page
 from .providing import Handler, Providing, Served
+from .sockets import CONNECT_TIMEOUT, UNREACHABLE, Connector, Refused, WebSocket, no_hub
 
-LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
-CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
-CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
-HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
-PUBLISH_TRIES = 5
-UNREACHABLE = (aiohttp.ClientError, OSError, UnicodeError)  # UnicodeError: a name that no host can have
-COME_BACK_STATUS = (408, 425, 429)  # of the handshake; the other 4xx will not change by asking again
-FINAL_CLOSE: Mapping[int, Code] = {
-    1002: "internal",
-    1003: "invalid_message",
-    1007: "invalid_json",
-    1008: "forbidden",
-    1009: "too_large",
-}
+FINAL_STATUS = (400, 401, 403, 421)  # of a hub that says no; the other ones may pass
 
 
 class HubClient:
@@ -52,12 +41,14 @@ class HubClient:
     `async for item in client` gives Received and Gap in the hub's order from the moment of entering, or behind
     the cursor `after`. It reconnects by itself and goes on behind what it had: nothing twice, nothing missing
     without a Gap. `cursor` is the position of what the iterator has handed over (marks included): keep it to
-    continue later. It ends with HubError when coming back cannot help: refused (HTTP 4xx, close code 1008),
-    or `after` unknown.
+    continue later. It ends with HubError when coming back cannot help: the hub refuses this client, or its cursor. What
+    only one that is no hub, or a torn frame, or a token that was replaced has said, is no end. Left and entered again,
+    it goes on behind `cursor`; what it has served must be provided anew.
 
     `url` is the hub's address (else HUB_URL); without it the hub is looked up in `state_dir` (default: where this
     account's hub lives), at every reconnect again. In this machine nothing is sent to a server of another account.
-    `patience` is how many seconds a call waits for a hub that is away.
+    `patience` is how many seconds a call waits for a hub that is away, or too busy. Leaving takes a few seconds at
+    most, also when the hub does not answer, and goes to its end also when it is cancelled.
 
     A hub in token mode is given `token`, else HUB_TOKEN, else the token in `state_dir` (without one: in this account's
     state directory, if `url` is the hub that runs there). The certificate of an https hub is checked, against the file
@@ -83,30 +74,46 @@ class HubClient:
         self._verifying: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._stream: Stream | None = None
-        self._calls = Calls(self._connect, patience)
         self._patience = patience
+        self._calls = Calls(self._connect, patience)
         self._providing = Providing(self._connect)
 
     async def __aenter__(self) -> Self:
         self._check_topics()
+        if self._session is not None:
+            raise RuntimeError("This client is entered already; make another one.")
         self._session = aiohttp.ClientSession(
-            connector=_Connector(), timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
+            connector=Connector(), timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
         )
+        self._stream = None
+        self._calls, self._providing = Calls(self._connect, self._patience), Providing(self._connect)
         try:
-            position = await self._position(self._session)
+            position = await self._position({"after": self.cursor} if self.cursor else {})
         except BaseException:
-            await self._session.close()
+            await self.__aexit__()
             raise
         self.cursor = self.cursor or position
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._stream is not None:
-            await self._stream.close()
-        await self._providing.close()
-        await self._calls.close()
-        if self._session is not None:
-            await self._session.close()
+        if await to_its_end(self._end()):
+            raise asyncio.CancelledError
+
+    async def _end(self) -> None:
+        """The hub hears of what was cancelled, as long as there is a connection; then each of the three is closed, and
+        last what they rest on, whatever the others do, or who cancels this."""
+        async with AsyncExitStack() as last:
+            last.push_async_callback(self._session_closed)
+            await self._calls.withdrawn()
+            closing = [self._calls.close(), self._providing.close()]
+            if self._stream is not None:
+                closing.append(self._stream.close())
+            await asyncio.gather(*closing)
+
+    async def _session_closed(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -181,21 +188,16 @@ class HubClient:
     async def publish(
         self, name: str, data: Any = None, *, id: str | None = None, ttl: float | None = None
     ) -> dict[str, str]:
-        """Publish one event; returns `{id, cursor}`. Raises as `call`.
+        """Publish one event; returns `{id, cursor}`: it is kept.
 
-        It is tried again over a broken connection. That is safe, because every event gets its id here and the
-        hub keeps an id once.
+        Until the hub has said so, it is sent again, over as many connections as it takes, as long as a hub is there
+        within `patience`. That is safe, because every event gets its id here and the hub keeps an id once. Any number
+        may be under way; the client sends them as the hub takes them. Raises as `call`; after Disconnected publish it
+        again with the same `id`.
         """
         args = {"event": name, "data": data, "id": id or new_id()} | ({} if ttl is None else {"ttl": ttl})
-        backoff = Backoff()
-        for _ in range(PUBLISH_TRIES - 1):
-            try:
-                return await self._publish(args)
-            except HubError as error:
-                if error.code != "shutting_down":
-                    raise
-                await asyncio.sleep(backoff.next())
-        return await self._publish(args)
+        accepted: dict[str, str] = await self._calls.call("hub:publish", args, again=True)
+        return accepted
 
     async def provide(
         self,
@@ -226,27 +228,27 @@ class HubClient:
         """Serve what was provided, until this is cancelled. Raises HubError when coming back cannot help."""
         await self._providing.ended()
 
-    async def _publish(self, args: Mapping[str, Any]) -> dict[str, str]:
-        accepted: dict[str, str] = await self.call("hub:publish", args)
-        return accepted
-
     def _check_topics(self) -> None:
         """The handshake of a WebSocket can say no more than 400; so say here which pattern is none."""
         for topic in self.topics:
             if problem := pattern_problem(topic):
                 raise HubError("invalid_args", f"{topic!r}: {problem}")
 
-    async def _position(self, session: aiohttp.ClientSession) -> str | None:
+    async def _position(self, query: Mapping[str, str]) -> str | None:
         """Where the stream begins; asked for before it is opened, so that nothing in between is missed."""
-        url, query = self._address(), {"limit": "1"} | ({"after": self.cursor} if self.cursor else {})
+        session, url = self._entered(), self._address()
+        query = {"limit": "1", **query}
         try:
             way_in = self._way_in(url)
             async with session.get(f"{url}/api/events", params=query, allow_redirects=False, **way_in) as response:
                 body = await response.read()
         except UNREACHABLE as error:
-            raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
-        page: dict[str, str | None] = answer(url, response.status, body)
-        return page.get("cursor")
+            raise no_hub(url, error) from None
+        try:
+            cursor: str | None = answer(url, response.status, body)["cursor"]
+        except (TypeError, LookupError):
+            raise NoHub(f"What answers at {url} does not answer as a hub.") from None
+        return cursor
 
     def _address(self) -> str:
         return self._url or running_hub(self._state_dir)
@@ -259,92 +261,35 @@ class HubClient:
             way["ssl"] = self._verifying
         return way
 
-    async def _connect(self, query: Mapping[str, str]) -> "_Socket":
-        if self._session is None or self._session.closed:
+    async def _connect(self, query: Mapping[str, str]) -> Socket:
+        session, url = self._entered(), self._address()
+        try:
+            return await WebSocket.open(session, url, query, self._way_in(url))
+        except Refused as refused:
+            raise await self._refusal(url, refused.status, query) from None
+
+    def _entered(self) -> aiohttp.ClientSession:
+        if self._session is None:
             raise RuntimeError("This client is used outside of its 'async with'.")
-        url = self._address()
-        return await _Socket.open(self._session, url, query, self._way_in(url))
+        return self._session
 
+    async def _refusal(self, url: str, status: int, query: Mapping[str, str]) -> Exception:
+        """Why the handshake was refused. It carries no error object to a WebSocket client, and a status alone may be
+        anybody's; so ask for the same over HTTP. What a hub says there, and asking again will not change, is final."""
+        if status in FINAL_STATUS:
+            try:
+                await self._position(query)
+            except Refusal as error:
+                if error.status in FINAL_STATUS and not (error.status == 401 and self._may_get_another_token()):
+                    return error
+                return NoHub(f"The hub at {url} does not let this client in yet: {error.message}")
+            except NoHub as error:
+                return error
+        return NoHub(f"The hub at {url} takes no client now (HTTP status {status}).")
 
-class _Connector(aiohttp.TCPConnector):
-    """Connections that were seen to end at a hub of this account, wherever the kernel can tell."""
-
-    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
-        connection = await super().connect(req, *args, **options)
-        transport = connection.transport
-        try:
-            if transport is not None and not req.is_ssl():
-                check_server(*(transport.get_extra_info(name) for name in ("peername", "sockname", "socket")))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-class _Socket:
-    """A Socket of `wires`, with aiohttp beneath."""
-
-    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
-        self._websocket = websocket
-
-    @classmethod
-    async def open(
-        cls, session: aiohttp.ClientSession, url: str, query: Mapping[str, str], way_in: Mapping[str, Any]
-    ) -> Self:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                websocket = await session.ws_connect(
-                    f"{url}/ws",
-                    params=query,
-                    **way_in,
-                    heartbeat=HEARTBEAT,
-                    max_msg_size=LARGEST_FRAME,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
-                )
-        except aiohttp.WSServerHandshakeError as error:
-            raise _refused(url, error.status, query) from None
-        except UNREACHABLE as error:
-            raise NoHub(f"No hub answers at {url} ({_reason(error)}).") from None
-        return cls(websocket)
-
-    async def send(self, text: str) -> None:
-        await self._websocket.send_str(text)
-
-    async def receive(self) -> tuple[Any, int]:
-        """The next frame and its length in characters. Raises ValueError if it is not JSON."""
-        message = await self._websocket.receive()
-        kind = message.type.name
-        if kind == "CLOSE":
-            raise _closed(message.data or 1005, message.extra or "")
-        if kind != "TEXT":  # cut off, or (ERROR) not a legal frame
-            raise _closed(getattr(message.data, "code", 1006), "")
-        return json.loads(message.data), len(message.data)
-
-    async def close(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._websocket.close()
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
-
-
-def _refused(url: str, status: int, query: Mapping[str, str]) -> Exception:
-    """A handshake carries no error object to a WebSocket client, only its HTTP status."""
-    if status not in COME_BACK_STATUS and 400 <= status < 500:
-        code: Code = ("unknown_cursor" if "after" in query else "invalid_args") if status == 400 else "forbidden"
-        why = ": it wants another token" * (status == 401)
-        sentence = f"The hub at {url} refused the connection (HTTP status {status}{why})."
-        return HubError(code, sentence, status=status)
-    return NoHub(f"The hub at {url} takes no client now (HTTP status {status}).")
-
-
-def _closed(code: int, reason: str) -> HubError:
-    sentence = f"The hub closed the connection ({code}{': ' * bool(reason)}{reason})."
-    return HubError(FINAL_CLOSE[code], sentence) if code in FINAL_CLOSE else Disconnected(sentence)
+    def _may_get_another_token(self) -> bool:
+        """Whether it is looked for at each attempt: the hub may have a new one, or not have said yet where it is."""
+        return not (self._token or os.environ.get("HUB_TOKEN"))
 
 
 def _may_be_open(error: HubError | NoHub) -> bool:

@@ -1,23 +1,22 @@
-"""The two connections of a client: the stream that events come by, and the one that calls go by.
+"""What every connection of a client has in common, and the stream's own: the one that events come by.
 
 Each is given a way to open a socket, and opens it again when it breaks. No socket is made here.
 """
 
 import asyncio
-import itertools
 import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
-from ..errors import HubError
 from ..wire.strictjson import dumps, plain
-from .discovery import Disconnected, Refusal
+from .discovery import Disconnected
 from .items import Arrival, arrival
+from .sockets import Barred
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds: what the wait before a reconnect is drawn below
+LEAST_PATIENCE = 1.0  # seconds that an attempt under way gets from those who have no patience
 READ_AHEAD = 256 * 1024  # characters of events read and not yet taken
 NO_EVENTS = "hub:none"  # a pattern that nothing can match: the domain is the hub's own
 NOT_A_HUB = (ValueError, TypeError, LookupError)  # what a frame raises that no hub has written
@@ -41,6 +40,47 @@ class Socket(Protocol):
 
 
 Connect = Callable[[Mapping[str, str]], Awaitable[Socket]]  # opens one, with the query of its handshake
+
+
+class Left(Disconnected):
+    """The client was left meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("The client was closed.")
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class Backoff:
+    """Whether to come back, and when: full jitter, so that a thousand clients do not come back as one."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self._barred = False
+
+    def reset(self) -> None:
+        """Begin anew: the other side has said what only a hub says."""
+        self._attempt, self._barred = 0, False
+
+    def next(self) -> float:
+        """Seconds: anything up to 0.5, then up to 1, 2, 4 … 30."""
+        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._attempt, 16))
+        self._attempt += 1
+        return random.uniform(0, ceiling)
+
+    def after(self, error: Exception) -> float:
+        """Return the seconds before the next attempt. Raises `error` if coming back cannot help: refused in so many
+        words, or barred (1008) twice in a row. Once may be the token that was replaced: the next attempt reads it anew.
+        """
+        if not isinstance(error, ConnectionError):
+            if self._barred or not isinstance(error, Barred):
+                raise error
+            self._barred = True
+        delay = self.next()
+        log.warning("%s Trying again in %.1f s.", error, delay)
+        return delay
 
 
 class Stream:
@@ -70,8 +110,6 @@ class Stream:
         try:
             while True:
                 await self._until_it_breaks()
-        except NOT_A_HUB:
-            self._ahead.end(_foreign())
         except Exception as error:
             self._ahead.end(error)
 
@@ -82,16 +120,18 @@ class Stream:
                 await self._read(socket)
             finally:
                 await socket.close()
-        except ConnectionError as error:
-            delay = self._backoff.next()
-            log.warning("%s Trying again in %.1f s.", error, delay)
-            await asyncio.sleep(delay)
+        except Exception as error:
+            await asyncio.sleep(self._backoff.after(error))
 
     async def _read(self, socket: Socket) -> None:
         while True:
-            frame, size = await socket.receive()
+            try:
+                frame, size = await socket.receive()
+                found = arrival(frame)
+            except NOT_A_HUB:
+                raise foreign() from None
             self._backoff.reset()
-            if (found := arrival(frame)) is not None:
+            if found is not None:
                 await self._ahead.put(found, size)
                 self._position = found[0]
 
@@ -135,128 +175,13 @@ class ReadAhead:
         self._filled.set()
 
 
-class Calls:
-    """The connection that calls go by: opened when one is made, and again when one is made after it broke."""
-
-    def __init__(self, connect: Connect, patience: float) -> None:
-        self._connect = connect
-        self._patience = patience
-        self._socket: Socket | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._ids = itertools.count(1)
-        self._running: dict[str, tuple[str, asyncio.Future[Any]]] = {}
-        self._withdrawals: set[asyncio.Task[None]] = set()
-
-    async def call(
-        self, command: str, args: Mapping[str, Any], key: str | None = None, confirm: str | None = None
-    ) -> Any:
-        id = str(next(self._ids))
-        text = _command_frame(id, command, args, idempotency_key=key, confirm=confirm)
-        socket = await self._connected()
-        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._running[id] = command, result
-        try:
-            with suppress(ConnectionError):  # the reader finds it broken, too, and fails the call
-                await socket.send(text)
-            return await result
-        except asyncio.CancelledError:
-            self._withdraw(socket, id)
-            raise
-        finally:
-            self._running.pop(id, None)
-
-    async def close(self) -> None:
-        tasks = [*self._withdrawals, *filter(None, [self._reader])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _connected(self) -> Socket:
-        clock = asyncio.get_running_loop().time
-        give_up, backoff = clock() + self._patience, Backoff()
-        async with self._one_at_a_time:
-            while self._socket is None:
-                try:
-                    self._socket = await self._connect({"topics": NO_EVENTS})
-                except ConnectionError:
-                    delay = backoff.next()
-                    if clock() + delay > give_up:
-                        raise
-                    await asyncio.sleep(delay)
-                else:
-                    self._reader = asyncio.create_task(self._read(self._socket))
-            return self._socket
-
-    async def _read(self, socket: Socket) -> None:
-        broken: HubError = Disconnected("The client was closed.")
-        try:
-            while True:
-                self._take((await socket.receive())[0])
-        except HubError as error:
-            broken = error
-        except NOT_A_HUB:
-            broken = _foreign()
-        finally:
-            self._socket = None
-            self._fail_all(broken)
-            await socket.close()
-
-    def _take(self, frame: Any) -> None:
-        kind, payload = frame["type"], frame["payload"]
-        _, result = self._running.get(frame["id"], (None, None))
-        if kind not in ("response", "error") or result is None or result.done():
-            return  # a mark; or the answer to a call that is no longer waited for
-        if kind == "response":
-            result.set_result(payload)
-        else:
-            result.set_exception(Refusal(payload))
-
-    def _fail_all(self, broken: HubError) -> None:
-        for command, result in self._running.values():
-            if not result.done():
-                result.set_exception(_while_running(broken, command))
-
-    def _withdraw(self, socket: Socket, id: str) -> None:
-        async def cancel() -> None:
-            with suppress(ConnectionError):
-                await socket.send(_command_frame(f"cancel-{id}", "hub:cancel", {"id": id}))
-
-        if self._socket is socket:
-            task = asyncio.create_task(cancel())
-            self._withdrawals.add(task)
-            task.add_done_callback(self._withdrawals.discard)
-
-
-def _while_running(broken: HubError, command: str) -> HubError:
-    if isinstance(broken, Disconnected):
-        return Disconnected(f"{broken} The call of {command} was running; whether it was done is not known.")
-    return HubError(broken.code, broken.message)
-
-
-def _command_frame(id: str, command: str, args: Mapping[str, Any], **beside: str | None) -> str:
+def command_frame(id: str, command: str, args: Mapping[str, Any], **beside: str | None) -> str:
     """Raises HubError `invalid_message` if `args` is not JSON."""
     payload = {"command": command, "args": plain(dict(args))}
     payload |= {name: value for name, value in beside.items() if value is not None}
     return dumps({"type": "command", "id": id, "payload": payload})
 
 
-def _foreign() -> HubError:
-    return HubError("internal", "The other side does not speak as a hub.")
-
-
-class Backoff:
-    """Waits before another attempt: full jitter, so that a thousand clients do not come back as one."""
-
-    def __init__(self) -> None:
-        self._attempt = 0
-
-    def reset(self) -> None:
-        self._attempt = 0
-
-    def next(self) -> float:
-        """Seconds: anything up to 0.5, then up to 1, 2, 4 … 30."""
-        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._attempt, 16))
-        self._attempt += 1
-        return random.uniform(0, ceiling)
+def foreign() -> Disconnected:
+    """What listens there is no hub, or none any more: one may be back there later."""
+    return Disconnected("The other side does not speak as a hub.")

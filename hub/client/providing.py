@@ -7,6 +7,7 @@ that nobody waits for any more is heard of.
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 from ..errors import CommandError, HubError
 from ..wire.names import new_id
 from ..wire.strictjson import dumps, plain
-from .connections import NO_EVENTS, NOT_A_HUB, Backoff, Connect, Socket, _command_frame, _foreign
-from .discovery import Disconnected, Refusal
+from .connections import LEAST_PATIENCE, NO_EVENTS, NOT_A_HUB, Backoff, Connect, Left, Socket, command_frame, foreign
+from .discovery import NoHub, Refusal
 
 LET_GO = 1.0  # seconds that handlers get to end after they were cancelled
 
@@ -89,6 +90,7 @@ class Providing:
         await asyncio.shield(self._task)
 
     async def close(self) -> None:
+        self._refuse_all(Left())  # also when the task has not begun yet
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -98,32 +100,44 @@ class Providing:
             while self._served:
                 await self._until_it_breaks()
         except Exception as error:
-            for served in self._served.values():
-                served.refuse(error)
+            self._refuse_all(error)
             log.error("No command is served any more: %s", error)
             raise
-        finally:
-            for served in self._served.values():
-                served.refuse(Disconnected("The client was closed."))
+
+    def _refuse_all(self, error: Exception) -> None:
+        for served in self._served.values():
+            served.refuse(error)
 
     async def _until_it_breaks(self) -> None:
         try:
-            socket = await self._connect({"topics": NO_EVENTS})
-            link = _Link(socket, self._served)
+            link = _Link(await self._connected(), self._served)
             try:
                 await _first_to_end(link.read(), self._offer(link))
             finally:
                 await link.end()
-        except ConnectionError as error:
-            delay = self._backoff.next()
-            self._give_up(error, asyncio.get_running_loop().time() + delay)
-            log.warning("%s Trying again in %.1f s.", error, delay)
-            await asyncio.sleep(delay)
+        except Exception as error:
+            delay = self._backoff.after(error)
+            self._give_up(error)
+            await asyncio.sleep(min(delay, self._patience()))
 
-    def _give_up(self, error: ConnectionError, at: float) -> None:
-        """What was never accepted, and would be tried too late again."""
+    async def _connected(self) -> Socket:
+        limit = max(self._patience(), LEAST_PATIENCE)
+        try:
+            async with asyncio.timeout(None if limit == math.inf else limit):
+                return await self._connect({"topics": NO_EVENTS})
+        except TimeoutError:
+            raise NoHub("The hub does not answer in time.") from None
+
+    def _patience(self) -> float:
+        """Seconds until the first of those gives up that wait for their command to be accepted."""
+        waiting = [served.give_up for served in self._served.values() if not served.accepted.done()]
+        return max(0.0, min(waiting, default=math.inf) - asyncio.get_running_loop().time())
+
+    def _give_up(self, error: Exception) -> None:
+        """What was never accepted, and has been tried for long enough."""
+        now = asyncio.get_running_loop().time()
         for name, served in list(self._served.items()):
-            if not served.accepted.done() and served.give_up < at:
+            if not served.accepted.done() and served.give_up <= now:
                 del self._served[name]
                 served.refuse(error)
 
@@ -196,7 +210,7 @@ class _Link:
         """As a client's call; the end of the connection is told by `read` alone."""
         id = str(next(self._ids))
         answer = self._asking[id] = asyncio.get_running_loop().create_future()
-        await self._socket.send(_command_frame(id, command, args))
+        await self._socket.send(command_frame(id, command, args))
         return await answer
 
     async def read(self) -> None:
@@ -204,7 +218,7 @@ class _Link:
             while True:
                 self._take((await self._socket.receive())[0])
         except NOT_A_HUB:
-            raise _foreign() from None
+            raise foreign() from None
 
     async def end(self) -> None:
         """Nobody waits for what is worked at any more."""

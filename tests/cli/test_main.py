@@ -23,9 +23,10 @@ from hub.cli import serve as cli_serve
 from hub.cli import tail as cli_tail
 from hub.cli.main import main
 from hub.client import connections
-from hub.client.client import HubClient, _Socket
+from hub.client.client import HubClient
 from hub.client.discovery import Disconnected
 from hub.client.items import Gap, Received
+from hub.client.sockets import WebSocket
 from hub.config import flags
 from hub.errors import HubError
 from hub.hub import VERSION
@@ -480,16 +481,16 @@ def test_a_warning_cannot_drive_the_terminal(
     monkeypatch.setattr(connections.log, "filters", [])
     if weakened:
         monkeypatch.setattr(cli_tail, "_escaped", lambda record: True)
-    opened = _Socket.open
+    opened = WebSocket.open
 
-    async def breaks_once(*args: Any) -> _Socket:
-        monkeypatch.setattr(_Socket, "open", opened)
+    async def breaks_once(*args: Any) -> WebSocket:
+        monkeypatch.setattr(WebSocket, "open", opened)
         raise Disconnected(HOSTILE)
 
     before = cursor(run)
     run("publish", "cli:said", "1")
     monkeypatch.setattr(connections, "FIRST_DELAY", 0)
-    monkeypatch.setattr(_Socket, "open", breaks_once)
+    monkeypatch.setattr(WebSocket, "open", breaks_once)
     assert run("tail", "cli:said", "--after", before, "--count", "1").status == 0
     [warning] = caplog.messages
     assert warning.isprintable() is not weakened

@@ -10,7 +10,7 @@ import pytest
 from strangers import STRANGER, needs_root, strange_server
 
 import hub.cli.http
-import hub.client.client
+import hub.client.sockets
 from hub.cli.main import main
 from hub.client.client import HubClient
 from hub.client.discovery import NoHub
@@ -22,7 +22,7 @@ SAYS = f"another account listens there, user {STRANGER}; nothing was sent"
 @pytest.fixture(params=[False, True], ids=["", "weakened"])
 def weakened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param:
-        for room in (hub.cli.http, hub.client.client):
+        for room in (hub.cli.http, hub.client.sockets):
             monkeypatch.setattr(room, "check_server", lambda *_: None)
     return bool(request.param)
 

@@ -1,13 +1,13 @@
 """HubClient.provide, against a real hub: what a handler may do, and what becomes of it when a connection breaks."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from running import HubInside, Talk, hub_app, open_streams, refused, talk, until
+from scripted import Silent
 
 from hub import CommandError, HubClient, HubError, NoHub, ServedCall
 from hub.client import connections, providing
@@ -266,20 +266,35 @@ async def test_a_client_that_is_closed_serves_no_more(hub: HubInside, caller: Ta
     await caller.fails("a:gate", "unknown_command")
 
 
-async def test_it_ends_when_coming_back_cannot_help(hub: HubInside, worker: HubClient) -> None:
+async def test_it_ends_when_coming_back_cannot_help(
+    hub: HubInside, worker: HubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(query: Mapping[str, str]) -> Any:
+        raise HubError("forbidden", "Not you.")
+
     await worker.provide("greet:hello", greet)
     serving = asyncio.create_task(worker.serve())
+    monkeypatch.setattr(worker._providing, "_connect", refuse)
     link(hub).close(1008, "Not allowed", "forbidden")
     with pytest.raises(HubError) as ended:
         await serving
     assert ended.value.code == "forbidden"
 
 
-async def test_a_hub_that_speaks_as_none_ends_it(
-    hub: HubInside, worker: HubClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
+@pytest.mark.parametrize("how", ["a foreign frame", "barred once"])
+async def test_what_may_pass_does_not_end_it(hub: HubInside, worker: HubClient, caller: Talk, how: str) -> None:
     await worker.provide("greet:hello", greet)
-    link(hub).send(b'{"type":"command","id":"call-1"}')
-    with pytest.raises(HubError, match="does not speak as a hub"):
-        await worker.serve()
+    if how == "barred once":
+        link(hub).close(1008, "The token was replaced", "token")
+    else:
+        link(hub).send(b'{"type":"command","id":"call-1"}')
+    await until(lambda: not len(hub.hub.providers))
+    assert await _served(caller) == "Hello, Ada"
+
+
+async def test_a_silent_port_takes_no_longer_than_its_patience(hub: HubInside, silent: Silent) -> None:
+    async with HubClient(hub.url, patience=0.05) as client:
+        client._url = silent.url
+        with pytest.raises(NoHub, match="in time"):
+            await client.provide("greet:hello", greet)
+    assert silent.connections == 1

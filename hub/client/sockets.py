@@ -1,0 +1,109 @@
+"""A WebSocket to the hub, with aiohttp beneath, and what the ways in which it ends mean."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+import aiohttp
+
+from ..errors import HubError
+from .discovery import Disconnected, NoHub
+from .ownership import check_server
+
+LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
+CONNECT_TIMEOUT = 10.0  # seconds for a connection and its handshake
+CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
+HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
+NOT_ALLOWED = 1008  # close code
+UNREACHABLE = (aiohttp.ClientError, OSError, UnicodeError)  # UnicodeError: a name that no host can have
+
+
+class Barred(HubError):
+    """The hub has closed the connection as not allowed (1008): for good, or because the token was replaced."""
+
+
+class Refused(Exception):
+    """The handshake was answered with an HTTP status, and nothing else."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Connector(aiohttp.TCPConnector):
+    """Connections that were seen to end at a hub of this account, wherever the kernel can tell."""
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
+        connection = await super().connect(req, *args, **options)
+        transport = connection.transport
+        try:
+            if transport is not None and not req.is_ssl():
+                check_server(*(transport.get_extra_info(name) for name in ("peername", "sockname", "socket")))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class WebSocket:
+    """A Socket of `connections`."""
+
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
+        self._websocket = websocket
+
+    @classmethod
+    async def open(
+        cls, session: aiohttp.ClientSession, url: str, query: Mapping[str, str], way_in: Mapping[str, Any]
+    ) -> Self:
+        """Connect. Raises NoHub, or Refused with the HTTP status."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                websocket = await session.ws_connect(
+                    f"{url}/ws",
+                    params=query,
+                    **way_in,
+                    heartbeat=HEARTBEAT,
+                    max_msg_size=LARGEST_FRAME,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise Refused(error.status) from None
+        except UNREACHABLE as error:
+            raise no_hub(url, error) from None
+        return cls(websocket)
+
+    async def send(self, text: str) -> None:
+        await self._websocket.send_str(text)
+
+    async def receive(self) -> tuple[Any, int]:
+        """The next frame and its length in characters. Raises ValueError if it is not JSON."""
+        message = await self._websocket.receive()
+        kind = message.type.name
+        if kind == "CLOSE":
+            raise _closed(message.data or 1005, message.extra or "")
+        if kind != "TEXT":  # cut off, or (ERROR) not a legal frame
+            raise Disconnected(_how(getattr(message.data, "code", 1006), ""))
+        return json.loads(message.data), len(message.data)
+
+    async def close(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._websocket.close()
+
+
+def no_hub(url: str, error: BaseException) -> NoHub:
+    """What it means that `url` cannot be reached."""
+    why = "no answer in time"
+    if not isinstance(error, TimeoutError):
+        why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    return NoHub(f"No hub answers at {url} ({why}).")
+
+
+def _closed(code: int, reason: str) -> HubError:
+    return Barred("forbidden", _how(code, reason)) if code == NOT_ALLOWED else Disconnected(_how(code, reason))
+
+
+def _how(code: int, reason: str) -> str:
+    return f"The hub closed the connection ({code}{': ' * bool(reason)}{reason})."
