@@ -1,8 +1,9 @@
 """What a call costs: python tests/bench/calls.py [--rounds 3] [--profile 40]
 
-100 clients call one command as fast as they are answered, WINDOW at a time each; the audit log is on, and shares a write
-among those that come at once. Printed, as medians: calls a second of the hub's CPU, and of the clock, for a handler of
-the hub's own and for one that a client serves (a program in Python beside it, whose own time is not the hub's).
+100 clients call one command as fast as they are answered, WINDOW at a time each; the audit log is on, and shares a
+write among those that come at once. Printed, as medians: calls a second of the hub's CPU, and of the clock, for a
+handler of the hub's own and for one that a client serves (a program in Python beside it, whose own time is not the
+hub's).
 """
 
 import argparse
@@ -18,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.bench import Server, upgrade
 from bench.inward import PROFILED

@@ -172,6 +172,10 @@ class Connection(streams.Stream):
         except OSError:
             self.transport.abort()
 
+    def let_go(self) -> None:
+        super().let_go()
+        del self.session
+
     def end(self, why: Disconnection) -> None:
         """As every stream, and take no more frames. Running calls go on to their end: it is in the audit log."""
         self.session.closing = True

@@ -1,0 +1,82 @@
+"""Who has gone leaves nothing behind that only the garbage collector would find: it looks every few minutes."""
+
+import asyncio
+import gc
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Raw, handshake, hub_app, open_streams, until
+
+from hub.web import streams
+from hub.web.ws.frames import CLOSE, TEXT
+
+VISITS = 5
+COMMANDS = {"hub:ping": {}, "hub:subscribe": {"topics": ["a:*"]}, "hub:provide": {"commands": [{"name": "a:b"}]}}
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """What the collector finds, when it is asked, in place of what it would take away."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+async def polite(port: int) -> None:
+    async with Raw(port) as raw:
+        await raw.upgrade()
+        await raw.send(CLOSE, b"")
+        await raw.close_code()
+
+
+async def calling(port: int) -> None:
+    async with Raw(port) as raw:
+        await raw.upgrade("?topics=none:*")
+        for name, args in COMMANDS.items():
+            command = {"type": "command", "id": name, "payload": {"command": name, "args": args}}
+            await raw.send(TEXT, json.dumps(command).encode())
+            await raw.frame()
+
+
+async def reset(port: int) -> None:
+    async with Raw(port) as raw:
+        await raw.upgrade()
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def violating(port: int) -> None:
+    async with Raw(port) as raw:
+        await raw.write(handshake(port) + b"\x81\x05never")  # not masked
+        while await raw.read():
+            pass
+
+
+async def listening(port: int) -> None:
+    async with Raw(port) as raw:
+        await raw.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+        await raw.read()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("visit", [polite, calling, reset, violating, listening])
+async def test_nothing_is_left_of_a_client(
+    visit: object, weakened: bool, tmp_path: Path, unreachable: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(streams.Stream, "let_go", lambda stream: None)
+    async with hub_app(tmp_path) as hub:
+        for _ in range(VISITS):
+            await visit(hub.port)  # type: ignore[operator]
+        await until(lambda: not open_streams(hub), "the end of all connections")
+        await asyncio.sleep(0)  # asyncio's own step behind connection_lost
+        gc.collect()
+        left = [type(found).__name__ for found in unreachable if isinstance(found, streams.Stream | asyncio.Transport)]
+    assert (len(left) >= VISITS) is weakened, left
