@@ -12,7 +12,7 @@ from ...stream.events import EventType
 from ...wire.strictjson import LARGEST, dumpb
 from .. import api
 from ..keys import OPEN_ROUTES
-from .routes import BODY, CALL, CONFIRM, EVERYWHERE, KEY, REFUSALS, ROUTES, answer, content, parameter
+from .routes import BODY, CALL, CONFIRM, EVERYWHERE, KEY, REFUSALS, ROUTES, TOPICS, answer, content, parameter
 from .schemas import ANYTHING, COMMON, OUT, RESULTS, SECURITY, Part, Titles, args_of, data_of, published, ref, said
 
 UNHEARD = ("hub:subscribe", "hub:unsubscribe", "hub:provide")  # they are about a stream, which a request does not have
@@ -93,9 +93,9 @@ def _described(title: str, summary: str, tag: str) -> Part:
 
 
 def _query(hub: Hub, read: api.Read) -> Iterator[Part]:
-    """The args of a command that a query can have."""
+    """The args of a command that a query can have; an empty list cannot be written there."""
     (command,) = (command for command in hub.commands if command.name == read.command)
-    known = args_of(command, "")["properties"]
+    known = args_of(command, "")["properties"] | {"topics": TOPICS["schema"]}
     yield from (parameter(name, known[name], f"As `{name}` of {read.command}.") for name in read.names)
 
 
@@ -117,7 +117,8 @@ def _published(types: list[EventType], titles: Titles) -> Part:
     schemas: dict[str, Part] = {}
     for type in types:
         schemas[titles(type.name)] = data_of(type)
-        schemas[titles(type.name + " published")] = published({"const": type.name}, ref(titles(type.name)))
+        data, has_key = ref(titles(type.name)), type.key is not None
+        schemas[titles(type.name + " published")] = published({"const": type.name}, data, has_key)
     choices = [ref(titles(type.name + " published")) for type in types]
     other = {"allOf": [ref("Name"), {"pattern": "^(?!hub:)"}], "not": {"enum": [type.name for type in types]}}
     schemas["OtherPublished"] = published(said(other, "Not of a known type, nor in the domain of the hub."), ANYTHING)
@@ -133,7 +134,7 @@ def _command(command: Command, titles: Titles, tokens: bool) -> Part:
     args, result = titles(command.name + " args"), titles(command.name + " result")
     schemas = {args: args_of(command, args), result: RESULTS.get(command.name, ANYTHING)}
     found = _described(titles(command.name), command.summary, "commands")
-    found["requestBody"] = {"required": bool(schemas[args].get("required")), "content": content(ref(args))}
+    found["requestBody"] = {"required": True, "content": content(ref(args))}
     found["parameters"] = [*([CONFIRM] * (command.effect == "dangerous")), *([KEY] * (command.effect != "read"))]
     answers = {} if command.name in UNHEARD else {200: answer("Its answer.", ref(result))}
     found["responses"] = _responses(answers, _statuses(_refusals(command), True, tokens))

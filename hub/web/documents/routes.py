@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .. import answers, api, health
+from ..page import dashboard
 from .schemas import (
     ANYTHING,
     CURSOR,
@@ -39,7 +40,7 @@ def parameter(name: str, schema: Part, sentence: str, place: str = "query") -> P
     return {"name": name, "in": place, "description": sentence, "schema": schema, **listing, **required}
 
 
-TOPICS = parameter("topics", PATTERNS, "Only what these patterns match.")
+TOPICS = parameter("topics", PATTERNS | {"minItems": 1}, "Only what these patterns match.")
 AFTER = parameter("after", CURSOR, "What comes behind this cursor.")
 SINCE = parameter("Last-Event-ID", CURSOR, "As `after`, and wins: what a browser sends when it comes back.", "header")
 CONFIRM = parameter(
@@ -164,7 +165,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         "Get one of the page's files; `hub.js` is the client for browsers.",
         {200: answer("The file.", TEXT, "text/css", "text/javascript")},
         (404,),
-        (parameter("name", TEXT, "The file.", "path"),),
+        (parameter("name", TEXT | {"enum": [*dashboard.STATIC]}, "The file.", "path"),),
         tag="page",
     ),
     ("POST", "/login"): Route(

@@ -252,10 +252,11 @@ def data_of(type: EventType) -> Part:
     return said(json_schema(type.schema) if type.schema else ANYTHING, sentence)
 
 
-def published(name: Part, data: Part) -> Part:
-    """An event as it is published."""
+def published(name: Part, data: Part, has_key: bool = False) -> Part:
+    """An event as it is published; only the last value of a key can become stale."""
     ttl = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TTL}
-    return record({"event": name, "data": data}, {"id": ID, "ttl": said(ttl, "Seconds until its last value is stale.")})
+    lease = {"ttl": said(ttl, "Seconds until its last value is stale.")} if has_key else {}
+    return record({"event": name, "data": data}, {"id": ID, **lease})
 
 
 def frame(command: Part, args: Part, is_bare: bool) -> Part:

@@ -320,7 +320,7 @@ async def test_it_has_every_command_as_hub_commands_lists_it(hub: HubInside) -> 
         assert said["summary"] == command["summary"]
         body = said["requestBody"]
         assert resolved(found, body["content"]["application/json"]["schema"]) == command["args"]
-        assert body["required"] == ("required" in command["args"])
+        assert body["required"]
         headers = {parameter["name"] for parameter in said.get("parameters", ())}
         assert ("Idempotency-Key" in headers) == (command["effect"] != "read")
         assert ("Hub-Confirm" in headers) == (command["effect"] == "dangerous")
@@ -345,7 +345,9 @@ PUBLISHED: list[tuple[Any, bool]] = [
     ({"event": "test:ordered", "data": {"order": 0}}, False),
     ({"event": "a:x", "data": None, "id": "1"}, True),
     ({"event": "a:x", "data": None, "id": ""}, False),
-    ({"event": "a:x", "data": None, "ttl": 0}, False),
+    ({"event": "a:x", "data": None, "ttl": 1}, False),
+    ({"event": "task:progress", "data": {"id": "x"}, "ttl": 1}, True),
+    ({"event": "task:progress", "data": {"id": "x"}, "ttl": 0}, False),
     ({"event": "a:x"}, False),
     ({"event": "a", "data": 1}, False),
     ({"event": "hub:x", "data": 1}, False),
