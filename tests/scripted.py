@@ -81,7 +81,8 @@ class ScriptedHub:
 
     async def start(self) -> None:
         app = web.Application()
-        app.router.add_get("/api/events", self._history)
+        app.router.add_get("/readyz", self._answer)
+        app.router.add_get("/api/events", self._answer)
         app.router.add_get("/ws", self._websocket)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -98,10 +99,13 @@ class ScriptedHub:
         """The next connection that the client opens."""
         return await self.peers.get()
 
-    async def _history(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
+        """To where the stream is, and to why a handshake was refused: the page says both."""
         self.asked.append(dict(request.query))
         status, body = self.page
-        return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body))
+        position = body.get("cursor") if isinstance(body, dict) else None
+        headers = {"Hub-Cursor": position} if position and request.path == "/readyz" else {}
+        return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body), headers=headers)
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         if self.handshakes and (status := self.handshakes.pop(0)) != 101:

@@ -21,7 +21,7 @@ import aiohttp
 from ..errors import HubError
 from ..life import to_its_end
 from ..wire.messages import Answered
-from ..wire.names import new_id, pattern_problem
+from ..wire.names import Cursor, new_id, pattern_problem
 from ..wire.vocabulary import Effect
 from .calls import Calls
 from .connections import Backoff, Socket, Stream
@@ -31,6 +31,7 @@ from .paging import joined, next_page
 from .providing import Handler, Providing, Served
 from .sockets import CONNECT_TIMEOUT, UNREACHABLE, Connector, Refused, WebSocket, no_hub
 
+POSITION = "Hub-Cursor"  # the header of /readyz that says where the stream is
 FINAL_STATUS = (400, 401, 403, 421)  # of a hub that says no; the other ones may pass
 
 
@@ -82,13 +83,15 @@ class HubClient:
         self._check_topics()
         if self._session is not None:
             raise RuntimeError("This client is entered already; make another one.")
+        if self.cursor is not None:
+            Cursor.parse(self.cursor)
         self._session = aiohttp.ClientSession(
             connector=Connector(), timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
         )
         self._stream = None
         self._calls, self._providing = Calls(self._connect, self._patience), Providing(self._connect)
         try:
-            position = await self._position({"after": self.cursor} if self.cursor else {})
+            position = await self._position()
         except BaseException:
             await self.__aexit__()
             raise
@@ -234,21 +237,25 @@ class HubClient:
             if problem := pattern_problem(topic):
                 raise HubError("invalid_args", f"{topic!r}: {problem}")
 
-    async def _position(self, query: Mapping[str, str]) -> str | None:
-        """Where the stream begins; asked for before it is opened, so that nothing in between is missed."""
+    async def _position(self) -> str | None:
+        """Where the stream begins; asked for before it is opened, so that nothing in between is missed, and of a route
+        that calls no command: the audit log has nothing of it."""
+        position = (await self._get("/readyz", {}))[1].get(POSITION)
+        if position is None:
+            raise NoHub(f"What answers at {self._address()} does not answer as a hub.")
+        return position
+
+    async def _get(self, path: str, query: Mapping[str, str]) -> tuple[Any, Mapping[str, str]]:
+        """What the hub answers, and the headers. Raises Refusal, NoHub; not for a hub that says that it is not ready."""
         session, url = self._entered(), self._address()
-        query = {"limit": "1", **query}
         try:
             way_in = self._way_in(url)
-            async with session.get(f"{url}/api/events", params=query, allow_redirects=False, **way_in) as response:
+            async with session.get(f"{url}{path}", params=query, allow_redirects=False, **way_in) as response:
                 body = await response.read()
         except UNREACHABLE as error:
             raise no_hub(url, error) from None
-        try:
-            cursor: str | None = answer(url, response.status, body)["cursor"]
-        except (TypeError, LookupError):
-            raise NoHub(f"What answers at {url} does not answer as a hub.") from None
-        return cursor
+        status = 200 if POSITION in response.headers else response.status
+        return answer(url, status, body), response.headers
 
     def _address(self) -> str:
         return self._url or running_hub(self._state_dir)
@@ -278,7 +285,7 @@ class HubClient:
         anybody's; so ask for the same over HTTP. What a hub says there, and asking again will not change, is final."""
         if status in FINAL_STATUS:
             try:
-                await self._position(query)
+                await self._get("/api/events", {"limit": "1", **query})
             except Refusal as error:
                 if error.status in FINAL_STATUS and not (error.status == 401 and self._may_get_another_token()):
                     return error

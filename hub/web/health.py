@@ -13,6 +13,7 @@ from ..wire.strictjson import dumpb
 from .answers import answer, query
 from .keys import HUB, PEER
 
+POSITION = "Hub-Cursor"
 OPENMETRICS = "application/openmetrics-text"
 SHARED_SECONDS = 0.5  # for which other accounts get what was drawn last
 
@@ -59,8 +60,12 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """GET /readyz: every part works, or 503 with the reasons."""
+    """GET /readyz: every part works, or 503 with the reasons. The header `Hub-Cursor` is the newest position: whoever
+    asks where the stream is has called no command, so no record is made of it."""
     query(request)
-    problems = request.app[HUB].problems()
+    hub = request.app[HUB]
+    problems = hub.problems()
     status = {"status": "unavailable" if problems else "ok", "reasons": problems}
-    return answer(dumpb(status), 503 if problems else 200)
+    response = answer(dumpb(status), 503 if problems else 200)
+    response.headers[POSITION] = str(hub.cursor)
+    return response

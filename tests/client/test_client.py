@@ -108,8 +108,16 @@ async def test_the_stream_begins_where_the_hub_was_when_the_client_was_entered(s
 
 async def test_a_given_cursor_is_checked_and_kept(scripted: ScriptedHub) -> None:
     async with HubClient(scripted.url, after="e:7") as client:
-        assert scripted.asked == [{"limit": "1", "after": "e:7"}]
-        assert client.cursor == "e:7"
+        assert (scripted.asked, client.cursor) == ([{}], "e:7")
+    with pytest.raises(HubError, match="not a cursor") as caught:
+        await HubClient(scripted.url, after="e7").__aenter__()
+    assert caught.value.code == "unknown_cursor"
+
+
+async def test_a_hub_that_is_not_ready_can_be_followed(scripted: ScriptedHub) -> None:
+    scripted.page = 503, {"status": "unavailable", "reasons": {"audit": "The disk is full."}, "cursor": "e:4"}
+    async with HubClient(scripted.url) as client:
+        assert client.cursor == "e:4"
 
 
 async def test_marks_and_gaps_move_the_point_it_comes_back_to(scripted: ScriptedHub) -> None:
@@ -271,7 +279,6 @@ async def test_entered_again_it_goes_on_behind_what_it_handed_over(scripted: Scr
         await (await scripted.peer()).send(event(1), event(2))
         await waiting
     async with client:
-        assert scripted.asked[-1] == {"limit": "1", "after": "e:1"}
         waiting = following(client)
         peer = await scripted.peer()
         assert peer.query["after"] == "e:1"

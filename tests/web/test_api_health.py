@@ -33,6 +33,16 @@ async def test_health_readiness_and_metrics(hub: HubInside) -> None:
     assert openmetrics.text.endswith("# EOF\n")
 
 
+async def test_whoever_looks_up_the_position_leaves_no_record(hub: HubInside) -> None:
+    before = hub.hub.audit.seq
+    for count in range(3):
+        ready = await hub.get("readyz")
+        assert ready.headers["Hub-Cursor"] == str(hub.hub.cursor)
+        assert hub.hub.cursor.seq == count
+        await hub.post("api/events", event("a:b"))
+    assert hub.hub.audit.seq == before
+
+
 async def test_every_answer_has_the_security_headers(hub: HubInside) -> None:
     for path in ("", "api/state", "no/such/page", "metrics", "ws", "static/hub.css", "api/events?after=x"):
         answer = await hub.get(path)
