@@ -142,8 +142,9 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Create or replace a private file by renaming: whoever opens it finds all of this, or what was there before.
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Create or replace a private file by renaming: whoever opens it finds all of this, or what was there before; if it
+    is not `durable`, a power failure may leave nothing.
 
     Nothing is written through a link: a planted one is replaced.
     """
@@ -151,7 +152,8 @@ def write_whole(path: Path, data: bytes) -> None:
     spare.unlink(missing_ok=True)
     with private(spare) as descriptor:
         write_all(descriptor, data)
-        os.fdatasync(descriptor)
+        if durable:
+            os.fdatasync(descriptor)
     os.rename(spare, path)
 
 

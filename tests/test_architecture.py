@@ -47,7 +47,8 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections calls providing client"),
         ("", "demo"),
-        ("cli", "terminal grammar http words documents publish tail explain call ask token audit serve main"),
+        ("cli", "terminal grammar http words documents publish places beginnings writing following tail"),
+        ("cli", "explain call ask token audit serve main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from ..client.items import Gap, Received
 
@@ -13,6 +14,11 @@ REASONS = {
     "expired": "they are no longer kept",
     "epoch": "the hub began a new history",
 }
+
+
+NAME_WIDTH = 28  # columns of an event's name, as far as it is no longer
+Colour = Literal["grey", "green", "yellow", "red", "cyan"]
+CODES: dict[Colour, int] = {"grey": 90, "green": 32, "yellow": 33, "red": 31, "cyan": 36}  # ECMA-48, SGR
 
 
 # ---- for whom
@@ -38,18 +44,43 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def has_colour(stream: TextIO) -> bool:
+    """Whether what is written there is coloured: on a terminal, unless NO_COLOR is set; with CLICOLOR_FORCE
+    everywhere."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def coloured(text: str, colour: Colour | None, *, on: bool) -> str:
+    """A printable text in a colour, if colours are `on`."""
+    return f"\x1b[{CODES[colour]}m{text}\x1b[0m" if on and colour else text
+
+
 # ---- lines
 
 
-def readable(item: Received | Gap) -> str:
-    """One line for a person: local time, name, data; or what is missing."""
+def readable(item: Received | Gap, *, colour: bool = False) -> str:
+    """One line for a person: local time, name, data, in columns; or what is missing."""
     if isinstance(item, Gap):
-        many = "events are" if item.count is None else f"{item.count} events are"
+        many = "events are" if item.count is None else f"{item.count} event{'s are' if item.count != 1 else ' is'}"
         why = REASONS.get(item.reason, item.reason)
-        return printable(f"--- {many} missing before {item.before}: {why}")
-    moment = datetime.fromisoformat(item.timestamp).astimezone()
-    when = moment.replace(tzinfo=None).isoformat(" ", "milliseconds")
-    return printable(f"{when} {item.name} {compact(item.data)}")
+        return coloured(printable(f"--- {many} missing before {item.before}: {why}"), "red", on=colour)
+    when, name = coloured(local(item.timestamp), "grey", on=colour), printable(item.name)
+    return (
+        f"{when}  {coloured(name, 'cyan', on=colour)}{' ' * (NAME_WIDTH - len(name))}  {printable(compact(item.data))}"
+    )
+
+
+def local(timestamp: str) -> str:
+    """A time of the wire as the clock on the wall shows it; what is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(timestamp).astimezone()
+    except (ValueError, OverflowError):
+        return printable(timestamp)
+    return moment.replace(tzinfo=None).isoformat(" ", "milliseconds")
 
 
 def envelope(item: Received | Gap) -> str:

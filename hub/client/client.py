@@ -246,7 +246,7 @@ class HubClient:
         return position
 
     async def _get(self, path: str, query: Mapping[str, str]) -> tuple[Any, Mapping[str, str]]:
-        """What the hub answers, and the headers. Raises Refusal, NoHub; not for a hub that says that it is not ready."""
+        """What the hub answers, and the headers. Raises Refusal, NoHub; no hub that is not ready refuses."""
         session, url = self._entered(), self._address()
         try:
             way_in = self._way_in(url)

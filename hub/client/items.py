@@ -43,12 +43,12 @@ def arrival(frame: Any) -> Arrival | None:
         return data["cursor"], None
     if name == "hub:gap":
         gap = Gap(data["after"], data["before"], data["count"], data["reason"], frame)
-        return _just_before(gap.before), gap
+        return just_before(gap.before), gap
     event = Received(name, data, frame["id"], frame["timestamp"], frame["cursor"], frame)
     return event.cursor, event
 
 
-def _just_before(cursor: str) -> str:
-    """The position whose next event is `cursor`: resuming at a gap's `before` itself would skip that one."""
+def just_before(cursor: str) -> str:
+    """Return the position whose next event is `cursor`: resuming at a gap's `before` itself would skip that one."""
     epoch, _, seq = cursor.rpartition(":")
     return f"{epoch}:{int(seq) - 1}"

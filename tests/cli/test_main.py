@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from values import HOSTILE
 
+from hub.cli import following
 from hub.cli import main as cli_main
 from hub.cli import serve as cli_serve
-from hub.cli import tail as cli_tail
 from hub.cli.main import main
 from hub.client import connections
 from hub.client.client import HubClient
@@ -249,11 +249,11 @@ def test_what_is_published_is_in_the_tail(run: Run) -> None:
     assert again == published  # an id is kept once, and has one cursor
     run("publish", "other:said")
     run("publish", "cli:said", "[1,2]")
-    tail = run("tail", "cli:*", "--after", before, "--count", "2")
+    tail = run("tail", "cli:*", "--after", before, "--count", "2", "--text")
     assert (tail.status, tail.err) == (0, "")
-    assert [line.split(" ", 2)[2] for line in tail.out.splitlines()] == [
-        'cli:said {"text":"hé"}',
-        "cli:said [1,2]",
+    assert [line.split(maxsplit=2)[2] for line in tail.out.splitlines()] == [
+        'cli:said                      {"text":"hé"}',
+        "cli:said                      [1,2]",
     ]
     first, _ = (
         json.loads(line) for line in run("tail", "cli:*", "--after", before, "--count", "2", "--json").out.splitlines()
@@ -461,14 +461,14 @@ def test_what_was_called_is_in_the_audit_log_and_the_chain_holds(hub: Running, r
 @pytest.mark.usefixtures("hub")
 def test_a_tail_ends_well_when_interrupted(run: Run) -> None:
     before = cursor(run)
-    with tailing("cli:*", "--after", before) as tail:
-        run("publish", "cli:said", json.dumps(HOSTILE))
+    with tailing("cli:*", "--after", before, "--text") as tail:
+        now = run("publish", "cli:said", json.dumps(HOSTILE)).out
         assert tail.stdout is not None
         line = tail.stdout.readline()
         assert line.rstrip("\n").isprintable()
-        assert json.loads(line.split(" ", 3)[3]) == HOSTILE
+        assert json.loads(line.split(maxsplit=3)[3]) == HOSTILE
         tail.send_signal(signal.SIGINT)
-        assert tail.communicate() == ("", "")
+        assert tail.communicate() == ("", f"hub: Go on from here with hub tail 'cli:*' --after {now}")
         assert tail.returncode == 0
 
 
@@ -480,7 +480,7 @@ def test_a_warning_cannot_drive_the_terminal(
     """The sentence a hub closes with stands in the warning that the stream has broken."""
     monkeypatch.setattr(connections.log, "filters", [])
     if weakened:
-        monkeypatch.setattr(cli_tail, "_escaped", lambda record: True)
+        monkeypatch.setattr(following, "_escaped", lambda record: True)
     opened = WebSocket.open
 
     async def breaks_once(*args: Any) -> WebSocket:
@@ -503,7 +503,7 @@ def test_a_tail_ends_quietly_when_nobody_reads_it(run: Run) -> None:
     with tailing("cli:*", "--after", before) as tail:
         assert tail.stdout is not None
         assert tail.stderr is not None
-        assert tail.stdout.readline().endswith("cli:said 1\n")
+        assert '"data":1}' in tail.stdout.readline()
         tail.stdout.close()  # no further event is needed to notice
         assert tail.wait() == 0
         assert tail.stderr.read() == ""

@@ -1,0 +1,119 @@
+"""Where a tail begins: now, a while ago, at the start, behind a cursor, with the newest events."""
+
+import argparse
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..client.items import Gap, Received, just_before
+from ..client.paging import joined, next_page
+
+if TYPE_CHECKING:
+    from ..client.client import HubClient
+
+START = "start"
+MOST = 1000  # events that `hub:history` looks for at once
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", re.ASCII)
+
+
+def add_beginning(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say where to begin."""
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("-n", type=newest, metavar="N", dest="newest", help="begin with the newest N that match")
+    where.add_argument(
+        "--since", type=moment, metavar="TIME", help="begin so long ago, as 5m (s, m, h, d), or at a time"
+    )
+    where.add_argument("--after", metavar="CURSOR", help="begin behind this position; start: with all that is kept")
+
+
+def newest(text: str) -> int:
+    """A number of events."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number up to {MOST} (--after {START} gives all)")
+    return int(text)
+
+
+def moment(text: str) -> datetime:
+    """A time: so long ago (`90s`, `5m`, `2h`, `1d`), or as RFC 3339 has it; without an offset it is the local one."""
+    try:
+        if ago := _AGO.fullmatch(text):
+            found = datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: float(ago[1])})
+        else:
+            found = datetime.fromisoformat(text).astimezone(UTC)
+        return found.replace(microsecond=found.microsecond // 1000 * 1000)  # as exact as the times of events are
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 5m, 2h or 2026-11-30T17:00:00Z") from None
+
+
+def in_words(args: argparse.Namespace, cursor: str | None) -> str:
+    """Where a tail with these flags begins, for a person."""
+    if args.newest is not None:
+        return f"beginning with the newest {args.newest}" if args.newest else "from now on"
+    if args.since is not None:
+        return f"since {args.since.astimezone():%Y-%m-%d %H:%M:%S}"
+    if args.after == START:
+        return "beginning with all that is kept"
+    return f"behind {cursor}" if args.after else "from now on"
+
+
+async def begin(args: argparse.Namespace, hub: "HubClient") -> "AsyncIterator[Received | Gap]":
+    """Return what the flags ask for, from the first one on and without an end; `hub.cursor` is the position of what was
+    handed out last. Raises HubError."""
+    if args.newest:
+        answer = await _newest(hub, args.newest)
+        hub.cursor = just_before(answer["events"][0]["cursor"]) if answer["events"] else answer["cursor"]
+        return _from_newest(hub, answer)
+    if args.since is not None or args.after == START:
+        hub.cursor = _first(hub.cursor)
+        return _from(hub, args.since)
+    return hub
+
+
+def _first(cursor: str | None) -> str | None:
+    """The position before the first event of all, if the hub says where it is."""
+    return cursor and f"{cursor.rpartition(':')[0]}:0"
+
+
+async def _newest(hub: "HubClient", count: int) -> dict[str, Any]:
+    """The newest events that match, in order, and the cursor behind which the stream goes on."""
+    args: dict[str, Any] = {"topics": list(hub.topics), "limit": count}
+    answer: dict[str, Any] = await hub.call("hub:history", args)
+    while further := next_page("hub:history", args, answer):
+        answer = joined("hub:history", answer, await hub.call("hub:history", further))
+    return answer
+
+
+def _received(envelope: Any) -> Received:
+    payload = envelope["payload"]
+    return Received(
+        payload["event"], payload["data"], envelope["id"], envelope["timestamp"], envelope["cursor"], envelope
+    )
+
+
+async def _from_newest(hub: "HubClient", answer: dict[str, Any]) -> "AsyncIterator[Received | Gap]":
+    for event in map(_received, answer["events"]):
+        hub.cursor = event.cursor
+        yield event
+    hub.cursor = answer["cursor"]
+    async for item in hub:
+        yield item
+
+
+async def _from(hub: "HubClient", since: datetime | None) -> "AsyncIterator[Received | Gap]":
+    """Everything from the first event on that is not older than `since`. What is no longer kept was before that, unless
+    the oldest one kept is as young."""
+    trimmed: Gap | None = None
+    async for item in hub:
+        if isinstance(item, Gap):
+            trimmed = item
+            continue
+        if since is None or datetime.fromisoformat(item.timestamp) >= since:
+            if trimmed is not None and since is not None:
+                yield trimmed
+            yield item
+            break
+        trimmed = None
+    async for item in hub:
+        yield item

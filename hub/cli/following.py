@@ -1,0 +1,135 @@
+"""What `hub tail` does: a client of the hub's stream that writes lines, and knows how far it has come."""
+
+import argparse
+import asyncio
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+
+from ..client import connections
+from ..client.client import HubClient
+from ..client.items import Gap, Received
+from ..errors import HubError
+from ..private import Unsafe
+from ..stdio import complain
+from .beginnings import START, begin, in_words
+from .http import address, named_address, token_of
+from .places import Place
+from .terminal import envelope, has_colour, is_for_people, is_terminal, printable, readable
+from .writing import Output
+
+DOMAINS = ("agent", "alert", "audit", "governance", "hub", "memory", "security", "task")
+STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
+Items = AsyncIterator[Received | Gap]
+
+
+async def follow(args: argparse.Namespace, place: Place | None) -> None:
+    """Follow as the flags say. Raises HubError, NoHub, UsageError, Unwritten."""
+    logging.basicConfig(format="hub: %(message)s")
+    connections.log.addFilter(_escaped)  # a hub's words stand in its warnings, and must not drive the terminal either
+    kept = place.read() if place else None
+    where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
+    after = kept or (args.after if args.after != START else None)
+    async with HubClient(named_address(args), topics=args.patterns or ("*",), after=after, **where) as hub:
+        if is_terminal(sys.stdout):
+            _announce(args, hub, kept)
+        await Following(args, hub, place).run(hub if kept else await begin(args, hub))
+
+
+class Following:
+    """One tail, and how far it has come: `cursor` is the position up to which everything that matches is written."""
+
+    def __init__(self, args: argparse.Namespace, hub: HubClient, place: Place | None) -> None:
+        self._args, self._hub, self._place = args, hub, place
+        self._left, self._line = args.count, _form(args)
+        self._written, self._writing = hub.cursor, False
+        self._interrupted = False
+        self._output = Output(sys.stdout)
+
+    @property
+    def cursor(self) -> str | None:
+        return self._written if self._writing else self._hub.cursor
+
+    async def run(self, items: Items) -> None:
+        """Write until there are enough, or until it is stopped: that is how a tail ends. Raises HubError, Unwritten."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._output.cancel_when_unread(task)
+        self._keep()
+        try:
+            with suppress(asyncio.CancelledError), _stopping(lambda number: self._stop(task, number)):
+                await self._write_all(items)
+        finally:
+            self._keep(durable=True)
+        if self._interrupted:
+            echoed = "\n" * is_terminal(sys.stderr)  # the keys, in front of the sentence
+            complain(f"{echoed}hub: {printable(self._way_back())}")
+
+    async def _write_all(self, items: Items) -> None:
+        async for item in items:
+            self._writing = True
+            await self._output.write(self._line(item))
+            self._written, self._writing = self._hub.cursor, False
+            self._keep()
+            if self._left and isinstance(item, Received):
+                self._left -= 1
+                if not self._left:
+                    return
+
+    def _keep(self, *, durable: bool = False) -> None:
+        if self._place is None or self.cursor is None:
+            return
+        try:
+            self._place.keep(self.cursor, durable=durable)
+        except (OSError, Unsafe) as error:
+            raise HubError("internal", f"The place of {self._place.name} cannot be kept: {error}.") from None
+
+    def _stop(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:
+        self._interrupted = number == signal.SIGINT
+        task.cancel()
+
+    def _way_back(self) -> str:
+        if self._place is not None:
+            return f"Go on from here with hub tail --resume {self._place.name}"
+        patterns = "".join(f" {shlex.quote(pattern)}" for pattern in self._args.patterns)
+        return f"Go on from here with hub tail{patterns} --after {self.cursor}"
+
+
+@contextmanager
+def _stopping(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in STOPPED_BY:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in STOPPED_BY:
+            loop.remove_signal_handler(number)
+
+
+def _form(args: argparse.Namespace) -> Callable[[Received | Gap], str]:
+    if not is_for_people(args):
+        return envelope
+    colour = has_colour(sys.stdout)
+    return lambda item: readable(item, colour=colour)
+
+
+def _announce(args: argparse.Namespace, hub: HubClient, kept: str | None) -> None:
+    """Say what is followed and since when, and what was perhaps meant."""
+    what = " ".join(args.patterns) or "every event"
+    since = f"behind {kept}, where {args.resume} was" if kept else in_words(args, hub.cursor)
+    complain(printable(f"hub: Following {what} at {address(args)}, {since}. Ctrl-C ends."))
+    for pattern in args.patterns:
+        domain = pattern.partition(":")[0]
+        if domain not in DOMAINS and (meant := get_close_matches(domain, DOMAINS, 1)):
+            rest = pattern.removeprefix(domain)
+            complain(printable(f"hub: The hub's own events have no {domain}; did you mean {meant[0]}{rest}?"))
+
+
+def _escaped(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
