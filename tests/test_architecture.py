@@ -48,7 +48,7 @@ ORDER = [
         ("client", "items paging discovery ownership sockets connections calls providing client"),
         ("", "demo"),
         ("cli", "terminal grammar http words documents publish places beginnings writing following tail"),
-        ("cli", "explain call ask token audit serve main"),
+        ("cli", "child relays reports run explain call ask token audit serve main"),
         ("", "__main__"),
     )
     for name in names.split()

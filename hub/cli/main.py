@@ -23,7 +23,7 @@ INTERRUPTED = 130
 # The commands, each a module here that is imported when it is asked for.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
-    "events": ("publish", "tail"),
+    "events": ("publish", "tail", "run"),
     "commands and questions": ("call", "ask"),
     "look after it": ("audit",),
 }
@@ -106,12 +106,17 @@ def _with_default(words: list[str]) -> list[str]:
 
 def _checked(words: list[str]) -> list[str]:
     """The words, if they are text and begin with a command. Raises UsageError."""
-    for number, word in enumerate(words, 1):
+    for number, word in enumerate(_own(words), 1):
         if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
             raise UsageError(f"Word {number} of the command line is not UTF-8.")
     if not words[0].startswith("-") and words[0] not in NAMES:
         raise UsageError(f"there is no command {words[0]!r}{suggestion(words[0], NAMES)} (see hub --help).")
     return words
+
+
+def _own(words: list[str]) -> list[str]:
+    """Those that are the hub's: what `run` hands on may be anything."""
+    return words[: words.index("--")] if words[0] == "run" and "--" in words else words
 
 
 class Whole(Parser):

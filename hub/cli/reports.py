@@ -1,0 +1,96 @@
+"""What a hub is told of a task while it runs: beside it, as often as is good, and never waited for by it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..client.discovery import Disconnected
+from ..errors import HubError
+from ..wire.names import new_id
+from .http import Connection
+
+PAUSE = 0.25  # seconds between two reports at least
+RETRY = 1.0  # seconds until a hub that was not reached is tried again
+AT_THE_END = 2.0  # seconds that the last report may take
+EVENT = "task:progress"
+
+
+class Reports:
+    """The reports of one task, from a thread of its own. What goes wrong with the hub does not concern it."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        task: dict[str, Any],
+        ttl: float | None,
+        message: Callable[[], str | None],
+    ) -> None:
+        self._connect, self._task, self._ttl, self._message = connect, task, ttl, message
+        self._hub: Connection | None = None
+        self._news, self._over = threading.Event(), threading.Event()
+        self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
+        self._was_told = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """The task runs."""
+        self._task |= {"status": "running", "started_at": _now()}
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def look(self) -> None:
+        """There may be another message."""
+        self._news.set()
+
+    def end(self, error: str | None, message: str | None = None) -> None:
+        """The task is over, with this error if it has failed. Returns when the hub knows, or when it takes too long."""
+        now = time.monotonic()
+        last = {**self._task, "ended_at": _now(), "duration_ms": round((now - self._began) * 1000)}
+        last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
+        if message := message or self._message():
+            last["message"] = message
+        self._last, self._ends = last, now + AT_THE_END
+        self._over.set()
+        self._news.set()
+        self._thread.join(AT_THE_END)
+
+    def _run(self) -> None:
+        said: dict[str, Any] | None = None
+        while not self._over.is_set():
+            self._news.clear()
+            message = self._message()
+            task = self._task | ({"message": message} if message else {})
+            if task != said or self._ttl:
+                said = task if self._tell(task, new_id(), self._ttl) else None
+            self._over.wait(PAUSE if said else RETRY)
+            if said:
+                self._news.wait(self._ttl and self._ttl / 3)
+        id = new_id()
+        while not self._tell(self._last, id) and self._was_told and time.monotonic() < self._ends:
+            time.sleep(PAUSE)
+
+    def _tell(self, task: dict[str, Any], id: str, ttl: float | None = None) -> bool:
+        """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
+        event = {"event": EVENT, "id": id, "data": task} | ({"ttl": ttl} if ttl else {})
+        try:
+            self._hub = self._hub or self._connect()
+            self._hub.ask("POST", "/api/events", json.dumps(event).encode())
+        except Disconnected:
+            self._was_told = True  # or it may be: it was there
+        except HubError as error:
+            if not error.retryable:
+                return True
+        except Exception:  # whatever it is: it must not show in the program's output
+            pass
+        else:
+            self._was_told = True
+            return True
+        self._hub = None  # it may come back elsewhere
+        return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,102 @@
+"""`hub run`: run a program, and report it as a task. The program, and who reads its output, see nothing of it."""
+
+import argparse
+import contextlib
+import math
+import os
+import shlex
+from pathlib import PurePath
+from typing import Any
+
+from ..stdio import complain
+from .child import Child, ended_in_words, exit_status
+from .grammar import add_command
+from .http import add_where, connection
+from .relays import Relays
+from .reports import Reports
+from .terminal import printable
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what a shell says
+LONGEST_NAME, LONGEST_TTL = 100, 30 * 86400.0  # characters, seconds
+ANSWER_TIMEOUT = 2.0  # seconds
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    command = add_command(
+        commands,
+        "run",
+        run,
+        "run a program, and report it as a task",
+        """hub run -- make -j4 test
+        hub run --name backup --ttl 60 -- restic backup /home""",
+    )
+    command.usage = "hub run [--name NAME] [--ttl SECONDS] [FLAG …] -- COMMAND …"
+    command.add_argument("--name", type=_name, help="the task's name, its id is run:NAME (default: the program's)")
+    command.add_argument(
+        "--ttl", type=_ttl, metavar="SECONDS", help="the task is stale if this is not heard of so long"
+    )
+    command.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its words")
+    add_where(command)
+
+
+def _name(text: str) -> str:
+    if not (0 < len(text) <= LONGEST_NAME and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"{printable(text)!r} is no name: 1 to {LONGEST_NAME} printable characters")
+    return text
+
+
+def _ttl(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TTL:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to {LONGEST_TTL:.0f}")
+    return seconds
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the program to its end; the exit status is its own, 128 + n if signal n has ended it.
+
+    Stdin, the environment and everything else are handed on as they are, and so is a terminal or another device; what
+    goes into a pipe or a file is passed on byte for byte, and its last line is the task's message. The hub is told
+    beside, and not waited for while the program runs, and at its end for a moment only.
+    """
+    words = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not words:
+        args.parser.error("there is no program to run")
+    relays = Relays()
+    reports = Reports(
+        lambda: connection(args, answer_timeout=ANSWER_TIMEOUT), _task(args, words), args.ttl, relays.last_line
+    )
+    try:
+        child = Child(words, relays.descriptors)
+    except OSError as error:
+        return _not_run(words[0], error, reports)
+    relays.start(reports.look)
+    reports.start()
+    status = child.wait()
+    with contextlib.suppress(KeyboardInterrupt):  # whoever does not want to wait for the rest
+        child.let_go()
+        relays.finish()
+        reports.end(ended_in_words(status))
+    return exit_status(status)
+
+
+def _task(args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
+    program = os.fsencode(PurePath(words[0]).name).decode("utf-8", "replace")
+    name = args.name or "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in program)[:LONGEST_NAME]
+    return {"id": f"run:{name}", "name": name}
+
+
+def _not_run(program: str, error: OSError, reports: Reports) -> int:
+    """Say why the program could not be run, here and to the hub."""
+    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    status = NOT_FOUND if is_missing else NOT_EXECUTABLE
+    shown = shlex.quote(printable(os.fsencode(program).decode("utf-8", "replace")))
+    sentence = f"There is no program {shown}." if is_missing else f"{shown} cannot be run ({error.strerror})."
+    complain(f"hub: {sentence}")
+    reports.start()
+    reports.end(ended_in_words(status), sentence)
+    return status

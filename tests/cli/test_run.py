@@ -1,0 +1,363 @@
+"""`hub run`: nothing of a program is changed, and a hub is told of it, if there is one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import HubInside, environment, hub_app, hub_process, run_hub, send_signal, until
+from terminals import CTRL_C, on_terminal
+
+NOWHERE = ("--url", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path / "hub") as running:
+        yield running
+
+
+def command(*words: str | bytes, before: str = "") -> list[str | bytes]:
+    """`hub run …`, with code that runs before it."""
+    return [sys.executable, "-c", f"{before}import sys;from hub.cli.main import main;sys.exit(main())", "run", *words]
+
+
+async def ran(*words: str | bytes, stdin: bytes = b"", before: str = "") -> tuple[int, bytes, bytes]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command(*words, before=before), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
+    )
+    out, err = await process.communicate(stdin)
+    assert process.returncode is not None
+    return process.returncode, out, err
+
+
+@contextlib.asynccontextmanager
+async def running(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command(*words), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
+    )
+    try:
+        yield process
+    finally:
+        send_signal(process, signal.SIGKILL)
+        await process.communicate()
+
+
+async def reported(hub: HubInside) -> list[dict[str, Any]]:
+    """What was told of tasks, in order."""
+    events = (await hub.get("api/events", topics="task:progress", limit="1000")).json["events"]
+    return [event["payload"]["data"] for event in events]
+
+
+# ---- what the hub is told
+
+
+async def test_a_program_is_a_task(hub: HubInside) -> None:
+    words = ("--url", hub.url, "--", "sh", "-c", "echo one; read x; echo $x; echo")
+    assert await ran(*words, stdin=b"two\n") == (0, b"one\ntwo\n\n", b"")
+    first, *_, last = await reported(hub)
+    assert {name: first[name] for name in ("id", "name", "status")} == {
+        "id": "run:sh",
+        "name": "sh",
+        "status": "running",
+    }
+    assert {name: last[name] for name in ("id", "name", "status")} == {
+        "id": "run:sh",
+        "name": "sh",
+        "status": "succeeded",
+    }
+    assert (last["message"], last["started_at"]) == ("two", first["started_at"])
+    assert last["ended_at"] >= last["started_at"]
+    assert isinstance(last["duration_ms"], int)
+    assert "error" not in last
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "error"),
+    [
+        ("exit 3", 3, "exit status 3"),
+        ("exit 255", 255, "exit status 255"),
+        ("kill -TERM $$", 143, "signal 15 (SIGTERM)"),
+        ("kill -KILL $$", 137, "signal 9 (SIGKILL)"),
+        ("kill -INT $$", 130, "signal 2 (SIGINT)"),
+        ("kill -40 $$", 168, "signal 40"),
+    ],
+)
+async def test_how_it_fails_is_its_own(script: str, status: int, error: str, hub: HubInside) -> None:
+    assert await ran("--name", "job", "--url", hub.url, "--", "sh", "-c", script) == (status, b"", b"")
+    last = (await reported(hub))[-1]
+    assert (last["id"], last["status"], last["error"]) == ("run:job", "failed", error)
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "sentence"),
+    [
+        ("no such", 127, "There is no program 'no such'."),
+        ("/no/such", 127, "There is no program /no/such."),
+        ("/etc/passwd", 126, "/etc/passwd cannot be run (Permission denied)."),
+    ],
+)
+async def test_what_cannot_be_run_is_one_sentence(program: str, status: int, sentence: str, hub: HubInside) -> None:
+    assert await ran("--url", hub.url, "--", program) == (status, b"", f"hub: {sentence}\n".encode())
+    last = (await reported(hub))[-1]
+    assert (last["status"], last["error"], last["message"]) == ("failed", f"exit status {status}", sentence)
+
+
+async def test_it_runs_on_while_its_messages_are_told(hub: HubInside) -> None:
+    async with running("--url", hub.url, "--", "sh", "-c", "while read x; do echo $x; done") as process:
+        assert process.stdin
+        for line in ("first", "second"):
+            process.stdin.write(f"{line}\n".encode())
+            while (await reported(hub) or [{}])[-1].get("message") != line:
+                await asyncio.sleep(0.01)
+        process.stdin.close()
+        assert await process.wait() == 0
+    assert [task["status"] for task in await reported(hub)] == ["running"] * (len(await reported(hub)) - 1) + [
+        "succeeded"
+    ]
+
+
+async def test_a_lease_lasts_as_long_as_it_runs(hub: HubInside) -> None:
+    async with running("--ttl", "3", "--url", hub.url, "--", "cat") as process:
+        while len(await reported(hub)) < 4:  # without a word from the program
+            await asyncio.sleep(0.05)
+        send_signal(process, signal.SIGKILL)
+        await until(lambda: not hub.hub.state or hub.counted("hub_events_total", "other"), "that it is stale")
+    found = (await hub.get("api/events", topics="hub:stale")).json["events"]
+    assert [event["payload"]["data"]["key"] for event in found] == ["run:cat"]
+
+
+# ---- what the program and its readers see
+
+
+async def test_bytes_are_passed_on_as_they_are() -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    assert await ran(*NOWHERE, "--", "cat", stdin=data) == (0, data, b"")
+    assert await ran(*NOWHERE, "--", "sh", "-c", "cat >&2", stdin=data) == (0, b"", data)
+
+
+async def test_it_is_passed_on_at_once() -> None:
+    async with running(*NOWHERE, "--", "sh", "-c", "printf 'name? '; read x; printf \"hello $x\"") as process:
+        assert process.stdin
+        assert process.stdout
+        assert await process.stdout.readexactly(6) == b"name? "
+        process.stdin.write(b"Ada\n")
+        assert await process.stdout.read() == b"hello Ada"
+
+
+def test_stdout_and_stderr_in_one_keep_their_order(tmp_path: Path) -> None:
+    script = "for i in $(seq 200); do echo $i; echo $i >&2; done"
+    done = subprocess.run(
+        command(*NOWHERE, "--", "sh", "-c", script), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment()
+    )
+    assert done.stdout.split() == [b"%d" % (n // 2) for n in range(2, 402)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+async def test_a_signal_is_handed_on(number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo got; exit 7' {name}; echo ready; while :; do sleep 0.02; done"
+    async with running(*NOWHERE, "--", "sh", "-c", script) as process:
+        assert process.stdout
+        assert await process.stdout.readline() == b"ready\n"
+        send_signal(process, number)
+        assert (await process.stdout.read(), await process.wait()) == (b"got\n", 7)
+
+
+COUNTING = """
+import os, signal, sys
+count = 0
+def more(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, more)
+print('ready', flush=True)
+sys.stdin.readline()
+print(count, 'times', os.isatty(0), os.isatty(1), os.isatty(2))
+"""
+
+
+async def test_on_a_terminal_the_program_has_the_terminal(hub: HubInside, tmp_path: Path) -> None:
+    words = ("run", "--name", "t", "--url", hub.url, "--", sys.executable, "-c", COUNTING)
+    async with on_terminal(tmp_path, *words) as shown:
+        await shown.shows("ready")
+        shown.press(CTRL_C)
+        shown.press(b"\n")
+        status, text = await shown.ended()
+    assert (status, text.splitlines()[-1]) == (0, "1 times True True True")
+    assert (await reported(hub))[-1]["status"] == "succeeded"
+
+
+async def test_arguments_are_the_programs(hub: HubInside) -> None:
+    words = [b"-n", b"--json", b"--", b"\xff\xfe", b"", b"--help"]
+    for flags in ((*NOWHERE, "--"), NOWHERE):
+        given = [word for word in words if word.isascii() or "--" in flags]
+        assert await ran(*flags, "printf", "%s\\n", *given) == (0, b"\n".join([*given, b""]), b"")
+    assert (await ran("--url", hub.url, "--", b"/no/\xff\x1b"))[0] == 127
+    assert (await reported(hub))[-1]["id"] == "run:��"
+
+
+def test_the_program_inherits_what_a_program_has() -> None:
+    """Neither blocked nor ignored signals (the C library keeps two for itself, 32 and 33), nor open files of ours."""
+    script = "grep -E 'Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd | wc -l"
+    words = command(*NOWHERE, "--", "sh", "-c", script)
+    done = subprocess.run(words, stdin=subprocess.PIPE, capture_output=True, env=environment(), check=True)
+    blocked, ignored, files = (line.split()[-1] for line in done.stdout.splitlines())
+    assert (int(blocked, 16), int(ignored, 16) % 2**31, int(files)) == (0, 0, 4)
+
+
+async def test_a_script_without_a_first_line_is_run_as_a_shell_does(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo $0 $1; exit 4\n")
+    script.chmod(0o755)
+    assert await ran(*NOWHERE, "--", str(script), "x") == (4, f"{script} x\n".encode(), b"")
+
+
+async def test_what_it_leaves_in_the_background_may_write_on(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with running(*NOWHERE, "--", "sh", "-c", f"(read x < {fifo}; echo $x) & echo early") as process:
+        assert process.stdout
+        assert await process.stdout.readline() == b"early\n"
+        await until(lambda: process.returncode == 0, "that it ends")
+        await asyncio.to_thread(fifo.write_text, "late\n")
+        assert await process.stdout.read() == b"late\n"
+
+
+# ---- whatever stdout is
+
+
+def test_who_has_read_enough_ends_it_as_without_us() -> None:
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            '("$@"; echo $? >&2) | head -1',
+            "sh",
+            *command(*NOWHERE, "--", "sh", "-c", "echo y; sleep 0.1; yes"),
+        ],
+        capture_output=True,
+        env=environment(),
+    )
+    assert (done.stdout, done.stderr) == (b"y\n", b"141\n")
+
+
+@pytest.mark.parametrize(
+    "redirected", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", ">/dev/null"]
+)
+@pytest.mark.parametrize("where", ["here", "nowhere"])
+async def test_closed_and_full_streams_change_no_status(redirected: str, where: str, hub: HubInside) -> None:
+    """`exit 5` behind a write that fails or not, as the shell that writes has it."""
+    url = hub.url if where == "here" else NOWHERE[1]
+    words = command("--name", "job", "--url", url, "--", "sh", "-c", "echo out; echo err >&2; exit 5")
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'exec "$@" {redirected}', "sh", *words), env=environment(), stderr=subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, b"Traceback" in err) == (5, False)
+    if where == "here":
+        assert (await reported(hub))[-1]["error"] == "exit status 5"
+
+
+def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
+    """A file that cannot grow, which the program would not have been told of by a signal either."""
+    limit = "import resource,signal;resource.setrlimit(resource.RLIMIT_FSIZE,(4096,4096));"
+    words = command(*NOWHERE, "--", "sh", "-c", "seq 5000; exit 6", before=limit)
+    with (tmp_path / "file").open("wb") as file:
+        done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, env=environment())
+    assert (done.returncode, done.stderr) == (6, b"hub: The output could not be written (File too large).\n")
+    assert (tmp_path / "file").stat().st_size == 4096
+
+
+# ---- whatever the hub is
+
+
+async def test_without_a_hub_nothing_is_said(tmp_path: Path) -> None:
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": environment()["PYTHONPATH"]}
+    for flags in (NOWHERE, ("--state-dir", str(tmp_path)), (), ("--url", "http://no.such.invalid")):
+        process = await asyncio.create_subprocess_exec(
+            *command(*flags, "--", "sh", "-c", "echo x; exit 9"), env=bare, stdout=-1, stderr=-1, cwd=tmp_path
+        )
+        assert (*await process.communicate(), process.returncode) == (b"x\n", b"", 9)
+
+
+async def test_a_hub_that_accepts_and_is_silent_holds_up_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        async with running("--url", url, "--", "cat") as process:
+            assert process.stdin
+            assert process.stdout
+            for n in range(1000):
+                process.stdin.write(b"%d\n" % n)
+                assert await process.stdout.readline() == b"%d\n" % n
+            process.stdin.close()
+            assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_a_hub_that_ends_in_the_middle_changes_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    status = 0 if number == signal.SIGTERM else -signal.SIGKILL
+    async with hub_process(tmp_path, status=status) as hub:
+        async with running("--url", hub.url, "--", "sh", "-c", "echo a; read x; echo b; exit 8") as process:
+            assert process.stdin
+            assert process.stdout
+            assert await process.stdout.readline() == b"a\n"
+            hub.signal(number)
+            if number != signal.SIGSTOP:
+                await hub.ended()
+            process.stdin.write(b"\n")
+            assert await process.communicate() == (b"b\n", b"")
+            assert process.returncode == 8
+        hub.signal(signal.SIGKILL)
+
+
+async def test_a_hub_that_comes_back_is_told(tmp_path: Path) -> None:
+    state = ("--state-dir", str(tmp_path / "state"))
+    async with running(*state, "--", "cat") as process, hub_process(tmp_path):
+        assert process.stdin
+        process.stdin.write(b"here\n")
+
+        async def told() -> list[dict[str, Any]]:
+            _, out, _ = await run_hub(tmp_path, "call", "hub:state", *state)
+            return [item["data"] for item in json.loads(out)["items"]]
+
+        while not (found := await told()) or "message" not in found[0]:
+            await asyncio.sleep(0.05)
+        assert (found[0]["status"], found[0]["message"]) == ("running", "here")
+        process.stdin.close()
+        await process.wait()
+        assert (await told())[0]["status"] == "succeeded"
+
+
+# ---- usage
+
+
+SENSELESS = [
+    [],
+    ["--"],
+    ["--name", "x"],
+    ["--name", "", "--", "true"],
+    ["--name", "a\nb", "--", "true"],
+    ["--name", "x" * 101, "--", "true"],
+    ["--nme", "x", "--", "true"],
+    ["--ttl", "0", "--", "true"],
+    ["--ttl", "x", "--", "true"],
+]
+
+
+@pytest.mark.parametrize("words", SENSELESS)
+async def test_what_makes_no_sense_runs_nothing(words: Sequence[str]) -> None:
+    status, out, err = await ran(*words)
+    assert (status, out, err.count(b"\n")) == (2, b"", 1)
+    assert err.startswith(b"hub: ")
