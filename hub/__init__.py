@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from .client.client import HubClient
     from .client.discovery import Disconnected, NoHub
     from .client.items import Gap, Received
+    from .client.logs import HubHandler
     from .client.providing import ServedCall
+    from .client.sync import SyncHubClient
     from .commands.call import Call
     from .config import Config
     from .errors import CommandError, HubError
@@ -29,10 +31,12 @@ __all__ = [
     "Hub",
     "HubClient",
     "HubError",
+    "HubHandler",
     "NoHub",
     "Panel",
     "Received",
     "ServedCall",
+    "SyncHubClient",
     "create_app",
 ]
 
@@ -46,10 +50,12 @@ _ROOMS = {
     "Hub": "hub",
     "HubClient": "client.client",
     "HubError": "errors",
+    "HubHandler": "client.logs",
     "NoHub": "client.discovery",
     "Panel": "web.page.panels",
     "Received": "client.items",
     "ServedCall": "client.providing",
+    "SyncHubClient": "client.sync",
     "create_app": "web.app",
 }
 

@@ -27,7 +27,8 @@ from hub import (
 )
 
 NAMES = (
-    "Call CommandError Config Disconnected Event Gap Hub HubClient HubError NoHub Panel Received ServedCall create_app"
+    "Call CommandError Config Disconnected Event Gap Hub HubClient HubError HubHandler NoHub Panel Received ServedCall "
+    "SyncHubClient create_app"
 )
 
 

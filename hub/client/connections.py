@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from ..wire.strictjson import dumps, plain
-from .discovery import Disconnected
+from .discovery import Barred, Disconnected
 from .items import Arrival, arrival
-from .sockets import Barred
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds: what the wait before a reconnect is drawn below
 LEAST_PATIENCE = 1.0  # seconds that an attempt under way gets from those who have no patience

@@ -32,6 +32,10 @@ class Disconnected(HubError, ConnectionError):
         super().__init__("shutting_down", message)
 
 
+class Barred(HubError):
+    """The hub has closed the connection as not allowed (1008): for good, or because the token was replaced."""
+
+
 class Refusal(HubError):
     """The hub's own refusal, as it came over the wire: also its `code` and `retryable` are the hub's word."""
 

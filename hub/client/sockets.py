@@ -9,7 +9,7 @@ from typing import Any, Self
 import aiohttp
 
 from ..errors import HubError
-from .discovery import Disconnected, NoHub
+from .discovery import Barred, Disconnected, NoHub
 from .ownership import check_server
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
@@ -18,10 +18,6 @@ CLOSE_TIMEOUT = 1.0  # seconds for a goodbye
 HEARTBEAT = 30.0  # seconds of silence after which the client asks whether the hub is still there
 NOT_ALLOWED = 1008  # close code
 UNREACHABLE = (aiohttp.ClientError, OSError, UnicodeError)  # UnicodeError: a name that no host can have
-
-
-class Barred(HubError):
-    """The hub has closed the connection as not allowed (1008): for good, or because the token was replaced."""
 
 
 class Refused(Exception):
