@@ -102,6 +102,28 @@ async def test_the_readmes_program_in_javascript(hub: HubInside, node: str, tmp_
             assert await caller.call("greet:bonjour", name="Ada") == "Bonjour, Ada !"
 
 
+async def test_the_readmes_client_in_javascript(hub: HubInside, node: str, tmp_path: Path) -> None:
+    text = SECTION.partition("\n### From a browser")[2].partition("```js\n")[2].partition("```")[0]
+    assert "127.0.0.1:3141" in text
+    (tmp_path / "package.json").write_text('{"type": "module"}')  # which Node 22 finds out by itself
+    (tmp_path / "main.js").write_text(text.replace("127.0.0.1:3141", f"127.0.0.1:{hub.port}"))
+    for name in ("hub.js", "frames.js"):
+        (tmp_path / name).write_text((await hub.get(f"static/{name}")).text)
+    flags = ("--experimental-websocket", "--no-warnings")
+    process = await asyncio.create_subprocess_exec(node, *flags, str(tmp_path / "main.js"), stdout=subprocess.PIPE)
+    assert process.stdout
+    try:
+        assert await process.stdout.readline() == b"task:progress 90\n"
+        for client in list(hub.hub.clients):
+            assert client.subscriber
+            client.subscriber.cut()
+        await hub.hub.publish("task:progress", {"id": "build", "progress": 100})
+        assert await process.stdout.readline() == b"task:progress 100\n"  # it came back for it
+    finally:
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
+
+
 async def test_a_worker_that_is_killed_leaves_its_caller_with_provider_gone(hub: HubInside) -> None:
     async with talk(hub.url, "?topics=no:thing") as caller:
         async with program(sys.executable, "-c", WORKER, url=hub.url):

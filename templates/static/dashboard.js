@@ -2,7 +2,7 @@
 //
 // Event data only ever becomes text or the value of a harmless attribute, so markup in it stays text.
 
-import { HubClient, maps, matches, parseCursor } from "./hub.js";
+import { HubClient, maps, matches, parseCursor } from "./stream.js";
 
 const CLOSED = new Set(["stopped", "succeeded", "failed", "cancelled", "passed", "expired", "vetoed"]);
 const OPTIONS = ["approve", "reject", "abstain"];

@@ -1,147 +1,375 @@
-// The page's client of the hub: one WebSocket that comes back by itself and goes on where it was.
+// The client of a hub, for browsers; also for Node 22, Deno and Bun, which have the same WebSocket.
 //
-// What arrives is turned into Maps before anybody reads it: a key such as "__proto__" in somebody's event is then a key
-// like any other and cannot reach the prototypes of this page (prototype pollution).
+// One connection carries everything: events, calls, and the commands that this program serves. It comes back by itself,
+// goes on behind the last event that it had, sends again what may be sent twice, and never has two connections. Nothing
+// is missing without a Gap, nothing comes twice. The types stand in hub.d.ts.
 
-const FIRST = 0.5; // seconds before the first try again
-const LONGEST = 30;
-const STEADY = 5; // seconds after which a connection counts as good again
+import { Gap, HubError, Received, justBefore, newId, refusal, written } from "./frames.js";
 
-/** Parsed JSON with a Map in place of every object. */
-export function maps(value) {
-  if (Array.isArray(value)) return value.map(maps);
-  if (value === null || typeof value !== "object") return value;
-  return new Map(Object.entries(value).map(([key, member]) => [key, maps(member)]));
-}
+export { Gap, HubError, Received };
 
-/** Whether a pattern matches an event name: `*` is one segment, as the last one it is one or more. */
-export function matches(pattern, name) {
-  if (pattern === "*") return true;
-  const wanted = pattern.split(":");
-  const given = name.split(":");
-  const open = wanted.at(-1) === "*";
-  if (open ? given.length < wanted.length : given.length !== wanted.length) return false;
-  return wanted.every((segment, i) => segment === "*" || segment === given[i]);
-}
+const AT_ONCE = 200; // calls in flight; the hub takes 256
+const MOST_WAITING = 1000; // calls that wait to be sent; what is more is refused
+const READ_AHEAD = 1024 * 1024; // characters of events read and not yet taken; then the hub keeps the rest
+const TRIES = 10; // of a call that the hub has not let begin
+const CONNECT = 10; // seconds for a connection and its handshake
+const FIRST_DELAY = 0.5; // seconds below which the wait before the first try again is drawn
+const LONGEST_DELAY = 30;
+const STEADY = 5; // seconds after which a connection counts as good
+const NOT_ALLOWED = 1008; // a close code: coming back cannot help
+const NO_EVENTS = "hub:none"; // a pattern that nothing matches
+const NOT_BEGUN = ["rate_limited", "busy"]; // refusals of what has not run
+const FOR_A_WHILE = [...NOT_BEGUN, "shutting_down", "broker_unavailable", "audit_unavailable"];
 
-/** A cursor's text as `{epoch, seq}`. */
-export function parseCursor(text) {
-  const at = text.lastIndexOf(":");
-  return { epoch: text.slice(0, at), seq: Number(text.slice(at + 1)) };
-}
+const seconds = () => performance.now() / 1000;
+const delayBelow = (ceiling) => Math.random() * ceiling; // full jitter: a thousand clients do not come back as one
 
-/**
- * A client of the hub. It emits CustomEvents:
- *
- * - `event`, detail: the envelope as a Map. In the hub's order, each once.
- * - `gap`, detail: the data of `hub:gap` as a Map. In the place of what is missing.
- * - `state`, detail: `{name: "connecting" | "live" | "waiting", delay?: seconds, refused?: boolean}`. `refused`: the
- *   hub did not let this connection in.
- */
-export class HubClient extends EventTarget {
+export class HubClient {
   #url;
+  #open;
+  #topics;
+  #heartbeat;
+  #tell;
   #socket = null;
-  #position;
+  #live = false; // its stream has begun, and calls go through
+  #opened = 0;
+  #heard = 0;
+  #asked = 0; // since when a sign of life is waited for
   #tries = 0;
-  #timer = 0;
-  #calls = new Map();
-  #lastCall = 0;
-  #closed = false;
+  #retry = 0;
+  #watch = 0;
+  #sign = 0;
+  #end = null; // {error} or {}: it is over
+  #count = 0;
+  #flying = new Map(); // calls by id
+  #waiting = []; // calls to be sent
+  #pausedUntil = 0; // the hub asks not to send
+  #ahead = []; // [cursor, item or null, size]
+  #size = 0;
+  #held = false; // what comes is passed over: it will come again
+  #silenced = false; // held, and nothing comes any more
+  #position; // behind which the stream goes on
+  #wakers = [];
+  #served = new Map(); // by name
+  #serving = new Map(); // AbortControllers by id
+  #wake = () => globalThis.document?.hidden || this.#look(true);
+  /** The position of what the iterator has handed over: keep it, to go on there later. */
+  cursor;
 
-  /** `url`: where `/ws` is; `topics`: patterns; `after`: the cursor to go on behind. */
-  constructor({ url, topics, after }) {
-    super();
-    this.#url = new URL(url);
-    this.#url.protocol = this.#url.protocol === "https:" || this.#url.protocol === "wss:" ? "wss:" : "ws:";
-    this.#url.searchParams.set("topics", topics.join(","));
-    this.#position = after;
+  constructor(url = new URL("../", import.meta.url), { topics = [], after, heartbeat = 30, onstate, connect } = {}) {
+    this.#url = new URL("ws", String(url).replace(/\/?$/, "/"));
+    this.#url.protocol = this.#url.protocol.replace("http", "ws");
+    this.#url.searchParams.set("topics", NO_EVENTS);
+    this.#open = connect ?? ((address) => new WebSocket(address));
+    this.#topics = [...topics];
+    this.#heartbeat = heartbeat;
+    this.#tell = onstate ?? (() => {});
+    this.#position = this.cursor = after;
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+    this.#connect();
   }
 
-  /** The cursor up to which nothing is missing. */
-  get position() {
-    return this.#position;
+  // ---- what a program calls
+
+  [Symbol.asyncIterator]() {
+    return this;
   }
 
-  /** Go on behind this cursor from the next connection on: what the page shows is already that far. */
-  moveTo(cursor) {
-    this.#position = cursor;
-  }
-
-  /** Connect now, without waiting for the next try. */
-  connect() {
-    clearTimeout(this.#timer);
-    if (this.#socket || this.#closed) return;
-    this.#url.searchParams.set("after", this.#position);
-    this.#tell("connecting");
-    const socket = (this.#socket = new WebSocket(this.#url));
-    let opened = 0;
-    socket.onopen = () => {
-      opened = performance.now();
-      this.#tell("live");
-    };
-    socket.onmessage = ({ data }) => this.#received(maps(JSON.parse(data)));
-    socket.onclose = () => this.#lost(opened);
-  }
-
-  /** Leave for good. */
-  close() {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    this.#socket?.close(1000);
-  }
-
-  /** Call a command; resolves to its response, rejects with an Error that carries the hub's `code`. */
-  call(command, args = {}) {
-    return new Promise((resolve, reject) => {
-      if (this.#socket?.readyState !== WebSocket.OPEN) return reject(new Error("The hub is not connected."));
-      const id = `page-${++this.#lastCall}`;
-      this.#calls.set(id, { resolve, reject });
-      this.#socket.send(JSON.stringify({ type: "command", id, payload: { command, args } }));
-    });
-  }
-
-  #received(frame) {
-    if (frame.get("type") === "event") return this.#happened(frame);
-    const call = this.#calls.get(frame.get("id"));
-    this.#calls.delete(frame.get("id"));
-    const payload = frame.get("payload");
-    if (frame.get("type") === "response") return call?.resolve(payload);
-    call?.reject(Object.assign(new Error(payload.get("error")), { code: payload.get("code") }));
-  }
-
-  #happened(frame) {
-    const payload = frame.get("payload");
-    if (frame.has("cursor")) {
-      this.#position = frame.get("cursor");
-      this.#emit("event", frame);
-    } else if (payload.get("event") === "hub:mark") {
-      this.#position = payload.get("data").get("cursor");
-    } else if (payload.get("event") === "hub:gap") {
-      // `before` is the first number from which nothing is missing, so the one in front of it is where we are.
-      const { epoch, seq } = parseCursor(payload.get("data").get("before"));
-      this.#position = `${epoch}:${seq - 1}`;
-      this.#emit("gap", payload.get("data"));
+  /** The next Received or Gap, in the hub's order. */
+  async next() {
+    for (;;) {
+      while (!this.#ahead.length) {
+        if (this.#end?.error) throw this.#end.error;
+        if (this.#end) return { value: undefined, done: true };
+        await new Promise((resolve) => this.#wakers.push(resolve));
+      }
+      const [cursor, value, size] = this.#ahead.shift();
+      [this.cursor, this.#size] = [cursor, this.#size - size];
+      this.#goOn();
+      if (value) return { value, done: false };
     }
   }
 
-  #lost(opened) {
-    this.#socket = null;
-    for (const { reject } of this.#calls.values()) reject(new Error("The connection was lost."));
-    this.#calls.clear();
-    if (this.#closed) return;
-    if (opened && performance.now() - opened > STEADY * 1000) this.#tries = 0;
-    // Full jitter: a thousand pages that lost the same hub do not come back in step.
-    const most = Math.min(LONGEST, FIRST * 2 ** Math.min(++this.#tries, 10));
-    const delay = FIRST + Math.random() * (most - FIRST);
-    this.#timer = setTimeout(() => this.connect(), delay * 1000);
-    this.#tell("waiting", { delay, refused: !opened });
+  /** Call a command. With a `key` it is run once however often it is sent, and sent again after a broken connection. */
+  call(command, args = {}, { confirm, key, signal, onprogress } = {}) {
+    return this.#call(command, args, { confirm, key, signal, onprogress, again: key !== undefined });
   }
 
-  #tell(name, more = {}) {
-    this.#emit("state", { name, ...more });
+  /** Publish an event; resolves to `{id, cursor}` when it is kept. Until then it is sent again, with the same id. */
+  publish(event, data = null, { id = newId(), ttl, signal } = {}) {
+    return this.#call("hub:publish", { event, data, id, ttl }, { signal, again: true });
   }
 
-  #emit(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
+  /** Ask a person; resolves to `{question, answer, by, timed_out}`. The question outlives the connection. */
+  ask(question, options, { key = newId(), signal, whileConnected = false, ...more } = {}) {
+    const args = { question, options, ...more, while: whileConnected ? "connected" : undefined };
+    return this.#call("hub:ask", args, { key, signal, again: !whileConnected });
+  }
+
+  /** All last values of these topics, and the cursor behind which the stream goes on: `{cursor, items}`. */
+  async state(topics = ["*"], { signal } = {}) {
+    const found = new Map();
+    let page = { more: true };
+    while (page.more) {
+      page = await this.#call("hub:state", { topics, after: page.cursor }, { signal, again: true });
+      for (const item of page.items) {
+        const place = JSON.stringify([item.event, item.key]);
+        found.delete(place); // to the end: they are in the order in which they last changed
+        found.set(place, item);
+      }
+    }
+    return { cursor: page.cursor, items: [...found.values()] };
+  }
+
+  /** Serve a command: `await handler(args, call)` for each call, with `call.signal` and `call.progress(data)`. */
+  async provide(name, handler, offer = {}) {
+    const before = this.#served.get(name);
+    const served = { offer: { ...offer, name }, handler, accepted: false };
+    this.#served.set(name, served);
+    try {
+      await this.#call("hub:provide", { commands: [served.offer] }, { again: true });
+      served.accepted = true;
+    } catch (error) {
+      if (before) this.#served.set(name, before);
+      else this.#served.delete(name);
+      throw error;
+    }
+  }
+
+  /** Leave for good: the iterator ends, and what has no answer yet is rejected. */
+  close() {
+    this.#finish({});
+  }
+
+  // ---- the connection
+
+  #connect() {
+    this.#tell("connecting");
+    this.#asked = this.#opened = 0;
+    const socket = (this.#socket = this.#open(this.#url));
+    const mine = (f) => (event) => socket === this.#socket && f(event);
+    this.#retry = setTimeout(mine(() => this.#lost()), CONNECT * 1000);
+    socket.onopen = mine(() => this.#begin(socket));
+    socket.onmessage = mine(({ data }) => this.#take(data));
+    socket.onclose = mine(({ code, reason }) => {
+      if (code === NOT_ALLOWED) this.#finish({ error: refusal("forbidden", `The hub ended this: ${reason}.`) });
+      else this.#lost();
+    });
+    socket.onerror = () => {}; // onclose says it, too
+  }
+
+  async #begin(socket) {
+    clearTimeout(this.#retry);
+    this.#opened = this.#heard = seconds();
+    this.#watch = setInterval(() => this.#look(), (this.#heartbeat * 1000) / 6);
+    this.#held = this.#silenced = false;
+    if (this.#topics.length && !(await this.#follow())) return;
+    if (socket !== this.#socket) return;
+    this.#live = true;
+    this.#tell("live");
+    for (const served of this.#served.values()) if (served.accepted) this.#offer(served, socket);
+    this.#send();
+  }
+
+  /** Ask for a sign of life when it has been silent, or at once; leave it when there is none. */
+  #look(atOnce = false) {
+    if (!this.#socket && !this.#end) return this.#again();
+    if (!this.#opened) return;
+    const now = seconds();
+    if (this.#asked && this.#heard >= this.#asked) this.#asked = 0;
+    if (this.#asked && now - this.#asked > this.#heartbeat / 2) return this.#lost();
+    if (this.#asked || now - this.#heard < (atOnce ? 1 : this.#heartbeat)) return;
+    this.#asked = now;
+    this.#call("hub:ping", {}, { first: true }).catch(() => {});
+    // Timers of a page that nobody sees may come once a minute; whoever looks at it again need not wait for them.
+    this.#sign = setTimeout(() => this.#look(), this.#heartbeat * 500 + 100);
+  }
+
+  #again() {
+    clearTimeout(this.#retry);
+    if (!this.#socket && !this.#end) this.#connect();
+  }
+
+  /** Let go of a connection that is of no use any more, whatever the other side thinks, and come back. */
+  #lost() {
+    this.#leave();
+    const steady = this.#opened && seconds() - this.#opened > STEADY;
+    this.#tries = steady ? 0 : this.#tries;
+    const delay = delayBelow(Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** Math.min(this.#tries++, 10)));
+    this.#retry = setTimeout(() => this.#again(), delay * 1000);
+    this.#tell("waiting", delay);
+  }
+
+  #leave() {
+    const [socket, flying] = [this.#socket, [...this.#flying.values()]];
+    [this.#socket, this.#live, this.#silenced] = [null, false, false];
+    clearTimeout(this.#retry);
+    clearTimeout(this.#sign);
+    clearInterval(this.#watch);
+    socket?.close();
+    for (const serving of this.#serving.values()) serving.abort();
+    this.#serving.clear();
+    this.#flying.clear();
+    this.#waiting.unshift(...flying.filter((call) => call.again));
+    const error = refusal("lost", "The connection broke while this ran; whether it was done is not known.");
+    for (const call of flying) if (!call.again) call.reject(error);
+  }
+
+  #finish(end) {
+    if (this.#end) return;
+    this.#end = end;
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    this.#leave();
+    const error = end.error ?? refusal("lost", "The client was closed before there was an answer.");
+    for (const call of this.#waiting.splice(0)) call.reject(error);
+    for (const wake of this.#wakers.splice(0)) wake();
+    this.#tell("closed");
+  }
+
+  #take(text) {
+    this.#heard = seconds();
+    const frame = JSON.parse(text);
+    if (frame.type === "event") return this.#happened(frame, text.length);
+    if (frame.type === "command") return void this.#serve(frame.id, frame.payload);
+    const call = this.#flying.get(frame.id);
+    if (!call) return;
+    this.#flying.delete(frame.id);
+    if (frame.type === "response") call.resolve(frame.payload);
+    else this.#refused(call, new HubError(frame.payload));
+    this.#send();
+  }
+
+  // ---- events
+
+  /** Begin, or go on behind the position; whether that is so. What the hub refuses for good ends everything. */
+  async #follow() {
+    this.#held = false;
+    try {
+      const args = { topics: this.#topics, after: this.#position };
+      const { cursor } = await this.#call("hub:subscribe", args, { first: true });
+      this.#position ??= cursor;
+      this.cursor ??= cursor;
+      return true;
+    } catch (error) {
+      if (!error.retryable) this.#finish({ error });
+      else if (error.code !== "lost") this.#lost();
+      return false;
+    }
+  }
+
+  #happened({ cursor, payload: { event, data }, ...frame }, size) {
+    if (!cursor && event === "hub:progress") return this.#flying.get(data.call)?.onprogress?.(data);
+    if (this.#held) return;
+    if (cursor) this.#put(cursor, new Received({ ...frame, cursor, payload: { event, data } }), size);
+    else if (event === "hub:gap") this.#put(justBefore(data.before), new Gap(data), size);
+    else if (event === "hub:mark") this.#put(data.cursor, null, size);
+  }
+
+  #put(cursor, item, size) {
+    this.#position = cursor;
+    this.#ahead.push([cursor, item, size]);
+    this.#size += size;
+    for (const wake of this.#wakers.splice(0)) wake();
+    if (this.#size > READ_AHEAD) this.#hold();
+  }
+
+  /** Who does not follow is not sent more: from here on it would be memory of this program. */
+  async #hold() {
+    this.#held = true;
+    await this.#call("hub:unsubscribe", { topics: this.#topics }, { first: true }).then(
+      () => (this.#silenced = true),
+      () => {},
+    );
+    this.#goOn();
+  }
+
+  #goOn() {
+    if (!this.#silenced || this.#ahead.length) return;
+    this.#silenced = false;
+    this.#follow();
+  }
+
+  // ---- calls
+
+  /** `again`: it may be sent twice, so it outlives a connection; `first`: it belongs to this connection alone. */
+  #call(command, args, { confirm, key, signal, onprogress, again = false, first = false } = {}) {
+    const id = String(++this.#count);
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      if (this.#end) throw this.#end.error ?? refusal("lost", "The client is closed.");
+      if (!first && this.#waiting.length >= MOST_WAITING) throw refusal("busy", `${MOST_WAITING} calls wait already.`);
+      const payload = { command, args, confirm, idempotency_key: key };
+      const call = { id, text: written({ type: "command", id, payload }), onprogress, again, first, tries: 0 };
+      const aborted = () => this.#withdraw(call, signal.reason);
+      const settled = (settle) => (value) => (signal?.removeEventListener("abort", aborted), settle(value));
+      [call.resolve, call.reject] = [settled(resolve), settled(reject)];
+      signal?.addEventListener("abort", aborted);
+      if (first) this.#fly(call);
+      else this.#waiting.push(call), this.#send();
+    });
+  }
+
+  #fly(call) {
+    this.#flying.set(call.id, call);
+    this.#socket.send(call.text);
+  }
+
+  #send() {
+    while (this.#live && this.#waiting.length && this.#flying.size < AT_ONCE && seconds() >= this.#pausedUntil) {
+      this.#fly(this.#waiting.shift());
+    }
+  }
+
+  /** What the hub could not begin, or may be sent again, waits as long as it asks for. */
+  #refused(call, error) {
+    const codes = call.again ? FOR_A_WHILE : NOT_BEGUN;
+    if (!codes.includes(error.code) || (!call.again && ++call.tries >= TRIES)) return call.reject(error);
+    const [delay, socket] = [(error.retryAfter ?? 0.5) + delayBelow(0.5), this.#socket];
+    this.#pausedUntil = Math.max(this.#pausedUntil, seconds() + delay);
+    if (!call.first) this.#waiting.unshift(call);
+    setTimeout(() => {
+      if (call.first && socket === this.#socket) this.#fly(call);
+      else if (call.first) call.reject(refusal("lost", "The connection broke."));
+      this.#send();
+    }, delay * 1000 + 5);
+  }
+
+  #withdraw(call, reason) {
+    this.#waiting = this.#waiting.filter((other) => other !== call);
+    if (this.#flying.delete(call.id)) this.#call("hub:cancel", { id: call.id }, { first: true }).catch(() => {});
+    call.reject(reason);
+  }
+
+  // ---- commands that this program serves
+
+  /** Offer what was accepted before; while the hub still has the connection of before, again and again. */
+  async #offer(served, socket) {
+    try {
+      await this.#call("hub:provide", { commands: [served.offer] }, { first: true });
+    } catch (error) {
+      if (error.code !== "already_provided") return;
+      setTimeout(() => socket === this.#socket && this.#offer(served, socket), 1000 * (0.5 + delayBelow(2)));
+    }
+  }
+
+  async #serve(id, { command, args }) {
+    if (command === "hub:cancel") return this.#serving.get(args.id)?.abort();
+    const [socket, ending] = [this.#socket, new AbortController()];
+    const say = (frame) => socket === this.#socket && !ending.signal.aborted && socket.send(written(frame));
+    const answer = (type, payload) => say({ type, id, payload });
+    const progress = (data) => answer("event", { event: "hub:progress", data: { ...data, call: id } });
+    const fail = (error, details) => answer("error", { error, code: "command_failed", retryable: false, details });
+    this.#serving.set(id, ending);
+    try {
+      const result = await this.#served.get(command).handler(args, { id, signal: ending.signal, progress });
+      answer("response", result ?? null);
+    } catch (error) {
+      if (!(error instanceof HubError)) console.error(`${command} failed`, error);
+      if (error instanceof HubError) fail(error.message, error.details);
+      else fail(`${command} failed; the console of its provider says why.`);
+    }
+    if (this.#serving.get(id) === ending) this.#serving.delete(id);
   }
 }

@@ -55,6 +55,13 @@ class HubProcess:
             process.kill()
             raise
 
+    async def forget(self) -> None:
+        """Wait for the end of one that was sent a signal."""
+        assert self._process
+        async with asyncio.timeout(START):
+            await self._process.wait()
+        self._process = None
+
     def signal(self, signum: int) -> None:
         assert self._process
         self._process.send_signal(signum)
@@ -110,13 +117,16 @@ async def hub_inside(
 
 
 class Wire:
-    """A TCP forwarder in front of a hub. `cut` ends what goes through it and lets nothing new in until `mend`."""
+    """A TCP forwarder in front of a hub. `cut` ends what goes through it and lets nothing new in until `mend`; while it
+    is frozen it takes everything and hands nothing on."""
 
     def __init__(self) -> None:
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.port = self._sock.getsockname()[1]
         self.target = 0
         self._open = True
+        self._thawed = asyncio.Event()
+        self._thawed.set()
         self._pairs: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -127,16 +137,20 @@ class Wire:
         if not self._open:
             writer.transport.abort()
             return
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # nobody is there at the moment
+            writer.transport.abort()
+            return
         pair = {writer, to_writer}
         self._pairs |= pair
         await asyncio.gather(self._pump(reader, to_writer), self._pump(to_reader, writer))
         self._pairs -= pair
 
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                await self._thawed.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -149,8 +163,15 @@ class Wire:
     def mend(self) -> None:
         self._open = True
 
+    def freeze(self) -> None:
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        self._thawed.set()
+
     async def stop(self) -> None:
         assert self._server
         self._server.close()
+        self.thaw()
         self.cut()
         await self._server.wait_closed()

@@ -65,7 +65,7 @@ def plain_objects(patch: pytest.MonkeyPatch, folder: Path) -> None:
           return into;
         }
         function unused(value) {"""
-    rewrite(patch, folder, "static/hub.js", "export function maps(value) {", merging)
+    rewrite(patch, folder, "static/stream.js", "export function maps(value) {", merging)
 
 
 async def hostile(running: Hub) -> None:

@@ -163,7 +163,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("GET", "/static/{name}"): Route(
         "static",
         "Get one of the page's files; `hub.js` is the client for browsers.",
-        {200: answer("The file.", TEXT, "text/css", "text/javascript")},
+        {200: answer("The file.", TEXT, *dict.fromkeys(dashboard.STATIC.values()))},
         (404,),
         (parameter("name", TEXT | {"enum": [*dashboard.STATIC]}, "The file.", "path"),),
         tag="page",

@@ -33,7 +33,9 @@ SHOWN: "web.AppKey[dict[str, Shown]]" = web.AppKey("shown", dict)  # by the page
 ADDRESSES = 8  # that the page is drawn for at a time; there are 16 million loopback addresses
 PREPARE_SECONDS = 2.0
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
-STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "dashboard.js": "text/javascript"}
+STATIC = {"hub.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
+    ("hub.js", "frames.js", "stream.js", "dashboard.js"), "text/javascript"
+)
 
 
 def setup(app: web.Application) -> None:
