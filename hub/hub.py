@@ -263,7 +263,7 @@ class Hub:
             self._said = True
         life.at_end("listeners of on_stop", self._tell_of_stop)
         life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
-        self.questions.restore()
+        await self.questions.restore()
         life.at_end("open questions", lambda: self.questions.stop(GRACE))
         await self._tell_of_start()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ..errors import HubError
 from ..redaction import redact, redact_text
@@ -34,7 +34,9 @@ LONGEST = 604_800.0  # seconds that a question may wait
 MOST = 1000  # questions open at once
 LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
 REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
+LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is not kept is among the newest
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
+SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
 WITH_ITS_ASKER = "while-"  # how the id of a question begins that ends with the connection: so a restart knows it, too
 
 
@@ -191,15 +193,21 @@ class Questions:
         async with question.turn:
             if question.over.done() or question.timer is None:
                 return False
-            record = {**question.record, "status": how, "answer": answer, "by": name}
             await self._record(f"question.{how}", question, by, {"answer": answer, "by": name})
-            await self._bus.keep(EVENT, record["id"], record)
-            del self._open[record["id"]]
+            await self._publish_end(question, how, answer, name)
+        return True
+
+    async def _publish_end(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
+        """Keep an end that is on record, and tell it to who waits. In the question's turn."""
+        record = {**question.record, "status": how, "answer": answer, "by": name}
+        await self._bus.keep(EVENT, record["id"], record)
+        del self._open[record["id"]]
+        if question.timer is not None:
             question.timer.cancel()
-            question.record = record
+        question.record = record
+        if not question.over.done():  # else the hub stops, and who waits has heard that
             question.over.set_result(record)
         self.on_settled(how)
-        return True
 
     def _await_deadline(self, question: _Question) -> None:
         left = _seconds(question.record["deadline"]) - time.time()
@@ -245,17 +253,44 @@ class Questions:
 
     # ---- start and stop
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Go on with what was open when the hub stopped or died: the deadlines have counted on. What ended with its
-        asker's connection is withdrawn: no connection outlives the hub."""
+        asker's connection is withdrawn: no connection outlives the hub. And an end that was on record when the hub was
+        killed, and not kept yet, is the end: nobody else can win any more."""
         for event in self._state.of(EVENT):
-            record = event.data
-            if record["status"] == "open":
-                self._open[record["id"]] = question = _Question(record, None, _future())
-                if record["id"].startswith(WITH_ITS_ASKER):
-                    self._later(0.0, question, "withdrawn", NOBODY)
+            if (record := event.data)["status"] == "open":
+                self._open[record["id"]] = _Question(record, None, _future())
+        ends = await self._recorded_ends() if self._open else {}
+        for id, question in self._open.items():
+            if end := ends.get(id):
+                self._spawn(self._complete(question, *end))
+            elif id.startswith(WITH_ITS_ASKER):
+                self._later(0.0, question, "withdrawn", NOBODY)
+            else:
+                self._await_deadline(question)
+
+    async def _recorded_ends(self) -> dict[str, tuple[Settled, str | None, str | None]]:
+        """How each question has ended, by the newest records of an audit log that is intact."""
+        ends = dict[str, tuple[Settled, str | None, str | None]]()
+        with contextlib.suppress(OSError):
+            for record in await self._audit.tail(LOOKED_THROUGH) if self._audit.valid else ():
+                action, details = record["action"], record["details"]
+                if action == "question.asked":  # with its key once more, behind an end
+                    ends.pop(details.get("id"), None)
+                elif (how := SETTLED.get(action)) and "answer" in details:
+                    ends[details["id"]] = how, details["answer"], details["by"]
+        return ends
+
+    async def _complete(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
+        """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
+        async with question.turn:
+            while not self._stopping:
+                try:
+                    await self._publish_end(question, how, answer, name)
+                except HubError:
+                    await asyncio.sleep(RETRY)
                 else:
-                    self._await_deadline(question)
+                    break
 
     def release(self) -> None:
         """Ask nothing more, and keep nobody waiting, because the hub stops. Open questions stay."""

@@ -315,6 +315,99 @@ async def test_an_open_question_outlives_the_hub(tmp_path: Path) -> None:
         await hub.ask("Now?", ["yes"])
 
 
+async def never(*args: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def die_behind_the_record(directory: Path, patch: pytest.MonkeyPatch, *, again: bool = False) -> str:
+    """Ask with a key, answer yes, and end when that is on record and not kept. `again`: it was asked and withdrawn
+    before. Return the question's id."""
+    hub = Hub(port=0, state_dir=directory)
+    await hub.start()
+    if again:
+        asking = Call(hub, client_of(), "1", idempotency_key="k")
+        first = asyncio.ensure_future(hub.commands.call(asking, "hub:ask", QUESTION))
+        await until(lambda: list(hub.questions.records()))
+        asking.cancel()
+        await asyncio.wait({first})
+        await until(lambda: not len(hub.questions))
+    waiting = asyncio.ensure_future(call(hub, "hub:ask", key="k", **QUESTION))
+    await until(lambda: list(hub.questions.records()))
+    (record,) = hub.questions.records()
+    patch.setattr(hub.bus, "keep", never)
+    answering = asyncio.ensure_future(call(hub, "hub:answer", question=record["id"], answer="yes"))
+    await until(lambda: ("answered", "yes") in ends(directory, record["id"]))
+    await hub.stop()
+    await asyncio.wait({waiting, answering})
+    id: str = record["id"]
+    return id
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_answer_on_record_is_the_answer_behind_a_kill(
+    weakened: bool, again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody had heard of it, but who reads the audit log has: another answer must not win any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        id = await die_behind_the_record(tmp_path, patch, again=again)
+    if weakened:
+        monkeypatch.setattr(Questions, "_recorded_ends", lambda all: asyncio.sleep(0, {}))
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    try:
+        assert (await call(hub, "hub:answer", question=id, answer="no"))["accepted"] is weakened
+        assert (await call(hub, "hub:ask", key="k", **QUESTION))["answer"] == ("no" if weakened else "yes")
+        assert len(ends(tmp_path, id)) == 1 + weakened + again
+    finally:
+        await hub.stop()
+
+
+async def test_an_end_on_record_is_kept_when_the_store_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "RETRY", 0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        id = await die_behind_the_record(tmp_path, patch)
+    hub, tries = Hub(port=0, state_dir=tmp_path), list[str]()
+    keep = hub.bus.keep
+
+    async def fails_twice(name: str, key: str, data: Any) -> None:
+        tries.append(data["status"])
+        if len(tries) < 3:
+            raise HubError("broker_unavailable", "The store is away.")
+        await keep(name, key, data)
+
+    monkeypatch.setattr(hub.bus, "keep", fails_twice)
+    await hub.start()
+    try:
+        assert not (await call(hub, "hub:answer", question=id, answer="no"))["accepted"]  # it waits for its turn
+        assert (value(hub, id)["answer"], tries) == ("yes", ["answered"] * 3)
+    finally:
+        await hub.stop()
+
+
+async def test_a_question_asked_again_is_not_ended_by_what_ended_it_before(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    for _ in range(2):
+        asking = Call(hub, client_of(), "1", idempotency_key="k")
+        waiting = asyncio.ensure_future(hub.commands.call(asking, "hub:ask", QUESTION))
+        await until(lambda: list(hub.questions.records()))
+        if not asking.cancel():
+            raise AssertionError
+        await asyncio.wait({waiting})
+        await until(lambda: not len(hub.questions))
+    waiting = asyncio.ensure_future(call(hub, "hub:ask", key="k", **QUESTION))
+    await until(lambda: list(hub.questions.records()))
+    await hub.stop()
+    await asyncio.wait({waiting})
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    try:
+        assert [record["status"] for record in hub.questions.records()] == ["open"]
+    finally:
+        await hub.stop()
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_many_other_last_values_push_no_open_question_out(
     weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
