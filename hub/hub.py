@@ -15,10 +15,11 @@ from . import signals
 from .audit.log import AuditLog
 from .audit.rotation import Limits
 from .commands import builtin
+from .commands.asked import Asked, Person, account
 from .commands.call import Handler
 from .commands.clients import Clients
 from .commands.providers import Providers
-from .commands.questions import Asked, Person, Questions, account
+from .commands.questions import Questions
 from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config

@@ -14,10 +14,11 @@ from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT
 from ..wire.validation import ListField
 from . import listing
+from .asked import Asked, person
 from .call import Call
 from .clients import Client
 from .providers import MAX_PROVIDED, provided
-from .questions import LONGEST, Asked, person
+from .questions import LONGEST
 from .registry import EFFECTS, Registry
 
 if TYPE_CHECKING:

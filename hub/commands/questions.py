@@ -2,23 +2,17 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import pwd
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import HubError
-from ..redaction import redact, redact_text
-from ..wire.messages import stamp
-from ..wire.names import new_id
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
-from ..wire.vocabulary import Settled, Trust
+from ..wire.vocabulary import Settled
+from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, seconds
 from .clients import Client
 
 if TYPE_CHECKING:
@@ -37,28 +31,6 @@ REPEATED = 3600.0  # seconds behind its end for which a question is known by its
 LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is not kept is among the newest
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
 SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
-WITH_ITS_ASKER = "while-"  # how the id of a question begins that ends with the connection: so a restart knows it, too
-
-
-class Person(NamedTuple):
-    """Who asks or answers: as questions name them, and as the audit log does."""
-
-    name: str
-    actor: Mapping[str, Any] | None = None
-    trust: Trust = "SYSTEM"
-
-
-class Asked(NamedTuple):
-    """What is asked. `asker` is whose connection the question ends with, None for one that outlives it; the same `key`
-    of the same account is the same question."""
-
-    question: str
-    options: list[str]
-    default: str | None = None
-    timeout: float = 600.0
-    details: Any = None
-    asker: Client | None = None
-    key: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -112,7 +84,7 @@ class Questions:
             if is_withdrawn():
                 self._spawn(self._end(question, "withdrawn", by))
             raise
-        return _outcome(end)
+        return outcome(end)
 
     def _find(self, asked: Asked, by: Person) -> _Question:
         """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
@@ -121,10 +93,10 @@ class Questions:
             raise HubError("shutting_down", "The hub is stopping; ask again when it is back.", retry_after=1)
         if asked.asker is not None and asked.asker.gone:
             raise HubError("cancelled", "Who asked has gone.")
-        record = _record(asked, by)
+        record = record_of(asked, by)
         known = self._open.get(record["id"]) or (self._ended(record["id"]) if asked.key else None)
         if known is not None:
-            if not _is_same(known.record, record):
+            if not is_same(known.record, record):
                 problem = {"idempotency_key": ["Another question was asked with this key."]}
                 raise misfit("invalid_args", "This is another question", problem)
             known.asker = asked.asker  # who has come back: the end of the connection before means nothing any more
@@ -140,7 +112,7 @@ class Questions:
     def _ended(self, id: str) -> _Question | None:
         """One that is over, and not for long. Who has taken a question back may ask it again."""
         event = self._state.get(EVENT, id)
-        if event is None or time.time() - _seconds(event.timestamp) > REPEATED:
+        if event is None or time.time() - seconds(event.timestamp) > REPEATED:
             return None
         if (record := event.data)["status"] == "withdrawn":
             return None
@@ -210,7 +182,7 @@ class Questions:
         self.on_settled(how)
 
     def _await_deadline(self, question: _Question) -> None:
-        left = _seconds(question.record["deadline"]) - time.time()
+        left = seconds(question.record["deadline"]) - time.time()
         self._later(max(left, 0.0), question, "timed_out", NOBODY)
 
     def _later(self, seconds: float, question: _Question, how: Settled, by: Person) -> None:
@@ -317,75 +289,6 @@ class Questions:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, HubError):
             log.error("a question could not be led on: %r", error, exc_info=error)
-
-
-NOBODY = Person("")
-
-
-def person(client: Client) -> Person:
-    """Who is at the other end: an account's name as the system knows it, or the address of who comes from elsewhere."""
-    name = client.account if client.uid is None else account(client.uid)
-    return Person(name, client.actor(), client.trust)
-
-
-@lru_cache(maxsize=64)
-def account(uid: int) -> str:
-    """The name of an account of this machine."""
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(uid).pw_name
-    return f"uid {uid}"
-
-
-def _record(asked: Asked, by: Person) -> dict[str, Any]:
-    """The question as it is published, without secrets. Raises HubError `invalid_args` if it cannot be answered."""
-    options = [redact_text(option) for option in asked.options]
-    default = None if asked.default is None else redact_text(asked.default)
-    problems = {}
-    if len(set(options)) < len(options):
-        problems["options"] = ["Each option must be another one."]
-    if default is not None and default not in options:
-        problems["default"] = ["Must be one of the options."]
-    if problems:
-        raise misfit("invalid_args", "The question does not fit", problems)
-    now = time.time()
-    return {
-        "id": _id(asked, by),
-        "question": redact_text(asked.question),
-        "options": options,
-        "default": default,
-        "details": redact(asked.details)[0],
-        "asked_by": by.name,
-        "asked_at": stamp(now),
-        "deadline": stamp(now + asked.timeout),
-        "status": "open",
-        "answer": None,
-        "by": None,
-    }
-
-
-def _id(asked: Asked, by: Person) -> str:
-    """With a key the same one again, for this account: so a question is found by its key, across a restart, too."""
-    begin = WITH_ITS_ASKER if asked.asker is not None else ""
-    if asked.key is None:
-        return begin + new_id()
-    return begin + hashlib.sha256(f"{by.name}\n{asked.key}".encode()).hexdigest()[:32]
-
-
-def _is_same(known: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
-    return all(known[name] == again[name] for name in ("question", "options", "default", "details"))
-
-
-def _outcome(end: Mapping[str, Any]) -> dict[str, Any]:
-    if end["status"] == "withdrawn":
-        raise HubError("cancelled", "The question was withdrawn.")
-    if end["answer"] is None:
-        raise HubError("timeout", "Nobody has answered in time, and the question has no default.")
-    timed_out = end["status"] == "timed_out"
-    return {"question": end["id"], "answer": end["answer"], "by": end["by"], "timed_out": timed_out}
-
-
-def _seconds(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp()
 
 
 def _future() -> "asyncio.Future[dict[str, Any]]":

@@ -18,8 +18,9 @@ from running import PATIENCE, until
 
 from hub import Call, Hub
 from hub.commands import questions
+from hub.commands.asked import NOBODY, account
 from hub.commands.clients import Client
-from hub.commands.questions import EVENT, Questions, account
+from hub.commands.questions import EVENT, Questions
 from hub.errors import HubError
 
 QUESTION: dict[str, Any] = {"question": "Deploy?", "options": ["yes", "no"]}
@@ -644,7 +645,7 @@ class Lives(RuleBasedStateMachine):
         async def expire() -> None:
             if records := list(self.hub.questions.records()):
                 question = self.hub.questions._open[records[which % len(records)]["id"]]
-                self.hub.questions._later(0.0, question, "timed_out", questions.NOBODY)
+                self.hub.questions._later(0.0, question, "timed_out", NOBODY)
                 await self.spin(passes)
 
         self.runner.run(expire())

@@ -11,7 +11,7 @@ from marshmallow import fields
 from running import HubInside, Talk, hub_app, stream, talk, until
 
 from hub import Call, Hub
-from hub.commands.questions import Person
+from hub.commands.asked import Person
 from hub.web.documents.schemas import NOTICES, RESULTS
 
 NOTHING = "none"  # an id that nobody has

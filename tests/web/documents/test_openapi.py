@@ -19,7 +19,7 @@ from marshmallow import Schema, fields, validate
 from running import Answer, HubInside, Raw, hub_app, stream, talk
 
 from hub import Call, Event, Hub, create_app
-from hub.commands.questions import Person
+from hub.commands.asked import Person
 from hub.errors import HubError
 from hub.web import api
 from hub.web.documents.routes import ROUTES
