@@ -53,7 +53,7 @@ async def test_the_answer_is_printed_and_is_the_status(option: int, status: int,
     async with hub_process(tmp_path) as hub, asking(hub.state_dir, "Deploy?", *OPTIONS) as process:
         question = await open_question(hub.state_dir)
         answer = question["options"][option]
-        words = ("hub:answer", f"question={question['id']}", f"answer={json.dumps(answer)}")
+        words = ("hub:answer", f"question={question['id']}", f"answer={answer}")
         assert await call(hub.state_dir, *words) == {"accepted": True}
         assert await outcome(process) == (status, f"{answer}\n", "")
         assert await call(hub.state_dir, *words) == {"accepted": False}
@@ -99,7 +99,7 @@ async def test_a_question_is_answered_across_a_restart(number: int, tmp_path: Pa
 
 
 async def is_withdrawn(hub: HubProcess, id: str) -> bool:
-    state = await call(hub.state_dir, "hub:state", 'topics=["hub:question"]')
+    state = await call(hub.state_dir, "hub:state", "topics=hub:question")
     return bool([item for item in state["items"] if item["key"] == id and item["data"]["status"] == "withdrawn"])
 
 

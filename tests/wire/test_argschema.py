@@ -167,6 +167,18 @@ def test_the_library_is_imported_when_somebody_needs_it() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("step", "number", "fits"),
+    [
+        (0.01, 19.99, True), (0.1, 0.3, True), (0.01, 19.999, False), (1e-308, 1e308, True), (1.7e308, 5e-324, False),
+        (3, 10**19 + 1, False), (2, -4, True), (0.5, 1, True), (0.01, "19.999", True), (2, True, True),
+    ],
+)  # fmt: skip
+def test_multiples_are_those_of_the_numbers_as_written(step: float, number: Any, fits: bool) -> None:
+    problems = ArgSchema({"properties": {"x": {"multipleOf": step}}}).problems({"x": number})
+    assert problems == ({} if fits else {"x": [f"{number!r} is not a multiple of {step!r}."]})
+
+
 def test_so_many_problems_are_told() -> None:
     schema = ArgSchema({"properties": {"x": {"items": {"type": "string"}}}})
     assert len(schema.problems({"x": [0] * 1000})["x"]) == 100
