@@ -92,6 +92,9 @@ class State:
     def _put(self, event: Event, place: Place, since: float, stale: int = 0) -> None:
         if place in self._items:
             self._remove(place)
+        if event.size > self._most_bytes:  # it would push all others out, and could not stay itself
+            self.on_dropped(event)
+            return
         self._items[place] = item = _Item(event, stale)
         self.bytes += event.size
         if event.ttl is not None and not stale and self._leases.begin(event.seq, since + event.ttl, item):

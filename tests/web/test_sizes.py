@@ -367,3 +367,17 @@ async def test_weakened_they_would_be(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(room, "LARGEST_RESULT", ANYTHING)
     async with full_hub(tmp_path) as hub:
         assert too_large(await all_answers(hub)) == LARGER
+
+
+async def test_a_last_value_that_has_no_room_pushes_no_other_out(tmp_path: Path) -> None:
+    """And its key has none then: the one before it is not true any more."""
+    large = {"id": "c", "message": "x" * 60_000}
+    async with hub_app(tmp_path, state_bytes=50_000) as hub:
+        for key in "abc":
+            await hub.hub.publish("task:progress", {"id": key})
+        await hub.hub.publish("task:progress", large)
+        assert [event.key for event in hub.hub.state.of("task:progress")] == ["a", "b"]
+        await hub.hub.publish("task:progress", {"id": "c", "progress": 1})
+        await hub.hub.publish("task:progress", {**large, "id": "a"})
+    async with hub_app(tmp_path, state_bytes=50_000) as hub:
+        assert [event.key for event in hub.hub.state.of("task:progress")] == ["b", "c"]

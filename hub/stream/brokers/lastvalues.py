@@ -65,7 +65,7 @@ class LastValues:
         self._values = dict(sorted(self._values.items(), key=lambda pair: pair[1].changed))
         self.bytes = sum(value.size for value in self._values.values())
         for place, value in list(self._values.items()):
-            if value.changed <= self.gone or value.size > largest:
+            if value.changed <= self.gone or value.size > min(largest, self.limits.bytes):
                 self._forget(place)
         self._cap()
 
@@ -74,6 +74,8 @@ class LastValues:
         place = name, key
         if place in self._values:
             self._forget(place)
+        if size > self.limits.bytes:  # it would push all others out, and could not stay itself
+            return
         self._values[place] = Value(seq, size)
         self._live[seq] = place
         self.bytes += size
