@@ -21,8 +21,8 @@ from running import HubInside, hub_app, talk
 
 from hub import Call, Event, Hub
 from hub.commands import builtin
+from hub.commands.asked import Person
 from hub.commands.call import Command
-from hub.commands.questions import Person
 
 HERE = Path(__file__).parent
 UNSENT = ("/events", "/ws", "/openapi.json")  # what schemathesis leaves out: without an end, and the document itself
