@@ -45,7 +45,7 @@ ORDER = [
         ("web/page", "formats panels shown dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
-        ("client", "items paging discovery ownership sockets connections calls providing client sync logs"),
+        ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "demo"),
         ("cli", "terminal grammar http words documents publish places beginnings writing following tail"),
         ("cli", "child relays reports run explain call ask token audit serve main"),

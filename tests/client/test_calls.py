@@ -8,7 +8,7 @@ import pytest
 from running import hub_app, until
 from scripted import Peer, ScriptedHub, Silent, error_object, notice
 
-from hub.client import calls
+from hub.client import calls, links
 from hub.client.client import HubClient
 from hub.client.connections import Backoff
 from hub.client.discovery import Disconnected, NoHub
@@ -216,7 +216,7 @@ async def test_what_no_frame_can_hold_is_refused_here(
 ) -> None:
     """The hub would end the connection (1009), and so the calls of others."""
     if weakened:
-        monkeypatch.setattr(calls, "SMALL", 10**9)
+        monkeypatch.setattr(links, "SMALL", 10**9)
     async with HubClient(scripted.url) as client:
         peer, (other,) = await opened(client, scripted, "a:other")
         running, _, _ = await peer.command()
@@ -297,8 +297,8 @@ async def test_any_number_of_publishes_is_taken(
     """5,000 at once, of which the hub takes a thousand in a second, after the first two thousand."""
     if weakened:
         monkeypatch.setattr(calls, "AT_ONCE", 10**9)
-        monkeypatch.setattr(calls, "NEVER_RAN", ())
-        monkeypatch.setattr(calls.Asked, "is_to_be_made_again", lambda self, error: False)
+        monkeypatch.setattr(links, "NEVER_RAN", ())
+        monkeypatch.setattr(links.Asked, "is_to_be_made_again", lambda self, error: False)
     async with hub_app(tmp_path) as hub, HubClient(hub.url) as client:
         publishes = [client.publish("a:b", n) for n in range(5000)]
         found = await asyncio.gather(*publishes, return_exceptions=True)
