@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from running import hub_app, open_streams, until
 from scripted import Peer, ScriptedHub, error_object, event
 
+from hub import tokens
 from hub.client import sockets
 from hub.client.client import HubClient
 from hub.client.discovery import Disconnected, NoHub
@@ -144,3 +147,23 @@ async def test_a_hub_that_says_no_is_final_for_all(scripted: ScriptedHub, status
         for work in (client.publish("a:b"), client.call("a:b"), first(client)):
             with pytest.raises(HubError, match="The hub says no"):
                 await work
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_token_that_is_replaced_is_no_end(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hub token --new` closes with 1008 what the old token has opened; the new one is in the same place."""
+    if weakened:
+        monkeypatch.setattr(sockets, "Barred", HubError)
+    async with hub_app(tmp_path, auth="token") as hub, HubClient(hub.url, state_dir=tmp_path) as client:
+        reading = asyncio.create_task(first(client))
+        await until(lambda: open_streams(hub))
+        tokens.replace(tmp_path)
+        await until(lambda: hub.counted("hub_disconnections_total", "token"))
+        await client.publish("a:b")
+        if weakened:
+            with pytest.raises(HubError, match="token was replaced"):
+                await reading
+        else:
+            assert (await reading).name == "a:b"
