@@ -180,12 +180,13 @@ class HubClient:
 
     async def state(self, topics: Iterable[str] = ("*",)) -> dict[str, Any]:
         """Return `{cursor, items, more: False}`: all last values of these topics, and the cursor from which the stream
-        goes on and misses nothing of them. Raises as `call`.
+        goes on and misses nothing of them. It only reads, so it is asked for again over a broken connection. Raises as
+        `call`.
         """
         args = {"topics": list(topics)}
-        answer: dict[str, Any] = await self.call("hub:state", args)
+        answer: dict[str, Any] = await self._calls.call("hub:state", args, again=True)
         while further := next_page("hub:state", args, answer):
-            answer = joined("hub:state", answer, await self.call("hub:state", further))
+            answer = joined("hub:state", answer, await self._calls.call("hub:state", further, again=True))
         return answer
 
     async def publish(

@@ -96,6 +96,19 @@ async def test_leaving_fails_what_still_runs(scripted: ScriptedHub) -> None:
         await call
 
 
+async def test_last_values_are_read_again(scripted: ScriptedHub) -> None:
+    async with HubClient(scripted.url) as client:
+        reading = asyncio.create_task(client.state(["a:*"]))
+        peer = await scripted.peer()
+        asked = (await peer.command())[1:]
+        peer.cut()
+        peer = await scripted.peer()
+        id, *again = await peer.command()
+        assert tuple(again) == asked == ("hub:state", {"topics": ["a:*"]})
+        await peer.respond(id, {"cursor": "e:1", "items": [], "more": False})
+        assert await reading == {"cursor": "e:1", "items": [], "more": False}
+
+
 # ---- publishing
 
 
