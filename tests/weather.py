@@ -239,7 +239,7 @@ class Weather:
             with suppress(TimeoutError):  # a wait that was cancelled has taken nothing
                 async with asyncio.timeout(self.chance.choice([0.001, 0.05, 1.0])):
                     follower.take(await anext(client))
-            if self.chance.random() < 0.01:
+            if not self.last.is_set() and self.chance.random() < 0.01:
                 await asyncio.sleep(self.chance.choice([0.1, 0.5]))
 
     # ---- what is done to them
@@ -332,12 +332,20 @@ class Weather:
         async with self.entered(self.client()) as client:
             self.end = (await within(client.publish("a:end", {"name": "end"}), "the end"))["cursor"]
         self.last.set()
-        await within(self._all_there(), "reading to the end")
+        while not self._all_there():
+            seen = self._seen()
+            await within(self._more_than(seen), f"reading to the end, behind {seen} events,")
 
     end = ""
 
-    async def _all_there(self) -> None:
-        while any(not found.cursors or found.cursors[-1] != self.end for found in self.followers):
+    def _all_there(self) -> bool:
+        return all(found.cursors and found.cursors[-1] == self.end for found in self.followers)
+
+    def _seen(self) -> int:
+        return sum(len(found.cursors) for found in self.followers)
+
+    async def _more_than(self, seen: int) -> None:
+        while self._seen() <= seen and not self._all_there():
             await asyncio.sleep(0.02)
 
 
