@@ -4,9 +4,11 @@ Every refusal in the hub is a HubError. It knows its code, whether trying again 
 says the same; `CODES` is the one table of them.
 """
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
 
 Code = Literal[
     "invalid_json",
@@ -78,6 +80,8 @@ def is_closing(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
     not be held up."""
     if not isinstance(error, GeneratorExit):
         return False
+    import asyncio  # here: `hub publish` has no time for it
+
     try:
         return asyncio.current_task() is not task
     except RuntimeError:  # no event loop runs at all

@@ -1,7 +1,6 @@
 """The token files of a state directory: made at the first start in token mode, read by whoever finds the hub there."""
 
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,8 @@ def read(directory: Path, trust: "Trust" = "OPERATOR") -> str | None:
 
 def replace(directory: Path, trust: "Trust" = "OPERATOR") -> str:
     """Make a new token; the old one opens nothing any more. A running hub takes notice within a second."""
+    import secrets
+
     prepare_directory(directory)
     token = secrets.token_urlsafe(32)
     write_whole(directory / FILES[trust], f"{token}\n".encode())

@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors spelling config secretnames sensitive redaction private stdio sockdiag tokens"),
+        ("", "errors statedir spelling config secretnames sensitive redaction private stdio sockdiag tokens"),
         (
             "wire",
             "names vocabulary strictjson validation messages framing jsonschema regexparser regex subschemas argschema",
@@ -47,7 +47,7 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "demo"),
-        ("cli", "terminal grammar http words documents publish places beginnings writing following tail"),
+        ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
         ("cli", "child relays reports run explain call ask token audit serve main"),
         ("", "__main__"),
     )

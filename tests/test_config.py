@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hub import Config, Hub
-from hub.config import Range, add_flags, flags, given, state_directory, unknown_variables
+from hub.config import Range, add_flags, flags, given, unknown_variables
 from hub.errors import UsageError
+from hub.statedir import state_directory
 
 ROWS: dict[str, Any] = {f.name: f for f in fields(Config)}
 NUMBERS = {name: row for name, row in ROWS.items() if row.type in (int, float)}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..config import state_directory
+from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command, folder, positive
 from .http import add_where, connection

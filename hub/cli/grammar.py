@@ -1,6 +1,7 @@
 """What a command line looks like; whatever is none is said in one sentence."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,6 +61,17 @@ class Parser(argparse.ArgumentParser):
         self.error(f"there is no {name}{suggestion(name, self._option_string_actions)}")
 
 
+def formatter(prog: str) -> argparse.HelpFormatter:
+    """Return argparse's own, told how wide the terminal is: to find out by itself it imports what packs archives, for
+    each flag that is added."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() else os.get_terminal_size().columns
+    except OSError:
+        width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
+
+
 def _shown(action: argparse.Action) -> str:
     """Return one argument as the usage has it; `--help` goes without saying."""
     if action.dest == "help":
@@ -93,7 +105,7 @@ def add_command(
         help=help,
         description=f"{help[0].upper()}{help[1:]}.",
         epilog=f"examples:{lines}" if lines else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=formatter,
         allow_abbrev=False,
         add_help=not own_help,
     )

@@ -5,19 +5,19 @@
 
 import argparse
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from socket import socket
 from types import MappingProxyType
-from typing import Any, Self, cast
-from urllib.parse import urlsplit
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
 from ..client.ownership import check_server
 from ..errors import UsageError
+from .exchange import Exchange
 from .grammar import folder, url
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
+PLAIN = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
 
 
 def add_where(command: argparse.ArgumentParser) -> None:
@@ -78,14 +78,10 @@ class Connection:
     ) -> None:
         """`headers` go with every request; `ca` is a file of certificates to trust in place of the system's."""
         parts = urlsplit(url)
-        self._http: HTTPConnection
-        if parts.scheme == "https":
-            context = verifying(ca)
-            self._http = HTTPSConnection(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT, context=context)
-        else:
-            self._http = HTTPConnection(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT)
+        self._tls = verifying(ca) if parts.scheme == "https" else None
+        self._http = Exchange(parts.hostname or "", parts.port, self._tls)
         self._headers = dict(headers or {})
-        self._url, self._prefix, self._answer_timeout = url, parts.path, answer_timeout
+        self._url, self._prefix, self._answer_timeout = url, quote(parts.path, safe=PLAIN), answer_timeout
 
     def __enter__(self) -> Self:
         return self
@@ -107,30 +103,26 @@ class Connection:
     ) -> Any:
         """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off; Silent if it does not come."""
         self._connect()
+        all_headers = {**self._headers, **headers, **({"Content-Type": kind} if body else {})}
         try:
-            all_headers = {**self._headers, **headers, **({"Content-Type": kind} if body else {})}
-            self._http.request(method, self._prefix + path, body, all_headers)
-            response = self._http.getresponse()
-            text = response.read()
+            status, text = self._http.ask(method, self._prefix + path, body, all_headers)
         except TimeoutError:
-            self._http.close()
             raise Silent(f"The hub at {self._url} has said nothing for {self._answer_timeout:g} s.") from None
-        except (OSError, HTTPException) as error:
-            self._http.close()
+        except OSError as error:
             raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None
-        return answer(self._url, response.status, text)
+        return answer(self._url, status, text)
 
     def _connect(self) -> None:
-        if self._http.sock is None:
-            try:
-                self._http.connect()
-                sock = cast(socket, self._http.sock)
-                if not isinstance(self._http, HTTPSConnection):
-                    check_server(sock.getpeername(), sock.getsockname(), sock)
-            except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
-                self._http.close()
-                raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
-            sock.settimeout(self._answer_timeout)
+        if self._http.sock is not None:
+            return
+        try:
+            sock = self._http.connect(CONNECT_TIMEOUT)
+            if self._tls is None:
+                check_server(sock.getpeername(), sock.getsockname(), sock)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+            self._http.close()
+            raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
+        sock.settimeout(self._answer_timeout)
 
 
 def _why(error: Exception) -> str:

@@ -15,7 +15,7 @@ from .. import stdio
 from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
-from .grammar import Parser, refusal
+from .grammar import Parser, formatter, refusal
 from .terminal import printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
@@ -134,9 +134,14 @@ class Whole(Parser):
 
 def parser(*named: str) -> Parser:
     """The grammar of these commands, or of all; the namespace of each has its function `run` and its own `parser`."""
-    whole = Whole(prog="hub", description="A hub of events and commands on this machine.", allow_abbrev=False)
+    whole = Whole(
+        prog="hub",
+        description="A hub of events and commands on this machine.",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
     whole.add_argument("--version", action="store_true", help="say which version this is")
-    commands = whole.add_subparsers(metavar="COMMAND", parser_class=Parser, required=True)
+    commands = whole.add_subparsers(prog="hub", metavar="COMMAND", parser_class=Parser, required=True)
     for name in named or NAMES:
         import_module(f".{name}", __package__).add(commands)
     return whole

@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
@@ -12,11 +12,13 @@ from ..spelling import nearest
 from ..stdio import complain, say
 from ..wire.names import new_id
 from ..wire.vocabulary import EVENTS
-from .documents import Line, documents
 from .grammar import add_command
 from .http import Connection, Silent, add_where, connection
 from .terminal import printable
 from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
+
+if TYPE_CHECKING:
+    from .documents import Line
 
 PUBLISH_TRIES = 8
 SILENT_TRIES = 3  # until a hub that says nothing at all is given up
@@ -73,11 +75,12 @@ def _meant(event: str) -> str | None:
     return near and f"Nobody knows {event}; did you mean {near}?"
 
 
-def _batches_of(args: argparse.Namespace) -> Iterator[list[Line]]:
-    if args.words == [STDIN]:
-        return documents(read_stdin, whole=args.id is not None)
-    if not args.words and is_pipe():
-        return _or_null(documents(read_stdin, whole=args.id is not None))
+def _batches_of(args: argparse.Namespace) -> "Iterator[list[Line]]":
+    if args.words == [STDIN] or (not args.words and is_pipe()):
+        from .documents import documents  # here: with words there is nothing to read
+
+        batches = documents(read_stdin, whole=args.id is not None)
+        return batches if args.words else _or_null(batches)
     if not args.words:
         return iter([[(1, "null")]])
     if is_json(args.words):
@@ -86,13 +89,13 @@ def _batches_of(args: argparse.Namespace) -> Iterator[list[Line]]:
     return iter([[(1, json.dumps(fields(args.words, types)))]])
 
 
-def _or_null(batches: Iterator[list[Line]]) -> Iterator[list[Line]]:
+def _or_null(batches: "Iterator[list[Line]]") -> "Iterator[list[Line]]":
     """An event without data, if a pipe that nobody asked for has none: many programs are started with an empty one."""
     yield next(batches, [(1, "null")])
     yield from batches
 
 
-def post(hub: Connection, batch: list[Line], event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
+def post(hub: Connection, batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
     """Publish a batch and return the hub's answer; raises as `Connection.ask`, and Disconnected that says so where it
     may be published.
 
@@ -130,13 +133,13 @@ def _event(name: str, id: str | None, ttl: float | None, data: str) -> str:
     return f'{json.dumps(fields)[:-1]}, "data": {data}}}'
 
 
-def _unknown(error: Disconnected, batch: list[Line]) -> Disconnected:
+def _unknown(error: Disconnected, batch: "list[Line]") -> Disconnected:
     """The error where a hub was asked and no answer came."""
     what = "the event" if len(batch) == 1 else f"what stands in lines {batch[0][0]} to {batch[-1][0]}"
     return Disconnected(f"{error.message} It may have published {what} all the same.")
 
 
-def _by_line(error: HubError, batch: list[Line]) -> HubError:
+def _by_line(error: HubError, batch: "list[Line]") -> HubError:
     """The refusal of a batch names its events by their index; say the line instead."""
     if len(batch) > 1 and error.details:
         named = {f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()}

@@ -4,10 +4,10 @@ import argparse
 import json
 import os
 import sys
-from datetime import datetime
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from ..client.items import Gap, Received
+if TYPE_CHECKING:
+    from ..client.items import Gap, Received
 
 REASONS = {
     "slow": "this reader was too slow",
@@ -62,8 +62,10 @@ def coloured(text: str, colour: Colour | None, *, on: bool) -> str:
 # ---- lines
 
 
-def readable(item: Received | Gap, *, colour: bool = False) -> str:
+def readable(item: "Received | Gap", *, colour: bool = False) -> str:
     """One line for a person: local time, name, data, in columns; or what is missing."""
+    from ..client.items import Gap  # here: most commands have no use for it
+
     if isinstance(item, Gap):
         many = "events are" if item.count is None else f"{item.count} event{'s are' if item.count != 1 else ' is'}"
         why = REASONS.get(item.reason, item.reason)
@@ -76,6 +78,8 @@ def readable(item: Received | Gap, *, colour: bool = False) -> str:
 
 def local(timestamp: str) -> str:
     """A time of the wire as the clock on the wall shows it; what is none stays as it is."""
+    from datetime import datetime
+
     try:
         moment = datetime.fromisoformat(timestamp).astimezone()
     except (ValueError, OverflowError):
@@ -83,7 +87,7 @@ def local(timestamp: str) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "milliseconds")
 
 
-def envelope(item: Received | Gap) -> str:
+def envelope(item: "Received | Gap") -> str:
     """One line for a program: the envelope as it came."""
     return printable(compact(item.envelope))
 

@@ -4,9 +4,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..client.discovery import Refusal, credentials
-from ..config import state_directory
 from ..errors import HubError
 from ..private import Unsafe
+from ..statedir import state_directory
 from ..stdio import say
 from ..tokens import ensure, read, replace
 from .grammar import add_command

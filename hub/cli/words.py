@@ -68,6 +68,8 @@ def converted(text: str, schema: Any) -> Any:
     wanted = kinds(schema)
     if not wanted or "string" in wanted:
         return text
+    if text[:1] in ("[", "{") and (value := _container(text, wanted)) is not None:
+        return value
     if "array" in wanted:
         return [converted(text, schema.get("items"))]
     if "integer" in wanted and WHOLE.fullmatch(text):
@@ -77,6 +79,15 @@ def converted(text: str, schema: Any) -> Any:
     if "boolean" in wanted and text.lower() in FLAGS:
         return FLAGS[text.lower()]
     return None if "null" in wanted and text == "null" else text
+
+
+def _container(text: str, wanted: set[str]) -> Any:
+    """A list or an object that is given as JSON; None where it is not wanted, or none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if _kind(value) in wanted else None
 
 
 def kinds(schema: Any) -> set[str]:

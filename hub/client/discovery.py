@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..config import state_directory
 from ..errors import HubError, UsageError
 from ..private import Unsafe, read_private
+from ..statedir import state_directory
 from ..tokens import read
 
 if TYPE_CHECKING:

@@ -74,7 +74,12 @@ TEXTS = {"type": "array", "items": {"type": "string"}}
         ("7", NULLABLE, 7),
         ("null", {"type": ["string", "null"]}, "null"),
         ("task:*", TEXTS, ["task:*"]),
-        ('["a"]', TEXTS, ['["a"]']),
+        ('["a", "b"]', TEXTS, ["a", "b"]),
+        ("[a", TEXTS, ["[a"]),
+        ('{"a": 1}', TEXTS, ['{"a": 1}']),
+        ('{"a": 1}', {"type": "object"}, {"a": 1}),
+        ('{"a": 1}', {"type": ["string", "object"]}, '{"a": 1}'),
+        ("[" * 100_000, {"type": "object"}, "[" * 100_000),
         ("5", {"type": "array", "items": {"type": "integer"}}, [5]),
         ("5", {"type": "array"}, ["5"]),
         ("2", {"enum": [1, 2]}, 2),
@@ -82,7 +87,7 @@ TEXTS = {"type": "array", "items": {"type": "string"}}
         ("2", {"const": 2}, 2),
         ("2", {"anyOf": [{"type": "integer"}, {"type": "null"}]}, 2),
         ("2", {"anyOf": [{"type": "integer"}, {}]}, "2"),
-        ("{}", {"type": "object"}, "{}"),
+        ("x", {"type": "object"}, "x"),
     ],
 )
 def test_what_the_schema_wants_is_made_of_a_text(text: str, schema: Any, value: Any) -> None:
