@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from running import environment, run_hub, send_signal, until
+from shells import MAIN, by_shell, silent
 
 from hub import stdio
 
@@ -23,7 +23,6 @@ COMBINATIONS = [" ".join(closed) for n in range(4) for closed in itertools.combi
 FULL = ["1>/dev/full", "1>/dev/full 2>&-", "1>/dev/full <&-"]
 NOT_PREPARED = "from hub import stdio;stdio.prepare=lambda: None;"
 NO_UVLOOP = "import sys;sys.modules['uvloop']=None;"
-MAIN = "import sys;from hub.cli.main import main;sys.exit(main(sys.argv[1:]))"
 # Each of many command lines in a child of its own, so that the imports are made once. What it prints is in
 # files, except for a stream that is closed or full; nothing else is opened before.
 EACH = """
@@ -53,11 +52,6 @@ for number, words in enumerate(json.loads(sys.argv[1])):
 """
 
 
-def by_shell(redirected: str, code: str, *words: str) -> tuple[str, ...]:
-    """A command that closes or redirects streams, and then runs this code."""
-    return ("sh", "-c", f'exec "$0" "$@" {redirected}', sys.executable, "-W", "error", "-c", code, *words)
-
-
 def ran(cwd: Path, redirected: str, *words: str, before: str = "") -> tuple[int, str, str]:
     """The exit status of a command line, and what came on stdout and stderr."""
     command = by_shell(redirected, before + MAIN, *words)
@@ -78,25 +72,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.stdout.readline()
         yield str(folder / "state")
         process.terminate()
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[int]:
-    """The port of a server that takes every request and answers none."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    connection.recv(65536)
-                    connection.close()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
 
 
 def commands(state: str, nobody: int, silent: int) -> dict[Sequence[str], int]:
