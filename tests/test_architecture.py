@@ -48,12 +48,13 @@ ORDER = [
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "demo"),
         ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
-        ("cli", "child relays reports run explain call ask token audit serve main"),
+        ("cli", "child relays reports run explain call ask token audit serve completion main"),
         ("", "__main__"),
     )
     for name in names.split()
 ]
 ROOMS = {
+    "argcomplete": {"cli/completion"},
     "aiohttp": {"web", "client", "cli"},
     "aiohttp_jinja2": {"web/page/dashboard"},
     "jsonschema": {"wire/argschema"},

@@ -45,6 +45,14 @@ def example(command: Described) -> str:
     )
 
 
+def choices(schema: Any) -> list[str]:
+    """The values of a field, as one would type them, where there are only a few."""
+    schema = _object(schema)
+    if isinstance(schema.get("enum"), list):
+        return [value if isinstance(value, str) else compact(value) for value in schema["enum"]]
+    return ["true", "false"] if "boolean" in kinds(schema) else []
+
+
 def _usage(properties: Mapping[str, Any], required: Any) -> Iterator[str]:
     for key, schema in properties.items():
         word = f"{key}=…" if _is_word(schema) else f"{key}:=JSON"
@@ -73,7 +81,7 @@ def _said(schema: Any, is_required: bool) -> str:
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
-        return f"one of {', '.join(value if isinstance(value, str) else compact(value) for value in schema['enum'])}"
+        return f"one of {', '.join(choices(schema))}"
     named = [_list(schema) if kind == "array" else NAMED.get(kind, kind) for kind in sorted(kinds(schema), key=_order)]
     return " or ".join(named) or "any JSON"
 

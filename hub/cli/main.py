@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: start a hub, and publish, follow, call and verify from a shell.
 
 Exit status: 0 done, 1 the hub said no, 2 usage, 3 no hub there; of `audit verify` and `ask` what they say. What was
@@ -8,6 +9,7 @@ is imported by the command that needs it.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -53,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
+        if "_ARGCOMPLETE" in os.environ:
+            return _complete()
         if words == ["--version"]:
             return _version()
         args = parser(*(word for word in _checked(words)[:1] if word in NAMES)).read(words)
@@ -151,4 +155,13 @@ def _version() -> int:
     from ..hub import VERSION
 
     stdio.say(f"hub {VERSION}")
+    return DONE
+
+
+def _complete() -> int:
+    """Answer the shell, which has started this to complete a line; without argcomplete it gets no answer."""
+    from .completion import complete
+
+    with suppress(ImportError):
+        complete(parser())
     return DONE

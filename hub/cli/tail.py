@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from typing import Any
 
-from ..config import state_directory
+from ..statedir import state_directory
 from ..stdio import give_up
 from .beginnings import add_beginning
 from .grammar import add_command, positive

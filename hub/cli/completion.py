@@ -1,0 +1,84 @@
+"""Completion in a shell, by argcomplete (the extra `completion`): what there is at the running hub, and what it takes.
+
+What is known of it is read from /openapi.json, which calls no command: pressing Tab leaves no record in the audit log.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..wire.vocabulary import EVENTS
+from .explain import choices
+from .http import connection
+
+SECONDS = 2.0  # that a person waits for it
+COMMANDS = "/api/commands/"
+
+
+def complete(whole: argparse.ArgumentParser) -> None:
+    """Answer the shell that asks, and leave; whatever goes wrong offers nothing."""
+    import argcomplete
+
+    for command, parser in _commands_of(whole).items():
+        for action in parser._actions:
+            if (command, action.dest) in COMPLETERS:
+                action.completer = COMPLETERS[command, action.dest]  # type: ignore[attr-defined]
+    argcomplete.autocomplete(whole, always_complete_options=False)
+
+
+def _commands_of(whole: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    found = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    return next(found, {})
+
+
+def of_call(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """The names of the commands; behind one what it takes, and behind `key=` the values that are known."""
+    known, words = _known(parsed_args), parsed_args.words or []
+    if not words:
+        return list(known)
+    key, equals, _value = prefix.partition("=")
+    args = known.get(words[0], {})
+    if equals:
+        return [f"{key}={value}" for value in choices(args.get(key))]
+    given = {word.partition("=")[0] for word in words[1:]}
+    return [f"{name}=" for name in args if name not in given]
+
+
+def of_events(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
+    """The events that everybody knows."""
+    return list(EVENTS)
+
+
+def of_patterns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
+    """The events that everybody knows, and what matches all of a domain."""
+    return [*dict.fromkeys(f"{name.partition(':')[0]}:*" for name in EVENTS), *EVENTS]
+
+
+COMPLETERS = {("call", "words"): of_call, ("publish", "event"): of_events, ("tail", "patterns"): of_patterns}
+
+
+def _known(args: argparse.Namespace) -> dict[str, Mapping[str, Any]]:
+    """The schemas of the args of each command of the hub; none where none answers."""
+    try:
+        with connection(args, answer_timeout=SECONDS) as hub:
+            return _described(hub.ask("GET", "/openapi.json"))
+    except Exception:  # a person has pressed Tab: there is nobody to tell
+        return {}
+
+
+def _described(document: Any) -> dict[str, Mapping[str, Any]]:
+    """What the document says of the commands, each under an address of its own."""
+    schemas = document["components"]["schemas"]
+    found: dict[str, Mapping[str, Any]] = {}
+    for path, operations in document["paths"].items():
+        if path.startswith(COMMANDS) and "{" not in path:
+            args = _followed(operations["post"]["requestBody"]["content"]["application/json"]["schema"], schemas)
+            properties = args.get("properties", {})
+            found[path.removeprefix(COMMANDS)] = {key: _followed(each, schemas) for key, each in properties.items()}
+    return found
+
+
+def _followed(schema: Any, schemas: Mapping[str, Any]) -> Any:
+    """The schema that this one refers to, or itself."""
+    name = schema.get("$ref", "") if isinstance(schema, dict) else ""
+    return schemas.get(name.rpartition("/")[2], schema)
