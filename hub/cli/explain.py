@@ -81,7 +81,7 @@ def _said(schema: Any, is_required: bool) -> str:
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
-        return f"one of {', '.join(choices(schema))}"
+        return f"{'one of ' if len(schema['enum']) > 1 else ''}{', '.join(choices(schema))}"
     named = [_list(schema) if kind == "array" else NAMED.get(kind, kind) for kind in sorted(kinds(schema), key=_order)]
     return " or ".join(named) or "any JSON"
 
@@ -99,13 +99,17 @@ def _limits(schema: Mapping[str, Any]) -> str:
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     if least is not None and most is not None:
-        return f"{least} to {most}"
+        return f"{_shown(least)} to {_shown(most)}"
     words = (("at least", least), ("above", above), ("at most", most), ("below", below))
-    return ", ".join(f"{word} {number}" for word, number in words if number is not None)
+    return ", ".join(f"{word} {_shown(number)}" for word, number in words if number is not None)
 
 
 def _default(schema: Mapping[str, Any]) -> str:
-    return f"{compact(schema['default'])} if left out" if schema.get("default") is not None else ""
+    return f"{_shown(schema['default'])} if left out" if schema.get("default") not in (None, "") else ""
+
+
+def _shown(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else compact(value)
 
 
 def _is_word(schema: Any) -> bool:

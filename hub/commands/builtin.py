@@ -17,9 +17,10 @@ from . import listing
 from .asked import Asked, person
 from .call import Call
 from .clients import Client
+from .declared import Declared
 from .providers import MAX_PROVIDED, provided
 from .questions import LONGEST
-from .registry import EFFECTS, Registry
+from .registry import EFFECTS
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -27,64 +28,58 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 MAX_SUMMARY = 1000  # characters
 
-_limit = validate.Range(min=1, max=1000)
+own = Declared()
+register = own.register
 
 
-def register(commands: Registry) -> None:
-    """Give the registry the hub's own commands."""
-    topics, after = PatternsField(), CursorField()
-    limit = fields.Integer(strict=True, load_default=100, validate=_limit)
-    before = fields.Integer(strict=True, validate=validate.Range(min=1))
-    ttl = NumberField(validate=validate.Range(min=0, max=MAX_TTL, min_inclusive=False))
-    data = fields.Raw(required=True, allow_none=True)
-    offer: dict[str, fields.Field[Any]] = {
-        "name": NameField(required=True),
-        "summary": fields.String(load_default="", validate=validate.Length(max=MAX_SUMMARY)),
-        "args": fields.Dict(),
-        "effect": fields.String(load_default="write", validate=validate.OneOf(EFFECTS)),
-    }
-    length = validate.Length(max=MAX_PROVIDED)
-    offers = fields.List(fields.Nested(Schema.from_dict(offer, name="Offer")), required=True, validate=length)
-    record = {"event": NameField(required=True), "data": data, "id": IdField(), "ttl": ttl}
-    commands.add("hub:info", info, {}, effect="read")
-    commands.add("hub:ping", ping, effect="read")
-    commands.add(
-        "hub:subscribe",
-        subscribe,
-        {"topics": PatternsField(required=True), "after": after},
-        effect="read",
-        turns="client",
-    )
-    commands.add(
-        "hub:unsubscribe", unsubscribe, {"topics": PatternsField(required=True)}, effect="read", turns="client"
-    )
-    commands.add("hub:publish", publish, record, audited=False)
-    commands.add("hub:history", history, {"topics": topics, "after": after, "limit": limit}, effect="read", turns="hub")
-    commands.add("hub:state", state, {"topics": topics, "after": after}, effect="read", turns="hub")
-    commands.add("hub:commands", list_commands, {"name": NameField()}, effect="read", turns="hub")
-    commands.add("hub:clients", clients, {"after": IdField()}, effect="read", turns="hub")
-    commands.add("hub:stats", stats, {}, effect="read", turns="hub")
-    commands.add("hub:provide", provide, {"commands": offers}, effect="write", repeats=False)  # for each connection
-    commands.add("hub:ask", ask, _question(), limit=LONGEST + 60, repeats=False)
-    commands.add("hub:answer", answer, {"question": IdField(required=True), "answer": fields.String(required=True)})
-    commands.add("hub:questions", questions, {}, effect="read", turns="client")
-    commands.add("hub:cancel", cancel, {"id": fields.String(required=True)}, effect="read")
-    commands.add("audit:tail", audit_tail, {"limit": limit, "before": before}, effect="read", turns="client")
-    commands.add("audit:verify", audit_verify, {}, effect="read")
+def about(text: str, **more: Any) -> dict[str, Any]:
+    """What a field is for, as `hub:commands`, the help of `hub call` and the documents show it."""
+    return {"metadata": {"description": text}, **more}
 
 
-def _question() -> dict[str, fields.Field[Any]]:
-    texts = ListField(fields.String(validate=validate.Length(1, 200)), validate=validate.Length(1, 16), required=True)
-    return {
-        "question": fields.String(required=True, validate=validate.Length(1, 4000)),
-        "options": texts,
-        "default": fields.String(allow_none=True),
-        "timeout": NumberField(load_default=600.0, validate=validate.Range(min=1, max=LONGEST)),
-        "details": fields.Raw(allow_none=True),
-        "while": fields.String(validate=validate.OneOf(["connected"])),
-    }
+def topics(text: str = "patterns, as task:*; all if left out", **more: Any) -> PatternsField:
+    """The field of every command that takes patterns."""
+    return PatternsField(**about(text, **more))
 
 
+def limit(text: str) -> fields.Integer:
+    """The field of every command that takes so many at most."""
+    return fields.Integer(strict=True, load_default=100, validate=validate.Range(min=1, max=1000), **about(text))
+
+
+OFFER: dict[str, fields.Field[Any]] = {
+    "name": NameField(required=True),
+    "summary": fields.String(load_default="", validate=validate.Length(max=MAX_SUMMARY)),
+    "args": fields.Dict(**about("JSON Schema, draft 2020-12")),
+    "effect": fields.String(load_default="write", validate=validate.OneOf(EFFECTS)),
+}
+RECORD: dict[str, fields.Field[Any]] = {
+    "event": NameField(required=True, **about("its name, domain:action")),
+    "data": fields.Raw(required=True, allow_none=True),
+    "id": IdField(**about("the hub keeps an id once")),
+    "ttl": NumberField(
+        validate=validate.Range(min=0, max=MAX_TTL, min_inclusive=False),
+        **about("seconds after which its last value is stale"),
+    ),
+}
+QUESTION: dict[str, fields.Field[Any]] = {
+    "question": fields.String(required=True, validate=validate.Length(1, 4000)),
+    "options": ListField(
+        fields.String(validate=validate.Length(1, 200)),
+        required=True,
+        validate=validate.Length(1, 16),
+        **about("the answers to choose from"),
+    ),
+    "default": fields.String(allow_none=True, **about("the option that counts when nobody has answered in time")),
+    "timeout": NumberField(load_default=600.0, validate=validate.Range(min=1, max=LONGEST), **about("seconds")),
+    "details": fields.Raw(allow_none=True, **about("what else to show")),
+    "while": fields.String(
+        validate=validate.OneOf(["connected"]), **about("take it back when the connection that asks ends")
+    ),
+}
+
+
+@own.command("hub:info", {}, effect="read")
 async def info(call: Call) -> Any:
     """Say which hub this is, who it takes you for, and what its limits are."""
     config = call.hub.config
@@ -100,6 +95,7 @@ async def info(call: Call) -> Any:
     }
 
 
+@own.command("hub:ping", effect="read")
 async def ping(call: Call) -> Any:
     """Answer at once, with the args that came."""
     return {"pong": True, "args": call.args}
@@ -108,6 +104,15 @@ async def ping(call: Call) -> Any:
 # ---- the caller's stream
 
 
+@own.command(
+    "hub:subscribe",
+    {
+        "topics": topics("patterns, as task:*", required=True),
+        "after": CursorField(**about("get everything behind this cursor again")),
+    },
+    effect="read",
+    turns="client",
+)
 async def subscribe(call: Call) -> Any:
     """Add patterns to what you get; with `after`, get everything behind that cursor again.
 
@@ -125,6 +130,12 @@ async def subscribe(call: Call) -> Any:
     return {"topics": patterns.texts, "cursor": str(cursor)}
 
 
+@own.command(
+    "hub:unsubscribe",
+    {"topics": topics("patterns, as they were asked for", required=True)},
+    effect="read",
+    turns="client",
+)
 async def unsubscribe(call: Call) -> Any:
     """Take patterns away from what you get, each written as it was when you asked for it."""
     subscriber = _subscriber(call)
@@ -143,12 +154,23 @@ def _subscriber(call: Call) -> Subscriber:
 # ---- events and what they left behind
 
 
+@own.command("hub:publish", RECORD, audited=False)
 async def publish(call: Call) -> Any:
     """Publish one event, `{event, data, id?, ttl?}`; its cursor comes back when it is kept."""
     published = await call.hub.bus.publish([call.args])
     return {"id": published.ids[0], "cursor": str(published.cursor)}
 
 
+@own.command(
+    "hub:history",
+    {
+        "topics": topics(),
+        "after": CursorField(**about("a cursor: the oldest behind it, not the newest")),
+        "limit": limit("events at most"),
+    },
+    effect="read",
+    turns="hub",
+)
 async def history(call: Call) -> Any:
     """Read kept events, in order: with `after` the oldest behind it, else the newest.
 
@@ -162,6 +184,12 @@ async def history(call: Call) -> Any:
     return await listing.behind(call.hub, after, patterns, limit)
 
 
+@own.command(
+    "hub:state",
+    {"topics": topics(), "after": CursorField(**about("a cursor: those that have changed behind it"))},
+    effect="read",
+    turns="hub",
+)
 async def state(call: Call) -> Any:
     """Show the last value of every agent, task and other thing with a key, in the order in which they last changed.
 
@@ -178,6 +206,7 @@ def _patterns(call: Call) -> Patterns:
 # ---- questions to people
 
 
+@own.command("hub:ask", QUESTION, limit=LONGEST + 60, repeats=False)
 async def ask(call: Call) -> Any:
     """Ask a person, and wait for the answer: one of the `options`, or the `default` when `timeout` seconds are over.
 
@@ -197,12 +226,20 @@ async def ask(call: Call) -> Any:
     return await call.hub.questions.ask(asked, person(call.client), lambda: call.ended == "cancelled")
 
 
+@own.command(
+    "hub:answer",
+    {
+        "question": IdField(required=True, **about("its id")),
+        "answer": fields.String(required=True, **about("one of its options")),
+    },
+)
 async def answer(call: Call) -> Any:
     """Answer an open question with one of its options; `accepted` says whether yours is the answer."""
     accepted = await call.hub.questions.answer(call.args["question"], call.args["answer"], person(call.client))
     return {"accepted": accepted}
 
 
+@own.command("hub:questions", {}, effect="read", turns="client")
 async def questions(call: Call) -> Any:
     """List the open questions, the oldest first, and no more than fit."""
     return await listing.listed(call.hub.questions.records())
@@ -211,12 +248,16 @@ async def questions(call: Call) -> Any:
 # ---- the hub itself
 
 
+@own.command("hub:commands", {"name": NameField(**about("only this one"))}, effect="read", turns="hub")
 async def list_commands(call: Call) -> Any:
     """List every command, or one, with its args and what it can do."""
     name = call.args.get("name")
     return [command.describe() for command in provided(call.hub.commands) if name in (None, command.name)]
 
 
+@own.command(
+    "hub:clients", {"after": IdField(**about("those whose id is behind this one"))}, effect="read", turns="hub"
+)
 async def clients(call: Call) -> Any:
     """List who is connected, in the order of their ids: those behind `after`, and no more than fit."""
     after = call.args.get("after", "")
@@ -236,11 +277,23 @@ def _described(hub: "Hub", client: Client) -> dict[str, Any]:
     }
 
 
+@own.command("hub:stats", {}, effect="read", turns="hub")
 async def stats(call: Call) -> Any:
     """Show the hub's counters, as on /metrics, and its retention."""
     return {**call.hub.metrics.snapshot(), "retention": call.hub.retention()}
 
 
+@own.command(
+    "hub:provide",
+    {
+        "commands": fields.List(
+            fields.Nested(Schema.from_dict(OFFER, name="Offer")),
+            required=True,
+            validate=validate.Length(max=MAX_PROVIDED),
+        )
+    },
+    repeats=False,  # for each connection
+)
 async def provide(call: Call) -> Any:
     """Serve these commands, beside those that you serve already; all of them or none. An empty list takes all back.
 
@@ -249,17 +302,28 @@ async def provide(call: Call) -> Any:
     return {"provides": await call.hub.providers.provide(call.client, call.args["commands"])}
 
 
+@own.command("hub:cancel", {"id": fields.String(required=True, **about("of a running call of yours"))}, effect="read")
 async def cancel(call: Call) -> Any:
     """End a running call of your own."""
     other = call.client.calls.get(call.args["id"])
     return {"cancelled": other is not None and other is not call and other.cancel()}
 
 
+@own.command(
+    "audit:tail",
+    {
+        "limit": limit("records at most"),
+        "before": fields.Integer(strict=True, validate=validate.Range(min=1), **about("a number: those before it")),
+    },
+    effect="read",
+    turns="client",
+)
 async def audit_tail(call: Call) -> Any:
     """Show the newest records of the audit log, of those before the number `before`, and no more than fit."""
     return await call.hub.audit.tail(call.args["limit"], call.args.get("before"), LARGEST_EVENT)
 
 
+@own.command("audit:verify", {}, effect="read")
 async def audit_verify(call: Call) -> Any:
     """Check every record of the audit log against its chain."""
     return (await call.hub.audit.verify()).report()
