@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from marshmallow import fields, validate
 from running import HubInside, environment, hub_app, send_signal, until
+from terminals import CTRL_C, on_terminal
 
 from hub import Call, Hub
 
@@ -220,6 +222,35 @@ async def test_a_dangerous_command_runs_only_if_somebody_says_so(hub: HubInside)
     assert (await call(hub, "orders:wipe", "all=yes", "--confirm", value))[0] == 1  # it is good once
     assert await answered(hub, "orders:wipe", "all=yes", "--yes") == "wiped"
     assert len(await hub.records("command.called")) >= 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "status", "last"),
+    [
+        (b"y\n", 0, '"wiped"'),
+        (b"YES\n", 0, '"wiped"'),
+        (b"\n", 1, "or within a minute --confirm …."),
+        (b"no\n", 1, "or within a minute --confirm …."),
+        (CTRL_C, 130, "Run it? [y/N] ^C"),
+    ],
+)
+async def test_on_a_terminal_a_person_is_asked(
+    hub: HubInside, tmp_path: Path, keys: bytes, status: int, last: str
+) -> None:
+    async with on_terminal(tmp_path, "call", "orders:wipe", "all=yes", "--url", hub.url) as terminal:
+        shown = await terminal.shows("Run it? [y/N] ")
+        assert shown == 'orders:wipe: Forget all orders. It is dangerous.\n  with {"all":true}\nRun it? [y/N] '
+        terminal.press(keys)
+        found, text = await terminal.ended()
+    assert found == status
+    assert re.sub(r"--confirm [\w.]+\.", "--confirm ….", text).rstrip("\n").endswith(last)
+    outcomes = [record["details"]["command"] for record in await hub.records("command.called")]
+    assert ("orders:wipe" in outcomes) is (status == 0)
+
+
+async def test_on_a_terminal_the_result_is_for_people(hub: HubInside, tmp_path: Path) -> None:
+    async with on_terminal(tmp_path, "call", "orders:cancel", "order=5", "--url", hub.url) as terminal:
+        assert await terminal.ended() == (0, '{\n  "order": 5\n}\n')
 
 
 async def test_with_a_key_it_runs_once(hub: HubInside) -> None:
