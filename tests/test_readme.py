@@ -281,13 +281,17 @@ async def test_the_application_runs_beside_a_hub(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert 'host="127.0.0.1")' in text
-    text = text.replace('host="127.0.0.1")', f'host="127.0.0.1", port={port})')
+    assert "127.0.0.1:8080/" in text
+    text = text.replace(":8080/", f":{port}/").replace('host="127.0.0.1")', f'host="127.0.0.1", port={port})')
     async with hub_process(tmp_path) as hub, program(text, tmp_path, hub.state_dir) as process:
         assert process.stdout
         await process.stdout.readline()
-        words = ("call", "orders:cancel", "order=7", "--url", f"localhost:{port}/hub/")
-        assert await run_hub(tmp_path, *words) == (0, '{"cancelled":7}\n', "")
+        for where in (("--state-dir", "orders"), ("--url", f"localhost:{port}/hub/")):
+            words = ("call", "orders:cancel", "order=7", *where)
+            assert await run_hub(tmp_path, *words) == (0, '{"cancelled":7}\n', "")
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+        assert not (tmp_path / "orders" / "server.json").exists()
 
 
 async def test_the_client_prints_what_comes(tmp_path: Path) -> None:

@@ -46,8 +46,12 @@ LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
 
 
-def create_app(hub: Hub) -> web.Application:
-    """The hub as an aiohttp application: run it, or mount it with `add_subapp`. It starts and stops the hub."""
+def create_app(hub: Hub, url: str | None = None) -> web.Application:
+    """The hub as an aiohttp application: run it, or mount it with `add_subapp`. It starts and stops the hub.
+
+    `url`: where programs of this machine reach it, its prefix included; then the command line and `HubClient` find it
+    by its state directory.
+    """
     app = web.Application(middlewares=[answers.errors], client_max_size=hub.config.max_body)
     app[HUB] = hub
     guard = Guard(hub.config, refused=functools.partial(_refused, hub, Seldom(log)), limit=api.limit(hub))
@@ -61,6 +65,8 @@ def create_app(hub: Hub) -> web.Application:
     dashboard.setup(app)
     served.setup(app)
     app.cleanup_ctx.append(_life)
+    if url is not None:
+        app.cleanup_ctx.append(functools.partial(_findable, f"{url.rstrip('/')}/"))
     if guard.tokens:
         login.setup(app)
     app.on_shutdown.append(_shutdown)
@@ -71,6 +77,11 @@ async def _life(app: web.Application) -> AsyncIterator[None]:
     await app[HUB].start()
     yield
     await app[HUB].stop()
+
+
+async def _findable(url: str, app: web.Application) -> AsyncIterator[None]:
+    with _announced(app[HUB], url):
+        yield
 
 
 async def _shutdown(app: web.Application) -> None:
