@@ -52,7 +52,7 @@ class Exchange:
     def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """The status and the body of the answer. Raises OSError; the connection is closed then."""
         assert self.sock is not None
-        length = {} if body is None else {"Content-Length": str(len(body))}
+        length = {} if method == "GET" else {"Content-Length": str(len(body or b""))}
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._named()}"]
         lines += [f"{name}: {value}" for name, value in {**headers, **length}.items()]
         with self._closed_unless_done():

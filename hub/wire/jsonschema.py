@@ -13,6 +13,10 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (fields.Integer, "integer"),
     (fields.Float, "number"),
     (fields.String, "string"),
+    (fields.DateTime, "string"),
+    (fields.Date, "string"),
+    (fields.Time, "string"),
+    (fields.Enum, "string"),
     (fields.List, "array"),
     (fields.Mapping, "object"),
 )
@@ -50,6 +54,8 @@ def field_schema(field: fields.Field[Any]) -> dict[str, Any]:
         result["items"] = field_schema(field.inner)
     if isinstance(field, fields.Mapping) and field.value_field is not None:
         result["additionalProperties"] = field_schema(field.value_field)
+    if isinstance(field, fields.Enum):
+        result = {"enum": [*field.enum.__members__]} if not field.by_value else {}
     if isinstance(field, CursorField):
         result["pattern"] = f"^{CURSOR.pattern}$"
     for validator in field.validators:
@@ -62,13 +68,11 @@ def _beside(field: fields.Field[Any], result: Mapping[str, Any]) -> dict[str, An
     found: dict[str, Any] = {}
     if field.allow_none and "type" in result:
         found["type"] = [result["type"], "null"]
-        if "enum" in result:
-            found["enum"] = [*result["enum"], None]
+    if field.allow_none and "enum" in result:
+        found["enum"] = [*result["enum"], None]
     if isinstance(field.load_default, str | int | float | None):
         found["default"] = field.load_default
-    if "description" in field.metadata:
-        found["description"] = field.metadata["description"]
-    return found
+    return found | {key: field.metadata[key] for key in ("description", "examples") if key in field.metadata}
 
 
 def _constraint(validator: Any, kind: Any) -> dict[str, Any]:

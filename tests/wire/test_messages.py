@@ -2,6 +2,7 @@
 
 import json
 import re
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -144,6 +145,28 @@ def test_json_schema() -> None:
     assert properties["more"]["properties"]["on"] == {"type": "boolean", "description": "whether"}
     assert properties["any"] == {}
     assert json_schema(None) == {"type": "object"}
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+def test_further_fields_in_json_schema() -> None:
+    class Further(Schema):
+        day = fields.Date()
+        at = fields.DateTime(allow_none=True)
+        colour = fields.Enum(Colour, allow_none=True)
+        number = fields.Enum(Colour, by_value=True)
+        sort = fields.String(load_default="tea", metadata={"description": "what", "examples": ["mint"]})
+
+    assert json_schema(Further())["properties"] == {
+        "day": {"type": "string"},
+        "at": {"type": ["string", "null"]},
+        "colour": {"enum": ["RED", "BLUE", None]},
+        "number": {},
+        "sort": {"type": "string", "default": "tea", "description": "what", "examples": ["mint"]},
+    }
 
 
 def test_what_may_be_null_and_what_may_be_left_out_stand_in_the_json_schema() -> None:
