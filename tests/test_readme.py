@@ -35,6 +35,7 @@ ELSEWHERE = {
     "templates/ ": "it is a map; test_architecture.py",
     "location / {": "web/test_nginx.py",
     "const schema = ": "test_serving.py",
+    "import { Gap, HubClient }": "test_serving.py",
     "import asyncio\n\nfrom hub import CommandError": "test_serving.py",
 }
 # What stands in the output and is another thing each time; the same in the README and here.
@@ -300,9 +301,17 @@ async def test_the_client_prints_what_comes(tmp_path: Path) -> None:
         assert b"'progress': 80" in await asyncio.wait_for(process.stdout.readline(), PATIENCE)
 
 
+async def test_the_script_and_its_log_are_events(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub, program(programs("SyncHubClient"), tmp_path, hub.state_dir) as process:
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+        words = ("call", "hub:history", "topics=task:*", "topics=log:*", "--url", hub.url)
+        history = json.loads((await run_hub(tmp_path, *words))[1])
+        assert {event["payload"]["event"] for event in history["events"]} == {"task:progress", "log:record"}
+
+
 def test_no_block_is_left_out() -> None:
     """What is in another language, and every program, is run by somebody."""
-    ours = ("create_app", "print(item)")
+    ours = ("create_app", "print(item)", "SyncHubClient")
     left = [block.text for block in blocks() if block.language and is_run_here(block)]
     assert [text for text in left if not any(word in text for word in ours)] == []
     assert all(any(block.text.startswith(begin) for block in blocks()) for begin in ELSEWHERE)
