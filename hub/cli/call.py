@@ -18,12 +18,13 @@ from ..wire.names import is_id, is_name
 from .explain import Described, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
-from .terminal import add_form, compact, is_for_people, is_terminal, printable
+from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
 from .words import STDIN, fields, is_json, is_pipe, json_text, parsed, read_stdin, says_something
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
 LARGEST = 64 * 1024 * 1024  # bytes of args; no hub takes as many
 QUIET_SECONDS = 1.0  # in which nothing has come through a pipe
+COLOURS: dict[str, Colour] = {"write": "yellow", "dangerous": "red"}
 NARROW = 20  # columns of a sentence at least
 EXAMPLES = """
     hub call                                      what there is
@@ -46,14 +47,15 @@ def add(commands: Any) -> None:
     command.add_argument("-h", "--help", action="store_true", help="explain the command, from what it takes")
     command.add_argument("--yes", action="store_true", help="run a dangerous command without being asked")
     command.add_argument(
-        "--confirm", metavar="VALUE", help="run a dangerous command with the value it was refused with"
+        "--confirm", metavar="VALUE", type=_visible, help="run a dangerous command with the value it was refused with"
     )
-    command.add_argument("--key", metavar="KEY", type=_key, help="with the same key it runs once and answers again")
+    command.add_argument("--key", metavar="KEY", type=_visible, help="with the same key it runs once and answers again")
     add_form(command)
     add_where(command)
 
 
-def _key(text: str) -> str:
+def _visible(text: str) -> str:
+    """What can be sent in the head of a request."""
     if not (is_id(text) and text.isascii()):
         raise argparse.ArgumentTypeError("it must be 1 to 128 visible ASCII characters")
     return text
@@ -105,11 +107,13 @@ def _list(hub: Connection, for_people: bool) -> None:
         _print(map(compact, commands))
         return
     width = max(len(command["name"]) for command in commands)
-    room = max(shutil.get_terminal_size().columns - width - 13, NARROW)
+    room, on = max(shutil.get_terminal_size().columns - width - 13, NARROW), has_colour(sys.stdout)
     for command in commands:
-        sentence = command["summary"].partition(". ")[0].rstrip(".")
+        sentence = printable(command["summary"].partition(". ")[0].rstrip("."))
         short = sentence if len(sentence) <= room else f"{sentence[: room - 1]}…"
-        say(printable(f"{command['name']:<{width}}  {command['effect']:<9}  {short}".rstrip()))
+        name = coloured(f"{command['name']:<{width}}", "cyan", on=on)
+        effect = coloured(f"{command['effect']:<9}", COLOURS.get(command["effect"]), on=on)
+        say(f"{name}  {effect}  {short}".rstrip())
 
 
 # ---- one of them
@@ -149,7 +153,10 @@ class Command:
         """The args that the words say, or stdin. Raises UsageError."""
         if list(words) == [STDIN] or (not words and is_pipe() and self._reads()):
             return _read()
-        return _object(words[0]) if is_json(words) else fields(words, self._types if words else {})
+        if is_json(words):
+            return _object(words[0])
+        has_text = not all(field.is_json for field in parsed(words))
+        return fields(words, self._types if has_text else {})
 
     def _reads(self) -> bool:
         """Whether it takes args from a pipe that nobody has named: many programs are started with one into which

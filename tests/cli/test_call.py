@@ -61,7 +61,8 @@ async def calling(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A running `hub call`."""
     pipe, command = subprocess.PIPE, (sys.executable, "-m", "hub", "call", *words, "--url", hub.url)
-    process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=pipe, stderr=pipe, env=environment())
+    env = {**environment(), "COLUMNS": "80"}
+    process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=pipe, stderr=pipe, env=env)
     try:
         yield process
     finally:
@@ -154,6 +155,12 @@ async def test_words_become_what_the_schema_says(hub: HubInside, words: list[str
     assert await answered(hub, "orders:cancel", *words) == args
 
 
+async def test_where_all_is_json_nothing_is_looked_up(hub: HubInside) -> None:
+    for words in ([], ["order:=5", 'items:=["a"]'], ['{"order": 5}']):
+        await call(hub, "orders:cancel", *words)
+    assert {record["details"]["command"] for record in await hub.records("command.called")} == {"orders:cancel"}
+
+
 @pytest.mark.parametrize("words", [[], ["-"]])
 async def test_a_pipe_is_read(hub: HubInside, words: list[str]) -> None:
     assert await answered(hub, "orders:cancel", *words, stdin=b'{\n"order": 5}\n') == {"order": 5}
@@ -220,6 +227,8 @@ async def test_a_dangerous_command_runs_only_if_somebody_says_so(hub: HubInside)
     assert sentence == "hub: orders:wipe is dangerous and has not run; say --yes, or within a minute"
     assert await answered(hub, "orders:wipe", "all=yes", "--confirm", value) == "wiped"
     assert (await call(hub, "orders:wipe", "all=yes", "--confirm", value))[0] == 1  # it is good once
+    for odd in ("é", "a\nb", "", "x" * 129):
+        assert (await call(hub, "orders:wipe", "all=yes", "--confirm", odd))[0] == 2
     assert await answered(hub, "orders:wipe", "all=yes", "--yes") == "wiped"
     assert len(await hub.records("command.called")) >= 2
 
@@ -246,6 +255,14 @@ async def test_on_a_terminal_a_person_is_asked(
     assert re.sub(r"--confirm [\w.]+\.", "--confirm ….", text).rstrip("\n").endswith(last)
     outcomes = [record["details"]["command"] for record in await hub.records("command.called")]
     assert ("orders:wipe" in outcomes) is (status == 0)
+
+
+async def test_on_a_terminal_what_is_dangerous_is_red(hub: HubInside, tmp_path: Path) -> None:
+    coloured = {"TERM": "xterm", "CLICOLOR_FORCE": "1", "NO_COLOR": ""}
+    async with on_terminal(tmp_path, "call", "--url", hub.url, variables=coloured) as terminal:
+        lines = (await terminal.ended())[1].splitlines()
+    (wipe,) = (line for line in lines if "orders:wipe" in line)
+    assert "\x1b[31mdangerous\x1b[0m  Forget all orders" in wipe
 
 
 async def test_on_a_terminal_the_result_is_for_people(hub: HubInside, tmp_path: Path) -> None:
