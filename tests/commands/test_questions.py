@@ -710,10 +710,12 @@ async def test_weakened_answers_would_be_unproved_or_two(
 ) -> None:
     if weakened == "the record":
         monkeypatch.setattr(Questions, "_record", unrecorded)
-    async with asked(hub) as (id, waiting):
-        if weakened == "one at a time":
-            hub.questions._open[id].turn = contextlib.nullcontext()  # type: ignore[assignment]
-        answers = [call(hub, "hub:answer", question=id, answer=answer) for answer in ("yes", "no")]
-        await asyncio.gather(*answers, return_exceptions=True)
-        assert (await waiting)["answer"] in ("yes", "no")
-    assert len(ends(tmp_path, id)) == (0 if weakened == "the record" else 2)
+    found, wanted = set[int](), 0 if weakened == "the record" else 2
+    while wanted not in found:  # whether two answers meet is luck
+        async with asked(hub) as (id, waiting):
+            if weakened == "one at a time":
+                hub.questions._open[id].turn = contextlib.nullcontext()  # type: ignore[assignment]
+            answers = [call(hub, "hub:answer", question=id, answer=answer) for answer in ("yes", "no")]
+            await asyncio.gather(*answers, return_exceptions=True)
+            assert (await waiting)["answer"] in ("yes", "no")
+        found.add(len(ends(tmp_path, id)))
