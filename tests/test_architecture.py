@@ -48,7 +48,8 @@ ORDER = [
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "demo"),
         ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
-        ("cli", "child relays reports run explain call ask token audit serve completion main"),
+        ("cli", "child relays reports run samples status checks promise doctor"),
+        ("cli", "explain call ask token audit serve completion main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import shlex
+import sys
 import time
 from typing import Any
 
@@ -10,10 +12,10 @@ from ..client.discovery import NoHub, Refusal
 from ..errors import HubError
 from ..redaction import redact_text
 from ..stdio import complain, say
-from ..wire.names import new_id
+from ..wire.names import is_id, new_id
 from .grammar import add_command
 from .http import add_where, connection
-from .terminal import printable
+from .terminal import is_terminal, printable
 
 NOBODY = 4  # has answered in time, and there is no default
 SECOND = 10  # the exit status of the second option; the third's is one more
@@ -29,15 +31,23 @@ def add(commands: Any) -> None:
     command.add_argument("--default", metavar="TEXT", help="the option that counts when nobody has answered in time")
     command.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=600.0, help="(default: 600)")
     command.add_argument("--while-connected", action="store_true", help="take the question back when this ends")
+    command.add_argument(
+        "--key", metavar="KEY", type=_key, help="of a question that was asked before: wait for its answer"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer; the exit status is 0 for the first option, 10 for the second, 11 for the third.
 
-    A hub that goes away meanwhile is waited for: the question is still open there, and known by its key.
+    A hub that goes away meanwhile is waited for: the question is still open there, and known by its key. So it is when
+    this is interrupted; then it says how to come back for the answer.
     """
+    args.key = args.key or new_id()
     try:
         answer = _answer(args)
+    except KeyboardInterrupt:
+        complain("\n" * is_terminal(sys.stderr) + f"hub: {printable(_left_open(args))}")
+        raise
     except Refusal as error:
         if error.code != "timeout":
             raise
@@ -48,11 +58,27 @@ def run(args: argparse.Namespace) -> int:
     return SECOND + place - 1 if place else 0
 
 
+def _left_open(args: argparse.Namespace) -> str:
+    """What becomes of the question now, and the words that ask for its answer."""
+    if args.while_connected:
+        return "The question is taken back."
+    words = [args.question, *(part for option in args.option for part in ("--option", option))]
+    words += ["--default", args.default] if args.default is not None else []
+    words += ["--timeout", f"{args.timeout:g}", "--key", args.key]
+    return f"The question stays open. Come back for its answer with hub ask {shlex.join(words)}"
+
+
+def _key(text: str) -> str:
+    if not is_id(text):
+        raise argparse.ArgumentTypeError(f"{printable(text)!r} is no key: 1 to 128 printable characters")
+    return text
+
+
 def _answer(args: argparse.Namespace) -> str:
     asked = {"question": args.question, "options": args.option, "timeout": args.timeout}
     if args.default is not None:
         asked["default"] = args.default
-    headers = {"Idempotency-Key": new_id()}
+    headers = {"Idempotency-Key": args.key}
     if args.while_connected:
         asked["while"] = "connected"
     ends, body, is_asked = time.monotonic() + args.timeout, json.dumps(asked).encode(), False

@@ -1,6 +1,9 @@
 """`hub audit`: check the audit log, and show its newest records."""
 
 import argparse
+import pwd
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,9 @@ from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command, folder, positive
 from .http import add_where, connection
-from .terminal import compact, printable
+from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, local, printable
+
+TOLD = ("id", "command", "args", "outcome", "ms")  # what has a place of its own in a line
 
 
 def add(commands: Any) -> None:
@@ -21,6 +26,7 @@ def add(commands: Any) -> None:
     command = add_command(audits, "tail", tail, "show the newest records")
     add_where(command)
     command.add_argument("--limit", type=positive, default=20, metavar="N", help="how many (20)")
+    add_form(command)
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -38,12 +44,42 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def tail(args: argparse.Namespace) -> int:
-    """Print the newest records, oldest first, one JSON a line."""
+    """Print the newest records, oldest first, one a line: JSON, or in columns for a person."""
     with connection(args) as hub:
         found = page = hub.ask("GET", f"/api/audit?limit={args.limit}")
         while page and len(found) < args.limit:  # an answer ends with what fits
             page = hub.ask("GET", f"/api/audit?limit={args.limit - len(found)}&before={found[0]['seq']}")
             found = page + found
+    people, colour = is_for_people(args), has_colour(sys.stdout)
     for record in found:
-        say(printable(compact(record)))
+        say(in_columns(record, colour=colour) if people else printable(compact(record)))
     return 0
+
+
+def in_columns(record: Mapping[str, Any], *, colour: bool = False) -> str:
+    """One line for a person: time, action, who, what, and how that ended."""
+    details = record["details"]
+    rest = details.get("args") or {name: value for name, value in details.items() if name not in TOLD}
+    what = printable(" ".join(filter(None, [details.get("command"), compact(rest) if rest else ""])))
+    ended = printable(" ".join([details.get("outcome", ""), f"{details['ms']} ms" if "ms" in details else ""]).strip())
+    shade: Colour = "green" if details.get("outcome") == "ok" else "red"
+    return "  ".join(
+        [
+            coloured(local(record["timestamp"]), "grey", on=colour),
+            f"{printable(record['action']):<18}",
+            f"{printable(_who(record['actor'])):<10}",
+            *filter(None, [what, coloured(ended, shade, on=colour and bool(ended))]),
+        ]
+    )
+
+
+def _who(actor: Mapping[str, Any] | None) -> str:
+    """The account's name, if it is one of this machine; else where it came from."""
+    if not actor:
+        return "hub"
+    if actor.get("uid") is None:
+        return str(actor.get("peer") or "hub")
+    try:
+        return pwd.getpwuid(actor["uid"]).pw_name
+    except (KeyError, OverflowError, TypeError):
+        return f"uid {actor['uid']}"

@@ -102,15 +102,21 @@ class Connection:
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
         """The hub's answer. Raises Refusal, NoHub, or Disconnected if it broke off; Silent if it does not come."""
+        all_headers = {**headers, **({"Content-Type": kind} if body else {})}
+        status, text = self.exchange(method, path, body, all_headers)
+        return answer(self._url, status, text)
+
+    def exchange(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[int, bytes]:
+        """Status and body of whatever answers there. Raises NoHub, Disconnected, Silent as `ask`."""
         self._connect()
-        all_headers = {**self._headers, **headers, **({"Content-Type": kind} if body else {})}
         try:
-            status, text = self._http.ask(method, self._prefix + path, body, all_headers)
+            return self._http.ask(method, self._prefix + path, body, {**self._headers, **headers})
         except TimeoutError:
             raise Silent(f"The hub at {self._url} has said nothing for {self._answer_timeout:g} s.") from None
         except OSError as error:
             raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None
-        return answer(self._url, status, text)
 
     def _connect(self) -> None:
         if self._http.sock is not None:

@@ -27,7 +27,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
     "events": ("publish", "tail", "run"),
     "commands and questions": ("call", "ask"),
-    "look after it": ("audit",),
+    "look after it": ("status", "doctor", "audit"),
 }
 NAMES = [name for names in COMMANDS.values() for name in names]
 EXAMPLES = """

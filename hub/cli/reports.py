@@ -29,7 +29,6 @@ class Reports:
         message: Callable[[], str | None],
     ) -> None:
         self._connect, self._task, self._ttl, self._message = connect, task, ttl, message
-        self._hub: Connection | None = None
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
         self._was_told = False
@@ -76,8 +75,8 @@ class Reports:
         """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
         event = {"event": EVENT, "id": id, "data": task} | ({"ttl": ttl} if ttl else {})
         try:
-            self._hub = self._hub or self._connect()
-            self._hub.ask("POST", "/api/events", json.dumps(event).encode())
+            with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
+                hub.ask("POST", "/api/events", json.dumps(event).encode())
         except Disconnected:
             self._was_told = True  # or it may be: it was there
         except HubError as error:
@@ -88,7 +87,6 @@ class Reports:
         else:
             self._was_told = True
             return True
-        self._hub = None  # it may come back elsewhere
         return False
 
 

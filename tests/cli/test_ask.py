@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from running import HubProcess, environment, hub_process, run_hub, send_signal, until
+from terminals import CTRL_C, on_terminal
 
 
 @contextlib.asynccontextmanager
@@ -111,3 +113,31 @@ async def test_one_that_ends_with_its_asker_is_taken_back(tmp_path: Path) -> Non
         while not await is_withdrawn(hub, question["id"]):
             await asyncio.sleep(0.02)
     await until(lambda: process.returncode is not None)
+
+
+async def test_interrupted_it_says_that_the_question_stays_open_and_how_to_come_back(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub:
+        where = ("--state-dir", str(hub.state_dir))
+        async with on_terminal(tmp_path, "ask", "Deploy it?", *OPTIONS[:4], "--default", "no", *where) as asked:
+            question = await open_question(hub.state_dir)
+            asked.press(CTRL_C)
+            status, text = await asked.ended()
+        said = text.splitlines()[-1]
+        assert status == 130
+        assert said.startswith("hub: The question stays open. Come back for its answer with hub ask 'Deploy it?' --opt")
+        assert (await open_question(hub.state_dir))["id"] == question["id"]
+        words = ("hub:answer", f"question={question['id']}", "answer=no")
+        assert await call(hub.state_dir, *words) == {"accepted": True}
+        _, *again = shlex.split(said.partition(" with ")[2])
+        async with asking(hub.state_dir, *again[1:]) as process:
+            assert await outcome(process) == (10, "no\n", "")
+        assert await call(hub.state_dir, "hub:questions") == []
+
+
+async def test_interrupted_it_says_that_the_question_is_taken_back(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub, asking(hub.state_dir, "Deploy?", *OPTIONS, "--while-connected") as process:
+        question = await open_question(hub.state_dir)
+        send_signal(process, signal.SIGINT)
+        assert await outcome(process) == (130, "", "hub: The question is taken back.\n")
+        while not await is_withdrawn(hub, question["id"]):
+            await asyncio.sleep(0.02)

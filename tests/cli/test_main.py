@@ -148,6 +148,7 @@ CLIENT_COMMANDS = [
     ["call", "hub:ping"],
     ["ask", "Go?", "--option", "yes"],
     ["audit", "tail"],
+    ["status"],
 ]
 
 

@@ -67,6 +67,12 @@ class FakeHub:
     def __init__(self, *raised: Exception) -> None:
         self.raised, self.asked, self.taken = list(raised), list[float](), list[Any]()
 
+    def __enter__(self) -> "FakeHub":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
     def ask(self, method: str, path: str, body: bytes) -> None:
         self.asked.append(time.monotonic())
         if self.raised:
