@@ -1,8 +1,10 @@
 """Where a tail begins: now, a while ago, at the start, behind a cursor, with the newest events."""
 
 import argparse
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,15 @@ from ..client.items import Gap, Received, just_before
 from ..client.paging import joined, next_page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..client.client import HubClient
+
+    Another = Callable[[str], HubClient]
 
 START = "start"
 MOST = 1000  # events that `hub:history` looks for at once
+NEAR, SOON = 1000, 2.0  # events that are read rather than looked for; seconds in which one comes that is kept
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", re.ASCII)
 
@@ -58,22 +65,42 @@ def in_words(args: argparse.Namespace, cursor: str | None) -> str:
     return f"behind {cursor}" if args.after else "from now on"
 
 
-async def begin(args: argparse.Namespace, hub: "HubClient") -> "AsyncIterator[Received | Gap]":
+async def begin(args: argparse.Namespace, hub: "HubClient", another: "Another") -> "AsyncIterator[Received | Gap]":
     """Return what the flags ask for, from the first one on and without an end; `hub.cursor` is the position of what was
-    handed out last. Raises HubError."""
+    handed out last. `another` makes a client of every event behind a cursor. Raises HubError."""
     if args.newest:
         answer = await _newest(hub, args.newest)
         hub.cursor = just_before(answer["events"][0]["cursor"]) if answer["events"] else answer["cursor"]
         return _from_newest(hub, answer)
     if args.since is not None or args.after == START:
-        hub.cursor = _first(hub.cursor)
+        hub.cursor = await _before(hub.cursor, args.since, another)
         return _from(hub, args.since)
     return hub
 
 
-def _first(cursor: str | None) -> str | None:
-    """The position before the first event of all, if the hub says where it is."""
-    return cursor and f"{cursor.rpartition(':')[0]}:0"
+async def _before(cursor: str | None, since: datetime | None, another: "Another") -> str | None:
+    """A position before the first event of all, or of those not older than `since` and not far from it: looked for in
+    halves, so that of a long history not all is read. Nothing else than following is asked of the hub."""
+    epoch, _, newest = (cursor or ":0").rpartition(":")
+    low, high = 0, int(newest)
+    while since is not None and high - low > NEAR:
+        middle = (low + high) // 2
+        found = await _behind(f"{epoch}:{middle}", another)
+        if found is None or datetime.fromisoformat(found.timestamp) >= since:
+            high = middle
+        else:
+            low = max(middle, min(int(found.cursor.rpartition(":")[2]), high))
+    return cursor and f"{epoch}:{low}"
+
+
+async def _behind(cursor: str, another: "Another") -> Received | None:
+    """The next event that is kept; None if none comes."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SOON), another(cursor) as hub:
+            async for item in hub:
+                if isinstance(item, Received):
+                    return item
+    return None
 
 
 async def _newest(hub: "HubClient", count: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 
 from ..client import connections
 from ..client.client import HubClient
@@ -33,11 +34,13 @@ async def follow(args: argparse.Namespace, place: Place | None) -> None:
     connections.log.addFilter(_escaped)  # a hub's words stand in its warnings, and must not drive the terminal either
     kept = place.read() if place else None
     where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
+    another = partial(HubClient, named_address(args), **where)
     after = kept or (args.after if args.after != START else None)
-    async with HubClient(named_address(args), topics=args.patterns or ("*",), after=after, **where) as hub:
+    async with another(topics=args.patterns or ("*",), after=after) as hub:
         if is_terminal(sys.stdout):
             _announce(args, hub, kept)
-        await Following(args, hub, place).run(hub if kept else await begin(args, hub))
+        items = hub if kept else await begin(args, hub, lambda cursor: another(after=cursor))
+        await Following(args, hub, place).run(items)
 
 
 class Following:

@@ -103,7 +103,7 @@ async def test_the_place_is_behind_what_was_written(
         with Place(tmp_path, "a") as place:
             async with HubClient(hub.url) as client:
                 with pytest.raises(Unwritten):
-                    await Following(args, client, place).run(await begin(args, client))
+                    await Following(args, client, place).run(await begin(args, client, HubClient))
             assert place.read() == f"{hub.hub.cursor.epoch}:{3 if weakened else 2}"
 
 

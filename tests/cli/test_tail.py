@@ -129,6 +129,19 @@ async def test_since_is_everything_from_then_on(hub: HubInside, tmp_path: Path) 
     assert await tailed(hub, tmp_path, "--since", "1h", "--count", "6") == [1, 2, 3, 4, 5, 6]
 
 
+async def test_since_finds_its_place_in_a_long_history(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "hub", keep_events=9000, window_events=100) as hub:
+        await hub.publish(12_000)
+        when = (await hub.get("api/events", limit="1")).json["events"][0]["timestamp"]
+        await until(lambda: datetime.now(UTC) > datetime.fromisoformat(when) + timedelta(milliseconds=2))
+        then = datetime.now(UTC).isoformat()
+        await hub.publish(3000)
+        before = hub.hub.audit.seq
+        found = await tailed(hub, tmp_path, "--since", then, "--count", "3000")
+        assert found == list(range(12_001, 15_001))
+        assert hub.hub.audit.seq == before
+
+
 async def test_since_tells_what_may_be_missing(tmp_path: Path) -> None:
     async with hub_app(tmp_path / "hub", keep_events=1000, window_events=100) as hub:
         await hub.publish(3000)
