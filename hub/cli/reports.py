@@ -10,11 +10,11 @@ from typing import Any
 from ..client.discovery import Disconnected
 from ..errors import HubError
 from ..wire.names import new_id
-from .http import Connection
+from .http import Connection, Silent
 
 PAUSE = 0.25  # seconds between two reports at least
 RETRY = 1.0  # seconds until a hub that was not reached is tried again
-AT_THE_END = 2.0  # seconds that the last report may take
+AT_THE_END, IN_VAIN = 2.0, 0.3  # seconds that the last report may take; of a hub that has not answered before
 EVENT = "task:progress"
 
 
@@ -31,7 +31,7 @@ class Reports:
         self._connect, self._task, self._ttl, self._message = connect, task, ttl, message
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
-        self._was_told = False
+        self._was_told = self._is_away = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -51,10 +51,11 @@ class Reports:
         last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
         if message := message or self._message():
             last["message"] = message
-        self._last, self._ends = last, now + AT_THE_END
+        patience = IN_VAIN if self._is_away and not self._was_told else AT_THE_END
+        self._last, self._ends = last, now + patience
         self._over.set()
         self._news.set()
-        self._thread.join(AT_THE_END)
+        self._thread.join(patience)
 
     def _run(self) -> None:
         said: dict[str, Any] | None = None
@@ -77,6 +78,8 @@ class Reports:
         try:
             with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
                 hub.ask("POST", "/api/events", json.dumps(event).encode())
+        except Silent:
+            pass  # as if it was not there
         except Disconnected:
             self._was_told = True  # or it may be: it was there
         except HubError as error:
@@ -87,6 +90,7 @@ class Reports:
         else:
             self._was_told = True
             return True
+        self._is_away = True
         return False
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from hub.cli import relays
+from hub.cli.http import Silent
 from hub.cli.relays import KEPT, SHOWN, Relays
-from hub.cli.reports import PAUSE, Reports
+from hub.cli.reports import AT_THE_END, IN_VAIN, PAUSE, Reports
 from hub.client.discovery import Disconnected, NoHub, Refusal
 
 SECRET = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
@@ -158,3 +159,15 @@ def test_one_that_is_silent_is_not_waited_for() -> None:
     told.start()
     told.end(None)  # comes back
     stuck.set()
+
+
+def test_one_that_was_never_there_gets_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    for hub in (FakeHub(), FakeHub(NoHub("none")), FakeHub(Silent("nothing for 2 s"))):
+        told = reports(hub)
+        told.start()
+        while not (told._was_told or told._is_away):
+            time.sleep(0.001)
+        monkeypatch.setattr(told._thread, "join", waited.append)
+        told.end(None)
+    assert waited == [AT_THE_END, IN_VAIN, IN_VAIN]
