@@ -287,7 +287,8 @@ class Weather:
 
     @asynccontextmanager
     async def hub(self, folder: Path, status: int = 0) -> AsyncIterator[HubProcess]:
-        flags = ("--allow-host", f"127.0.0.1:{self.way.port}", "--heartbeat", "1")
+        kept = ("--keep-events", "1000000", "--keep-bytes", str(2**32))  # all of it, however long this goes on
+        flags = ("--allow-host", f"127.0.0.1:{self.way.port}", "--heartbeat", "1", *kept)
         async with hub_process(folder, *flags, status=status) as hub:
             self.way.target = hub.port
             yield hub
