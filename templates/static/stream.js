@@ -6,6 +6,8 @@
 const FIRST = 0.5; // seconds before the first try again
 const LONGEST = 30;
 const STEADY = 5; // seconds after which a connection counts as good again
+const CONNECT = 10; // seconds for a connection and its handshake
+const QUIET = 15; // seconds without a word after which the hub is asked for one; it has as long to answer
 
 /** Parsed JSON with a Map in place of every object. */
 export function maps(value) {
@@ -44,6 +46,9 @@ export class HubClient extends EventTarget {
   #position;
   #tries = 0;
   #timer = 0;
+  #watch = 0;
+  #heard = false; // since it was looked at last
+  #asked = false;
   #calls = new Map();
   #lastCall = 0;
   #closed = false;
@@ -75,18 +80,39 @@ export class HubClient extends EventTarget {
     this.#tell("connecting");
     const socket = (this.#socket = new WebSocket(this.#url));
     let opened = 0;
+    const lost = () => {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+      this.#lost(opened);
+    };
+    this.#timer = setTimeout(lost, CONNECT * 1000);
     socket.onopen = () => {
       opened = performance.now();
+      clearTimeout(this.#timer);
+      this.#heard = true;
+      this.#watch = setInterval(() => this.#look(lost), QUIET * 1000);
       this.#tell("live");
     };
-    socket.onmessage = ({ data }) => this.#received(maps(JSON.parse(data)));
-    socket.onclose = () => this.#lost(opened);
+    socket.onmessage = ({ data }) => {
+      this.#heard = true;
+      this.#received(maps(JSON.parse(data)));
+    };
+    socket.onclose = lost;
+  }
+
+  /** A connection that goes nowhere says nothing of it: one that does not answer is left. */
+  #look(lost) {
+    if (!this.#heard && this.#asked) return lost();
+    this.#asked = !this.#heard;
+    this.#heard = false;
+    if (this.#asked) this.call("hub:ping").catch(() => {});
   }
 
   /** Leave for good. */
   close() {
     this.#closed = true;
     clearTimeout(this.#timer);
+    clearInterval(this.#watch);
     this.#socket?.close(1000);
   }
 
@@ -126,6 +152,8 @@ export class HubClient extends EventTarget {
 
   #lost(opened) {
     this.#socket = null;
+    clearTimeout(this.#timer);
+    clearInterval(this.#watch);
     for (const { reject } of this.#calls.values()) reject(new Error("The connection was lost."));
     this.#calls.clear();
     if (this.#closed) return;

@@ -4,9 +4,11 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from browser.cdp import Page
 from browser.hubs import HubProcess, StartHub, Wire, hub_inside, publish
+from browser.test_page_safety import rewrite
 
 from hub import Hub
 from hub.web.page.dashboard import Panel
@@ -26,6 +28,12 @@ FAST = """
 NO_ROUTINE = """
     const real = setTimeout;
     window.setTimeout = (f, ms) => (ms < 5000 ? real(f, ms) : 0);
+"""
+# Whether a connection is there is looked at fifty times as often, and that is counted.
+QUICK_WATCH = """
+    window.looked = 0;
+    const real = setInterval;
+    window.setInterval = (f, ms) => real(() => { f(); window.looked += 1; }, ms / 50);
 """
 # Counts what the page got through its WebSocket.
 COUNT_FRAMES = """
@@ -201,6 +209,34 @@ async def test_a_hub_that_does_not_answer_is_told(hub: HubProcess, page: Page) -
     await page.until("document.querySelector('#connection').textContent.startsWith('No answer')", deadline=30)
     hub.signal(signal.SIGCONT)
     await page.until(LIVE)
+    page.forgive(*LOST)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_connection_that_goes_nowhere_is_not_called_live(
+    wire: Wire, tmp_path: Path, page: Page, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """Its rows come by another connection than its figures: those may be answered while nothing comes by this one."""
+    if weakened:
+        rewrite(monkeypatch, tmp_path, "static/stream.js", "if (!this.#heard && this.#asked) return lost();", "")
+    seen_as = f"127.0.0.1:{wire.port}"
+    hub = Hub(state_dir=tmp_path / "state", allow_host=(seen_as,), allow_origin=(f"http://{seen_as}",))
+    async with hub_inside(hub) as url:
+        wire.target = int(url.split(":")[-1].strip("/"))
+        await page.before_scripts(QUICK_WATCH)
+        await page.open(f"http://{seen_as}/")
+        await page.until(LIVE)
+        wire.freeze()
+        if weakened:
+            before = await page.evaluate("window.looked")
+            await page.until(f"window.looked > {before} + 4")
+            assert await page.evaluate(LIVE)
+        else:
+            await page.until("document.querySelector('#connection').textContent.startsWith('Not connected')")
+        wire.thaw()
+        await page.until(LIVE)
+        await page.leave()
+        wire.cut()
     page.forgive(*LOST)
 
 
