@@ -59,13 +59,16 @@ def needs(module: str) -> str:
     return module
 
 
-def node() -> str:
-    """Node, if it has the parser of AsyncAPI: tox puts that on NODE_PATH."""
-    program = shutil.which("node")
-    look = [program or "node", "-e", "require.resolve('@asyncapi/parser')"]
-    if program is None or subprocess.run(look, check=False, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("there is no Node with the package @asyncapi/parser here (tox -e documents)")
-    return program
+def needs_node(package: str) -> tuple[str, str]:
+    """Node, and where this package of npm begins, if both are there: tox puts it on NODE_PATH."""
+    program = shutil.which("node") or "node"
+    try:
+        look = [program, "-p", f"require.resolve('{package}/package.json')"]
+        found = subprocess.run(look, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"there is no Node with the package {package} here (tox -e documents)")
+    main = json.loads(Path(found).read_text("utf-8"))
+    return program, str(Path(found).parent / (main.get("bin", {}).get("tsc") or main["main"]))
 
 
 # ---- valid
@@ -81,7 +84,7 @@ async def openapi_problems(found: Part, folder: Path) -> str:
 async def asyncapi_problems(found: Part, folder: Path) -> str:
     path = folder / "asyncapi.json"
     path.write_text(json.dumps(found))
-    status, said = await run(folder, node(), HERE / "parse.cjs", path)
+    status, said = await run(folder, needs_node("@asyncapi/parser")[0], HERE / "parse.cjs", path)
     assert status == 0, said
     return said
 
