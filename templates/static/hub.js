@@ -188,7 +188,12 @@ export class HubClient {
 
   #again() {
     clearTimeout(this.#retry);
-    if (!this.#socket && !this.#end) this.#connect();
+    if (this.#socket || this.#end) return;
+    try {
+      this.#connect();
+    } catch {
+      this.#lost(); // what opens a connection has thrown: perhaps not the next time
+    }
   }
 
   /** Let go of a connection that is of no use any more, whatever the other side thinks, and come back. */
