@@ -89,6 +89,8 @@ TYPES: dict[str, str] = {
     "governance:vote_cast": '"vote_id":"x"',
     "security:threat_detected": '"type":"x","severity":"low"',
     "audit:new_event": '"action":"x"',
+    "agent:tool_call": '"agent":"x","tool":"Bash","phase":"started"',
+    "alert:status": '"id":"x","status":"firing"',
     "memory:stats_update": '"total_entries":1',
 }
 WRONG: dict[str, Body] = {

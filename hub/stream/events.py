@@ -277,6 +277,34 @@ class AuditNewEvent(Schema):
     hash = _text()
 
 
+class ToolCall(Schema):
+    """An agent used one of its tools."""
+
+    agent = _key()
+    tool = _key()
+    phase = _one_of("started", "finished", "failed", "denied", required=True)
+    call = _text()
+    summary = _text()
+    duration_ms = _number(0, allow_none=True)
+    error = _text()
+    task = _text()
+
+
+class AlertStatus(Schema):
+    """An alert of a monitoring system began, or is over."""
+
+    id = _key()
+    status = _one_of("firing", "resolved", required=True)
+    title = _text()
+    severity = _text()
+    source = _text()
+    description = _text()
+    url = _text()
+    started_at = _text()
+    ended_at = _text()
+    labels = fields.Dict()
+
+
 class MemoryStatsUpdate(Schema):
     """An agent's memory, counted."""
 
@@ -294,5 +322,7 @@ KNOWN: Mapping[str, tuple[type[Schema], Key | None]] = {
     "governance:vote_cast": (VoteCast, "vote_id"),
     "security:threat_detected": (ThreatDetected, None),
     "audit:new_event": (AuditNewEvent, None),
+    "agent:tool_call": (ToolCall, None),
+    "alert:status": (AlertStatus, "id"),
     "memory:stats_update": (MemoryStatsUpdate, lambda data: "memory"),
 }

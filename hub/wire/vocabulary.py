@@ -62,6 +62,8 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "governance:vote_cast": {"eligible": "integer", "votes": "object"},
     "security:threat_detected": {"risk_score": "number", "mitigated": "boolean"},
     "audit:new_event": {},
+    "agent:tool_call": {"duration_ms": "number"},
+    "alert:status": {"labels": "object"},
     "memory:stats_update": {
         "total_entries": "integer",
         "by_partition": "object",

@@ -17,6 +17,14 @@ GOOD: dict[str, list[dict[str, Any]]] = {
     "governance:vote_cast": [{"vote_id": "v", "votes": {"a": "approve"}, "threshold": "majority", "eligible": 3}],
     "security:threat_detected": [{"type": "t", "severity": "low", "risk_score": 0.5, "details": [1]}],
     "audit:new_event": [{"action": "x", "actor": {"id": 1}}],
+    "agent:tool_call": [
+        {"agent": "a", "tool": "Bash", "phase": "denied"},
+        {"agent": "a", "tool": "Bash", "phase": "finished", "call": "7", "duration_ms": 12.5, "task": "t", "mine": 1},
+    ],
+    "alert:status": [
+        {"id": "a", "status": "firing", "severity": "page", "labels": {"host": "x"}},
+        {"id": "a", "status": "resolved", "title": None},
+    ],
     "memory:stats_update": [{"total_entries": 0, "by_type": {"fact": 3}}],
 }
 BAD: list[tuple[str, Any, str]] = [
@@ -41,6 +49,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("security:threat_detected", {"type": "t", "severity": "low", "risk_score": 1.5}, "risk_score"),
     ("security:threat_detected", {"type": "t", "severity": "low", "mitigated": "yes"}, "mitigated"),
     ("audit:new_event", {}, "action"),
+    ("agent:tool_call", {"agent": "a", "tool": "Bash"}, "phase"),
+    ("agent:tool_call", {"agent": "a", "tool": "", "phase": "started"}, "tool"),
+    ("agent:tool_call", {"agent": "a", "tool": "Bash", "phase": "started", "duration_ms": "1"}, "duration_ms"),
+    ("alert:status", {"status": "firing"}, "id"),
+    ("alert:status", {"id": "a", "status": "open"}, "status"),
+    ("alert:status", {"id": "a", "status": "firing", "labels": []}, "labels"),
     ("memory:stats_update", {"total_entries": 1.5}, "total_entries"),
 ]
 
