@@ -40,9 +40,9 @@ class HubHandler(logging.Handler):
 
     It never waits and never raises: a thread of its own publishes, in the order in which it was logged, to the hub that
     `url` and the other words name as in HubClient. Whether a hub is there makes no difference to the program: `kept`
-    records wait for it, then the oldest goes for each new one. How many have gone so is said by the next event
-    (`dropped`). `flush`, and the end of the program, wait for what is under way, two seconds at most, and not at all
-    while no hub is there. What its own thread logs is not published.
+    records wait for it, then the oldest goes for each new one. How many have gone so is said by the next event, and by
+    the attribute `dropped`. `flush`, and the end of the program, wait for what is under way, two seconds at most, and
+    not at all while no hub is there. What its own thread logs is not published.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class HubHandler(logging.Handler):
         where = {"url": url, "state_dir": state_dir, "token": token, "ca": ca}
         self._make = partial(_Publisher, event, kept, where)
         self._publisher = self._make()
+
+    @property
+    def dropped(self) -> int:
+        """How many records could not be kept, or were refused, so far."""
+        return self._publisher.lost
 
     def handle(self, record: logging.LogRecord) -> bool:
         """As every handler, but of what its own thread logs take no notice: nor wait for the handler's lock, which a
@@ -128,6 +133,10 @@ class _Publisher:
         self._done = self._refused = 0  # records that were published or refused; that were refused
         self._told = 0  # lost ones that an event has told of
         self._away = False  # it is no use to wait for the hub
+
+    @property
+    def lost(self) -> int:
+        return self._gone + self._refused
 
     def is_own_thread(self) -> bool:
         return self._thread is not None and self._thread.ident == threading.get_ident()
@@ -215,6 +224,6 @@ class _Publisher:
             if not self._waiting:  # nothing has come just before
                 await more.wait()
         id, data = self._waiting.popleft()
-        lost = self._gone + self._refused - self._told
+        lost = self.lost - self._told
         self._told += lost
         return id, {**data, "dropped": lost} if lost else data

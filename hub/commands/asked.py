@@ -64,7 +64,8 @@ def record_of(asked: Asked, by: Person) -> dict[str, Any]:
     default = None if asked.default is None else redact_text(asked.default)
     problems = {}
     if len(set(options)) < len(options):
-        problems["options"] = ["Each option must be another one."]
+        secret = " once secrets are taken out" if len(set(asked.options)) == len(options) else ""
+        problems["options"] = [f"Each option must be another one{secret}."]
     if default is not None and default not in options:
         problems["default"] = ["Must be one of the options."]
     if problems:

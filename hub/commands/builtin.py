@@ -68,7 +68,7 @@ QUESTION: dict[str, fields.Field[Any]] = {
         fields.String(validate=validate.Length(1, 200)),
         required=True,
         validate=validate.Length(1, 16),
-        **about("the answers to choose from"),
+        metadata={"description": "the answers to choose from", "uniqueItems": True},
     ),
     "default": fields.String(allow_none=True, **about("the option that counts when nobody has answered in time")),
     "timeout": NumberField(load_default=600.0, validate=validate.Range(min=1, max=LONGEST), **about("seconds")),

@@ -148,6 +148,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         access_log=None,
         keepalive_timeout=hub.config.deadline,  # also the time a request's head gets to arrive
         lingering_time=hub.config.deadline,
+        auto_decompress=False,  # what is encoded is refused; and one that cannot be unpacked is a traceback in the log
         shutdown_timeout=LEAST,
     )
     if not await startup.begin(runner):

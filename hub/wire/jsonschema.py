@@ -27,6 +27,7 @@ _TEXTS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (_pattern, {"pattern": f"^(?:{PATTERN.pattern})$", "maxLength": MAX_NAME}),
     (_timestamp, {"format": "date-time"}),
 )
+_SAID = ("description", "examples", "uniqueItems")  # by the metadata of a field
 
 
 def json_schema(schema: Schema | None) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _beside(field: fields.Field[Any], result: Mapping[str, Any]) -> dict[str, An
         found["enum"] = [*result["enum"], None]
     if isinstance(field.load_default, str | int | float | None):
         found["default"] = field.load_default
-    return found | {key: field.metadata[key] for key in ("description", "examples") if key in field.metadata}
+    return found | {key: field.metadata[key] for key in _SAID if key in field.metadata}
 
 
 def _constraint(validator: Any, kind: Any) -> dict[str, Any]:

@@ -216,7 +216,7 @@ export class HubClient {
     for (const serving of this.#serving.values()) serving.abort();
     this.#serving.clear();
     this.#flying.clear();
-    this.#waiting.unshift(...flying.filter((call) => call.again));
+    this.#wait(flying.filter((call) => call.again));
     const error = refusal("lost", "The connection broke while this ran; whether it was done is not known.");
     for (const call of flying) if (!call.again) call.reject(error);
   }
@@ -327,13 +327,18 @@ export class HubClient {
     }
   }
 
+  /** Calls that wait once more do so where they were: in the order in which they were made. */
+  #wait(calls) {
+    this.#waiting = [...calls, ...this.#waiting].sort((one, other) => one.id - other.id);
+  }
+
   /** What the hub could not begin, or may be sent again, waits as long as it asks for. */
   #refused(call, error) {
     const codes = call.again ? FOR_A_WHILE : NOT_BEGUN;
     if (!codes.includes(error.code) || (!call.again && ++call.tries >= TRIES)) return call.reject(error);
     const [delay, socket] = [(error.retryAfter ?? 0.5) + delayBelow(0.5), this.#socket];
     this.#pausedUntil = Math.max(this.#pausedUntil, seconds() + delay);
-    if (!call.first) this.#waiting.unshift(call);
+    if (!call.first) this.#wait([call]);
     setTimeout(() => {
       if (call.first && socket === this.#socket) this.#fly(call);
       else if (call.first) call.reject(refusal("lost", "The connection broke."));

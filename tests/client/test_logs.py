@@ -89,6 +89,7 @@ async def test_what_is_too_much_is_counted_and_told(tmp_path: Path, logger: logg
         logger.warning("%d", n)
     await until(lambda: handler._publisher._away)
     handler.flush()  # waits for nothing
+    assert handler.dropped == 7
     async with hub_app(tmp_path) as hub:
         (tmp_path / "server.json").write_text(f'{{"url": "{hub.url}", "pid": {os.getpid()}}}')
         found: list[dict[str, Any]] = []
@@ -118,6 +119,7 @@ async def test_what_the_hub_never_takes_is_counted_and_told(hub: HubInside, logg
     logger.name = "program"
     await flush(handler)
     assert [(event["logger"], event.get("dropped")) for event in await published(hub)] == [("good", None), ("good", 1)]
+    assert handler.dropped == 1
 
 
 @pytest.mark.parametrize("weakened", [False, True])

@@ -157,6 +157,7 @@ async def test_what_cannot_be_asked_is_refused(hub: Hub, args: dict[str, Any], f
     error = await refused(hub, "invalid_args", "hub:ask", **{**QUESTION, **args})
     assert error.details
     assert list(error.details) == [field]
+    assert ("secrets" in str(error.details)) == ("[redacted]" in args.get("options", ()))
     assert len(hub.questions) == 0
 
 

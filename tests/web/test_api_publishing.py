@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 from asked import JSON, NDJSON, api_hub, event, request
-from running import HubInside, Raw, hub_app
+from running import HubInside, Raw, hub_app, hub_process
 
 from hub.wire import strictjson
 from hub.wire.validation import problems_in
@@ -197,6 +197,15 @@ async def test_an_encoded_body_is_refused(hub: HubInside, encoding: str) -> None
     body = gzip.compress(json.dumps(event()).encode())
     answer = await hub.post("api/events", body, {**JSON, "Content-Encoding": encoding})
     answer.refused(415, "invalid_message")
+
+
+async def test_what_cannot_be_unpacked_is_no_traceback_in_the_log(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub:
+        for encoding in ("gzip", "deflate"):
+            headers = {**JSON, "Content-Encoding": encoding}
+            async with hub.http.post(hub.url + "api/commands/hub:ping", data=b"{}", headers=headers) as response:
+                assert response.status == 415
+    assert "Traceback" not in hub.log
 
 
 async def test_an_encoding_that_nobody_here_can_read_is_refused(hub: HubInside) -> None:
