@@ -11,6 +11,7 @@ import sys
 from typing import TextIO
 
 JSON_ESCAPES = "hub.json"  # the name of a way to write what an encoding does not have
+_closed = set[int]()  # those of the three descriptors that were handed over closed
 
 
 def prepare() -> None:
@@ -35,6 +36,12 @@ def fill() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest number that is free: this one
+            _closed.add(descriptor)
+
+
+def was_closed(stream: TextIO) -> bool:
+    """Whether a stream was handed over closed, so that what is written to it leads nowhere."""
+    return stream.fileno() in _closed
 
 
 def _encoding(named: str) -> str:

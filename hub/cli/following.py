@@ -61,10 +61,10 @@ class Following:
         """Write until there are enough, or until it is stopped: that is how a tail ends. Raises HubError, Unwritten."""
         task = asyncio.current_task()
         assert task is not None
-        self._output.cancel_when_unread(task)
+        stopping, unread = _stopping(lambda number: self._stop(task, number)), self._output.cancelled_when_unread(task)
         self._keep()
         try:
-            with suppress(asyncio.CancelledError), _stopping(lambda number: self._stop(task, number)):
+            with suppress(asyncio.CancelledError), stopping, unread:
                 await self._write_all(items)
         finally:
             self._keep(durable=True)

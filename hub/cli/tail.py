@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import sys
 from typing import Any
 
+from ..errors import UsageError
 from ..statedir import state_directory
-from ..stdio import give_up
+from ..stdio import give_up, was_closed
 from .beginnings import add_beginning
 from .grammar import add_command, positive
 from .http import add_where
@@ -52,4 +54,6 @@ def run(args: argparse.Namespace) -> int:
 def _place(args: argparse.Namespace) -> contextlib.AbstractContextManager[Place | None]:
     if args.resume is None:
         return contextlib.nullcontext()
+    if was_closed(sys.stdout):
+        raise UsageError("Stdout is closed, and --resume keeps its place behind what was written.")
     return Place(args.state_dir or state_directory(), args.resume)

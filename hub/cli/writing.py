@@ -5,6 +5,7 @@ import contextlib
 import os
 import select
 import stat
+from collections.abc import Iterator
 from typing import TextIO
 
 PIECE = select.PIPE_BUF  # bytes that a pipe takes without waiting as soon as it takes any
@@ -48,16 +49,20 @@ class Output:
         finally:
             loop.remove_writer(self._file)
 
-    def cancel_when_unread(self, task: "asyncio.Task[None]") -> None:
-        """Let `tail | head -1` end when the other side has gone, not only at the next event."""
+    @contextlib.contextmanager
+    def cancelled_when_unread(self, task: "asyncio.Task[None]") -> Iterator[None]:
+        """Let `tail | head -1` end when the other side has gone, not only at the next event. Behind this nothing is
+        cancelled any more: who has found it out by writing has other things to end."""
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
             loop.remove_reader(self._file)
             task.cancel()
 
-        try:
+        with contextlib.suppress(OSError):  # it cannot be watched
             if stat.S_ISFIFO(os.fstat(self._file).st_mode):
                 loop.add_reader(self._file, stop)  # the end that is written to: readable means that it is broken
-        except OSError:
-            pass  # it cannot be watched
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._file)

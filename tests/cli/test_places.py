@@ -1,5 +1,6 @@
 """Where the place of a tail is kept: a private file, one holder, no way out of the folder."""
 
+import contextlib
 import fcntl
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ class Full:
     def __init__(self, stream: Any) -> None:
         self.room = 2
 
-    def cancel_when_unread(self, task: Any) -> None:
-        pass
+    def cancelled_when_unread(self, task: Any) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     async def write(self, line: str) -> None:
         if not self.room:

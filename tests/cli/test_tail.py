@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from running import HubInside, environment, hub_app, run_hub, send_signal, until
+from shells import MAIN, by_shell
 from terminals import CTRL_C, on_terminal
 
 from hub.cli.beginnings import moment, newest
@@ -315,6 +316,9 @@ class UnreadPipe:
     def is_full(self) -> bool:
         return not select.select([], [self.writer], [], 0)[1]
 
+    def has_some(self) -> bool:
+        return bool(select.select([self.reader], [], [], 0)[0])
+
     def read(self) -> str:
         found = b""
         with contextlib.suppress(BlockingIOError):
@@ -357,7 +361,33 @@ async def test_two_at_once_with_one_name_are_refused(hub: HubInside, tmp_path: P
             assert (await other.ended())[0] == 0
 
 
+async def test_with_a_closed_stdout_no_place_moves(hub: HubInside, tmp_path: Path) -> None:
+    await hub.publish(3)
+    words = ("--state-dir", str(tmp_path / "state"), "--url", hub.url)
+    assert await tailed(hub, tmp_path, "--resume", "nightly", "--after", "start", "--count", "1") == [1]
+    command = by_shell(">&-", MAIN, "tail", "--resume", "nightly", "--count", "1", *words)
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment())
+    _, err = await process.communicate()
+    said = b"hub: Stdout is closed, and --resume keeps its place behind what was written.\n"
+    assert (process.returncode, err) == (2, said)
+    assert await tailed(hub, tmp_path, "--resume", "nightly", "--count", "2") == [2, 3]
+
+
 # ---- who reads it
+
+
+@pytest.mark.parametrize("words", [("--after", "start"), ("-n", "1000")])
+async def test_one_whose_reader_has_enough_ends_quietly(words: tuple[str, str], hub: HubInside, tmp_path: Path) -> None:
+    """The reader goes in the middle of a long backlog: whether a write says so first, or the watch."""
+    await hub.publish(4000, pad="x" * 200)
+    for _ in range(3):
+        with unread_pipe() as pipe:
+            async with tailing(hub, tmp_path, *words, stdout=pipe.writer) as tail:
+                os.close(pipe.writer)
+                await until(pipe.has_some)
+                os.close(pipe.reader)
+                assert await tail.ended() == (0, "", "")
+            pipe.reader, pipe.writer = os.pipe()
 
 
 async def test_one_that_nobody_reads_can_be_stopped(hub: HubInside, tmp_path: Path) -> None:

@@ -84,14 +84,30 @@ async def test_who_is_cancelled_has_written_nothing_of_a_line(pipe: Pipe) -> Non
 
 
 async def test_a_reader_who_has_gone_is_told(pipe: Pipe) -> None:
-    task = asyncio.create_task(asyncio.Event().wait())
-    output = pipe.output
-    output.cancel_when_unread(task)  # type: ignore[arg-type]
-    os.close(pipe.reader)
-    await asyncio.wait([task])
+    task = asyncio.create_task(asyncio.sleep(3600))
+    with pipe.output.cancelled_when_unread(task):
+        os.close(pipe.reader)
+        await asyncio.wait([task])
     assert task.cancelled()
     with pytest.raises(Unwritten):
-        await output.write("x")
+        await pipe.output.write("x")
+    pipe.reader = os.open(os.devnull, os.O_RDONLY)
+
+
+async def test_who_has_found_out_by_writing_is_not_cancelled_any_more(pipe: Pipe) -> None:
+    """The other side goes while this writes: what is awaited behind it goes to its end."""
+
+    async def tail() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with pipe.output.cancelled_when_unread(task):
+            os.close(pipe.reader)
+            with pytest.raises(Unwritten):
+                await pipe.output.write("x")
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    await asyncio.create_task(tail())
     pipe.reader = os.open(os.devnull, os.O_RDONLY)
 
 
