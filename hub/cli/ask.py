@@ -14,7 +14,7 @@ from ..redaction import redact_text
 from ..stdio import complain, say
 from ..wire.names import is_id, new_id
 from .grammar import add_command
-from .http import add_where, connection
+from .http import Silent, add_where, connection
 from .terminal import is_terminal, printable
 
 NOBODY = 4  # has answered in time, and there is no default
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer; the exit status is 0 for the first option, 10 for the second, 11 for the third.
 
     A hub that goes away meanwhile is waited for: the question is still open there, and known by its key. So it is when
-    this is interrupted; then it says how to come back for the answer.
+    this is interrupted, or the hub falls silent; then it says how to come back for the answer.
     """
     args.key = args.key or new_id()
     try:
@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain("\n" * is_terminal(sys.stderr) + f"hub: {printable(_left_open(args))}")
         raise
+    except Silent as error:
+        raise Silent(f"{error.message} {_left_open(args, 'It is not known whether the question is open.')}") from None
     except Refusal as error:
         if error.code != "timeout":
             raise
@@ -58,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
     return SECOND + place - 1 if place else 0
 
 
-def _left_open(args: argparse.Namespace) -> str:
+def _left_open(args: argparse.Namespace, state: str = "The question stays open.") -> str:
     """What becomes of the question now, and the words that ask for its answer."""
     if args.while_connected:
         return "The question is taken back."
     words = [args.question, *(part for option in args.option for part in ("--option", option))]
     words += ["--default", args.default] if args.default is not None else []
     words += ["--timeout", f"{args.timeout:g}", "--key", args.key]
-    return f"The question stays open. Come back for its answer with hub ask {shlex.join(words)}"
+    return f"{state} Come back for its answer with hub ask {shlex.join(words)}"
 
 
 def _key(text: str) -> str:
@@ -86,6 +88,8 @@ def _answer(args: argparse.Namespace) -> str:
         try:
             with connection(args, answer_timeout=None) as hub:
                 return str(hub.ask("POST", "/api/commands/hub:ask", body, headers=headers)["answer"])
+        except Silent:
+            raise
         except (HubError, NoHub) as error:
             passes = isinstance(error, HubError) and error.retryable and error.code != "timeout"
             is_asked = is_asked or passes  # or may be, if the answer was lost

@@ -6,7 +6,7 @@ The standard library's client brings TLS and a parser of mails along, and takes 
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from typing import TYPE_CHECKING
 
@@ -49,8 +49,19 @@ class Exchange:
             self.sock.close()
         self.sock = self._reader = None
 
-    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status and the body of the answer. Raises OSError; the connection is closed then."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        still: Callable[[], None] | None = None,
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer. Raises OSError; the connection is closed then.
+
+        `still` is called whenever the timeout of the socket has gone by before an answer begins: if it returns, the
+        answer is waited for once more.
+        """
         assert self.sock is not None
         length = {} if method == "GET" else {"Content-Length": str(len(body or b""))}
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._named()}"]
@@ -58,7 +69,23 @@ class Exchange:
         with self._closed_unless_done():
             with contextlib.suppress(ConnectionError):  # who refuses a large body may say so, and not read it
                 self.sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + (body or b""))
+            if still is not None:
+                self._await(still)
             return self._answer()
+
+    def _await(self, still: Callable[[], None]) -> None:
+        """Wait until something comes, or the end."""
+        while True:
+            assert self.sock is not None
+            assert self._reader is not None
+            try:
+                self._reader.peek(1)
+            except TimeoutError:
+                still()
+                self._reader.close()  # one that has timed out reads no more
+                self._reader = self.sock.makefile("rb")
+            else:
+                return
 
     def _named(self) -> str:
         host = self._host if self._host.isascii() else self._host.encode("idna").decode()

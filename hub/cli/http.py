@@ -13,10 +13,11 @@ from urllib.parse import quote, urlsplit
 from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
 from ..client.ownership import check_server
 from ..errors import UsageError
-from .exchange import Exchange
+from .exchange import Broken, Exchange
 from .grammar import folder, url
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
+LOOK_AFTER, LOOK_TIMEOUT, LOOK_AGAIN = 4.0, 5.0, 10.0  # seconds: whether a hub lives that lets a call wait
 PLAIN = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
 
 
@@ -76,10 +77,12 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         ca: str | None = None,
     ) -> None:
-        """`headers` go with every request; `ca` is a file of certificates to trust in place of the system's."""
+        """`headers` go with every request; `ca` is a file of certificates to trust in place of the system's. Without
+        `answer_timeout` it is waited for as long as the hub lives."""
         parts = urlsplit(url)
         self._tls = verifying(ca) if parts.scheme == "https" else None
-        self._http = Exchange(parts.hostname or "", parts.port, self._tls)
+        self._host, self._port = parts.hostname or "", parts.port
+        self._http = Exchange(self._host, self._port, self._tls)
         self._headers = dict(headers or {})
         self._url, self._prefix, self._answer_timeout = url, quote(parts.path, safe=PLAIN), answer_timeout
 
@@ -111,10 +114,12 @@ class Connection:
     ) -> tuple[int, bytes]:
         """Status and body of whatever answers there. Raises NoHub, Disconnected, Silent as `ask`."""
         self._connect()
+        still = self._look if self._answer_timeout is None else None
         try:
-            return self._http.ask(method, self._prefix + path, body, {**self._headers, **headers})
+            return self._http.ask(method, self._prefix + path, body, {**self._headers, **headers}, still)
         except TimeoutError:
-            raise Silent(f"The hub at {self._url} has said nothing for {self._answer_timeout:g} s.") from None
+            said = "does not answer" if still else f"has said nothing for {self._answer_timeout:g} s"
+            raise Silent(f"The hub at {self._url} {said}.") from None
         except OSError as error:
             raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None
 
@@ -128,7 +133,21 @@ class Connection:
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
             self._http.close()
             raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
-        sock.settimeout(self._answer_timeout)
+        sock.settimeout(LOOK_AFTER if self._answer_timeout is None else self._answer_timeout)
+
+    def _look(self) -> None:
+        """Raise OSError unless the hub answers somebody else, and shortly. One that refuses to, or breaks off, will
+        break off here, too, if it ends."""
+        other = Exchange(self._host, self._port, self._tls)
+        try:
+            other.connect(LOOK_TIMEOUT)
+            other.ask("GET", f"{self._prefix}/healthz", None, {})
+        except (ConnectionError, Broken):
+            pass
+        finally:
+            other.close()
+        if self._http.sock is not None:
+            self._http.sock.settimeout(LOOK_AGAIN)
 
 
 def _why(error: Exception) -> str:
