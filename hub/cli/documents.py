@@ -14,11 +14,11 @@ BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub tak
 Line = tuple[int, str]  # its number, and its JSON text
 
 
-def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[list[Line]]:
-    """The JSON texts of a stream, as they come, in batches for a request.
+def documents(read: Callable[[int], bytes], wrong: Callable[[str], None], whole: bool = False) -> Iterator[list[Line]]:
+    """The JSON texts of a stream, as they come, in batches for a request; of a line that is none `wrong` gets told.
 
-    Raises UsageError with the number of the line, and HubError `too_large` as soon as one is; what stands before it has
-    been handed out.
+    Raises UsageError for what goes over all lines and is no JSON, and HubError `too_large` as soon as a line is; what
+    stands before it has been handed out.
     """
     groups, number, begun = _lines(read), 0, False
     for group in groups:
@@ -33,9 +33,8 @@ def documents(read: Callable[[int], bytes], whole: bool = False) -> Iterator[lis
             begun = True
             try:
                 ready.append((number, _strict(line, f"in line {number}")))
-            except UsageError:
-                yield from _batches(ready)
-                raise
+            except UsageError as error:
+                wrong(str(error).replace(" at line 1, column", " at column"))
         yield from _batches(ready)
 
 

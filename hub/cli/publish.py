@@ -12,7 +12,7 @@ from ..spelling import nearest
 from ..stdio import complain, say
 from ..wire.names import new_id
 from ..wire.vocabulary import EVENTS
-from .grammar import add_command
+from .grammar import add_command, refusal
 from .http import Connection, Silent, add_where, connection
 from .terminal import printable
 from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .documents import Line
 
 PUBLISH_TRIES = 8
+MOST_TOLD = 20  # lines that are not published, each with why
 SILENT_TRIES = 3  # until a hub that says nothing at all is given up
 ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
@@ -49,24 +50,45 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Publish one event, or stdin as it comes; prints the cursor of the last."""
+    """Publish one event, or stdin as it comes, without the lines that do not fit; prints the cursor of the last."""
     near = _meant(args.event)
     if near and args.strict:
         raise HubError("invalid_message", near)
-    batches, cursor = _batches_of(args), None
+    rest, cursor = Rest(), None
+    batches = _batches_of(args, rest)
     try:
         with connection(args, answer_timeout=ANSWER_TIMEOUT) as hub:
             for batch in batches:
-                answer = post(hub, batch, args.event, id=args.id, ttl=args.ttl)
-                if near and cursor is None:
+                answer = _what_fits(hub, batch, rest if _is_stream(args) else None, args)
+                if near and cursor is None and answer:
                     complain(printable(f"hub: {near}"))
-                cursor = answer["cursor"]
+                cursor = answer["cursor"] if answer else cursor
     finally:
-        if cursor is not None:  # also when a later line was refused: so far everything is published
+        if cursor is not None:  # also when what follows was refused: so far everything is published
             say(printable(cursor))
+    rest.end()
     if cursor is None:
         raise UsageError("There is nothing on stdin to publish.")
     return 0
+
+
+class Rest:
+    """The lines that are not published: the first of them are told, each with why."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, why: str) -> None:
+        """Take one more."""
+        self._count += 1
+        if self._count <= MOST_TOLD:
+            complain(printable(f"hub: {why}"))
+
+    def end(self) -> None:
+        """Raise HubError if there are any."""
+        if self._count:
+            many = "1 line was" if self._count == 1 else f"{self._count} lines were"
+            raise HubError("invalid_message", f"{many} not published.")
 
 
 def _meant(event: str) -> str | None:
@@ -75,12 +97,16 @@ def _meant(event: str) -> str | None:
     return near and f"Nobody knows {event}; did you mean {near}?"
 
 
-def _batches_of(args: argparse.Namespace) -> "Iterator[list[Line]]":
-    if args.words == [STDIN] or (not args.words and is_pipe()):
+def _is_stream(args: argparse.Namespace) -> bool:
+    """Whether stdin is read: where it is named, and a pipe also where nothing else is."""
+    return args.words == [STDIN] or (not args.words and is_pipe())
+
+
+def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":
+    if _is_stream(args):
         from .documents import documents  # here: with words there is nothing to read
 
-        batches = documents(read_stdin, whole=args.id is not None)
-        return batches if args.words else _or_null(batches)
+        return documents(read_stdin, rest.add, whole=args.id is not None)
     if not args.words:
         return iter([[(1, "null")]])
     if is_json(args.words):
@@ -89,10 +115,30 @@ def _batches_of(args: argparse.Namespace) -> "Iterator[list[Line]]":
     return iter([[(1, json.dumps(fields(args.words, types)))]])
 
 
-def _or_null(batches: "Iterator[list[Line]]") -> "Iterator[list[Line]]":
-    """An event without data, if a pipe that nobody asked for has none: many programs are started with an empty one."""
-    yield next(batches, [(1, "null")])
-    yield from batches
+def _what_fits(hub: Connection, batch: "list[Line]", rest: Rest | None, args: argparse.Namespace) -> Any:
+    """As `post`, of a stream without the lines whose data does not fit, which are the `rest`: the hub takes all of a
+    batch or nothing. None if no line is left."""
+    while batch:
+        try:
+            return post(hub, batch, args.event, id=args.id, ttl=args.ttl)
+        except HubError as error:
+            misfits = {} if rest is None else _misfits(error, batch)
+            if rest is None or not misfits:
+                raise _of_all(error, batch) from None
+            for number, why in misfits.items():
+                rest.add(refusal(HubError(error.code, f"Line {number}:", why)))
+            batch = [line for line in batch if line[0] not in misfits]
+    return None
+
+
+def _misfits(error: HubError, batch: "list[Line]") -> dict[int, Any]:
+    """The lines that the hub does not take for what is in them, and what it says of each. A name, an id or a ttl that
+    does not fit is that of all."""
+    details = error.details or {}
+    if len(batch) == 1:
+        details = {"0": details or {"data": [error.message]}} if details or error.code == "too_large" else {}
+    said = {batch[int(key)][0]: why for key, why in details.items() if key.isdecimal()}
+    return {number: why for number, why in said.items() if "data" in why or error.code == "too_large"}
 
 
 def post(hub: Connection, batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
@@ -120,7 +166,7 @@ def post(hub: Connection, batch: "list[Line]", event: str, *, id: str | None = N
                 complain(printable(f"hub: {error.message} It is asked again."))
         except HubError as error:
             if error.retry_after is None or not left:
-                raise _by_line(error, batch) from None
+                raise
             time.sleep(min(error.retry_after, LONGEST_WAIT))
     raise AssertionError("the last try returns or raises")
 
@@ -139,9 +185,8 @@ def _unknown(error: Disconnected, batch: "list[Line]") -> Disconnected:
     return Disconnected(f"{error.message} It may have published {what} all the same.")
 
 
-def _by_line(error: HubError, batch: "list[Line]") -> HubError:
-    """The refusal of a batch names its events by their index; say the line instead."""
-    if len(batch) > 1 and error.details:
-        named = {f"line {batch[int(key)][0]}": value for key, value in error.details.items() if key.isdecimal()}
-        error.details = named or error.details
-    return error
+def _of_all(error: HubError, batch: "list[Line]") -> HubError:
+    """The refusal of a batch names its events by their index; where it is the same with all, one is enough."""
+    if len(batch) == 1 or not isinstance(error.details, dict) or not all(map(str.isdecimal, error.details)):
+        return error
+    return HubError(error.code, "The lines are not published:", next(iter(error.details.values()), None))

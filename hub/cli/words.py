@@ -1,6 +1,7 @@
 """The words behind a name, as `publish` and `call` take them: JSON, or `key=value` and `key:=json`, or stdin."""
 
 import json
+import math
 import os
 import re
 import select
@@ -54,12 +55,25 @@ def fields(words: Sequence[str], types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_text(text: str) -> str:
-    """The text, if it is JSON; the hub is stricter, and has the last word. Raises UsageError."""
+    """The text, if it is JSON of numbers that there are, and with each key once; the hub is stricter, and has the last
+    word. Raises UsageError."""
     try:
-        json.loads(text)
+        json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"This is not JSON: {text[:60]}{'…' * (len(text) > 60)} ({error}).") from None
     return text
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text[:20]} is no number of JSON, or too large")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
 
 
 def converted(text: str, schema: Any) -> Any:

@@ -22,6 +22,7 @@ from hub.cli import following
 from hub.cli import main as cli_main
 from hub.cli import serve as cli_serve
 from hub.cli.main import main
+from hub.cli.publish import MOST_TOLD
 from hub.client import connections
 from hub.client.client import HubClient
 from hub.client.discovery import Disconnected
@@ -107,7 +108,9 @@ def test_a_setting_of_the_environment_that_does_not_fit_is_usage(run: Run, monke
     assert "HUB_PORT" in outcome.err
 
 
-@pytest.mark.parametrize("words", [["publish", "a:b", "{"], ["call", "a:b", "word"], ["call", "a:b", "[1]"]])
+@pytest.mark.parametrize(
+    "words", [["publish", "a:b", "{"], ["publish", "a:b", "NaN"], ["call", "a:b", "word"], ["call", "a:b", "[1]"]]
+)
 def test_what_is_no_json_is_one_sentence(run: Run, words: list[str]) -> None:
     outcome = run(*words)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
@@ -295,14 +298,55 @@ def test_lines_on_stdin_are_events_in_order(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_bad_line_ends_it_behind_what_was_good(run: Run) -> None:
-    before = cursor(run)
-    published = run("publish", "cli:line", "-", stdin=b"1\n2\nnope\n4\n")
-    assert (published.status, published.err.count("\n")) == (2, 1)
-    assert published.err.endswith("in line 3.\n")
-    tail = run("tail", "--after", before, "--count", "2", "--json")
+@pytest.mark.parametrize(("good", "bad"), [(b'{"id":"a"}', b"5"), (b'{"id":"a"}', b"nope")])
+def test_a_bad_line_is_told_and_the_others_are_published(run: Run, good: bytes, bad: bytes) -> None:
+    before, lines = cursor(run), [good] * 2500
+    lines[1999] = bad
+    published = run("publish", "task:progress", "-", stdin=b"\n".join(lines))
+    why, end = published.err.splitlines()
+    assert "line 2000" in why.lower()
+    assert (published.status, end) == (1, "hub: 1 line was not published.")
+    tail = run("tail", "--after", before, "--count", "2499", "--json")
     assert tail.out.splitlines()[-1].count(f'"cursor":"{published.out.strip()}"') == 1
     assert published.out.strip() == cursor(run)
+
+
+@pytest.mark.usefixtures("hub")
+def test_of_many_bad_lines_the_first_are_told_and_all_are_counted(run: Run) -> None:
+    before = cursor(run)
+    published = run("publish", "task:progress", "-", stdin=b'{"id":"a"}\nx\n5\n' * 150)
+    lines = published.err.splitlines()
+    assert (published.status, len(lines), lines[-1]) == (1, MOST_TOLD + 1, "hub: 300 lines were not published.")
+    assert len(run("tail", "--after", before, "--count", "150", "--json").out.splitlines()) == 150
+    assert published.out.strip() == cursor(run)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_name_that_fits_no_line_is_told_once(run: Run) -> None:
+    for name, sent in (("oneword", b"1\n2\n"), ("oneword", b"1"), ("hub:own", b"1\n2\n")):
+        published = run("publish", name, "-", stdin=sent)
+        assert (published.status, published.out, published.err.count("\n")) == (1, "", 1)
+        assert "event: " in published.err or "hub:" in published.err.removeprefix("hub:")
+
+
+@pytest.mark.usefixtures("hub")
+def test_without_a_pipe_there_is_an_event_without_data(run: Run) -> None:
+    before, command = cursor(run), [sys.executable, "-m", "hub", "publish", "cli:bare"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    tail = run("tail", "cli:bare", "--after", before, "--count", "1", "--json")
+    assert json.loads(tail.out)["payload"]["data"] is None
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("sent", [b"", b"\n \n"])
+def test_an_empty_pipe_publishes_nothing(run: Run, sent: bytes) -> None:
+    before = cursor(run)
+    published = subprocess.run(
+        [sys.executable, "-m", "hub", "publish", "cli:piped"], input=sent, capture_output=True, check=False
+    )
+    sentence = b"hub: There is nothing on stdin to publish.\n"
+    assert (published.returncode, published.stdout, published.stderr) == (2, b"", sentence)
+    assert cursor(run) == before
 
 
 @pytest.mark.usefixtures("hub")
@@ -311,7 +355,6 @@ def test_a_bad_line_ends_it_behind_what_was_good(run: Run) -> None:
     [
         (["publish", "cli:piped"], b'{"n": 1}', [{"n": 1}]),
         (["publish", "cli:piped"], b"1\n2\n", [1, 2]),
-        (["publish", "cli:piped"], b"", [None]),  # many programs are started with an empty pipe
         (["publish", "cli:piped", "5"], b"1", [5]),
     ],
 )
@@ -412,7 +455,6 @@ def test_an_empty_stdin_is_a_mistake(run: Run) -> None:
         (["publish", "hub:mine"], "hub:"),
         (["publish", "task:progress", '{"id": "a", "progress": 101}'], "data.progress"),
         (["publish", "oneword"], "event"),
-        (["publish", "a:b", "NaN"], "JSON"),
         (["publish", "a:b", json.dumps("x" * 2_000_000)], "bytes at most"),
         (["call", "no:such"], "no:such"),
         (["call", "../../metrics"], "metrics"),
@@ -436,10 +478,10 @@ def test_a_refused_batch_names_its_lines(run: Run) -> None:
     before = cursor(run)
     stdin = b'\n{"id":"a"}\n{"id":5}\n\n[]\n'
     outcome = run("publish", "task:progress", "-", stdin=stdin)
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
-    assert "line 3.data.id: " in outcome.err
-    assert "line 5.data: " in outcome.err
-    assert cursor(run) == before
+    assert (outcome.status, outcome.err.count("\n")) == (1, 3)
+    assert "Line 3: data.id: " in outcome.err
+    assert "Line 5: data: " in outcome.err
+    assert outcome.out.strip() == cursor(run) != before
 
 
 @pytest.mark.usefixtures("hub")

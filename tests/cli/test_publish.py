@@ -1,5 +1,6 @@
 """What `hub publish` sends over a connection that has its troubles, and what it says of a name that looks mistyped."""
 
+import argparse
 import json
 from typing import Any
 
@@ -85,6 +86,62 @@ def test_a_silent_hub_is_heard_of_and_given_up(capsys: pytest.CaptureFixture[str
         post(hub, "1")
     assert len(hub.bodies) == publish.SILENT_TRIES
     assert capsys.readouterr().err == "hub: It has said nothing for 10 s. It is asked again.\n" * 2
+
+
+# ---- what fits
+
+
+DATA = {"data": ["It does not fit."]}
+
+
+class Told(publish.Rest):
+    """Keeps what it says."""
+
+    def __init__(self) -> None:
+        self.told = list[str]()
+
+    def add(self, why: str) -> None:
+        self.told.append(why)
+
+
+def what_fits(hub: Connection, *texts: str) -> tuple[Any, list[str]]:
+    rest = Told()
+    args = argparse.Namespace(event="a:b", id=None, ttl=None)
+    return publish._what_fits(hub, list(enumerate(texts, 1)), rest, args), rest.told
+
+
+@pytest.mark.parametrize(
+    ("details", "left", "told"),
+    [
+        ({"0": DATA}, [2, 3], ["Line 1: data: It does not fit."]),
+        ({"1": DATA, "2": DATA}, [1], ["Line 2: data: It does not fit.", "Line 3: data: It does not fit."]),
+    ],
+)
+def test_a_batch_is_sent_again_without_what_does_not_fit(details: Any, left: list[int], told: list[str]) -> None:
+    hub = Troubled(HubError("invalid_message", "1 of 3 events do not fit.", details))
+    assert what_fits(hub, "1", "2", "3") == ({"cursor": "e:1"}, told)
+    assert hub.bodies[1] is not None
+    assert [json.loads(line)["data"] for line in hub.bodies[1].splitlines()] == left
+
+
+@pytest.mark.parametrize("error", [HubError("invalid_message", "No.", DATA), HubError("too_large", "No.")])
+def test_a_line_alone_may_not_fit(error: HubError) -> None:
+    answer, told = what_fits(Troubled(error), "1")
+    assert (answer, len(told)) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HubError("forbidden", "No."),
+        HubError("broker_unavailable", "No."),
+        HubError("invalid_message", "No.", {"event": ["No name."]}),
+    ],
+)
+@pytest.mark.parametrize("texts", [["1"], ["1", "2"]])
+def test_what_is_refused_for_another_reason_ends_it(error: HubError, texts: list[str]) -> None:
+    with pytest.raises(HubError):
+        what_fits(Troubled(error), *texts)
 
 
 # ---- names

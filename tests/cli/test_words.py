@@ -28,7 +28,23 @@ def test_a_value_is_text_unless_it_is_given_as_json(words: list[str], found: dic
 
 
 @pytest.mark.parametrize(
-    "words", [["word"], ["=1"], [":=1"], ["a:="], ["a:=x"], ["a=1", "a=2"], ["a:=1", "word"], ["a:=" + "[" * 100_000]]
+    "words",
+    [
+        ["word"],
+        ["=1"],
+        [":=1"],
+        ["a:="],
+        ["a:=x"],
+        ["a=1", "a=2"],
+        ["a:=1", "word"],
+        ["a:=" + "[" * 100_000],
+        ["a:=01"],
+        ["a:=1e999"],
+        ["a:=-1e999"],
+        ["a:=NaN"],
+        ['a:={"b":[Infinity]}'],
+        ['a:={"b":1,"b":1}'],
+    ],
 )
 def test_what_is_neither_is_said(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"\.$"):
