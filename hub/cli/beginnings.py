@@ -6,10 +6,10 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..client.items import Gap, Received, just_before
-from ..client.paging import joined, next_page
+from ..wire.names import Patterns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Another = Callable[[str], HubClient]
 
 START = "start"
-MOST = 1000  # events that `hub:history` looks for at once
+MOST = 1000  # events that are looked for backwards
+PIECE, GROWTH = 100, 8  # events that are looked through at first; how many times as many each time after
 NEAR, SOON = 1000, 2.0  # events that are read rather than looked for; seconds in which one comes that is kept
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", re.ASCII)
@@ -54,6 +55,12 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 5m, 2h or 2026-11-30T17:00:00Z") from None
 
 
+def beginning(args: argparse.Namespace) -> str | None:
+    """The flag that says where to begin, if one is there."""
+    given = {"-n": args.newest, "--since": args.since, "--after": args.after}
+    return next((flag for flag, value in given.items() if value is not None), None)
+
+
 def in_words(args: argparse.Namespace, cursor: str | None) -> str:
     """Where a tail with these flags begins, for a person."""
     if args.newest is not None:
@@ -69,9 +76,9 @@ async def begin(args: argparse.Namespace, hub: "HubClient", another: "Another") 
     """Return what the flags ask for, from the first one on and without an end; `hub.cursor` is the position of what was
     handed out last. `another` makes a client of every event behind a cursor. Raises HubError."""
     if args.newest:
-        answer = await _newest(hub, args.newest)
-        hub.cursor = just_before(answer["events"][0]["cursor"]) if answer["events"] else answer["cursor"]
-        return _from_newest(hub, answer)
+        head, events = hub.cursor, await _newest(hub, args.newest, another)
+        hub.cursor = just_before(events[0].cursor) if events else head
+        return _from_newest(hub, events, head)
     if args.since is not None or args.after == START:
         hub.cursor = await _before(hub.cursor, args.since, another)
         return _from(hub, args.since)
@@ -103,27 +110,41 @@ async def _behind(cursor: str, another: "Another") -> Received | None:
     return None
 
 
-async def _newest(hub: "HubClient", count: int) -> dict[str, Any]:
-    """The newest events that match, in order, and the cursor behind which the stream goes on."""
-    args: dict[str, Any] = {"topics": list(hub.topics), "limit": count}
-    answer: dict[str, Any] = await hub.call("hub:history", args)
-    while further := next_page("hub:history", args, answer):
-        answer = joined("hub:history", answer, await hub.call("hub:history", further))
-    return answer
+async def _newest(hub: "HubClient", count: int, another: "Another") -> "list[Received]":
+    """The newest events that match, in order, up to where the hub was. Looked for in the stream of every event, piece
+    by piece from its end on, until there are enough or nothing older is kept: so nothing is asked of the hub but to be
+    followed, and of that its audit log has nothing."""
+    epoch, _, newest = (hub.cursor or ":0").rpartition(":")
+    patterns, found = Patterns(hub.topics), list[Received]()
+    high, size, is_all = int(newest), max(count, PIECE), False
+    while high and len(found) < count and not is_all:
+        low = max(high - size, 0)
+        events, is_all = await _between(epoch, low, high, another)
+        found = [*(event for event in events if patterns.match(event.name)), *found]
+        high, size = low, size * GROWTH
+    return found[-count:]
 
 
-def _received(envelope: Any) -> Received:
-    payload = envelope["payload"]
-    return Received(
-        payload["event"], payload["data"], envelope["id"], envelope["timestamp"], envelope["cursor"], envelope
-    )
+async def _between(epoch: str, low: int, high: int, another: "Another") -> "tuple[list[Received], bool]":
+    """Those of the events with the numbers above `low` up to `high` that are kept, and whether they are the oldest."""
+    events, is_all = list[Received](), False
+    async with another(f"{epoch}:{low}") as hub:
+        async for item in hub:
+            if isinstance(item, Gap):
+                events, is_all = [], True
+            at, _, number = (item.before if isinstance(item, Gap) else item.cursor).rpartition(":")
+            if isinstance(item, Received) and int(number) <= high:
+                events.append(item)
+            if int(number) >= high + isinstance(item, Gap) or at != epoch:
+                break
+    return events, is_all
 
 
-async def _from_newest(hub: "HubClient", answer: dict[str, Any]) -> "AsyncIterator[Received | Gap]":
-    for event in map(_received, answer["events"]):
+async def _from_newest(hub: "HubClient", events: "list[Received]", head: str | None) -> "AsyncIterator[Received | Gap]":
+    for event in events:
         hub.cursor = event.cursor
         yield event
-    hub.cursor = answer["cursor"]
+    hub.cursor = head
     async for item in hub:
         yield item
 

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from functools import partial
 
 from ..client import connections
@@ -16,8 +15,10 @@ from ..client.client import HubClient
 from ..client.items import Gap, Received
 from ..errors import HubError
 from ..private import Unsafe
+from ..spelling import nearest
 from ..stdio import complain
-from .beginnings import START, begin, in_words
+from ..wire.vocabulary import EVENTS
+from .beginnings import START, begin, beginning, in_words
 from .http import address, named_address, token_of
 from .places import Place
 from .terminal import envelope, has_colour, is_for_people, is_terminal, printable, readable
@@ -39,6 +40,8 @@ async def follow(args: argparse.Namespace, place: Place | None) -> None:
     async with another(topics=args.patterns or ("*",), after=after) as hub:
         if is_terminal(sys.stdout):
             _announce(args, hub, kept)
+        for sentence in _hints(args, kept):
+            complain(printable(f"hub: {sentence}"))
         items = hub if kept else await begin(args, hub, lambda cursor: another(after=cursor))
         await Following(args, hub, place).run(items)
 
@@ -122,15 +125,23 @@ def _form(args: argparse.Namespace) -> Callable[[Received | Gap], str]:
 
 
 def _announce(args: argparse.Namespace, hub: HubClient, kept: str | None) -> None:
-    """Say what is followed and since when, and what was perhaps meant."""
+    """Say what is followed and since when."""
     what = " ".join(args.patterns) or "every event"
     since = f"behind {kept}, where {args.resume} was" if kept else in_words(args, hub.cursor)
     complain(printable(f"hub: Following {what} at {address(args)}, {since}. Ctrl-C ends."))
+
+
+def _hints(args: argparse.Namespace, kept: str | None) -> Iterator[str]:
+    """What somebody may have meant otherwise, whoever reads the events: flags that no longer count, and words."""
+    if kept and (flag := beginning(args)):
+        yield f"{args.resume} goes on behind {kept}; {flag} is for its first time."
     for pattern in args.patterns:
-        domain = pattern.partition(":")[0]
-        if domain not in DOMAINS and (meant := get_close_matches(domain, DOMAINS, 1)):
-            rest = pattern.removeprefix(domain)
-            complain(printable(f"hub: The hub's own events have no {domain}; did you mean {meant[0]}{rest}?"))
+        domain, _, rest = pattern.partition(":")
+        if domain not in DOMAINS:
+            if near := nearest(domain, DOMAINS):
+                yield f"The hub's own events have no {domain}; did you mean {near}:{rest}?"
+        elif pattern not in EVENTS and (near := nearest(pattern, EVENTS)):
+            yield f"The hub's own events have no {pattern}; did you mean {near}?"
 
 
 def _escaped(record: logging.LogRecord) -> bool:

@@ -21,7 +21,12 @@ def add(commands: Any) -> None:
     add_where(command)
     command.add_argument("patterns", metavar="PATTERN", nargs="*", help="as agent:* (default: every event)")
     add_beginning(command)
-    command.add_argument("--resume", metavar="NAME", type=_name, help="go on where the tail with this NAME has ended")
+    command.add_argument(
+        "--resume",
+        metavar="NAME",
+        type=_name,
+        help="go on where the tail with this NAME has ended; begin as the other flags say only the first time",
+    )
     command.add_argument("--count", type=positive, metavar="N", help="end after N events")
     add_form(command)
 

@@ -74,8 +74,10 @@ def test_where_no_place_can_be_kept_is_said(tmp_path: Path) -> None:
 class Full:
     """A stdout that takes a number of lines."""
 
+    ROOM = 2
+
     def __init__(self, stream: Any) -> None:
-        self.room = 2
+        self.room = self.ROOM
 
     def cancelled_when_unread(self, task: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -106,6 +108,23 @@ async def test_the_place_is_behind_what_was_written(
                 with pytest.raises(Unwritten):
                     await Following(args, client, place).run(await begin(args, client, HubClient))
             assert place.read() == f"{hub.hub.cursor.epoch}:{3 if weakened else 2}"
+
+
+@pytest.mark.parametrize("words", [["--after", "start"], ["-n", "3"]])
+async def test_a_tail_that_has_written_nothing_begins_there_again(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "Output", Full)
+    monkeypatch.setattr(Full, "ROOM", 0)
+    args = parser().read(["tail", "--resume", "a", *words])
+    async with hub_app(tmp_path) as hub:
+        await hub.publish(3)
+        with Place(tmp_path, "a") as place:
+            async with HubClient(hub.url) as client:
+                items = await begin(args, client, lambda after: HubClient(hub.url, after=after))
+                with pytest.raises(Unwritten):
+                    await Following(args, client, place).run(items)
+            assert place.read() == f"{hub.hub.cursor.epoch}:0"
 
 
 async def test_a_place_that_cannot_be_kept_ends_the_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,11 +57,11 @@ async def tailing(
         await process.communicate()
 
 
-async def tailed(hub: HubInside, folder: Path, *words: str) -> list[Any]:
-    """The `n` of the events that a tail has printed to its end."""
+async def tailed(hub: HubInside, folder: Path, *words: str, said: str = "") -> list[Any]:
+    """The `n` of the events that a tail has printed to its end, with this on stderr."""
     async with tailing(hub, folder, *words) as tail:
         status, out, err = await tail.ended()
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, said)
     return numbers(out)
 
 
@@ -93,6 +93,27 @@ async def test_n_goes_on_without_a_hole_or_a_repeat(hub: HubInside, tmp_path: Pa
     publishing.cancel()
     assert found == list(range(found[0], found[0] + 400))
     assert found[0] > 30
+
+
+async def test_n_finds_what_is_rare_in_a_long_history(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "hub", keep_events=6000, window_events=100) as hub:
+        await hub.publish(1500, "b:y")  # 1000 of them are not kept
+        await hub.publish(3, "c:z")
+        await hub.publish(4000)
+        await hub.publish(2, "c:z")
+        await hub.publish(1500)
+        assert await tailed(hub, tmp_path, "c:*", "-n", "4", "--count", "4") == [1502, 1503, 5504, 5505]
+        assert await tailed(hub, tmp_path, "c:*", "-n", "9", "--count", "5") == [1501, 1502, 1503, 5504, 5505]
+
+
+async def test_n_of_what_is_no_longer_kept_is_from_now_on(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "hub", keep_seconds=1.0) as hub:
+        await hub.publish(3)
+        await until(lambda: hub.hub.broker.tail > 3)
+        async with tailing(hub, tmp_path, "-n", "2", "--count", "1") as tail:
+            await until(lambda: hub.clients("websocket") == 1)
+            await hub.publish(1)
+            assert numbers((await tail.ended())[1]) == [4]
 
 
 async def test_n_and_what_is_in_pages(hub: HubInside, tmp_path: Path) -> None:
@@ -187,14 +208,14 @@ async def test_what_makes_no_sense_is_one_sentence(words: list[str], tmp_path: P
 async def test_following_leaves_no_record(hub: HubInside, tmp_path: Path) -> None:
     await hub.publish(5)
     before = hub.hub.audit.seq
-    for words in (["--after", "start"], ["--since", "1h"], ["--resume", "a", "--after", "start"]):
+    for words in (["--after", "start"], ["--since", "1h"], ["-n", "5"], ["--resume", "a", "--after", "start"]):
         await tailed(hub, tmp_path, "--count", "5", *words)
     async with tailing(hub, tmp_path, "--count", "1") as tail:
         await until(lambda: hub.clients("websocket") == 1)
         await hub.publish(1)
         await tail.ended()
     assert hub.hub.audit.seq == before
-    await tailed(hub, tmp_path, "-n", "5", "--count", "5")  # but a command that reads is one
+    await hub.get("api/events")  # but a command that reads is one
     assert hub.hub.audit.seq > before
 
 
@@ -242,6 +263,35 @@ async def test_what_is_followed_with_a_typing_error_is_followed(hub: HubInside, 
         await tail.shows('"payload":{"event":"tasks:mine","data":{"n":1}}}')
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("tsk:*", "task:*"),
+        ("task:progres", "task:progress"),
+        ("Task:x", "task:x"),
+        ("agent:tol_call", "agent:tool_call"),
+    ],
+)
+async def test_what_was_perhaps_meant_is_said_into_a_pipe_too(
+    word: str, meant: str, hub: HubInside, tmp_path: Path
+) -> None:
+    named = word if word.startswith(("task", "agent")) else word.partition(":")[0]
+    async with tailing(hub, tmp_path, word, "--count", "1") as tail:
+        await until(lambda: hub.clients("websocket") == 1)
+        await hub.publish(1, word.replace("*", "x"))
+        status, out, err = await tail.ended()
+    said = f"hub: The hub's own events have no {named}; did you mean {meant}?\n"
+    assert (status, numbers(out), err) == (0, [1], said)
+
+
+@pytest.mark.parametrize("word", ["task:*", "task:progress", "task:done", "cl:*", "*:progress", "hub:question"])
+async def test_what_makes_sense_is_followed_without_a_word(word: str, hub: HubInside, tmp_path: Path) -> None:
+    async with tailing(hub, tmp_path, word) as tail:
+        await until(lambda: hub.clients("websocket") == 1)
+        send_signal(tail.process, signal.SIGTERM)
+        assert await tail.ended() == (0, "", "")
+
+
 async def test_colours_and_columns_can_be_had_in_a_pipe(hub: HubInside, tmp_path: Path) -> None:
     await hub.publish(1)
     words = ("--after", "start", "--count", "1", "--text")
@@ -255,14 +305,24 @@ async def test_colours_and_columns_can_be_had_in_a_pipe(hub: HubInside, tmp_path
 
 
 async def test_resume_misses_nothing_and_repeats_nothing(hub: HubInside, tmp_path: Path) -> None:
-    words, found = ("--resume", "nightly", "--after", "start"), list[Any]()
+    words, found, begun = ("--resume", "nightly"), list[Any](), ["--after", "start"]
     for count in (3, 1, 7):
         await hub.publish(5)
-        found += await tailed(hub, tmp_path, *words, "--count", str(count))
+        found += await tailed(hub, tmp_path, *words, *begun, "--count", str(count))
+        begun.clear()
     assert found == list(range(1, 12))
     place = tmp_path / "state" / "tails" / "nightly.cursor"
     assert (place.stat().st_mode & 0o777, place.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert place.read_text() == f"{hub.hub.cursor.epoch}:11\n"
+
+
+@pytest.mark.parametrize("words", [("--after", "start"), ("-n", "2"), ("--since", "1h")])
+async def test_what_counts_only_the_first_time_is_said(words: tuple[str, str], hub: HubInside, tmp_path: Path) -> None:
+    await hub.publish(4)
+    await tailed(hub, tmp_path, "--resume", "nightly", *words, "--count", "1")
+    kept = (tmp_path / "state/tails/nightly.cursor").read_text().strip()
+    said = f"hub: nightly goes on behind {kept}; {words[0]} is for its first time.\n"
+    assert (await tailed(hub, tmp_path, "--resume", "nightly", *words, "--count", "1", said=said))[0] in (2, 4)
 
 
 async def test_the_first_run_notes_where_it_began(hub: HubInside, tmp_path: Path) -> None:
