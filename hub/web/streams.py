@@ -90,7 +90,7 @@ class Stream(asyncio.Protocol, Subscriber):
 
     def let_go(self) -> None:
         """Forget what knows this stream. Nothing comes from its transport any more, and nothing is written to it."""
-        self.transport.close()  # asyncio's knows itself until then, if it was cut off
+        self.transport.close()  # asyncio's knows itself until then, if it was cut off (before Python 3.12 for ever)
         del self.client
 
     # ---- life and end

@@ -61,7 +61,7 @@ async def offered(folder: Path, line: str, url: str, before: str = "") -> tuple[
     [
         ("hub pu", ["publish"]),
         ("hub publish task", ["task:progress"]),
-        ("hub tail 'age", ["agent:*", "agent:status_change"]),
+        ("hub tail 'age", ["agent:*", "agent:status_change", "agent:tool_call"]),
         ("hub call orders", ["orders:pack"]),
         ("hub call hub:ans", ["hub:answer"]),
         ("hub call orders:pack ", ["order=", "why=", "gift="]),

@@ -98,4 +98,4 @@ async def test_with_json_every_line_is_one_object(
     assert (status, out) == (2, "")
     lines = [json.loads(line) for line in err.splitlines()]
     assert [line["level"] for line in lines][-1] == "error"
-    assert {"HUB_PROT is no setting of the hub; do you mean HUB_PORT?"} >= {line["message"] for line in lines[:-1]}
+    assert {"HUB_PROT is no setting of the hub; did you mean HUB_PORT?"} >= {line["message"] for line in lines[:-1]}

@@ -217,7 +217,7 @@ async def test_who_stands_in_line_waits_no_longer_for_a_hub_that_is_away(
         tried = len(scripted.handshakes)
         await asyncio.wait(several)
         assert {type(call.exception()) for call in several} == {NoHub}
-        assert len(scripted.handshakes) >= tried - 1  # which may have been under way
+        assert len(scripted.handshakes) >= tried - 19  # once each at most: none waits for it as long as the first
 
 
 # ---- what is too much
