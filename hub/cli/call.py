@@ -15,7 +15,7 @@ from ..errors import HubError, UsageError
 from ..spelling import meant, suggestion
 from ..stdio import complain, say
 from ..wire.names import is_id, is_name
-from .explain import Described, explained
+from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
@@ -101,7 +101,9 @@ def _print(lines: Any) -> None:
 
 
 def _list(hub: Connection, for_people: bool) -> None:
-    """One line a command: its name, its effect, what it does."""
+    """A row a command: its name, its effect, what it does; for a program a line of JSON."""
+    from textwrap import wrap  # here: a call has no use for it
+
     commands = hub.ask("GET", "/api/commands")
     if not for_people:
         _print(map(compact, commands))
@@ -109,11 +111,11 @@ def _list(hub: Connection, for_people: bool) -> None:
     width = max(len(command["name"]) for command in commands)
     room, on = max(shutil.get_terminal_size().columns - width - 13, NARROW), has_colour(sys.stdout)
     for command in commands:
-        sentence = printable(command["summary"].partition(". ")[0].rstrip("."))
-        short = sentence if len(sentence) <= room else f"{sentence[: room - 1]}…"
+        first, *more = wrap(printable(command["summary"].partition(". ")[0].rstrip(".")), room) or [""]
         name = coloured(f"{command['name']:<{width}}", "cyan", on=on)
         effect = coloured(f"{command['effect']:<9}", COLOURS.get(command["effect"]), on=on)
-        say(f"{name}  {effect}  {short}".rstrip())
+        say(f"{name}  {effect}  {first}".rstrip())
+        _print(" " * (width + 13) + line for line in more)
 
 
 # ---- one of them
@@ -126,14 +128,20 @@ class Command:
         self._hub, self.name = hub, name
 
     @cached_property
+    def _all(self) -> Mapping[str, Described]:
+        return commands_in(self._hub.ask("GET", DOCUMENT))
+
+    @cached_property
     def _found(self) -> Described | None:
-        found = self._hub.ask("GET", f"/api/commands?name={quote(self.name)}") if is_name(self.name) else []
+        if self.name in self._all or not is_name(self.name):
+            return self._all.get(self.name)
+        found = self._hub.ask("GET", f"/api/commands?name={quote(self.name)}")
         return found[0] if found else None
 
     def described(self) -> Described:
         """As `hub:commands` shows it. Raises HubError, with the name that was probably meant."""
         if self._found is None:
-            near = suggestion(self.name, (each["name"] for each in self._hub.ask("GET", "/api/commands")))
+            near = suggestion(self.name, self._all)
             raise HubError("unknown_command", f"There is no command {self.name}{near or '; hub call lists them.'}")
         return self._found
 
@@ -182,7 +190,9 @@ class Command:
         except Disconnected as error:
             raise Disconnected(f"{error.message.rstrip('.')}; whether {self.name} has run is not known.") from None
         except Refusal as error:
-            if error.code != "invalid_args":
+            if error.code == "unknown_command":
+                self.described()
+            if error.code != "invalid_args" or "idempotency_key" in (error.details or {}):
                 raise
             raise HubError(error.code, f"{refusal(error)} {self._hint(given)}") from None
         return result

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..wire.vocabulary import EVENTS
-from .explain import choices
+from .explain import DOCUMENT, choices, commands_in
 from .http import connection
 
 SECONDS = 2.0  # that a person waits for it
-COMMANDS = "/api/commands/"
 
 
 def complete(whole: argparse.ArgumentParser) -> None:
@@ -61,24 +60,7 @@ def _known(args: argparse.Namespace) -> dict[str, Mapping[str, Any]]:
     """The schemas of the args of each command of the hub; none where none answers."""
     try:
         with connection(args, answer_timeout=SECONDS) as hub:
-            return _described(hub.ask("GET", "/openapi.json"))
+            found = commands_in(hub.ask("GET", DOCUMENT))
+            return {name: command["args"].get("properties", {}) for name, command in found.items()}
     except Exception:  # a person has pressed Tab: there is nobody to tell
         return {}
-
-
-def _described(document: Any) -> dict[str, Mapping[str, Any]]:
-    """What the document says of the commands, each under an address of its own."""
-    schemas = document["components"]["schemas"]
-    found: dict[str, Mapping[str, Any]] = {}
-    for path, operations in document["paths"].items():
-        if path.startswith(COMMANDS) and "{" not in path:
-            args = _followed(operations["post"]["requestBody"]["content"]["application/json"]["schema"], schemas)
-            properties = args.get("properties", {})
-            found[path.removeprefix(COMMANDS)] = {key: _followed(each, schemas) for key, each in properties.items()}
-    return found
-
-
-def _followed(schema: Any, schemas: Mapping[str, Any]) -> Any:
-    """The schema that this one refers to, or itself."""
-    name = schema.get("$ref", "") if isinstance(schema, dict) else ""
-    return schemas.get(name.rpartition("/")[2], schema)

@@ -1,4 +1,4 @@
-"""A command in words for a person: what `hub call NAME --help` says, made from what `hub:commands` says of it."""
+"""A command in words for a person: what `hub call NAME --help` says, made from what the hub says of it."""
 
 import json
 import shlex
@@ -8,7 +8,8 @@ from typing import Any
 from .terminal import compact
 from .words import kinds
 
-Described = Mapping[str, Any]  # one element of the answer of hub:commands
+Described = Mapping[str, Any]  # as an element of the answer of hub:commands
+DOCUMENT, COMMANDS = "/openapi.json", "/api/commands/"  # the first is read without a call, and leaves no record
 NAMED = {
     "string": "text",
     "integer": "whole number",
@@ -20,6 +21,25 @@ NAMED = {
 }
 SEVERAL = {"text": "texts", "whole number": "whole numbers", "number": "numbers", "JSON object": "JSON objects"}
 PLACES = {"string": "TEXT", "integer": "1", "number": "1", "boolean": "true"}  # what stands for a value
+
+
+def commands_in(document: Any) -> dict[str, Described]:
+    """The commands that the hub's DOCUMENT describes, by name; of very many not all have room in it."""
+    schemas = document["components"]["schemas"]
+    found: dict[str, Described] = {}
+    for path, operations in document["paths"].items():
+        name, post = path.removeprefix(COMMANDS), operations.get("post", {})
+        if name != path and "x-hub" in post:
+            args = dict(_object(_followed(post["requestBody"]["content"]["application/json"]["schema"], schemas)))
+            if properties := _object(args.get("properties")):
+                args["properties"] = {key: _followed(each, schemas) for key, each in properties.items()}
+            found[name] = {"name": name, "summary": post["summary"], "args": args, **post["x-hub"]}
+    return found
+
+
+def _followed(schema: Any, schemas: Mapping[str, Any]) -> Any:
+    """The schema that this one refers to, or itself."""
+    return schemas.get(str(_object(schema).get("$ref", "")).rpartition("/")[2], schema)
 
 
 def explained(command: Described) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _run(words: list[str]) -> int:
             return _complete()
         if words == ["--version"]:
             return _version()
-        args = parser(*(word for word in _checked(words)[:1] if word in NAMES)).read(words)
+        args = _read(words)
         status: int = args.run(args)
     except UsageError as error:
         return _complain(words, error, USAGE)
@@ -68,6 +68,17 @@ def _run(words: list[str]) -> int:
     except HubError as error:
         return _complain(words, refusal(error), REFUSED)
     return status
+
+
+def _read(words: list[str]) -> Any:
+    """The namespace of a command line. Raises UsageError, also for flags that stand before their command."""
+    try:
+        return parser(*(word for word in _checked(words)[:1] if word in NAMES)).read(words)
+    except UsageError:
+        name = next((word for word in words[1:] if word in NAMES), None)
+        if words[0] == "serve" and words[1].startswith("-") and name:
+            raise UsageError(f"Flags stand behind the command: hub {name} … {words[1]} … (see hub --help).") from None
+        raise
 
 
 def _complain(words: Sequence[str], sentence: object, status: int) -> int:

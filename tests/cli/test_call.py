@@ -92,8 +92,10 @@ async def test_alone_it_lists_what_there_is(hub: HubInside) -> None:
     assert found == (await hub.get("api/commands")).json
     status, out, _ = await call(hub, "--text")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == [command["name"] for command in found]
+    assert [line.split()[0] for line in lines if line[0] != " "] == [command["name"] for command in found]
     assert "orders:cancel    write      Cancel one order" in lines
+    said = " ".join(line[28:].strip() for line in lines)
+    assert said == " ".join(command["summary"].partition(". ")[0].rstrip(".") for command in found)
     assert max(map(len, lines)) <= 80
 
 
@@ -155,8 +157,8 @@ async def test_words_become_what_the_schema_says(hub: HubInside, words: list[str
     assert await answered(hub, "orders:cancel", *words) == args
 
 
-async def test_where_all_is_json_nothing_is_looked_up(hub: HubInside) -> None:
-    for words in ([], ["order:=5", 'items:=["a"]'], ['{"order": 5}']):
+async def test_what_is_looked_up_is_no_call(hub: HubInside) -> None:
+    for words in ([], ["order:=5", 'items:=["a"]'], ['{"order": 5}'], ["order=5"], ["--help"], ["ordr=5"]):
         await call(hub, "orders:cancel", *words)
     assert {record["details"]["command"] for record in await hub.records("command.called")} == {"orders:cancel"}
 
@@ -199,6 +201,8 @@ async def test_a_pipe_with_anything_else_is_usage(hub: HubInside, stdin: bytes) 
     [
         (["orders:cancle", "order=5"], "There is no command orders:cancle; did you mean orders:cancel?"),
         (["orders:cancle", "--help"], "There is no command orders:cancle; did you mean orders:cancel?"),
+        (["hub:histroy"], "There is no command hub:histroy; did you mean hub:history?"),
+        (["histroy"], "There is no command histroy; did you mean hub:history?"),
         (["wipe"], "There is no command wipe; did you mean orders:wipe?"),
         (["nothing:like:it", "--help"], "There is no command nothing:like:it; hub call lists them."),
         (["orders:cancel", "ordr=5"], "ordr: Unknown field. Did you mean order?"),
@@ -276,6 +280,7 @@ async def test_with_a_key_it_runs_once(hub: HubInside) -> None:
     assert len(await hub.records("command.repeated")) == 1
     status, _, err = await call(hub, "orders:cancel", "order=6", "--key", "today")
     assert (status, err.count("\n")) == (1, 1)
+    assert "--help" not in err
     assert (await call(hub, "orders:cancel", "order=6", "--key", "\x7f"))[0] == 2
 
 

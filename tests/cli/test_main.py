@@ -371,6 +371,7 @@ def test_a_pipe_is_read_where_no_data_is_given(run: Run, words: list[str], sent:
     [
         (["publsh"], "there is no command 'publsh'; did you mean publish? (see hub --help)."),
         (["xyzzy"], "there is no command 'xyzzy' (see hub --help)."),
+        (["--url", "http://x:1", "call"], "Flags stand behind the command: hub call … --url … (see hub --help)."),
         (["tail", "--cout", "5"], "there is no --cout; did you mean --count? Usage: hub tail [PATTERN …] "),
         (["--prot=5"], "there is no --prot; did you mean --port? Usage: hub serve [FLAG …] (--help says more)."),
         (["audit", "tial"], "ACTION must be one of verify, tail, not 'tial'; did you mean tail? Usage: hub audit "),

@@ -134,6 +134,7 @@ def _command(command: Command, titles: Titles, tokens: bool) -> Part:
     args, result = titles(command.name + " args"), titles(command.name + " result")
     schemas = {args: args_of(command, args), result: RESULTS.get(command.name, ANYTHING)}
     found = _described(titles(command.name), command.summary, "commands")
+    found["x-hub"] = {key: value for key, value in command.describe().items() if key in ("effect", "provider")}
     found["requestBody"] = {"required": True, "content": content(ref(args))}
     found["parameters"] = [*([CONFIRM] * (command.effect == "dangerous")), *([KEY] * (command.effect != "read"))]
     answers = {} if command.name in UNHEARD else {200: answer("Its answer.", ref(result))}
