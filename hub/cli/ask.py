@@ -1,15 +1,18 @@
 """`hub ask`: ask a person, and say the answer with the exit status, too."""
 
 import argparse
+import contextlib
 import json
 import math
 import shlex
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..client.discovery import NoHub, Refusal
-from ..errors import HubError
+from ..errors import HubError, UsageError
 from ..redaction import redact_text
 from ..stdio import complain, say
 from ..wire.names import is_id, new_id
@@ -20,6 +23,9 @@ from .terminal import is_terminal, printable
 NOBODY = 4  # has answered in time, and there is no default
 SECOND = 10  # the exit status of the second option; the third's is one more
 RETRY = 1.0  # seconds between two attempts while the hub is away
+PATIENCE = 30.0  # seconds behind the deadline in which a hub that was away may still come back and say how it ended
+NO_MATTER = (HubError, NoHub, UsageError, TypeError, LookupError)  # to who only explains; the last two: no hub's answer
+LOOKS, LOOK = 5, 0.3  # how often the id of a question is looked for, and the seconds before each time
 
 
 def add(commands: Any) -> None:
@@ -44,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """
     args.key = args.key or new_id()
     try:
-        answer = _answer(args)
+        with _explained(args):
+            answer = _answer(args)
     except KeyboardInterrupt:
         complain("\n" * is_terminal(sys.stderr) + f"hub: {printable(_left_open(args))}")
         raise
@@ -55,9 +62,36 @@ def run(args: argparse.Namespace) -> int:
             raise
         complain(printable(f"hub: {error.message}"))
         return NOBODY
-    say(printable(answer))
+    say(printable(answer) if is_terminal(sys.stdout) else answer)
     place = [redact_text(option) for option in args.option].index(answer)
     return SECOND + place - 1 if place else 0
+
+
+@contextlib.contextmanager
+def _explained(args: argparse.Namespace) -> Iterator[None]:
+    """Meanwhile say on a terminal, once, how the question can be answered."""
+    over = threading.Event()
+    if is_terminal(sys.stderr):
+        threading.Thread(target=_explain, args=(args, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _explain(args: argparse.Namespace, over: threading.Event) -> None:
+    """The question's id is the hub's to know, and asking waits for the answer: so it is looked up beside that."""
+    asked = redact_text(args.question), [redact_text(option) for option in args.option]
+    for _ in range(LOOKS):
+        if over.wait(LOOK):
+            break
+        with contextlib.suppress(*NO_MATTER), connection(args) as hub:
+            found = hub.ask("POST", "/api/commands/hub:questions", b"{}")
+            known = [each for each in found if (each["question"], each["options"]) == asked]
+            if known and not over.is_set():
+                words = ("hub:answer", f"question={known[-1]['id']}", f"answer={asked[1][0]}")
+                complain(printable(f"hub: It waits for an answer, on the page or by hub call {shlex.join(words)}"))
+                break
 
 
 def _left_open(args: argparse.Namespace, state: str = "The question stays open.") -> str:
@@ -83,7 +117,7 @@ def _answer(args: argparse.Namespace) -> str:
     headers = {"Idempotency-Key": args.key}
     if args.while_connected:
         asked["while"] = "connected"
-    ends, body, is_asked = time.monotonic() + args.timeout, json.dumps(asked).encode(), False
+    ends, body, is_asked = time.monotonic() + args.timeout + PATIENCE, json.dumps(asked).encode(), False
     while True:
         try:
             with connection(args, answer_timeout=None) as hub:

@@ -43,6 +43,8 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command line, with the command's function `run`."""
+        if "--" in words and words.index("--") == len(words) - 1:
+            words = words[:-1]  # nothing is behind it, so it says nothing; argparse would take it for a word
         args, more = self.parse_known_args(words)
         flags = [word for word in more if word.startswith("-") and word != "-"]
         last = args.parser._positionals._group_actions[-1:]

@@ -7,12 +7,15 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from running import HubProcess, environment, hub_process, run_hub, send_signal, until
 from terminals import CTRL_C, on_terminal
+
+from hub.cli.ask import RETRY
 
 
 @contextlib.asynccontextmanager
@@ -70,6 +73,37 @@ async def test_nobody_answers(tmp_path: Path) -> None:
             assert await outcome(process) == (10, "no\n", "")
 
 
+async def test_the_answer_is_printed_as_it_is_into_a_pipe_and_escaped_on_a_terminal(tmp_path: Path) -> None:
+    words = ("Deploy?", "--option", "a\n\x1b[31mb", "--default", "a\n\x1b[31mb", "--timeout", "1")
+    async with hub_process(tmp_path) as hub:
+        async with asking(hub.state_dir, *words) as process:
+            assert await outcome(process) == (0, "a\n\x1b[31mb\n", "")
+        async with on_terminal(tmp_path, "ask", *words, "--state-dir", str(hub.state_dir)) as asked:
+            status, text = await asked.ended()
+        assert (status, text.splitlines()[-1]) == (0, r"a\n\u001b[31mb")
+
+
+async def test_two_dashes_at_the_end_say_nothing(tmp_path: Path) -> None:
+    words = ("Deploy?", "--option", "b", "--default", "b", "--timeout", "1")
+    async with hub_process(tmp_path) as hub:
+        command = ("ask", *words, "--state-dir", str(hub.state_dir), "--")
+        assert await run_hub(tmp_path, *command) == (0, "b\n", "")
+
+
+async def test_on_a_terminal_it_says_how_it_is_answered(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub:
+        where = ("--state-dir", str(hub.state_dir))
+        async with on_terminal(tmp_path, "ask", "Deploy?", "--option", "do it", "--option", "no", *where) as asked:
+            said = (await asked.shows("'answer=do it'")).strip()
+            question = await open_question(hub.state_dir)
+            begin, _, typed = said.partition(" by hub call ")
+            assert begin == "hub: It waits for an answer, on the page or"
+            assert shlex.split(typed) == ["hub:answer", f"question={question['id']}", "answer=do it"]
+            assert await call(hub.state_dir, *shlex.split(typed)) == {"accepted": True}
+            status, text = await asked.ended()
+            assert (status, text.splitlines()[-1]) == (0, "do it")
+
+
 @pytest.mark.parametrize("words", [["--timeout", "soon"], ["--timeout", "inf"], ["--option"]])
 async def test_what_makes_no_sense_is_one_sentence(words: list[str], tmp_path: Path) -> None:
     async with asking(tmp_path, "Deploy?", *OPTIONS, *words) as process:
@@ -97,6 +131,18 @@ async def test_a_question_is_answered_across_a_restart(number: int, tmp_path: Pa
         async with hub_process(tmp_path) as again:
             words = ("hub:answer", f"question={question['id']}", "answer=no")
             assert await call(again.state_dir, *words) == {"accepted": True}
+            assert await outcome(process) == (10, "no\n", "")
+
+
+async def test_a_deadline_that_passes_while_the_hub_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
+    words = ("Deploy?", *OPTIONS, "--default", "no", "--timeout", "5")
+    async with hub_process(tmp_path, status=-signal.SIGKILL) as hub, asking(hub.state_dir, *words) as process:
+        deadline = datetime.fromisoformat((await open_question(hub.state_dir))["deadline"])
+        hub.signal(signal.SIGKILL)
+        await hub.ended()
+        attempts = timedelta(seconds=2 * RETRY)  # two more, at least, of one that has no patience
+        await until(lambda: process.returncode is not None or datetime.now(UTC) > deadline + attempts)
+        async with hub_process(tmp_path):
             assert await outcome(process) == (10, "no\n", "")
 
 
