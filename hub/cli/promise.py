@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,9 +32,9 @@ class Broken(Exception):
 
 def tried(args: argparse.Namespace) -> Iterator[Finding]:
     """Publish a few events, and follow them in every way."""
-    logging.disable(logging.CRITICAL)  # of what goes wrong, the finding says enough
     try:
-        apart = asyncio.run(_try(args))
+        with _silence():
+            apart = asyncio.run(_try(args))
     except HubError as error:
         if error.code == "forbidden":
             yield Finding("events", "Not tried: this token only reads.")
@@ -47,6 +48,17 @@ def tried(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("events", "Published, they come in order, each once, and again from a position; by SSE, too.")
         late = f"The hub's clock and this one differ by {apart:.0f} s; --since and leases go by the hub's."
         yield Finding("clock", "The hub's clock and this one agree.", late if apart > SKEW else None)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Log nothing: of what goes wrong, the finding says enough."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 async def _try(args: argparse.Namespace) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -254,6 +255,7 @@ async def test_a_broken_promise_is_found(name: str, hub: HubInside, monkeypatch:
     monkeypatch.setattr(HubClient, "__anext__", changed)
     (finding,) = await asyncio.to_thread(tried, hub)
     assert said in str(finding.problem)
+    assert logging.root.manager.disable == logging.NOTSET  # what is logged behind it is logged
 
 
 async def test_a_hub_that_keeps_an_id_twice_is_found(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
