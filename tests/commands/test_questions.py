@@ -387,6 +387,53 @@ async def test_an_end_on_record_is_kept_when_the_store_is_back(tmp_path: Path, m
         await hub.stop()
 
 
+async def test_an_end_on_record_waits_for_the_next_start_if_the_store_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "RETRY", 0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        id = await die_behind_the_record(tmp_path, patch)
+    hub, tries = Hub(port=0, state_dir=tmp_path), list[str]()
+
+    async def fails(name: str, key: str, data: Any) -> None:
+        tries.append(data["status"])
+        raise HubError("broker_unavailable", "The store is away.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub.bus, "keep", fails)
+        await hub.start()
+        await until(lambda: len(tries) > 2)
+        await hub.stop()
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    try:
+        await until(lambda: not len(hub.questions))
+        assert (value(hub, id)["answer"], ends(tmp_path, id)) == ("yes", [("answered", "yes")])
+    finally:
+        await hub.stop()
+
+
+async def test_an_answer_that_is_on_its_way_when_the_hub_stops_is_kept(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, gate = hub.bus.keep, asyncio.Event()
+
+    async def slow(name: str, key: str, data: Any) -> None:
+        await gate.wait()
+        await keep(name, key, data)
+
+    async with asked(hub) as (id, waiting):
+        monkeypatch.setattr(hub.bus, "keep", slow)
+        answering = asyncio.ensure_future(call(hub, "hub:answer", question=id, answer="yes"))
+        await until(lambda: ends(tmp_path, id))
+        hub.questions.release()
+        with pytest.raises(HubError, match="stopping"):
+            await waiting
+        gate.set()
+        assert await answering == {"accepted": True}
+    assert value(hub, id)["answer"] == "yes"
+
+
 async def test_a_question_asked_again_is_not_ended_by_what_ended_it_before(tmp_path: Path) -> None:
     hub = Hub(port=0, state_dir=tmp_path)
     await hub.start()
