@@ -67,11 +67,16 @@ async def test_a_call_that_was_cancelled_just_before_is_cancelled_in_the_hub(
 
     if weakened:
         monkeypatch.setattr(calls.Calls, "withdrawn", nothing)
-    async with HubClient(hub.url) as client:
-        _, calling = await begun(client, hub, slow)
-        calling.cancel()
-    await until(lambda: not open_streams(hub))
-    assert (slow.running, slow.cancelled) == ((1, 0) if weakened else (0, 1))
+    for _ in range(50 if weakened else 1):  # it may come through all the same
+        before = slow.cancelled
+        async with HubClient(hub.url) as client:
+            _, calling = await begun(client, hub, slow)
+            calling.cancel()
+        await until(lambda: not open_streams(hub))
+        if slow.cancelled == before:
+            break
+    assert (slow.cancelled == before) is weakened
+    assert slow.running == weakened
 
 
 async def test_what_nobody_cancelled_goes_on_in_the_hub(hub: HubInside, slow: Slow) -> None:
