@@ -32,7 +32,7 @@ ORDER = [
         ("stream", "passes listeners bus window pages subscriber catchup broadcaster leases state"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency registry declared"),
-        ("commands", "provided providers listing asked questions builtin ratelimit session"),
+        ("commands", "provided providers listing asked questions seen builtin ratelimit session"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),

@@ -21,6 +21,7 @@ from .declared import Declared
 from .providers import MAX_PROVIDED, provided
 from .questions import LONGEST
 from .registry import EFFECTS
+from .seen import MAX_KEY, mark
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -243,6 +244,19 @@ async def answer(call: Call) -> Any:
 async def questions(call: Call) -> Any:
     """List the open questions, the oldest first, and no more than fit."""
     return await listing.listed(call.hub.questions.records())
+
+
+@own.command(
+    "hub:seen",
+    {
+        "event": NameField(required=True, **about("its name, as task:progress")),
+        "key": fields.String(required=True, validate=validate.Length(max=MAX_KEY), **about("as hub:state shows it")),
+    },
+)
+async def seen(call: Call) -> Any:
+    """Note that a person has seen this last value as it is now; a newer one of that key is unseen again."""
+    await mark(call.hub.bus, call.hub.state, call.args["event"], call.args["key"], person(call.client).name)
+    return {}
 
 
 # ---- the hub itself

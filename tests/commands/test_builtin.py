@@ -68,7 +68,7 @@ async def test_every_command_is_listed_with_a_sentence_and_its_effect(hub: Hub) 
     assert set(listed) == {command.name for command in hub.commands}
     assert all(row["summary"].endswith(".") for row in listed.values())
     writing = [name for name, row in listed.items() if row["effect"] != "read"]
-    assert writing == ["hub:publish", "hub:ask", "hub:answer", "hub:provide"]
+    assert writing == ["hub:publish", "hub:ask", "hub:answer", "hub:seen", "hub:provide"]
 
 
 class TestSubscribing:

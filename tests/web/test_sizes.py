@@ -281,6 +281,7 @@ ARGS: Mapping[str, Mapping[str, Any]] = {  # those with which an answer is as la
     "hub:ask": {"question": "Deploy?", "options": ["yes"], "default": "yes", "timeout": 1},
     "hub:answer": {"question": "no such", "answer": "yes"},
     "hub:questions": {},
+    "hub:seen": {"event": "task:progress", "key": "0"},
     "hub:cancel": {"id": "no such"},
     "audit:tail": {"limit": 1000},
     "audit:verify": {},

@@ -178,6 +178,7 @@ RESULTS: Mapping[str, Part] = {
     "hub:ask": record({"question": ID, "answer": TEXT, "by": or_null(TEXT), "timed_out": FLAG}),
     "hub:answer": record({"accepted": FLAG}),
     "hub:questions": listed(ref("Question")),
+    "hub:seen": record({}),
     "hub:cancel": record({"cancelled": FLAG}),
     "audit:tail": listed(ref("AuditRecord")),
     "audit:verify": record({"valid": FLAG, "records": COUNT, "head": TEXT}, {"broken_at": COUNT, "reason": TEXT}),
@@ -203,6 +204,10 @@ NOTICES: Mapping[str, Notice] = {
         "A last value was not published again in time.", record({"event": NAME, "key": TEXT, "seq": COUNT})
     ),
     "hub:question": Notice("A person is asked something, or a question is over.", ref("Question")),
+    "hub:seen": Notice(
+        "A person has seen the last value of this key, event number `seq`.",
+        record({"event": NAME, "key": TEXT, "seq": COUNT, "by": TEXT}),
+    ),
 }
 
 # How a hub lets clients in. In local mode it asks the kernel whose a connection is, and nobody for a token.

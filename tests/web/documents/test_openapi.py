@@ -33,6 +33,7 @@ EXAMPLES: dict[str, Any] = {
     "/api/commands/hub:publish": {"event": "a:x", "data": None},
     "/api/commands/hub:ask": QUESTION,
     "/api/commands/hub:answer": {"question": "none", "answer": "yes"},
+    "/api/commands/hub:seen": {"event": "task:progress", "key": "build"},
     "/api/commands/hub:cancel": {"id": "none"},
     "/api/commands/test:look": {"order": 1},
 }
