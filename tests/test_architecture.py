@@ -42,7 +42,7 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats panels shown dashboard"),
+        ("web/page", "formats panels shown frame dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
@@ -57,7 +57,7 @@ ORDER = [
 ROOMS = {
     "argcomplete": {"cli/completion"},
     "aiohttp": {"web", "client", "cli"},
-    "aiohttp_jinja2": {"web/page/dashboard"},
+    "aiohttp_jinja2": {"web/page"},
     "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/events", "commands"},
     "prometheus_client": {"metrics", "web"},

@@ -13,8 +13,8 @@ from browser.cdp import Page
 from browser.hubs import hub_inside
 
 import hub.web.access.guard
-import hub.web.page.dashboard
 import hub.web.page.formats
+import hub.web.page.frame
 from hub import Hub
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
@@ -33,11 +33,11 @@ def rewrite(patch: pytest.MonkeyPatch, folder: Path, name: str, old: str, new: s
     """Serve a copy of the templates in which one place is written otherwise."""
     copy = folder / "templates"
     if not copy.exists():
-        shutil.copytree(hub.web.page.dashboard.folder(), copy)
+        shutil.copytree(hub.web.page.frame.folder(), copy)
     text = (copy / name).read_text()
     assert old in text
     (copy / name).write_text(text.replace(old, new))
-    patch.setattr(hub.web.page.dashboard, "folder", lambda: copy)
+    patch.setattr(hub.web.page.frame, "folder", lambda: copy)
 
 
 def no_policy(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -183,5 +183,5 @@ async def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(page: Page
         names = set(await page.evaluate(code))
         assert not [name for name in names if re.match(r"on|style$|nonce$|srcdoc$", name)]
         assert await page.evaluate("[...document.scripts].map((node) => node.textContent)") == [""]
-        assert await page.evaluate("document.querySelectorAll('style, iframe, object, base, form').length") == 0
+        assert await page.evaluate("document.querySelectorAll('style, iframe, object, base').length") == 0
         await page.leave()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .. import answers, api, health
-from ..page import dashboard
+from ..page import frame
 from .schemas import (
     ANYTHING,
     CURSOR,
@@ -163,9 +163,9 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("GET", "/static/{name}"): Route(
         "static",
         "Get one of the page's files; `hub.js` is the client for browsers.",
-        {200: answer("The file.", TEXT, *dict.fromkeys(dashboard.STATIC.values()))},
+        {200: answer("The file.", TEXT, *dict.fromkeys(frame.STATIC.values()))},
         (404,),
-        (parameter("name", TEXT | {"enum": [*dashboard.STATIC]}, "The file.", "path"),),
+        (parameter("name", TEXT | {"enum": [*frame.STATIC]}, "The file.", "path"),),
         tag="page",
     ),
     ("POST", "/login"): Route(

@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import aiohttp_jinja2
 from aiohttp import web
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+from jinja2 import Environment
 from markupsafe import Markup
 
 from ...commands.supervised import Work
@@ -17,7 +15,7 @@ from ...errors import ANYTHING
 from ...wire.messages import now
 from ..answers import query
 from ..keys import HUB
-from . import formats
+from . import frame
 from .panels import PANELS, Panel
 from .shown import Shown
 
@@ -32,38 +30,23 @@ SHOWN: "web.AppKey[dict[str, Shown]]" = web.AppKey("shown", dict)  # by the page
 
 ADDRESSES = 8  # that the page is drawn for at a time; there are 16 million loopback addresses
 PREPARE_SECONDS = 2.0
-# Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
-STATIC = {"hub.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
-    ("hub.js", "frames.js", "stream.js", "dashboard.js"), "text/javascript"
-)
+# Other pages in the same frame, by the parameter of the query that asks for them: `?call=NAME`. Each answers through
+# `frame.show`.
+PAGES: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {}
 
 
 def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
-    prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
+    frame.setup(app)
     app[SHOWN] = {}
     app.router.add_get("/", page, name="dashboard")
-    app.router.add_get("/static/{name}", static)
-
-
-def prepare_environment(env: Environment) -> Environment:
-    """Give the templates what they call."""
-    env.globals.update(field=formats.field, element=formats.element)
-    env.filters.update(formats.FORMATS, entries=formats.entries)
-    env.trim_blocks = env.lstrip_blocks = True
-    return env
-
-
-def folder() -> Path:
-    """Where the templates are: the installed package `hub.templates`, else the checkout's folder."""
-    spec = find_spec("hub.templates")
-    if spec and spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    return Path(__file__).resolve().parents[3] / "templates"
 
 
 async def page(request: web.Request) -> web.Response:
     """GET / : the dashboard as it is now, one drawing for all who look at it by the same address."""
+    for name, answer in PAGES.items():
+        if name in request.query:
+            return await answer(request)
     query(request)
     shown, url = request.app[SHOWN], str(request.url.with_query(None))
     if url not in shown:
@@ -80,15 +63,6 @@ def _shown(app: web.Application, url: str) -> Shown:
         return render(env, hub, await prepare(hub), url)
 
     return Shown(draw, lambda: hub.cursor)
-
-
-async def static(request: web.Request) -> web.FileResponse:
-    """GET static/… : one of the page's own files, and no other."""
-    query(request)
-    name = request.match_info["name"]
-    if name not in STATIC:
-        raise web.HTTPNotFound
-    return web.FileResponse(folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"})
 
 
 def panels(hub: "Hub") -> list[Panel]:

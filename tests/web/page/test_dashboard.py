@@ -20,11 +20,11 @@ from markupsafe import Markup
 
 from hub import Hub, HubError
 from hub.web.keys import HUB
-from hub.web.page import dashboard, formats, panels
+from hub.web.page import dashboard, formats, frame, panels
 from hub.web.page.dashboard import Panel
 
 URL = "http://127.0.0.1:3141/"
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "input"}
 
 
 class Document(HTMLParser):
@@ -369,7 +369,7 @@ def test_the_rate_is_counted_over_the_last_seconds(ages: list[float], uptime: fl
 
 async def test_the_files_of_the_page_are_served_and_no_others(app: web.Application) -> None:
     async with TestClient(TestServer(app)) as client:
-        for name, kind in dashboard.STATIC.items():
+        for name, kind in frame.STATIC.items():
             response = await client.get(f"/static/{name}")
             assert (response.status, response.content_type) == (200, kind)
         for name in ("nothing.js", "..%2fdashboard.html", "%2e%2e/__init__.py", "hub.css/", "%2fetc%2fpasswd"):
@@ -379,11 +379,32 @@ async def test_the_files_of_the_page_are_served_and_no_others(app: web.Applicati
         assert f"curl -s http://127.0.0.1:{client.port}/api/events" in await page.text()
 
 
+async def test_another_page_stands_in_the_same_frame(app: web.Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def call(request: web.Request) -> web.Response:
+        return await frame.show(request, "pages/own.html", {"name": "<b>"}, status=422)
+
+    template = (
+        '{% extends "frame.html" %}{% block title %}{{ name }}{% endblock %}'
+        "{% block main %}<main>{{ url }}</main>{% endblock %}"
+    )
+    loader = aiohttp_jinja2.get_env(app).loader
+    assert isinstance(loader, ChoiceLoader)
+    loader.loaders = [DictLoader({"pages/own.html": template}), *loader.loaders]
+    monkeypatch.setitem(dashboard.PAGES, "own", call)
+    async with TestClient(TestServer(app)) as client:
+        page = await client.get("/?own=x")
+        text = await page.text()
+        assert page.status == 422
+        assert "<title>&lt;b&gt;</title>" in text
+        assert f"<main>http://127.0.0.1:{client.port}/</main>" in text
+        assert 'id="search"' in text
+
+
 def test_the_templates_are_found_in_a_checkout_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = dashboard.folder()
-    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    installed = frame.folder()
+    monkeypatch.setattr(frame, "find_spec", lambda name: None)
     assert (installed / "dashboard.html").is_file()
-    assert dashboard.folder() == Path(dashboard.__file__).parents[3] / "templates"
+    assert frame.folder() == Path(frame.__file__).parents[3] / "templates"
 
 
 @pytest.mark.parametrize(

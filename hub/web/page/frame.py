@@ -1,0 +1,71 @@
+"""The frame that every page stands in: its templates, its files, and how one of them is answered."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+from aiohttp import web
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+
+from ...wire.messages import now
+from ..answers import query
+from ..keys import HUB, PEER
+from . import formats
+
+# Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
+STATIC = {"hub.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
+    ("hub.js", "frames.js", "stream.js", "dashboard.js"), "text/javascript"
+)
+
+
+def setup(app: web.Application) -> None:
+    """Give the application the templates, and the page's files below `static/`."""
+    prepare_environment(aiohttp_jinja2.setup(app, loader=ChoiceLoader([FileSystemLoader(folder())]), autoescape=True))
+    app.router.add_get("/static/{name}", static)
+
+
+def prepare_environment(env: Environment) -> Environment:
+    """Give the templates what they call."""
+    env.globals.update(field=formats.field, element=formats.element)
+    env.filters.update(formats.FORMATS, entries=formats.entries)
+    env.trim_blocks = env.lstrip_blocks = True
+    return env
+
+
+def folder() -> Path:
+    """Where the templates are: the installed package `hub.templates`, else the checkout's folder."""
+    spec = find_spec("hub.templates")
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(__file__).resolve().parents[3] / "templates"
+
+
+async def show(
+    request: web.Request, template: str, context: Mapping[str, Any] | None = None, status: int = 200
+) -> web.Response:
+    """Answer with a page of its own in the frame, as `pages/call.html`.
+
+    Its template extends `frame.html` and fills the blocks `title` and `main`; what stands in `<main data-live>` is
+    fetched and put in again when something has happened. Beside `context` it has `hub`, `now`, `url`, `trust`.
+    """
+    drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
+    text = drawn.render({**surroundings(request), **(context or {})})
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+
+
+def surroundings(request: web.Request) -> dict[str, Any]:
+    """What every page knows: the hub, the time, its own address (without the query), and what its viewer may do."""
+    hub, peer = request.app[HUB], request.get(PEER)
+    url = str(request.url.with_query(None))
+    return {"hub": hub, "now": now(), "url": url, "cursor": str(hub.cursor), "trust": peer.trust if peer else "NONE"}
+
+
+async def static(request: web.Request) -> web.FileResponse:
+    """GET static/… : one of the page's own files, and no other."""
+    query(request)
+    name = request.match_info["name"]
+    if name not in STATIC:
+        raise web.HTTPNotFound
+    return web.FileResponse(folder() / "static" / name, headers={"Content-Type": STATIC[name] + "; charset=utf-8"})
