@@ -21,7 +21,8 @@ ORDER = [
         ("", "errors statedir spelling config secretnames sensitive redaction private stdio sockdiag tokens"),
         (
             "wire",
-            "names vocabulary strictjson validation messages framing jsonschema regexparser regex subschemas argschema",
+            "names vocabulary strictjson validation messages framing texts jsonschema regexparser regex subschemas "
+            "argschema",
         ),
         ("", "stderr metrics"),
         ("stream", "events"),
@@ -42,7 +43,7 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats panels shown frame dashboard"),
+        ("web/page", "formats formfields panels shown frame dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..wire.texts import kinds
 from .terminal import compact
-from .words import kinds
 
 Described = Mapping[str, Any]  # as an element of the answer of hub:commands
 DOCUMENT, COMMANDS = "/openapi.json", "/api/commands/"  # the first is read without a call, and leaves no record

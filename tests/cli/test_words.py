@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from hub.cli.words import converted, fields, is_json, kinds
+from hub.cli.words import fields, is_json
 from hub.errors import UsageError
 from hub.stream.events import KNOWN
 from hub.wire.jsonschema import json_schema
+from hub.wire.texts import converted, kinds
 from hub.wire.vocabulary import EVENTS
 
 

@@ -1,0 +1,185 @@
+"""The fields of a form, made from the JSON Schema of a command's args; and from what was typed into them, the args.
+
+A schema of a client's may say anything: what no simpler field can hold is a field for JSON. The command has the last
+word on what fits; here it is only found out what was meant.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ...errors import HubError
+from ...wire.strictjson import loads
+from ...wire.texts import converted, kinds
+
+Schema = Mapping[str, Any]
+Kind = Literal["text", "number", "choice", "json"]
+
+REST = "hub:args"  # the field for what a schema allows beside its properties: an object
+MISSING = "Missing data for required field."  # as the command itself says it
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the values that a field can have, and as what it is sent."""
+
+    text: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: how it is shown, and what was typed into it, with what is wrong with that."""
+
+    name: str
+    kind: Kind = "text"
+    required: bool = False
+    help: str = ""
+    schema: Schema | None = None
+    choices: tuple[Choice, ...] = ()
+    least: int | float | None = None
+    most: int | float | None = None
+    whole: bool = False
+    typed: str = ""
+    error: str = ""
+
+    def read(self, text: str) -> Any:
+        """Return what the text means. Raises HubError `invalid_json` with one sentence."""
+        if self.kind == "json":
+            return loads(text)
+        if self.kind == "choice":
+            return next((choice.value for choice in self.choices if choice.text == text), text)
+        return converted(text, self.schema)
+
+
+def fields_of(schema: Schema) -> list[Field]:
+    """The fields of a form for args of this schema, the required ones first, each group in the schema's order."""
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    required = schema.get("required")
+    required = [*required] if isinstance(required, list) else []
+    found = [_field(name, properties.get(name), name in required) for name in dict.fromkeys([*required, *properties])]
+    if schema.get("additionalProperties", True) is not False:
+        what = "further args, as one JSON object" if found else "the args, as one JSON object"
+        found.append(Field(REST, "json", False, what, {"type": "object"}))
+    return sorted(found, key=lambda field: not field.required)
+
+
+def _field(name: str, schema: Any, required: bool) -> Field:
+    schema = schema if isinstance(schema, dict) else {}
+    wanted = kinds(schema) - {"null"}
+    common = {"name": name, "required": required, "help": _help(schema), "schema": schema}
+    if values := _values(schema, wanted):
+        choices = _choices(values)
+        return Field(kind="choice" if choices else "json", choices=choices, **common)
+    if wanted and wanted <= {"integer", "number"}:
+        least, most = (_limit(schema, which) for which in ("minimum", "maximum"))
+        return Field(kind="number", least=least, most=most, whole=wanted == {"integer"}, **common)
+    if "string" in wanted:
+        return Field(kind="text", **common)
+    return Field(kind="json", **common)
+
+
+def _values(schema: Schema, wanted: set[str]) -> list[Any]:
+    """The values to choose from, if the schema names them."""
+    if isinstance(schema.get("enum"), list):
+        return list(schema["enum"])
+    return [schema["const"]] if "const" in schema else [True, False] if wanted == {"boolean"} else []
+
+
+def _choices(values: Sequence[Any]) -> tuple[Choice, ...]:
+    """The values, each as a text of its own; none if two would be sent as the same, or one as nothing."""
+    choices = [Choice(value if isinstance(value, str) else json.dumps(value), value) for value in values]
+    texts = {choice.text for choice in choices}
+    return tuple(choices) if len(texts) == len(choices) and "" not in texts else ()
+
+
+def _limit(schema: Schema, which: str) -> int | float | None:
+    value = schema.get(which)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _help(schema: Schema) -> str:
+    """What the field is for, its limits, and what holds if it is left empty."""
+    parts = [text] if isinstance(text := schema.get("description"), str) and text else []
+    limits = [("minimum", "at least"), ("exclusiveMinimum", "more than"), ("maximum", "at most")]
+    limits += [("exclusiveMaximum", "less than"), ("minLength", "at least"), ("maxLength", "at most")]
+    limits += [("minItems", "at least"), ("maxItems", "at most")]
+    units = {"Length": " characters", "Items": " entries"}
+    for key, word in limits:
+        if (limit := _limit(schema, key)) is not None:
+            parts.append(f"{word} {limit:,}{next((unit for end, unit in units.items() if key.endswith(end)), '')}")
+    if (default := schema.get("default")) is not None:
+        parts.append(f"if left empty: {default if isinstance(default, str) else json.dumps(default)}")
+    return "; ".join(parts)
+
+
+# ---- what was typed
+
+
+def args_of(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]:
+    """The args that were meant. A field that is empty is left out.
+
+    Raises HubError `invalid_args` with the problem of each field in `details`: one that is missing, or is no JSON.
+    """
+    found, problems, rest = dict[str, Any](), dict[str, list[str]](), typed.get(REST, "")
+    for field in fields:
+        text = typed.get(field.name, "")
+        if field.kind == "json" and not text.strip():
+            text = ""
+        if field.name != REST and (text or field.required):
+            _read(field, text, found, problems)
+    known = {field.name for field in fields}
+    found.update({name: text for name, text in typed.items() if name not in known and name != REST})
+    if rest.strip():
+        _read_rest(rest, found, problems)
+    if problems:
+        raise HubError("invalid_args", "The form does not fit.", problems)
+    return found
+
+
+def _read(field: Field, text: str, found: dict[str, Any], problems: dict[str, list[str]]) -> None:
+    if not text.strip() and field.required:
+        problems[field.name] = [MISSING]
+        return
+    try:
+        found[field.name] = field.read(text)
+    except HubError as error:
+        quotes = ' A text stands in quotes: "text".' if not kinds(field.schema) else ""
+        problems[field.name] = [error.message + quotes]
+
+
+def _read_rest(text: str, found: dict[str, Any], problems: dict[str, list[str]]) -> None:
+    """Take in what stands in the field of all others. What is given twice is said, and not overwritten."""
+    try:
+        rest = loads(text)
+    except HubError as error:
+        problems[REST] = [error.message]
+        return
+    if not isinstance(rest, dict):
+        problems[REST] = ["This is one JSON object: {…}."]
+    elif twice := [name for name in rest if name in found]:
+        problems[REST] = [f"{twice[0]} is given above, too."]
+    else:
+        found.update(rest)
+
+
+def told(fields: Sequence[Field], typed: Mapping[str, str], error: HubError | None = None) -> tuple[list[Field], str]:
+    """The fields with what was typed and what is wrong with each; and the sentence for what is no field's."""
+    details: Any = error.details if error else None
+    problems = dict(_problems(details)) if isinstance(details, dict) else {}
+    filled = [replace(field, typed=typed.get(field.name, ""), error=problems.pop(field.name, "")) for field in fields]
+    is_told = any(field.error for field in filled)
+    return filled, "" if error is None or (is_told and not problems) else error.message
+
+
+def _problems(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The first problem of each field that the details of a refusal name, with the path to it inside the field."""
+    for name, found in details.items():
+        path: list[str] = []
+        while isinstance(found, dict) and found:
+            key, found = next(iter(found.items()))
+            path += [] if key == "_schema" else [str(key)]
+        problem = str(found[0] if isinstance(found, list) and found else found)
+        yield name, f"{'.'.join(path)}: {problem}" if path else problem
