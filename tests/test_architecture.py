@@ -37,7 +37,7 @@ ORDER = [
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls"),
         ("web/access", "peer connections origin proxy credentials reader"),
-        ("web", "answers"),
+        ("web", "refusalpage answers"),
         ("web/access", "guard"),
         ("web", "api health streams"),
         ("web/ws", "frames upgrade connection"),

@@ -18,6 +18,7 @@ from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
 from .keys import HUB, PEER
+from .refusalpage import is_wanted, refusal_page
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 SHOWN = 200  # characters of a path
@@ -32,20 +33,20 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except HubError as error:
-        return refusal(error)
+        return refusal(error, request)
     except web.HTTPException as error:
         if error.status == 404 and (page := _page_of(request)):
             return web.Response(status=308, headers={hdrs.LOCATION: page})
         if error.status < 400:
             raise
-        return refusal(_of_http(request, error), error.headers.get(hdrs.ALLOW))
+        return refusal(_of_http(request, error), request, error.headers.get(hdrs.ALLOW))
     except (HttpProcessingError, web.RequestPayloadError, ClientPayloadError):
-        return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400))
+        return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400), request)
     except ConnectionError:  # the client has gone: this reaches nobody, and is nothing to be logged
         return web.Response(status=400)
     except Exception:
         resource = request.match_info.route.resource
-        return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"))
+        return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"), request)
 
 
 def _page_of(request: web.Request) -> str | None:
@@ -60,9 +61,12 @@ def answer(text: bytes, status: int = 200) -> web.Response:
     return web.Response(body=text, status=status, headers=_JSON)
 
 
-def refusal(error: HubError, allow: str | None = None) -> web.Response:
-    """The error object as a response."""
-    response = answer(messages.refusal(error), error.status)
+def refusal(error: HubError, request: web.Request | None = None, allow: str | None = None) -> web.Response:
+    """The error object as a response; to a browser that wants a page, a page with its sentence."""
+    if request is not None and is_wanted(request):
+        response = web.Response(text=refusal_page(error), status=error.status, content_type="text/html")
+    else:
+        response = answer(messages.refusal(error), error.status)
     if error.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
     if error.status == 401:

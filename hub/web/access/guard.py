@@ -34,7 +34,8 @@ HEADERS = CIMultiDict(
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'",
         istr("X-Content-Type-Options"): "nosniff",
-        istr("Referrer-Policy"): "no-referrer",
+        # Not no-referrer: with that a browser sends the page's own forms with `Origin: null`.
+        istr("Referrer-Policy"): "same-origin",
         istr("Cache-Control"): "no-store",
         istr("Cross-Origin-Resource-Policy"): "same-origin",
         istr("Cross-Origin-Opener-Policy"): "same-origin",
@@ -151,7 +152,7 @@ class Guard:
             return await _refuse(request, refused)
         if self.limit is not None and (wait := self.limit(request, peer)) > 0:
             error = HubError("rate_limited", "Too many requests; wait a little.", retry_after=round(wait, 3))
-            response = refusal(error)
+            response = refusal(error, request)
             if peer.trust == "NONE":
                 response.force_close()  # a flood of these then costs a connection each: those are limited, too
             return response
@@ -195,11 +196,16 @@ class Guard:
         origins = request.headers.getall(hdrs.ORIGIN, ())
         if not origins:
             return None
-        hosts = (request.headers.get(hdrs.HOST, ""), *connection.hosts)
-        own = {origin_of(connection.scheme, host) for host in hosts} | self.names.allowed_origins
-        if len(origins) == 1 and origins[0] in own:
+        if len(origins) == 1 and origins[0] in self.names.allowed_origins | _own_origins(connection, request):
             return None
         return f"Pages of {shown(', '.join(origins))} may not use this hub; --allow-origin lets them in."
+
+    def check_form(self, request: web.Request) -> None:
+        """Stops what only looks like a form of the page: without a word of where it comes from, or from a page that
+        --allow-origin lets in to use what it asks for by script. Raises Refused."""
+        if request.headers.getall(hdrs.ORIGIN, ()) not in [[own] for own in _own_origins(request[SEEN], request)]:
+            sentence = "Only a form of the hub's own page may be sent here; programs use /api/commands."
+            raise self.refuse("origin", sentence, request[PEER])
 
     def _same_site(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops what other sites make a browser send without an Origin: images, scripts, links, frames."""
@@ -218,6 +224,12 @@ class Guard:
         if uid is None:
             return "The system does not say whose connection this is; stay connected until the answer comes."
         return "This hub belongs to another account of this machine; start your own."
+
+
+def _own_origins(connection: Accepted, request: web.Request) -> set[str]:
+    """How a browser names the hub's own page, which it has got by this very host."""
+    hosts = (request.headers.get(hdrs.HOST, ""), *connection.hosts)
+    return {origin_of(connection.scheme, host) for host in hosts}
 
 
 def security_headers(response: web.StreamResponse) -> None:
@@ -268,7 +280,7 @@ async def _refuse(request: web.Request, refused: Refused) -> web.StreamResponse:
         await socket.prepare(request)
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Only local connections allowed")
         return socket
-    response = refusal(refused)
+    response = refusal(refused, request)
     response.force_close()
     return response
 

@@ -1,0 +1,101 @@
+"""A browser that is refused gets a page that says what to do; everybody else gets the error object."""
+
+import json
+from collections.abc import AsyncIterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doors import guard_of
+from running import HubInside, hub_app
+
+from hub.errors import HubError
+from hub.web import refusalpage
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+FOREIGN = {"Origin": "http://evil.test"}
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as inside:
+        yield inside
+
+
+async def both(hub: HubInside, path: str, method: str = "GET", **headers: str) -> tuple[Any, str]:
+    """The refusal as a program gets it, and the page; asserts that nothing but the body differs."""
+    told = await hub.ask(method, path, headers=headers)
+    page = await hub.ask(method, path, headers={**headers, "Accept": BROWSER})
+    assert told.headers["Content-Type"].startswith("application/json")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.status == told.status
+    varying = ("Content-Type", "Content-Length", "Date")
+    assert [(k, v) for k, v in page.headers.items() if k not in varying] == [
+        (k, v) for k, v in told.headers.items() if k not in varying
+    ]
+    return told.json, page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "advice"),
+    [
+        ("", FOREIGN, "<kbd>hub status</kbd>"),
+        ("", {"Sec-Fetch-Site": "cross-site"}, "<kbd>hub status</kbd>"),
+        ("", {"X-Forwarded-For": "1.2.3.4"}, "<kbd>hub status</kbd>"),
+        ("", {"Host": "evil.test"}, "Open the address"),
+        ("no/such/page", {}, "Open the address"),
+        ("api/events?odd=1", {}, ""),
+    ],
+)
+async def test_a_browser_gets_the_same_sentence_and_what_to_do(
+    hub: HubInside, path: str, headers: dict[str, str], advice: str
+) -> None:
+    error, page = await both(hub, path, **headers)
+    assert f"<p>{error['error']}</p>" in unescape(page)
+    assert advice in page
+    assert "<script" not in page
+    assert "style" not in page
+
+
+async def test_without_a_token_it_says_how_to_get_in(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token") as hub:
+        error, page = await both(hub, "")
+        assert error["code"] == "forbidden"
+        assert "<kbd>hub token --link</kbd>" in page
+
+
+async def test_it_says_no_more_than_the_error_object(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for words that are the same for every hub: nothing of this one, nor of who asks."""
+    for who in (guard_of(hub), guard_of(hub).accepted):
+        monkeypatch.setattr(who, "users", frozenset())  # it is another account's hub now
+    error, page = await both(hub, "api/state", Connection="close")
+    rest = unescape(page).replace(error["error"], "")
+    for word in (str(hub.hub.config.state_dir), hub.hub.version, str(hub.port), "127.0.0.1", "Traceback", "uid"):
+        assert word not in rest
+
+
+async def test_what_came_with_the_request_is_escaped(hub: HubInside) -> None:
+    attack = "<script>alert(1)</script>"
+    _, page = await both(hub, f"api/events?{attack}=1")
+    assert attack not in page
+    assert "&lt;script&gt;" in page
+
+
+async def test_weakened_what_came_would_be_in_the_page(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusalpage, "escape", lambda text: text)
+    _, page = await both(hub, "api/events?<script>alert(1)</script>=1")
+    assert "<script>" in page
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/plain", ""])
+async def test_a_program_gets_the_error_object(hub: HubInside, accept: str) -> None:
+    answer = await hub.ask("GET", "nothing", headers={"Accept": accept})
+    assert json.loads(answer.text)["code"] == "unknown_command"
+
+
+def test_every_status_has_a_page() -> None:
+    for status in (400, 401, 403, 404, 405, 413, 421, 422, 429, 500, 503):
+        page = refusalpage.refusal_page(HubError("internal", "It & that.", status=status))
+        assert f"<title>hub: {status}</title>" in page
+        assert "It &amp; that." in page
