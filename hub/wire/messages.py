@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -141,21 +141,42 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
     return fits
 
 
+_AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int}
+
+
 def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
-    """As `field.deserialize`, for its ValidationError only: a text, which most values are, without the way there."""
+    """As `field.deserialize`, for its ValidationError only: a text or a whole number, which most values are, and a
+    mapping to them, without the way there (of 100,000 counts by name in one event: 90 ms, not 600)."""
     deserialize, validators = field.deserialize, field.validators
     hooks = [getattr(field, name, None) for name in ("pre_load", "post_load")]  # not in the oldest marshmallow
-    if type(field) is not fields.String or any(hooks):
-        return deserialize
+    kind = None if any(hooks) else _AS_IT_IS.get(type(field))
+    if kind is None:
+        return _take_each(field) if type(field) is fields.Dict and not any(hooks) else deserialize
 
     def take(value: Any) -> None:
-        if type(value) is not str:
+        if type(value) is not kind:
             deserialize(value)
         else:
             for validate in validators:
                 validate(value)
 
     return take
+
+
+def _take_each(field: fields.Dict) -> Callable[[Any], object]:
+    """Each value of a mapping by the field that it has for them."""
+    if field.key_field is not None or field.value_field is None or field.validators:
+        return field.deserialize
+    take = _take(field.value_field)
+
+    def take_each(value: Any) -> None:
+        if type(value) is not dict:
+            field.deserialize(value)
+        else:
+            for each in value.values():
+                take(each)
+
+    return take_each
 
 
 # ---- what comes in ---------------------------------------------------------------------------------------------

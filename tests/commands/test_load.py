@@ -115,6 +115,7 @@ async def test_the_hubs_own_reads_have_turns(hub: Hub) -> None:
     turns = {command.name: command.turns for command in hub.commands}
     assert {name for name, value in turns.items() if value == "none"} == {
         "hub:info", "hub:ping", "hub:publish", "hub:provide", "hub:ask", "hub:answer", "hub:cancel",
+        "hub:seen",
         "audit:verify",
     }  # fmt: skip
 

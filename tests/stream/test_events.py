@@ -4,13 +4,17 @@ import json
 from typing import Any
 
 import pytest
-from marshmallow import fields
+from hypothesis import given
+from hypothesis import strategies as st
+from marshmallow import Schema, fields, validate
 
 from hub.errors import HubError
 from hub.stream.events import KNOWN, Draft, Event, EventTypes
+from hub.wire.messages import quick
 from hub.wire.names import Cursor
 from hub.wire.strictjson import dumpb
 
+ANY = st.none() | st.booleans() | st.integers() | st.text() | st.floats() | st.lists(st.integers())
 GOOD: dict[str, list[dict[str, Any]]] = {
     "agent:status_change": [{"id": "a", "status": "idle"}, {"id": "a", "status": "error", "pid": 3, "mood": "fine"}],
     "task:progress": [{"id": "b"}, {"id": "b", "progress": None}, {"id": "b", "progress": 99.5, "status": "running"}],
@@ -56,6 +60,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("alert:status", {"id": "a", "status": "open"}, "status"),
     ("alert:status", {"id": "a", "status": "firing", "labels": []}, "labels"),
     ("memory:stats_update", {"total_entries": 1.5}, "total_entries"),
+    ("memory:stats_update", {"total_entries": 1, "by_type": {"fact": 3, "rule": -1}}, "by_type"),
+    ("memory:stats_update", {"total_entries": 1, "by_type": {"fact": True}}, "by_type"),
+    ("memory:stats_update", {"total_entries": 1, "by_type": {"fact": "3"}}, "by_type"),
+    ("memory:stats_update", {"total_entries": 1, "by_type": [3]}, "by_type"),
+    ("memory:stats_update", {"total_entries": 1, "by_type": None}, "by_type"),
 ]
 
 
@@ -71,6 +80,23 @@ def test_known_types_refuse_what_does_not(name: str, data: Any, path: str) -> No
         EventTypes().check(name, data)
     assert refused.value.code == "invalid_message"
     assert path in json.dumps(refused.value.details)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "total_entries"]), ANY | st.dictionaries(st.text(), ANY)))
+@pytest.mark.parametrize("allow_none", [False, True])
+def test_the_quick_look_takes_only_what_the_schema_takes(allow_none: bool, data: dict[str, Any]) -> None:
+    least = validate.Range(min=0)
+    counts = fields.Dict(values=fields.Integer(strict=True, validate=least, allow_none=allow_none))
+    schema = Schema.from_dict({"a": counts, "b": fields.Integer(validate=least), "total_entries": fields.Dict()})()
+    fits = quick(schema)
+    assert fits is not None
+    assert not fits(data) or not schema.validate(data)
+
+
+def test_counts_and_texts_by_name_need_no_second_look() -> None:
+    fits = quick(Schema.from_dict({"a": fields.Dict(values=fields.Integer(strict=True))})())
+    assert fits is not None
+    assert fits({"a": {"x": 1}})
 
 
 def test_keys() -> None:
