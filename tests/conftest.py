@@ -3,6 +3,9 @@
 A skipped test has tested nothing. With `CI` or `HUB_NO_SKIP` set a skip is a failure; elsewhere the skipped
 tests are listed by name. With `HUB_RESULTS` set, the counts are appended to that file for `.ci/run`: once, by the
 process that reports, however many run the tests.
+
+`once` marks what says the same on every Python, or searches at random: tox leaves it to one of them (`-m "not once"` in
+the others). A weakened build, whose test has "weakened" in its name, is tried once, too.
 """
 
 import os
@@ -45,6 +48,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     As pytest does it by itself from 9.2 on.
     """
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a protection is worth is seen once."""
+    for item in items:
+        if "weakened" in item.name.partition("[")[0]:
+            item.add_marker("once")
 
 
 def _judge(report: Report) -> Report:

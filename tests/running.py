@@ -22,7 +22,7 @@ import hub as package
 from hub import Hub, create_app
 from hub.web import keys, streams
 
-PATIENCE = 15.0  # seconds until a test gives up; none of them judges by it
+PATIENCE = 30.0  # seconds until a test gives up; none of them judges by it
 JSON = {"Content-Type": "application/json"}
 
 

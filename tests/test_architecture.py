@@ -12,6 +12,8 @@ import pytest
 
 import hub
 
+pytestmark = pytest.mark.once
+
 HUB = Path(next(iter(hub.__path__)))
 CHECKOUT = Path(__file__).parents[1]
 # The families in their order, and the files of each in theirs. A file may import what stands before it.

@@ -29,6 +29,8 @@ from hub.stream.subscriber import Group, Subscriber
 from hub.web import streams
 from hub.wire.vocabulary import Disconnection
 
+pytestmark = pytest.mark.once
+
 LOOPS = ["asyncio", *(["uvloop"] if find_spec("uvloop") else [])]
 NAMES = ["a:x", "a:y", "b:x", "b:y:z"]
 TOPICS = st.lists(st.sampled_from(["*", "a:*", "b:*", "*:x", "a:y", "c:d"]), min_size=1, max_size=3, unique=True)

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import pytest
 from running import PATIENCE, environment, hub_app, hub_process, run_hub, send_signal, talk
 
+pytestmark = pytest.mark.once
+
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 COLUMNS = 100
 

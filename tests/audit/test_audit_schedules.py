@@ -16,6 +16,8 @@ from hub.audit import verify as verifier
 from hub.audit.records import Entry
 from hub.audit.writer import LogFile
 
+pytestmark = pytest.mark.once
+
 SECONDS = 15.0
 
 

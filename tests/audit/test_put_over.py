@@ -15,6 +15,8 @@ from hub.audit.verdict import DAMAGED, INTACT
 from hub.audit.verify import judged, verify
 from hub.audit.writer import LogFile
 
+pytestmark = pytest.mark.once
+
 RECORDS = 20
 
 

@@ -8,6 +8,8 @@ from weather import Complaint, weather
 
 from hub.client.connections import Stream
 
+pytestmark = pytest.mark.once
+
 STORM = 5.0  # seconds of bad weather; before and behind it a hub is started
 
 

@@ -21,6 +21,8 @@ from hub import Hub
 from hub.commands.provided import Provider
 from hub.commands.providers import Providers
 
+pytestmark = pytest.mark.once
+
 NAMES = ("a:x", "a:y", "a:z")
 PLACES = st.integers(0, 2)
 PICK = st.integers(0, 1000)  # counted from the newest, as many as there are: what is drawn depends on nothing

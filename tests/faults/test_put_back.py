@@ -12,6 +12,8 @@ from stores import kept_in
 
 from hub.stream.brokers.sqlite import FILE
 
+pytestmark = pytest.mark.once
+
 
 async def publish(hub: HubProcess, *data: str) -> list[str]:
     """The cursors."""

@@ -15,6 +15,8 @@ from hub.stream.brokers.sqlite import SqliteBroker
 from hub.stream.brokers.storefile import DatabaseError
 from hub.stream.state import State
 
+pytestmark = pytest.mark.once
+
 SECONDS = 6.0
 MOST = 100.0  # seconds until a weakened build must have been found out
 

@@ -14,6 +14,8 @@ from hub.stream.brokers import database, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.events import Draft
 
+pytestmark = pytest.mark.once
+
 
 async def play(folder: Path) -> dict[int, str]:
     """A short life with everything in it: single and many, keys, known ids, trimming, a restart; what was answered."""
