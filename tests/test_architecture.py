@@ -45,7 +45,7 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats formfields panels shown frame dashboard"),
+        ("web/page", "formats formfields results panels shown frame forms dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),

@@ -100,6 +100,13 @@ class Registry:
     def __iter__(self) -> Iterator[Command]:
         return iter(self._commands.values())
 
+    def find(self, name: str) -> Command:
+        """The command of this name. Raises HubError `unknown_command`, with the one that was probably meant."""
+        command = self._commands.get(name) or self.provided.get(name)
+        if command is None:
+            raise self._unknown(name)
+        return command
+
     # ---- a call
 
     async def call(self, call: Call, name: str, args: Mapping[str, Any]) -> bytes:
@@ -199,9 +206,7 @@ class Registry:
         try:
             if self.stopping:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
-            command = self._commands.get(name) or self.provided.get(name)
-            if command is None:
-                raise self._unknown(name)
+            command = self.find(name)
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
         except HubError as error:

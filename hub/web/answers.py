@@ -138,10 +138,11 @@ def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:
     return Patterns(texts) if texts is not None else None, after
 
 
-async def body(request: web.Request) -> bytes:
-    """The body, whole, within the limit and the deadline. Raises HubError: 413, 415, or 408 if it does not come."""
+async def body(request: web.Request, most: int | None = None) -> bytes:
+    """The body, whole, within the limit (at most `most` bytes) and the deadline. Raises HubError: 413, 415, or 408 if
+    it does not come."""
     hub = request.app[HUB]
-    most = hub.config.max_body
+    most = hub.config.max_body if most is None else min(most, hub.config.max_body)
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
         raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
     if (request.content_length or 0) > most:

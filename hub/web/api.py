@@ -140,7 +140,7 @@ def _lines(text: bytes, most: int) -> list[Any]:
 
 def _reader(read: Read) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answered(request: web.Request) -> web.StreamResponse:
-        return await _call(request, read.command, _args(request, *read.names))
+        return await call(request, read.command, _args(request, *read.names))
 
     return answered
 
@@ -152,7 +152,7 @@ async def command(request: web.Request) -> web.StreamResponse:
     args = loads(await body(request) or b"{}")
     if not isinstance(args, dict):
         raise HubError("invalid_args", "The args of a command are one JSON object.")
-    return await _call(request, _name(request), args, _header(request, CONFIRM), _key(request))
+    return await call(request, _name(request), args, confirm=_header(request, CONFIRM), key=_key(request))
 
 
 def _name(request: web.Request) -> str:
@@ -187,9 +187,16 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-async def _call(
-    request: web.Request, name: str, args: dict[str, Any], confirm: str | None = None, key: str | None = None
+async def call(
+    request: web.Request,
+    name: str,
+    args: dict[str, Any],
+    respond: Callable[[bytes], web.Response] = answer,
+    *,
+    confirm: str | None = None,
+    key: str | None = None,
 ) -> web.StreamResponse:
+    """Call a command for who has sent this request, and answer it with `respond(result)`. Raises HubError."""
     hub, loads, peer, client = request.app[HUB], request.app[LOADS], request[PEER], client_of(request, "http")
     who = peer.address, peer.uid
     load = client.load = loads.get(who) or Load()
@@ -203,7 +210,7 @@ async def _call(
     if is_bound or (name == "hub:ask" and "while" in args):
         watch = asyncio.ensure_future(_leave(request, call, cancels=is_bound))
     try:
-        return await _taken(request, load, await hub.commands.call(call, name, args))
+        return await _taken(request, load, respond(await hub.commands.call(call, name, args)))
     finally:
         if watch is not None:
             watch.cancel()
@@ -234,10 +241,10 @@ async def _leave(request: web.Request, call: Call, *, cancels: bool) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamResponse:
+async def _taken(request: web.Request, load: Load, response: web.Response) -> web.StreamResponse:
     """Write an answer, and wait until the client has taken it: so long it weighs. Who does not take it is cut off."""
-    response, transport = answer(text), request.transport
-    load.add(len(text))
+    transport, size = request.transport, response.content_length or 0
+    load.add(size)
     try:
         async with asyncio.timeout(TAKEN_SECONDS):
             await response.prepare(request)
@@ -249,5 +256,5 @@ async def _taken(request: web.Request, load: Load, text: bytes) -> web.StreamRes
         if transport is not None:
             transport.abort()
     finally:
-        load.take(len(text))
+        load.take(size)
     return response

@@ -12,6 +12,7 @@ from ...stream.events import EventType
 from ...wire.strictjson import LARGEST, dumpb
 from .. import api
 from ..keys import OPEN_ROUTES
+from ..page.forms import is_form
 from .routes import BODY, CALL, CONFIRM, EVERYWHERE, KEY, REFUSALS, ROUTES, TOPICS, answer, content, parameter
 from .schemas import ANYTHING, COMMON, OUT, RESULTS, SECURITY, Part, Titles, args_of, data_of, published, ref, said
 
@@ -26,17 +27,23 @@ class Entry:
     """Where in the application a route is found, as the document has it."""
 
     def __init__(self, route: web.AbstractRoute, prefix: str) -> None:
-        assert route.resource is not None
         self.method = route.method
-        self.path = "/" + route.resource.canonical.removeprefix(prefix)
+        self.path = _path(route, prefix)
         name = route.name or "api"
         self.is_limited = name.startswith("api") or name in OPEN_ROUTES
         self.row = ROUTES[self.method, self.path]
 
 
 def entries(app: web.Application, prefix: str) -> Iterator[Entry]:
-    """All routes; that a GET answers HEAD as well goes without saying."""
-    yield from (Entry(route, prefix) for route in app.router.routes() if route.method != "HEAD")
+    """All routes; that a GET answers HEAD as well goes without saying. The page's forms are no program's."""
+    for route in app.router.routes():
+        if route.method != "HEAD" and not is_form(_path(route, prefix)):
+            yield Entry(route, prefix)
+
+
+def _path(route: web.AbstractRoute, prefix: str) -> str:
+    assert route.resource is not None
+    return "/" + route.resource.canonical.removeprefix(prefix)
 
 
 def head(hub: Hub, server: str, tokens: bool) -> Part:

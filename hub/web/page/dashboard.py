@@ -15,7 +15,7 @@ from ...errors import ANYTHING
 from ...wire.messages import now
 from ..answers import query
 from ..keys import HUB
-from . import frame
+from . import forms, frame
 from .panels import PANELS, Panel
 from .shown import Shown
 
@@ -32,12 +32,13 @@ ADDRESSES = 8  # that the page is drawn for at a time; there are 16 million loop
 PREPARE_SECONDS = 2.0
 # Other pages in the same frame, by the parameter of the query that asks for them: `?call=NAME`. Each answers through
 # `frame.show`.
-PAGES: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {}
+PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {"call": forms.show}
 
 
 def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
     frame.setup(app)
+    forms.setup(app)
     app[SHOWN] = {}
     app.router.add_get("/", page, name="dashboard")
 

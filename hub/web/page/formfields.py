@@ -16,6 +16,7 @@ from ...wire.texts import converted, kinds
 Schema = Mapping[str, Any]
 Kind = Literal["text", "number", "choice", "json"]
 
+LIMITS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
 REST = "hub:args"  # the field for what a schema allows beside its properties: an object
 MISSING = "Missing data for required field."  # as the command itself says it
 
@@ -103,16 +104,25 @@ def _limit(schema: Schema, which: str) -> int | float | None:
 def _help(schema: Schema) -> str:
     """What the field is for, its limits, and what holds if it is left empty."""
     parts = [text] if isinstance(text := schema.get("description"), str) and text else []
-    limits = [("minimum", "at least"), ("exclusiveMinimum", "more than"), ("maximum", "at most")]
-    limits += [("exclusiveMaximum", "less than"), ("minLength", "at least"), ("maxLength", "at most")]
-    limits += [("minItems", "at least"), ("maxItems", "at most")]
-    units = {"Length": " characters", "Items": " entries"}
-    for key, word in limits:
-        if (limit := _limit(schema, key)) is not None:
-            parts.append(f"{word} {limit:,}{next((unit for end, unit in units.items() if key.endswith(end)), '')}")
+    parts += [f"more than {_number(limit)}"] if (limit := _limit(schema, "exclusiveMinimum")) is not None else []
+    parts += [f"less than {_number(limit)}"] if (limit := _limit(schema, "exclusiveMaximum")) is not None else []
+    for least, most, unit in LIMITS:
+        parts += _range(_limit(schema, least), _limit(schema, most), unit)
     if (default := schema.get("default")) is not None:
         parts.append(f"if left empty: {default if isinstance(default, str) else json.dumps(default)}")
     return "; ".join(parts)
+
+
+def _range(least: int | float | None, most: int | float | None, unit: str) -> list[str]:
+    if least is not None and most is not None:
+        return [f"{_number(least)} to {_number(most)}{unit}"]
+    return [
+        f"at {word} {_number(limit)}{unit}" for word, limit in (("least", least), ("most", most)) if limit is not None
+    ]
+
+
+def _number(value: int | float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,}"
 
 
 # ---- what was typed
@@ -140,7 +150,7 @@ def args_of(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
 
 
 def _read(field: Field, text: str, found: dict[str, Any], problems: dict[str, list[str]]) -> None:
-    if not text.strip() and field.required:
+    if not (text if field.kind == "text" else text.strip()) and field.required:
         problems[field.name] = [MISSING]
         return
     try:

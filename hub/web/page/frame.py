@@ -15,7 +15,7 @@ from ..keys import HUB, PEER
 from . import formats
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
-STATIC = {"hub.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
+STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
     ("hub.js", "frames.js", "stream.js", "dashboard.js"), "text/javascript"
 )
 
@@ -48,7 +48,8 @@ async def show(
     """Answer with a page of its own in the frame, as `pages/call.html`.
 
     Its template extends `frame.html` and fills the blocks `title` and `main`; what stands in `<main data-live>` is
-    fetched and put in again when something has happened. Beside `context` it has `hub`, `now`, `url`, `trust`.
+    fetched and put in again when something has happened. Beside `context` it has `hub`, `now`, `url`, `trust`; and
+    `root`, the way to the page's own address, if `context` does not give another one: for a form that was sent below.
     """
     drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
     text = drawn.render({**surroundings(request), **(context or {})})
@@ -59,7 +60,14 @@ def surroundings(request: web.Request) -> dict[str, Any]:
     """What every page knows: the hub, the time, its own address (without the query), and what its viewer may do."""
     hub, peer = request.app[HUB], request.get(PEER)
     url = str(request.url.with_query(None))
-    return {"hub": hub, "now": now(), "url": url, "cursor": str(hub.cursor), "trust": peer.trust if peer else "NONE"}
+    return {
+        "hub": hub,
+        "now": now(),
+        "url": url,
+        "cursor": str(hub.cursor),
+        "trust": peer.trust if peer else "NONE",
+        "root": "",
+    }
 
 
 async def static(request: web.Request) -> web.FileResponse:

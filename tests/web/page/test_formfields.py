@@ -64,7 +64,7 @@ def test_each_type_has_its_field_and_the_required_ones_come_first() -> None:
 def test_help_says_what_it_is_for_its_limits_and_what_holds_if_it_is_empty() -> None:
     found = by_name(ORDER)
     assert found["note"].help == "what for; at most 80 characters"
-    assert found["count"].help == "at least 1; at most 1,000; if left empty: 3"
+    assert found["count"].help == "1 to 1,000; if left empty: 3"
     assert found["share"].help == "more than 0"
 
 

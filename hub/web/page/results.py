@@ -1,0 +1,57 @@
+"""What commands have answered to forms, kept for a while, so that the page that a browser is sent on to can show it.
+
+A form is answered with a redirect: so a page that is loaded again runs nothing again.
+"""
+
+import json
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from ...wire.names import new_id
+
+KEPT_SECONDS = 600.0
+KEPT = 64  # the oldest goes first
+LARGEST = 64 * 1024  # bytes of one that are kept, and shown
+
+
+class Result(NamedTuple):
+    """An answer as it is shown. `size` is its bytes as they came; of more than LARGEST only the beginning is shown."""
+
+    text: str
+    size: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.size <= LARGEST
+
+
+class Results:
+    """The newest answers, by an id that nobody can guess; each for whoever has called, and for one command."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, str, str, Result]] = OrderedDict()
+
+    def keep(self, account: str, command: str, answer: bytes) -> str:
+        """Keep an answer; return its id."""
+        id = new_id()
+        self._kept[id] = time.monotonic() + KEPT_SECONDS, account, command, _shown(answer)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return id
+
+    def get(self, id: str, account: str, command: str) -> Result | None:
+        """The answer; None if there is none, any more or for this account."""
+        until, whose, name, result = self._kept.get(id, (0.0, "", "", None))
+        return result if time.monotonic() <= until and _is_for((whose, name), account, command) else None
+
+
+def _is_for(kept: tuple[str, str], account: str, command: str) -> bool:
+    """Stops one account from reading what another's call was answered."""
+    return kept == (account, command)
+
+
+def _shown(answer: bytes) -> Result:
+    if len(answer) > LARGEST:
+        return Result(answer[:LARGEST].decode(errors="ignore"), len(answer))
+    return Result(json.dumps(json.loads(answer), indent=2, ensure_ascii=False), len(answer))

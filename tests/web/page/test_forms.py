@@ -1,0 +1,455 @@
+"""The page's forms: each is a call as any other, no other page can send one, and what is wrong stands at its field."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from doors import bearer
+from marshmallow import fields, validate
+from running import Answer, HubInside, hub_app, talk, until
+from sent import FORM, Page, own, send
+
+from hub import Call, Hub, create_app
+from hub.commands.asked import account
+from hub.commands.seen import is_seen
+from hub.errors import CommandError
+from hub.web.access.guard import Guard
+from hub.web.page import forms, results
+
+ME = account(os.geteuid())
+QUESTION = ("Deploy?", ["yes", "no", "a\r\nb"])
+VOTE = {"vote_id": "v", "topic": "Merge?", "eligible": 7, "status": "open"}
+
+
+def prepare(hub: Hub) -> None:
+    @hub.command("db:drop", {"table": fields.String(required=True), "rows": fields.Integer()}, effect="dangerous")
+    async def drop(call: Call) -> Any:
+        """Drop a table."""
+        return {"dropped": call.args}
+
+    @hub.command("shop:order", {"count": fields.Integer(strict=True, validate=validate.Range(1, 9))})
+    async def order(call: Call) -> Any:
+        """Order something."""
+        if call.args.get("count") == 9:
+            raise CommandError("The shop is closed.")
+        return {"ordered": call.args.get("count", 1)}
+
+    @hub.command("shop:much", {}, effect="read")
+    async def much(call: Call) -> Any:
+        """Say much."""
+        return "x" * 100_000
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path, prepare=prepare) as inside:
+        yield inside
+
+
+@pytest.fixture
+async def question(hub: HubInside) -> AsyncIterator[str]:
+    """The id of an open question."""
+    asking = asyncio.ensure_future(hub.hub.ask(*QUESTION))
+    await until(lambda: [*hub.hub.questions.records()])
+    yield next(iter(hub.hub.questions.records()))["id"]
+    asking.cancel()
+    await asyncio.wait({asking})
+
+
+def value(hub: HubInside, event: str, key: str) -> Any:
+    found = hub.hub.state.get(event, key)
+    return found and found.data
+
+
+def sent_back(answer: Answer, place: str = "./") -> None:
+    assert (answer.status, answer.headers["Location"]) == (303, place)
+
+
+# ---- what they do
+
+
+async def test_an_answer_is_given_by_this_account_and_is_on_record(hub: HubInside, question: str) -> None:
+    sent_back(await send(hub, "answer", {"question": question, "answer": "yes"}))
+    told = value(hub, "hub:question", question)
+    assert (told["answer"], told["by"]) == ("yes", ME)
+    (called,) = [one for one in await hub.records("command.called") if one["details"]["command"] == "hub:answer"]
+    assert called["details"]["args"] == {"question": question, "answer": "yes"}
+    assert called["actor"]["uid"] == os.geteuid()
+    (finished,) = [one for one in await hub.records("command.finished") if one["details"]["command"] == "hub:answer"]
+    assert finished["details"]["outcome"] == "ok"
+
+
+async def test_an_option_with_a_line_break_can_be_chosen(hub: HubInside, question: str) -> None:
+    """However a browser sends the break."""
+    sent_back(await send(hub, "answer", {"question": question, "answer": "a\r\nb"}))
+    assert value(hub, "hub:question", question)["answer"] == "a\r\nb"
+
+
+async def test_an_answer_that_comes_too_late_is_told_so(hub: HubInside, question: str) -> None:
+    await send(hub, "answer", {"question": question, "answer": "yes"})
+    answer = await send(hub, "answer", {"question": question, "answer": "no"})
+    assert answer.status == 303
+    page = await hub.get(answer.headers["Location"].removeprefix("./"))
+    assert "The question was over before this answer came." in page.text
+    assert value(hub, "hub:question", question)["answer"] == "yes"
+
+
+async def test_what_was_seen_is_marked(hub: HubInside) -> None:
+    await hub.hub.publish("task:progress", {"id": "build", "status": "failed"})
+    sent_back(await send(hub, "seen", {"event": "task:progress", "key": "build"}))
+    assert is_seen(hub.hub.state, "task:progress", "build")
+
+
+async def test_a_vote_is_cast_by_this_account_and_forgets_nothing_that_was_known(hub: HubInside) -> None:
+    await hub.hub.publish("governance:vote_cast", {**VOTE, "votes": {"ada": "reject"}}, ttl=600)
+    sent_back(await send(hub, "vote", {"vote_id": "v", "option": "approve"}))
+    cast = {**VOTE, "agent": ME, "option": "approve", "votes": {"ada": "reject", ME: "approve"}}
+    assert value(hub, "governance:vote_cast", "v") == cast
+    kept = hub.hub.state.get("governance:vote_cast", "v")
+    assert kept
+    assert kept.ttl == 600
+
+
+async def test_a_command_is_run_and_its_answer_shown(hub: HubInside) -> None:
+    answer = await send(hub, "call/shop:order", {"count": "3"})
+    assert answer.status == 303
+    place = answer.headers["Location"]
+    assert place.startswith("../?call=shop:order&done=")
+    page = Page((await hub.get(place.removeprefix("../"))).text)
+    assert json.loads(str(page.one("code")["text"])) == {"ordered": 3}
+    assert page.one("form", method="post")["action"] == "call/shop:order"
+    sent_back(await send(hub, "call/shop:order", b""), (await last_result(hub)))
+
+
+async def last_result(hub: HubInside) -> str:
+    """Where the newest answer is shown."""
+    kept = hub.app[forms.RESULTS]._kept
+    return f"../?call=shop:order&done={next(reversed(kept))}"
+
+
+async def test_what_is_left_empty_is_left_out(hub: HubInside) -> None:
+    await send(hub, "call/shop:order", {"count": ""})
+    page = await hub.get((await last_result(hub)).removeprefix("../"))
+    assert json.loads(str(Page(page.text).one("code")["text"])) == {"ordered": 1}
+
+
+# ---- what is wrong stands at its field
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "wrong"),
+    [
+        ("call/shop:order", {"count": "many"}, {"count": "Not a valid integer."}),
+        ("call/shop:order", {"count": "10"}, {"count": "Must be greater than or equal to 1 and less than"}),
+        ("call/hub:history", {"topics": '["bad"', "limit": "3"}, {"topics": "This is not JSON"}),
+        ("call/hub:ask", {"options": "[]"}, {"question": "Missing data"}),
+        ("call/hub:ask", {"question": "?", "options": "[1]"}, {"options": "0: Not a valid string."}),
+        ("answer", {"question": "", "answer": "yes"}, {"question": "Missing data"}),
+        ("seen", {"event": "task:progress", "key": "x"}, {"key": "There is no last value"}),
+        ("seen", {"event": "x", "key": "x"}, {"event": "Not a name"}),
+        ("vote", {"vote_id": "none", "option": "approve"}, {"vote_id": "There is no such vote."}),
+        ("vote", {"vote_id": "v", "option": "perhaps"}, {"option": "Must be one of"}),
+        ("vote", {"vote_id": "v"}, {"option": "Missing data"}),
+    ],
+)
+async def test_what_is_wrong_stands_at_its_field(
+    hub: HubInside, path: str, sent: dict[str, str], wrong: dict[str, str]
+) -> None:
+    await hub.hub.publish("governance:vote_cast", VOTE)
+    before = hub.hub.cursor
+    answer = await send(hub, path, sent)
+    assert answer.status == 422
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    page = Page(answer.text)
+    for name, sentence in wrong.items():
+        assert page.problem(name).startswith(sentence)
+    assert len(page.all("p", class_="problem")) == len(wrong)
+    for name, text in sent.items():
+        if name not in wrong and page.field(name).get("type"):
+            assert page.field(name).get("value", text) == text, "what was typed is still there"
+    assert hub.hub.cursor == before
+
+
+async def test_a_form_that_does_not_fit_is_noted_as_any_call_that_does_not(hub: HubInside) -> None:
+    for path, sent in (("call/hub:history", {"topics": "["}), ("call/hub:history", {"limit": "x"}), ("vote", {})):
+        await send(hub, path, sent)
+    while len(records := await hub.records("command.refused")) < 3:
+        await asyncio.sleep(0.005)  # they are noted, and nobody waits for that
+    refused = [one["details"] for one in records]
+    assert [(one["command"], one["outcome"]) for one in refused] == [
+        ("hub:history", "invalid_args"),
+        ("hub:history", "invalid_args"),
+        ("hub:publish", "invalid_args"),
+    ]
+
+
+async def test_an_answer_that_is_no_option_is_wrong_at_its_field(hub: HubInside, question: str) -> None:
+    answer = await send(hub, "answer", {"question": question, "answer": "maybe"})
+    assert answer.status == 422
+    assert Page(answer.text).problem("answer").startswith("Must be one of: 'yes', 'no'")
+
+
+async def test_a_vote_that_is_over_is_not_cast(hub: HubInside) -> None:
+    await hub.hub.publish("governance:vote_cast", {**VOTE, "status": "passed"})
+    answer = await send(hub, "vote", {"vote_id": "v", "option": "approve"})
+    assert (answer.status, Page(answer.text).problem("vote_id")) == (422, "This vote is over.")
+    answer = await send(hub, "vote", {"vote_id": "v", "option": "approve", "status": "open"})
+    assert answer.status == 422
+    assert value(hub, "governance:vote_cast", "v")["status"] == "passed"
+
+
+async def test_what_a_command_refuses_is_said_above_its_form(hub: HubInside) -> None:
+    answer = await send(hub, "call/shop:order", {"count": "9"})
+    page = Page(answer.text)
+    assert (answer.status, page.one("p", role="alert")["text"]) == (500, "The shop is closed.")
+    assert page.field("count")["value"] == "9"
+    answer = await send(hub, "call/shop:order", {"odd": "1"})
+    assert answer.status == 422
+    assert "odd: Unknown field." in str(Page(answer.text).one("p", role="alert")["text"])
+
+
+async def test_a_command_that_is_not_there(hub: HubInside) -> None:
+    (await send(hub, "call/shop:ordr")).refused(404, "unknown_command")
+    (await hub.get("?call=shop:ordr")).refused(404, "unknown_command")
+    (refused,) = await hub.recorded("command.refused")
+    assert refused["details"]["command"] == "shop:ordr"
+
+
+# ---- who may send one
+
+FOREIGN = ["http://evil.test", "null", "", "http://localhost:1", "https://127.0.0.1"]
+
+
+async def is_done(hub: HubInside, headers: dict[str, str]) -> bool:
+    """Whether a form with these headers does what it says."""
+    await hub.hub.publish("task:progress", {"id": "build", "status": "failed"})
+    body = "event=task:progress&key=build"
+    answer = await hub.ask("POST", "seen", data=body, headers={**FORM, **headers}, allow_redirects=False)
+    done = is_seen(hub.hub.state, "task:progress", "build")
+    assert answer.status == (303 if done else 403)
+    return done
+
+
+@pytest.mark.parametrize("origin", [None, *FOREIGN])
+async def test_nobody_elses_page_can_send_one(hub: HubInside, origin: str | None) -> None:
+    assert await is_done(hub, own(hub))
+    assert not await is_done(hub, {} if origin is None else {"Origin": origin})
+    assert not await is_done(hub, {"Origin": own(hub)["Origin"].upper()})
+
+
+async def test_a_page_that_is_allowed_to_ask_cannot_send_forms(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, allow_origin=("http://friend.test",)) as hub:
+        friend = {"Origin": "http://friend.test"}
+        assert (await hub.ask("GET", "api/state", headers=friend)).status == 200
+        assert not await is_done(hub, friend)
+
+
+async def test_weakened_a_form_without_an_origin_is_done(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "check_form", lambda self, request: None)
+    assert await is_done(hub, {})
+
+
+async def test_a_refused_form_is_counted(hub: HubInside) -> None:
+    await is_done(hub, {})
+    assert hub.counted("hub_connections_refused_total", "origin") == 1
+
+
+async def test_who_only_reads_gets_the_form_and_a_refusal(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token", prepare=prepare) as hub:
+        observer = bearer(hub, "OBSERVER")
+        page = await hub.ask("GET", "?call=shop:order", headers=observer)
+        assert "You may only look on here" in page.text
+        answer = await send(hub, "call/shop:order", {"count": "1"}, **observer)
+        assert (answer.status, "You may only read here" in answer.text) == (403, True)
+        await hub.hub.publish("task:progress", {"id": "build"})
+        await hub.hub.publish("governance:vote_cast", VOTE)
+        for path, sent in (
+            ("seen", {"event": "task:progress", "key": "build"}),
+            ("vote", {"vote_id": "v", "option": "approve"}),
+            ("answer", {"question": "q", "answer": "yes"}),
+        ):
+            assert (await send(hub, path, sent, **observer)).status == 403
+        assert not is_seen(hub.hub.state, "task:progress", "build")
+        assert value(hub, "governance:vote_cast", "v") == VOTE
+        assert (await send(hub, "call/shop:order", {"count": "1"}, **bearer(hub))).status == 303
+        assert (await send(hub, "call/shop:order", {"count": "1"})).status == 401
+
+
+# ---- what comes in is weighed
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""])
+async def test_no_other_content_type_is_taken(hub: HubInside, kind: str) -> None:
+    answer = await send(hub, "call/shop:order", b"count=1", Content_Type=kind)
+    answer.refused(415, "invalid_message")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"count=" + b"1" * forms.MAX_BYTES, 413),
+        (b"&".join(b"f%d=1" % number for number in range(1001)), 422),
+        (b"count=1&count=2", 422),
+        (b"count=%ff", 422),
+        (b"count=\xff", 422),
+        (b"count", 422),
+        (b"count=%ed%a0%80", 422),
+    ],
+)
+async def test_what_is_no_form_is_refused(hub: HubInside, body: bytes, status: int) -> None:
+    answer = await send(hub, "call/shop:order", body)
+    answer.refused(status, "too_large" if status == 413 else "invalid_message")
+
+
+async def test_the_rate_limit_counts_them(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, rate=1, prepare=prepare) as hub:
+        seen = [(await send(hub, "call/shop:order", {"count": "1"})).status for _ in range(10)]
+        assert set(seen) == {303, 429}
+
+
+# ---- what is dangerous has a second step
+
+
+async def test_what_is_dangerous_is_shown_exactly_before_it_runs(hub: HubInside) -> None:
+    answer = await send(hub, "call/db:drop", {"table": 'a"</pre>', "rows": "3"})
+    assert answer.status == 428
+    page = Page(answer.text)
+    assert json.loads(str(page.one("code")["text"])) == {"table": 'a"</pre>', "rows": 3}
+    assert not await hub.records("command.called")
+    carried = page.carried()
+    answer = await send(hub, "call/db:drop", carried)
+    assert answer.status == 303
+    page = Page((await hub.get(answer.headers["Location"].removeprefix("../"))).text)
+    assert json.loads(str(page.one("code")["text"])) == {"dropped": {"table": 'a"</pre>', "rows": 3}}
+    again = await send(hub, "call/db:drop", carried)
+    assert again.status == 428, "it is good once"
+    assert len(await hub.records("command.called")) == 1
+
+
+async def test_what_was_confirmed_cannot_be_exchanged(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried = Page((await send(hub, "call/db:drop", {"table": "a"})).text).carried()
+    assert (await send(hub, "call/db:drop", {**carried, "table": "b"})).status == 428
+    assert (await send(hub, "call/db:drop", {**carried, "hub:confirm": "x"})).status == 428
+    assert not await hub.records("command.called")
+    monkeypatch.setattr(type(hub.hub.commands), "_confirm", lambda *args: None)
+    assert (await send(hub, "call/db:drop", {"table": "b"})).status == 303, "weakened it runs at once"
+
+
+async def test_what_does_not_fit_has_no_second_step(hub: HubInside) -> None:
+    answer = await send(hub, "call/db:drop", {"rows": "x"})
+    assert answer.status == 422
+    assert Page(answer.text).problem("table") == "Missing data for required field."
+
+
+# ---- what is shown
+
+
+async def test_every_command_has_a_form_and_is_in_the_list(hub: HubInside) -> None:
+    async with talk(hub.url) as provider:
+        args = {"type": "object", "properties": {"size": {"enum": ["s", "l"]}}, "additionalProperties": False}
+        await provider.call("hub:provide", commands=[{"name": "worker:do", "args": args, "summary": "Do it."}])
+        names = [row["name"] for row in (await hub.get("api/commands")).json]
+        assert {"worker:do", "shop:order", "hub:ask"} <= set(names)
+        listed = Page((await hub.get("?call=")).text)
+        for name in names:
+            assert listed.all("a", href=f"?call={name.replace(':', '%3A')}")
+            page = Page((await hub.get("", call=name)).text)
+            assert page.one("form", method="post")["action"] == f"call/{name}"
+        sizes = Page((await hub.get("", call="worker:do")).text)
+        assert [option["text"] for option in sizes.all("option")] == ["–", "s", "l"]
+
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+async def test_what_others_have_written_is_only_shown(hub: HubInside) -> None:
+    async with talk(hub.url) as provider:
+        field = {"type": "string", "description": HOSTILE, "default": HOSTILE}
+        choice = {"enum": [HOSTILE, "b"], "description": HOSTILE}
+        args = {"type": "object", "properties": {HOSTILE: field, "choice": choice}, "required": [HOSTILE]}
+        command = {"name": "evil:do", "args": args, "summary": HOSTILE, "effect": "dangerous"}
+        await provider.call("hub:provide", commands=[command])
+        shown = await hub.get("", call="evil:do")
+        refused = await send(hub, "call/evil:do", {"choice": HOSTILE, "hub:args": HOSTILE})
+        confirm = await send(hub, "call/evil:do", {HOSTILE: HOSTILE, "choice": HOSTILE})
+        assert (shown.status, refused.status, confirm.status) == (200, 422, 428)
+        for answer in (shown, refused, confirm, await hub.get("?call=")):
+            page = Page(answer.text)
+            assert "<script>alert" not in answer.text
+            assert HOSTILE in page.text
+        assert Page(confirm.text).carried()[HOSTILE] == HOSTILE
+
+
+async def test_an_answer_is_kept_for_a_while_and_for_who_has_called(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = (await send(hub, "call/shop:order", {"count": "3"})).headers["Location"].removeprefix("../")
+    for _ in range(2):
+        assert "ordered" in (await hub.get(place)).text
+    assert "not kept any more" in (await hub.get(place.replace("shop:order", "hub:ping"))).text
+    kept = hub.app[forms.RESULTS]
+    (id,) = kept._kept
+    assert kept.get(id, "uid 12345", "shop:order") is None
+    monkeypatch.setattr(results, "_is_for", lambda *args: True)
+    assert kept.get(id, "uid 12345", "shop:order") is not None, "weakened another account reads it"
+    monkeypatch.setattr(results, "KEPT_SECONDS", -1.0)
+    place = (await send(hub, "call/shop:order", {"count": "3"})).headers["Location"].removeprefix("../")
+    assert "not kept any more" in (await hub.get(place)).text
+
+
+async def test_no_more_is_kept_than_is_shown(hub: HubInside) -> None:
+    place = (await send(hub, "call/shop:much")).headers["Location"].removeprefix("../")
+    page = await hub.get(place)
+    assert "This is the beginning of 97.7 KiB." in page.text
+    kept = hub.app[forms.RESULTS]
+    for _ in range(results.KEPT + 5):
+        kept.keep("uid 1", "a:b", b"1")
+    assert len(kept._kept) == results.KEPT
+    assert "not kept any more" in (await hub.get(place)).text
+
+
+# ---- where it is mounted
+
+
+async def test_all_of_it_works_below_a_prefix(tmp_path: Path) -> None:
+    hub = Hub(state_dir=tmp_path, port=0)
+    prepare(hub)
+    outer = web.Application()
+    outer.add_subapp("/some/hub/", create_app(hub))
+    runner = web.AppRunner(outer, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        (host, port) = runner.addresses[0][:2]
+        root = f"http://{host}:{port}"
+        headers = {**FORM, "Origin": root}
+        async with ClientSession() as http:
+            async with http.get(f"{root}/some/hub", allow_redirects=True) as answer:
+                assert str(answer.url) == f"{root}/some/hub/"
+            async with http.post(f"{root}/some/hub/call/shop:order", data="count=2", headers=headers) as answer:
+                assert str(answer.url).startswith(f"{root}/some/hub/?call=shop:order&done=")
+                assert '"ordered": 2' in Page(await answer.text()).text
+            async with http.post(f"{root}/some/hub/call/shop:order", data="count=x", headers=headers) as answer:
+                page = Page(await answer.text())
+                assert answer.status == 422
+                links = [one["href"] for tag in ("a", "link") for one in page.all(tag)]
+                targets = [one["action"] for one in page.all("form")] + [one["src"] for one in page.all("script")]
+                for link in links + targets:
+                    assert link
+                    assert link.startswith(("../", "data:"))
+                (sheet,) = [link for link in links if link and link.endswith("hub.css")]
+                async with http.get(answer.url.join(type(answer.url)(str(sheet)))) as style:
+                    assert style.status == 200
+            await hub.publish("task:progress", {"id": "build"})
+            async with http.post(
+                f"{root}/some/hub/seen", data="event=task:progress&key=build", headers=headers
+            ) as answer:
+                assert str(answer.url) == f"{root}/some/hub/"
+    finally:
+        await runner.cleanup()
