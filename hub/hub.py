@@ -80,6 +80,7 @@ class Hub:
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
         self.questions = Questions(self.bus, self.audit, self.state)
         self.panels: list[Any] = []
+        self.github_secret: bytes | None = None  # that what comes to /hooks/github must be signed with
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
         self._life = Life()

@@ -25,7 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from .errors import CODES, Code, Outcome
-from .wire.vocabulary import Disconnection, Failure, GapReason, Refusal, Settled, Transport
+from .wire.vocabulary import Adapter, Disconnection, Failure, GapReason, HookOutcome, Refusal, Settled, Transport
 
 OTHER = "other"
 TRANSPORTS: tuple[str, ...] = get_args(Transport)
@@ -114,6 +114,8 @@ class Metrics:
         calls = new("hub_commands", "Calls by outcome.", command=(), outcome=())
         self._call_outcome = cache(calls.labels)  # bounded: both values are known ones
         self._questions = new("hub_questions", "Questions that are over, by how they ended.", outcome=SETTLED)
+        hooks = new("hub_hooks", "Hooks of agents and services, by what became of them.", adapter=(), outcome=())
+        self._hook_outcome = cache(hooks.labels)  # bounded: both values are of a closed list
 
     def _count_events(self, new: Callable[..., Counter], events: Container[str]) -> None:
         accepted = new("hub_events", "Events accepted.", event=())
@@ -198,6 +200,10 @@ class Metrics:
     def question(self, how: Settled) -> None:
         """A question is over."""
         self._questions.labels(how).inc()
+
+    def hook(self, adapter: Adapter, outcome: HookOutcome) -> None:
+        """A hook has come."""
+        self._hook_outcome(adapter, outcome).inc()
 
     def rate_limited(self) -> None:
         """A message or request was over the rate limit."""

@@ -39,6 +39,7 @@ CONTRACT = {
     "hub_providers": ("gauge", set()),
     "hub_questions_open": ("gauge", set()),
     "hub_questions_total": ("counter", {"outcome"}),
+    "hub_hooks_total": ("counter", {"adapter", "outcome"}),
     "hub_delivery_seconds": ("histogram", set()),
     "hub_commands_total": ("counter", {"command", "outcome"}),
     "hub_command_seconds": ("histogram", {"command"}),
@@ -102,6 +103,7 @@ def live(metrics: Metrics) -> Metrics:
     metrics.gap("slow", 9)
     metrics.gap("epoch", None)
     metrics.command("hub:ping", "ok", 0.002)
+    metrics.hook("codex", "taken")
     metrics.rate_limited()
     metrics.audit_written(2, 0.003)
     metrics.redacted(5)
@@ -160,6 +162,7 @@ def test_what_is_counted_is_what_happened(metrics: Metrics) -> None:
         ("hub_delivery_seconds_sum",): pytest.approx(0.0008),
         ("hub_commands_total", "hub:ping", "ok"): 1,
         ("hub_command_seconds_count", "hub:ping"): 1,
+        ("hub_hooks_total", "codex", "taken"): 1,
         ("hub_rate_limited_total",): 1,
         ("hub_audit_records_total",): 12,
         ("hub_audit_unrecorded_total",): 3,

@@ -132,6 +132,10 @@ class State:
         """The last events of this name, the one longest unchanged first."""
         return [item.event for place, item in self._items.items() if place[0] == name]
 
+    def holding(self, name: str, part: bytes) -> list[Event]:
+        """As `of`, those whose JSON has this part; nothing is parsed."""
+        return [item.event for place, item in self._items.items() if place[0] == name and part in item.event.frame]
+
     def snapshot(self, patterns: Patterns) -> list[dict[str, Any]]:
         """All items that match, `{event, key, timestamp, data, stale}`, true at `position`. Never waits, so that the
         position and the items belong together."""

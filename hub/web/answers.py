@@ -17,11 +17,13 @@ from ..wire import messages
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
+from .access.reader import is_half_closed
 from .keys import HUB, PEER
 from .refusalpage import is_wanted, refusal_page
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 SHOWN = 200  # characters of a path
+LOOK_SECONDS = 0.2  # between two looks whether a client is still connected
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: JSON})
 
 # ---- from what was raised to an answer
@@ -139,10 +141,10 @@ def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:
 
 
 async def body(request: web.Request, most: int | None = None) -> bytes:
-    """The body, whole, within the limit (at most `most` bytes) and the deadline. Raises HubError: 413, 415, or 408 if
-    it does not come."""
+    """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline. Raises HubError: 413, 415,
+    or 408 if it does not come."""
     hub = request.app[HUB]
-    most = hub.config.max_body if most is None else min(most, hub.config.max_body)
+    most = most or hub.config.max_body
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
         raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
     if (request.content_length or 0) > most:
@@ -164,6 +166,16 @@ def _bounded(data: bytes | bytearray, most: int) -> bytes:
     if len(data) > most:
         raise HubError("too_large", f"A body can have {most} bytes at most.")
     return data  # type: ignore[return-value]
+
+
+async def left(request: web.Request) -> None:
+    """Wait until the connection of a request has ended. aiohttp tells nobody that it has, so this looks.
+
+    A client that has closed its half counts as gone: one that was killed looks the same.
+    """
+    protocol = request.protocol
+    while protocol.transport is not None and not (protocol.transport.is_closing() or is_half_closed(protocol)):
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def content_type(request: web.Request, *allowed: str) -> str:

@@ -18,8 +18,7 @@ from ..wire.names import MAX_NAME, is_id, new_id
 from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer
-from .access.reader import is_half_closed
-from .answers import JSON, NDJSON, answer, body, client_of, content_type, query, topics
+from .answers import JSON, LOOK_SECONDS, NDJSON, answer, body, client_of, content_type, left, query, topics
 from .keys import HUB, OPEN_ROUTES, PEER
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
@@ -42,7 +41,6 @@ READS: Mapping[str, Read] = {
 CONFIRM, KEY = "Hub-Confirm", "Idempotency-Key"  # as `payload.confirm` and `payload.idempotency_key` of a frame
 WHILE = "Hub-While"  # `connected`: the call is cancelled when the connection of its request ends
 TAKEN_SECONDS = 30.0  # in which an answer must have been taken, or its connection is cut
-LOOK_SECONDS = 0.2  # between two looks whether who asks a question is still connected
 STRANGER_RATE = 20.0  # requests a second for each other account of this machine
 ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addresses
 
@@ -228,13 +226,8 @@ def _is_bound(request: web.Request) -> bool:
 
 
 async def _leave(request: web.Request, call: Call, *, cancels: bool) -> None:
-    """End what ends with the connection of a request. aiohttp tells nobody that it has ended, so this looks.
-
-    A client that has closed its half counts as gone: one that was killed looks the same.
-    """
-    protocol = request.protocol
-    while protocol.transport is not None and not (protocol.transport.is_closing() or is_half_closed(protocol)):
-        await asyncio.sleep(LOOK_SECONDS)
+    """End what ends with the connection of a request."""
+    await left(request)
     call.client.gone = True
     request.app[HUB].questions.withdraw_of(call.client)
     while cancels and not call.cancel():  # it may not be admitted yet

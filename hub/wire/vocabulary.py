@@ -44,6 +44,9 @@ Disconnection = Literal[
     "internal",
 ]
 Settled = Literal["answered", "timed_out", "withdrawn"]  # how a question has ended
+# Whose hooks the hub understands, and what has become of one.
+Adapter = Literal["claude-code", "codex", "gemini", "copilot", "cursor", "systemd", "github", "alertmanager", "grafana"]
+HookOutcome = Literal["taken", "passed_over", "unreadable", "answered", "unanswered", "refused"]
 GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
 Failure = Literal["hub", "listener", "background", "on_stop"]

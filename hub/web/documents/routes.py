@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ...adapters.senders import ADAPTERS
+from ...commands.questions import LONGEST
 from .. import answers, api, health
 from ..page import frame
 from .schemas import (
@@ -10,6 +12,7 @@ from .schemas import (
     CURSOR,
     ID,
     NAME,
+    NUMBER,
     OBJECT,
     PATTERNS,
     TEXT,
@@ -126,6 +129,20 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         (CALLED, CONFIRM, KEY),
         content(said(OBJECT, "The args.")),
         "commands",
+    ),
+    ("POST", "/hooks/{adapter}"): Route(
+        "hook",
+        "Tell what an agent or a service sends to its hooks, as it is.",
+        {200: answer("What that sender expects; it decides nothing unless a person has.", ANYTHING)},
+        (404, 408, 413, 415, 422, 503),
+        (
+            parameter("adapter", TEXT | {"enum": [*ADAPTERS]}, "Who sends; of agents the body says it better.", "path"),
+            parameter("ask", TEXT | {"enum": ["0", "1"]}, "1: ask a person where the agent asks for a permission."),
+            parameter("timeout", NUMBER | {"minimum": 1, "maximum": LONGEST}, "Seconds that a question waits."),
+            parameter("event", TEXT, "The event, where the body does not name it."),
+        ),
+        {"*/*": {"schema": said(ANYTHING, "The JSON that its documentation says; read leniently, up to 4 MiB.")}},
+        "hooks",
     ),
     ("GET", "/events"): Route(
         "events",

@@ -185,7 +185,7 @@ def _sent(found: Callable[[web.Request], Form]) -> Callable[[web.Request], Any]:
         request.app[GUARD].check_form(request)
         query(request)
         content_type(request, FORM)
-        typed = _typed(await body(request, MAX_BYTES))
+        typed = _typed(await body(request, min(MAX_BYTES, request.app[HUB].config.max_body)))
         confirm = typed.pop(CONFIRM, None)
         return await _call(request, _refusing(request, found), typed, confirm)
 

@@ -1,0 +1,1 @@
+"""What others send, turned into events: one file a sender, pure functions."""

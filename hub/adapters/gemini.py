@@ -1,0 +1,43 @@
+"""Gemini CLI: it names no turns, and takes nothing but a denial: so it is only watched."""
+
+from collections.abc import Mapping
+
+from .reading import first_line, identity, mapping, moment, summary, text
+from .shape import Given, Taken, passed_over
+from .turns import TURN, Hook, Kind, events
+
+KINDS: Mapping[str, Kind] = {
+    "SessionStart": "session_start",
+    "BeforeAgent": "prompt",
+    "BeforeTool": "tool_started",
+    "AfterTool": "tool_finished",
+    "AfterAgent": "stop",
+    "Notification": "notification",
+    "PreCompress": "compaction",
+    "SessionEnd": "session_end",
+}
+
+
+def take(given: Given) -> Taken:
+    """What one of its hooks becomes."""
+    body = given.body
+    kind = KINDS.get(text(body.get("hook_event_name")) or given.event)
+    session = identity(body.get("session_id"))
+    if kind is None or not session:
+        return passed_over({})
+    if kind == "notification" and body.get("notification_type") == "ToolPermission":
+        kind = "waiting"
+    if kind == "tool_finished" and mapping(body.get("tool_response")).get("error"):
+        kind = "tool_failed"
+    hook = Hook(
+        kind=kind,
+        sender="gemini",
+        session=session,
+        turn=TURN,
+        said=first_line(body.get("prompt") if kind == "prompt" else body.get("message")),
+        reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
+        tool=identity(body.get("tool_name")) or "tool",
+        summary=summary(body.get("tool_input")),
+        at=moment(body.get("timestamp")),
+    )
+    return Taken(events(hook, given), session=hook.agent)

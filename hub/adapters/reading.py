@@ -1,0 +1,155 @@
+"""What others send, read leniently: what is too deep, too long or odd is cut down, so that the rest of it counts."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+DEEPEST = 100  # levels that are read; what lies deeper is null. Python's parser gives up at a thousand or so
+LEVELS, MEMBERS = 6, 32  # of what is kept of a value
+LINE, INPUT = 200, 2048  # characters of a line for people, bytes of a tool's input
+LONGEST_NUMBER = 18  # digits
+
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings whole, so that their brackets are none
+
+
+def read(data: bytes) -> Any:
+    """The JSON value. Raises ValueError for what is none, or cut off."""
+    text = data.decode("utf-8-sig", "replace")
+    if text.count("[") + text.count("{") > DEEPEST:
+        text = _shallow(text)
+    return json.loads(text, parse_int=_int)
+
+
+def _int(text: str) -> int | None:
+    return int(text) if len(text) <= LONGEST_NUMBER else None
+
+
+def _shallow(text: str) -> str:
+    """The text with null in place of what lies deeper than DEEPEST. Linear, without recursion."""
+    parts, depth, kept = list[str](), 0, 0
+    for token in _TOKENS.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+                if depth == DEEPEST + 1:
+                    parts += text[kept : token.start()], "null"
+            case "]" | "}":
+                if depth == DEEPEST + 1:
+                    kept = token.end()
+                depth -= 1
+    if depth > DEEPEST:  # cut off in there: no JSON in any case
+        return ""
+    return "".join([*parts, text[kept:]])
+
+
+# ---- texts
+
+
+def text(value: Any, most: int = LINE) -> str:
+    """A text or a number as a text of so many characters, else an empty one."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return shortened(clean(str(value)), most)
+
+
+def clean(text: str) -> str:
+    """The text as UTF-8 can write it: half a surrogate pair is none."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def shortened(text: str, most: int) -> str:
+    """So many characters at most; that something is missing shows."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def first_line(value: Any, most: int = LINE) -> str:
+    """The first line with anything in it."""
+    lines = value.strip()[: 4 * most].splitlines() if isinstance(value, str) else ()
+    return text("".join(c if c.isprintable() else " " for c in lines[0]).strip(), most) if lines else ""
+
+
+def identity(value: Any, most: int = 100) -> str:
+    """A text that can be part of an id: printable, without blanks at its ends."""
+    return "".join(c for c in text(value, most) if c.isprintable()).strip()
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An object, or an empty one for whatever else stands there."""
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: Any) -> float | int | None:
+    """A number of milliseconds or the like, not below 0; None for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number and value >= 0 else None
+
+
+def moment(value: Any) -> str | None:
+    """A point in time, from milliseconds since 1970 or RFC 3339, as the hub writes it; None for what is none."""
+    try:
+        if isinstance(value, str):
+            at = datetime.fromisoformat(value)
+        elif number(value):
+            at = datetime.fromtimestamp(value / 1000, UTC)
+        else:
+            return None
+        return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def between(begin: Any, end: Any) -> int | None:
+    """The milliseconds between two points in time, None if one is not known or they stand the wrong way round."""
+    if not (isinstance(begin, str) and isinstance(end, str)):
+        return None
+    try:
+        took = (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return round(took * 1000) if took >= 0 else None
+
+
+# ---- values
+
+
+def cut(value: Any, room: int = INPUT) -> Any:
+    """As much of a value as `room` bytes of JSON hold; a value of other form than a text may become one."""
+    small = _pruned(value, LEVELS, room // 4)
+    if len(written := _dumps(small).encode()) <= room:
+        return small
+    return written[: room - 6].decode("utf-8", "ignore") + "…"
+
+
+def _pruned(value: Any, levels: int, longest: int) -> Any:
+    match value:
+        case str():
+            return text(value, longest)
+        case dict() | list() if levels == 0:
+            return "…"
+        case dict():
+            some = list(value.items())[:MEMBERS]
+            return {text(name, 100): _pruned(part, levels - 1, longest) for name, part in some}
+        case list():
+            return [_pruned(part, levels - 1, longest) for part in value[:MEMBERS]]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_NAMED = ("command", "file_path", "path", "notebook_path", "pattern", "query", "url", "prompt", "description")
+
+
+def summary(given: Any, most: int = LINE) -> str:
+    """What a tool is asked to do, in a line: the member of its input that says so."""
+    found = next((part for name in _NAMED if isinstance(part := mapping(given).get(name), str) and part.strip()), None)
+    if found is None:
+        found = given if isinstance(given, str) else _dumps(cut(given, most)) if given else ""
+    flat = " ".join(found[: 4 * most].split())
+    return text(flat if len(found) <= 4 * most else flat + "…", most)

@@ -1,0 +1,90 @@
+"""The shape that all adapters have in common: what came, and what it becomes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+ALLOW, DENY, TERMINAL = PERMISSION = ("allow", "deny", "answer in the terminal")
+DECLINE, CANCEL = "decline", "cancel"
+OWN_WORDS = frozenset({*PERMISSION, DECLINE, CANCEL})
+MOST_LABELS = 13  # of a sender's own; a question has 16 options
+LONGEST_LABEL, LONGEST_QUESTION = 200, 4000  # characters
+
+
+class Last(Protocol):
+    """What an adapter may ask: last values, as they are now."""
+
+    def value(self, event: str, key: str) -> Mapping[str, Any] | None:
+        """The last value of this event and key, None if there is none."""
+
+    def tasks(self, agent: str) -> list[Mapping[str, Any]]:
+        """The tasks of this agent that run or wait for a person, the one longest unchanged first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What came: the body, and what stood beside it. `now` is a timestamp; `event` the name in the address; `asks`
+    whether a question may be asked; `pid` the process that sends."""
+
+    body: Mapping[str, Any]
+    last: Last
+    now: str
+    event: str = ""
+    asks: bool = False
+    pid: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Event(NamedTuple):
+    """An event to publish."""
+
+    name: str
+    data: Mapping[str, Any]
+    id: str | None = None
+
+
+class Question(NamedTuple):
+    """A question to a person. `decision(n, by)` says in the sender's words that `by` has chosen option `n`; None if
+    that decides nothing. `task` is what waits for it."""
+
+    text: str
+    options: tuple[str, ...]
+    details: Mapping[str, Any]
+    task: str
+    decision: Callable[[int, str], Mapping[str, Any] | None]
+
+
+class Tool(NamedTuple):
+    """A tool and its input, as a session has told them."""
+
+    name: str
+    input: Any
+
+
+@dataclass(slots=True)
+class Taken:
+    """What it becomes. `answer` goes back where nothing is decided, None for an empty one. `session` is the agent whose
+    questions end if it says that a turn `is_over`, or that a tool of this input `ran`."""
+
+    events: list[Event] = field(default_factory=list)
+    question: Question | None = None
+    answer: Mapping[str, Any] | None = field(default_factory=dict)
+    session: str = ""
+    tool: Tool | None = None
+    ran: Tool | None = None
+    is_over: bool = False
+    is_known: bool = True
+
+
+def passed_over(answer: Mapping[str, Any] | None) -> Taken:
+    """Nothing that is known."""
+    return Taken(answer=answer, is_known=False)
+
+
+def is_same_call(asked: Tool, ran: Tool) -> bool:
+    """Whether the tool that ran is the one that was asked about. Senders fill in defaults meanwhile: what stands in
+    both must be the same, and that must be something."""
+    if asked.name != ran.name or not (isinstance(asked.input, dict) and isinstance(ran.input, dict)):
+        return asked == ran
+    both = asked.input.keys() & ran.input.keys()
+    return all(asked.input[name] == ran.input[name] for name in both) and bool(both or asked.input == ran.input)

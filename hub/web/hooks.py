@@ -1,0 +1,243 @@
+"""What agents and services send, as it is: events, and a question to a person where one may be asked.
+
+A hook never decides by accident: what goes back without a person's answer on record decides nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from ..adapters import github
+from ..adapters.reading import mapping, read
+from ..adapters.senders import ADAPTERS, AGENTS, SILENT, WAIT, WAITS, sender_of
+from ..adapters.shape import Event, Given, Question, Taken, Tool, is_same_call
+from ..adapters.turns import resumed
+from ..commands.asked import Asked, person
+from ..commands.call import check_trust
+from ..commands.clients import Client
+from ..commands.questions import LONGEST
+from ..errors import HubError
+from ..hub import Hub
+from ..redaction import redact_text
+from ..stream.tasks import open_tasks
+from ..wire.messages import now
+from ..wire.strictjson import dumpb
+from ..wire.validation import misfit
+from ..wire.vocabulary import Adapter, HookOutcome
+from .answers import SHOWN, answer, body, client_of, left, query
+from .keys import HUB, PEER
+
+LARGEST = 4 * 1024 * 1024  # bytes of a body
+QUICK = 64 * 1024  # bytes that are parsed at once; what is larger, in a thread
+RESUMED_SECONDS = 1.0  # that an agent waits at most until it is published that it goes on
+PID = "Hub-Pid"  # the process that sends, or on whose behalf it is sent
+FORM = b"payload="  # how GitHub's body begins where it sends a form
+
+
+class Waiting(NamedTuple):
+    """A question that waits: whose session asks, about which tool, and with whose connection it ends."""
+
+    session: str
+    tool: Tool | None
+    client: Client
+
+
+class Hooks:
+    """What the hooks of one hub share. `turn`: one hook after the other looks at the last values and publishes, else
+    one that came late could reopen what the other has just ended."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.waiting: set[Waiting] = set()
+
+
+HOOKS: "web.AppKey[Hooks]" = web.AppKey("hooks", Hooks)
+
+
+class LastValues:
+    """The last values of a hub, as adapters ask for them."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._state = hub.state
+
+    def value(self, event: str, key: str) -> Mapping[str, Any] | None:
+        """See `adapters.shape.Last`."""
+        found = self._state.get(event, key)
+        return found.data if found is not None else None
+
+    def tasks(self, agent: str) -> list[Mapping[str, Any]]:
+        """See `adapters.shape.Last`."""
+        return list[Mapping[str, Any]](open_tasks(self._state, agent))
+
+
+def setup(app: web.Application) -> None:
+    """Add the route."""
+    app[HOOKS] = Hooks()
+    app.router.add_post("/hooks/{adapter}", hook, name="api-hook")
+
+
+async def hook(request: web.Request) -> web.Response:
+    """POST /hooks/{adapter}: 200, and what that sender expects."""
+    hub, named = request.app[HUB], _named(request)
+    given = query(request, "ask", "timeout", "event")
+    timeout = _seconds(given["timeout"]) if "timeout" in given else None
+    _may_publish(request)
+    data = await body(request, LARGEST)
+    if named == "github":
+        _check_signature(request, data)
+    found = await _read(data)
+    if not isinstance(found, dict):
+        return _told(hub, named, "unreadable", _nothing(named))
+    sender = sender_of(found, named)
+    taken = await _take(request, sender, found, given)
+    _withdraw(request.app, taken)
+    if taken.question is None:
+        return _told(hub, sender, "taken" if taken.is_known else "passed_over", taken.answer)
+    decision = await _ask(request, taken, taken.question, timeout or WAITS.get(sender, WAIT))
+    if decision is None:
+        return _told(hub, sender, "unanswered", taken.answer)
+    return _told(hub, sender, "answered", decision)
+
+
+def _named(request: web.Request) -> Adapter:
+    name = request.match_info["adapter"]
+    if name not in ADAPTERS:
+        known = ", ".join(ADAPTERS)
+        raise HubError("unknown_command", f"There is no adapter {redact_text(name)[:SHOWN]!r}; {known}.", status=404)
+    return cast(Adapter, name)
+
+
+def _seconds(text: str) -> float:
+    """Raises HubError with status 400."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= LONGEST:
+        problem = {"timeout": [f"Not a number of seconds from 1 to {LONGEST:.0f}."]}
+        raise misfit("invalid_args", "The query does not fit", problem, status=400)
+    return seconds
+
+
+def _may_publish(request: web.Request) -> None:
+    try:
+        check_trust(request[PEER].trust, "write", "publishing")
+    except HubError as error:
+        request.app[HUB].commands.refuse(client_of(request, "http"), None, "hub:publish", error.code)
+        raise
+
+
+def _check_signature(request: web.Request, data: bytes) -> None:
+    """Stops whoever can reach the address from reporting runs that never were, once there is a secret."""
+    hub = request.app[HUB]
+    secret = hub.github_secret
+    if secret is not None and not github.is_signed(secret, data, request.headers.get(github.SIGNATURE, "")):
+        hub.metrics.hook("github", "refused")
+        raise HubError("forbidden", f"The header {github.SIGNATURE} is not that of this body.", status=401)
+
+
+async def _read(data: bytes) -> Any:
+    """The body as JSON; None if it is none."""
+    if data.startswith(FORM):
+        data = parse_qs(data.decode("utf-8", "replace")).get("payload", [""])[0].encode("utf-8", "replace")
+    try:
+        return read(data) if len(data) <= QUICK else await asyncio.to_thread(read, data)
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], query: Mapping[str, str]) -> Taken:
+    """Publish what a hook says; one after the other."""
+    hub = request.app[HUB]
+    async with request.app[HOOKS].turn:
+        given = Given(
+            found,
+            LastValues(hub),
+            now(),
+            event=query.get("event", ""),
+            asks=query.get("ask", "0") not in ("", "0"),
+            pid=_pid(request) if sender in AGENTS else None,
+            headers=request.headers,
+        )
+        taken = ADAPTERS[sender](given)
+        await _publish(hub, request, taken.events)
+    return taken
+
+
+async def _publish(hub: Hub, request: web.Request, events: list[Event]) -> None:
+    if events:
+        await hub.bus.publish([_record(event) for event in events], many=True)
+
+
+def _record(event: Event) -> dict[str, Any]:
+    found: dict[str, Any] = {"event": event.name, "data": dict(event.data)}
+    return found if event.id is None else found | {"id": event.id}
+
+
+def _pid(request: web.Request) -> int | None:
+    text = request.headers.get(PID, "")
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 10 else None
+
+
+# ---- questions
+
+
+def _withdraw(app: web.Application, taken: Taken) -> None:
+    """End the questions that have become idle: the turn is over, or the tool has run, so somebody has answered in the
+    terminal."""
+    for waiting in [each for each in app[HOOKS].waiting if each.session == taken.session]:
+        ran = taken.ran is not None and waiting.tool is not None and is_same_call(waiting.tool, taken.ran)
+        if taken.is_over or ran:
+            app[HUB].questions.withdraw_of(waiting.client)
+
+
+async def _ask(request: web.Request, taken: Taken, question: Question, timeout: float) -> Mapping[str, Any] | None:  # noqa: ASYNC109
+    """What a person has decided, in the sender's words; None if nobody has. The question ends with the connection."""
+    hub, hooks, client = request.app[HUB], request.app[HOOKS], client_of(request, "http")
+    asked = Asked(question.text, list(question.options), None, timeout, mapping(question.details), client)
+    waiting = Waiting(taken.session, taken.tool, client)
+    hooks.waiting.add(waiting)
+    watch = asyncio.ensure_future(_leave(request, client))
+    try:
+        end = await hub.questions.ask(asked, person(client), lambda: True)
+    except HubError:
+        return None  # nobody has answered, or nobody could be asked
+    finally:
+        watch.cancel()
+        hooks.waiting.discard(waiting)
+    chosen = [redact_text(option) for option in question.options].index(end["answer"])
+    decision = question.decision(chosen, end["by"])
+    if decision is not None:
+        with contextlib.suppress(HubError, TimeoutError):  # that it cannot be said takes the decision not back
+            await asyncio.wait_for(_resume(request, taken, question), RESUMED_SECONDS)
+    return decision
+
+
+async def _leave(request: web.Request, client: Client) -> None:
+    await left(request)
+    client.gone = True
+    request.app[HUB].questions.withdraw_of(client)
+
+
+async def _resume(request: web.Request, taken: Taken, question: Question) -> None:
+    """The turn goes on."""
+    hub = request.app[HUB]
+    async with request.app[HOOKS].turn:
+        given = Given({}, LastValues(hub), now())
+        await _publish(hub, request, resumed(taken.session, question.task, given))
+
+
+# ---- answers
+
+
+def _nothing(named: Adapter) -> Mapping[str, Any] | None:
+    return None if named in SILENT else {}
+
+
+def _told(hub: Hub, adapter: Adapter, outcome: HookOutcome, words: Mapping[str, Any] | None) -> web.Response:
+    hub.metrics.hook(adapter, outcome)
+    return answer(b"" if words is None else dumpb(words))

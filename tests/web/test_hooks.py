@@ -1,0 +1,203 @@
+"""POST /hooks/{adapter}: what comes of each sample over the wire, and what goes back."""
+
+import asyncio
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from running import HubInside, hub_app
+from samples import EXPECTED, HOOKS, PAYLOADS, adapter_of, is_within, sample
+
+from hub.adapters.senders import SILENT
+from hub.web import hooks
+
+PROMPT, TOOL, STOP = (sample(f"claude-{name}") for name in ("02-user-prompt-submit", "03-pre-tool-use", "15-stop"))
+TASK = f"claude-code:{PROMPT['session_id']}/{PROMPT['prompt_id']}"
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as running:
+        yield running
+
+
+async def events(hub: HubInside, after: str) -> list[dict[str, Any]]:
+    page = (await hub.get("api/events", after=after, limit="1000")).json
+    return [event["payload"] for event in page["events"]]
+
+
+def status(hub: HubInside, task: str = TASK) -> Any:
+    found = hub.hub.state.get("task:progress", task)
+    return found and found.data["status"]
+
+
+async def send(hub: HubInside, name: str, query: str = "") -> Any:
+    """Send a sample as its sender would, and return what comes back."""
+    body = sample(name)
+    request = body.pop("_request", {})
+    headers: Mapping[str, str] = request.get("headers", {}) | {"Content-Type": "text/plain"}
+    answer = await hub.post(f"hooks/{adapter_of(name)}{query}", json.dumps(body).encode(), headers)
+    assert answer.status == 200, answer.text
+    return answer.json if answer.text else None
+
+
+@pytest.mark.parametrize("name", HOOKS)
+async def test_a_sample_becomes_its_events(hub: HubInside, name: str) -> None:
+    before = str(hub.hub.cursor)
+    answer = await send(hub, name)
+    found = await events(hub, before)
+    for want in EXPECTED[name]:
+        assert [each for each in found if is_within(want, each)], (want, found)
+    assert answer == (None if adapter_of(name) in SILENT else {})
+    assert (EXPECTED[name] == []) == (found == [])
+
+
+@pytest.mark.parametrize("adapter", ["claude-code", "codex", "gemini", "copilot", "cursor", "github", "grafana"])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[1]", b"{", b"garbage", b"\xff\xfe", b'"text"', b"[" * 200_000, b"{}", b'{"a":1}']
+)
+async def test_what_says_nothing_is_passed_over(hub: HubInside, adapter: str, body: bytes) -> None:
+    before = hub.hub.cursor
+    answer = await hub.post(f"hooks/{adapter}?ask=1", body, {})
+    assert (answer.status, answer.text) == (200, "" if adapter in SILENT else "{}")
+    assert hub.hub.cursor == before
+
+
+async def test_a_sample_that_was_cut_off_says_nothing(hub: HubInside) -> None:
+    whole = (PAYLOADS / "claude-05-permission-request.json").read_bytes().strip()
+    before = hub.hub.cursor
+    for length in range(0, len(whole), 7):
+        answer = await hub.post("hooks/claude-code?ask=1", whole[:length], {})
+        assert (answer.status, answer.text) == (200, "{}")
+    assert hub.hub.cursor == before
+
+
+async def test_what_is_deep_and_large_is_cut_down(hub: HubInside) -> None:
+    deep: Any = json.dumps(TOOL | {"tool_input": {"command": "x" * 3_000_000}, "tool_response": "DEEP"})
+    body = deep.replace('"DEEP"', "[" * 50_000 + "]" * 50_000).encode()
+    assert (await hub.ask("POST", "hooks/claude-code", data=io.BytesIO(body))).status == 200
+    call = (await hub.get("api/events", limit="2")).json["events"][0]["payload"]["data"]
+    assert (call["tool"], len(call["summary"])) == ("Bash", 200)
+    huge = b'{"hook_event_name": "' + b"x" * hooks.LARGEST + b'"}'
+    (await hub.ask("POST", "hooks/claude-code", data=io.BytesIO(huge))).refused(413, "too_large")
+
+
+async def test_one_that_came_at_the_same_time_does_not_reopen_a_turn(hub: HubInside) -> None:
+    await hub.post("hooks/claude-code", PROMPT)
+    many = [hub.post("hooks/claude-code", TOOL) for _ in range(20)]
+    await asyncio.gather(*many[:10], hub.post("hooks/claude-code", STOP), *many[10:])
+    assert status(hub) == "succeeded"
+
+
+async def test_an_unknown_adapter_and_a_bad_query(hub: HubInside) -> None:
+    (await hub.post("hooks/emacs", {})).refused(404, "unknown_command")
+    (await hub.post("hooks/claude-code?timeout=soon", PROMPT)).refused(400, "invalid_args")
+    (await hub.post("hooks/claude-code?timeout=0", PROMPT)).refused(400, "invalid_args")
+    (await hub.post("hooks/claude-code?question=1", PROMPT)).refused(400, "invalid_args")
+    assert (await hub.get("hooks/claude-code")).status == 405
+
+
+async def test_the_guard_stands_before_it(hub: HubInside) -> None:
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
+        assert (await hub.post("hooks/claude-code", PROMPT, headers)).status in (403, 421)
+    assert status(hub) is None
+
+
+async def test_it_is_counted_by_who_sent_it(hub: HubInside) -> None:
+    await send(hub, "claude-15-stop")
+    await hub.post("hooks/claude-code", sample("copilot-03-pre-tool-use"))
+    await hub.post("hooks/claude-code", PROMPT | {"hook_event_name": "Sneezed"})
+    await hub.post("hooks/codex", b"?")
+    counted = hub.counted("hub_hooks_total")
+    assert counted == {
+        "claude-code": {"taken": 1, "passed_over": 1},
+        "copilot": {"taken": 1},
+        "codex": {"unreadable": 1},
+    }
+
+
+async def test_secrets_are_taken_out(hub: HubInside) -> None:
+    secret = "ghp_" + "a1B2" * 9
+    await hub.post("hooks/claude-code", TOOL | {"tool_input": {"command": f"curl -H 'Authorization: Bearer {secret}'"}})
+    assert secret not in (await hub.get("api/events")).text
+
+
+# ---- services
+
+
+async def test_github_is_believed_with_its_signature_only(hub: HubInside) -> None:
+    hub.hub.github_secret = b"swordfish"
+    body = (PAYLOADS / "github-workflow-run-completed.json").read_bytes()
+    right = {"X-GitHub-Event": "workflow_run", "X-Hub-Signature-256": signed(b"swordfish", body)}
+    for signature in ("", "sha256=", "sha256=" + "0" * 64, signed(b"other", body), right["X-Hub-Signature-256"][7:]):
+        answer = await hub.post("hooks/github", body, right | {"X-Hub-Signature-256": signature})
+        answer.refused(401, "forbidden")
+    (await hub.post("hooks/github", body + b" ", right)).refused(401, "forbidden")
+    assert status(hub, "github:user/shop/9911") is None
+    assert (await hub.post("hooks/github", body, right)).status == 200
+    assert status(hub, "github:user/shop/9911") == "failed"
+
+
+async def test_weakened_anybody_could_report_a_run(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.hub.github_secret = b"swordfish"
+    monkeypatch.setattr("hub.adapters.github.is_signed", lambda *args: True)
+    assert (await hub.post("hooks/github", sample("github-workflow-run-completed"))).status == 200
+    assert status(hub, "github:user/shop/9911") == "failed"
+
+
+def signed(secret: bytes, body: bytes) -> str:
+    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+
+
+async def test_a_run_of_a_workflow_from_its_beginning(hub: HubInside) -> None:
+    whole = sample("github-workflow-run-completed")
+    seen = []
+    for action, conclusion, attempt in (
+        ("requested", None, 1),
+        ("in_progress", None, 1),
+        ("completed", "success", 1),
+        ("in_progress", None, 1),  # late
+        ("in_progress", None, 2),
+        ("completed", "skipped", 2),
+        ("completed", "timed_out", 2),
+    ):
+        run = whole["workflow_run"] | {"conclusion": conclusion, "run_attempt": attempt}
+        await hub.post("hooks/github", whole | {"action": action, "workflow_run": run})
+        seen.append(status(hub, "github:user/shop/9911"))
+    assert seen == ["queued", "running", "succeeded", "succeeded", "running", "cancelled", "failed"]
+    assert hub.hub.state.get("task:progress", "github:user/shop/9911").data["error"] == "timed_out"  # type: ignore[union-attr]
+
+
+async def test_a_delivery_that_is_repeated_is_kept_once(hub: HubInside) -> None:
+    headers = {"X-GitHub-Event": "workflow_run", "X-GitHub-Delivery": "0b0e1f50-0000-11f0-8000-000000000002"}
+    await hub.post("hooks/github", sample("github-workflow-run-completed"), headers)
+    before = hub.hub.cursor
+    await hub.post("hooks/github", sample("github-workflow-run-completed"), headers)
+    assert hub.hub.cursor == before
+    await hub.post("hooks/github", sample("github-workflow-run-completed"), headers | {"X-GitHub-Event": "push"})
+    assert hub.hub.cursor == before
+
+
+async def test_an_alert_that_is_repeated_is_kept_once_and_its_end_is_another(hub: HubInside) -> None:
+    firing = sample("alertmanager-v4-firing")
+    await hub.post("hooks/alertmanager", firing)
+    before = hub.hub.cursor
+    await hub.post("hooks/alertmanager", firing)
+    assert hub.hub.cursor == before
+    over = firing["alerts"][0] | {"status": "resolved", "endsAt": "2026-11-25T10:50:00Z"}
+    await hub.post("hooks/alertmanager", firing | {"status": "resolved", "alerts": [over]})
+    alert = hub.hub.state.get("alert:status", "1a30ba71cca2921f")
+    assert alert is not None
+    assert (alert.data["status"], alert.data["ended_at"]) == ("resolved", "2026-11-25T10:50:00.000Z")
+
+
+async def test_a_github_form(hub: HubInside) -> None:
+    body = urlencode({"payload": json.dumps(sample("github-workflow-run-completed"))}).encode()
+    assert (await hub.post("hooks/github", body, {"X-GitHub-Event": "workflow_run"})).status == 200
+    assert status(hub, "github:user/shop/9911") == "failed"
