@@ -32,6 +32,7 @@ from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
 from .stream.events import EventTypes, Key
 from .stream.listeners import Listener
+from .stream.recent import Recent
 from .stream.state import State
 from .stream.window import Window
 from .wire.messages import Answered
@@ -73,6 +74,7 @@ class Hub:
         self.bus = EventBus(self.broker, self.types)
         self.broadcaster = Broadcaster(self.window, self.broker)
         self.state = State(config.state_items, config.state_bytes)
+        self.recent = Recent()
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         self.commands = Registry(self.audit, config.call_timeout, self.broker.answers)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
@@ -92,6 +94,7 @@ class Hub:
         signals.connect(
             bus=self.bus,
             state=self.state,
+            recent=self.recent,
             broadcaster=self.broadcaster,
             commands=self.commands,
             clients=self.clients,
@@ -260,6 +263,7 @@ class Hub:
         life.at_end("background work", self._end_background)
         for work in (self.state.run(), self._tick(), *(self._alone(background) for background in self._background)):
             self._run(work)
+        self._run(self.recent.go_on(self.broker, self.window.tail))
         with suppress(HubError):
             await self.audit.record("hub.started", None, "SYSTEM", self._words(epoch=self.broker.epoch))
             self._said = True
@@ -293,6 +297,7 @@ class Hub:
                 if page[0].seq != window.head + 1:  # trimmed meanwhile
                     window.start_at(page[0].seq - 1)
                 window.extend(page)
+            self.recent.begin(window, broker.tail)
             self.broadcaster.start_at(broker.head)
             self.state.restore(await broker.last_values(), broker.head)
             self.bus.position = broker.head

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .stream.broadcaster import Broadcaster
     from .stream.brokers.broker import Broker
     from .stream.bus import EventBus
+    from .stream.recent import Recent
     from .stream.state import State
     from .wire.vocabulary import Disconnection
 
@@ -35,6 +36,7 @@ def connect(
     *,
     bus: "EventBus",
     state: "State",
+    recent: "Recent",
     broadcaster: "Broadcaster",
     commands: "Registry",
     clients: "Clients",
@@ -46,7 +48,7 @@ def connect(
 ) -> None:
     """Tie the parts together: every hook of the hub is set here. Called once, before the hub starts.
 
-    The four that hear of events never wait, so that whoever sees an event's number also finds it in the state and in
+    Those that hear of events never wait, so that whoever sees an event's number also finds it in the state and in
     the window.
     """
     # Every batch of events, in this order. A snapshot of the last values is true at the newest number that went
@@ -54,6 +56,7 @@ def connect(
     bus.on_event.append(_own(metrics, state.apply))
     bus.on_event.append(_own(metrics, broadcaster.deliver))
     bus.on_event.append(_own(metrics, metrics.events))
+    bus.on_event.append(_own(metrics, recent.apply))
     bus.on_event.append(bus.listeners.offer)
     bus.on_event.freeze()
 

@@ -13,6 +13,7 @@ from ...wire.messages import now
 from ..answers import query
 from ..keys import HUB, PEER
 from . import formats
+from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
 STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
@@ -28,7 +29,7 @@ def setup(app: web.Application) -> None:
 
 def prepare_environment(env: Environment) -> Environment:
     """Give the templates what they call."""
-    env.globals.update(field=formats.field, element=formats.element)
+    env.globals.update(field=formats.field, element=formats.element, sparkline=sparkline)
     env.filters.update(formats.FORMATS, entries=formats.entries)
     env.trim_blocks = env.lstrip_blocks = True
     return env
