@@ -39,11 +39,10 @@ FORM = b"payload="  # how GitHub's body begins where it sends a form
 
 
 class Waiting(NamedTuple):
-    """A question that waits: whose session asks, about which tool, and with whose connection it ends."""
+    """A question that waits: whose session asks, and about which tool."""
 
     session: str
     tool: Tool | None
-    client: Client
 
 
 class Hooks:
@@ -52,7 +51,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
-        self.waiting: set[Waiting] = set()
+        self.waiting: dict[Client, Waiting] = {}  # by whose connection each ends with
 
 
 HOOKS: "web.AppKey[Hooks]" = web.AppKey("hooks", Hooks)
@@ -189,18 +188,17 @@ def _pid(request: web.Request) -> int | None:
 def _withdraw(app: web.Application, taken: Taken) -> None:
     """End the questions that have become idle: the turn is over, or the tool has run, so somebody has answered in the
     terminal."""
-    for waiting in [each for each in app[HOOKS].waiting if each.session == taken.session]:
-        ran = taken.ran is not None and waiting.tool is not None and is_same_call(waiting.tool, taken.ran)
-        if taken.is_over or ran:
-            app[HUB].questions.withdraw_of(waiting.client)
+    for client, (session, tool) in list(app[HOOKS].waiting.items()):
+        ran = taken.ran is not None and tool is not None and is_same_call(tool, taken.ran)
+        if session == taken.session and (taken.is_over or ran):
+            app[HUB].questions.withdraw_of(client)
 
 
 async def _ask(request: web.Request, taken: Taken, question: Question, timeout: float) -> Mapping[str, Any] | None:  # noqa: ASYNC109
     """What a person has decided, in the sender's words; None if nobody has. The question ends with the connection."""
     hub, hooks, client = request.app[HUB], request.app[HOOKS], client_of(request, "http")
     asked = Asked(question.text, list(question.options), None, timeout, mapping(question.details), client)
-    waiting = Waiting(taken.session, taken.tool, client)
-    hooks.waiting.add(waiting)
+    hooks.waiting[client] = Waiting(taken.session, taken.tool)
     watch = asyncio.ensure_future(_leave(request, client))
     try:
         end = await hub.questions.ask(asked, person(client), lambda: True)
@@ -208,7 +206,7 @@ async def _ask(request: web.Request, taken: Taken, question: Question, timeout: 
         return None  # nobody has answered, or nobody could be asked
     finally:
         watch.cancel()
-        hooks.waiting.discard(waiting)
+        del hooks.waiting[client]
     chosen = [redact_text(option) for option in question.options].index(end["answer"])
     decision = question.decision(chosen, end["by"])
     if decision is not None:

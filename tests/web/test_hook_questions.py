@@ -1,0 +1,439 @@
+"""Permission questions of agents: what is asked, what each decision is in the sender's words, and what ends a question.
+
+An "allow" leaves the hub only behind an accepted answer in the audit log, whatever happens in whatever order.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientError, ClientSession
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from running import HubInside, hub_app, hub_process, until
+from samples import adapter_of, sample
+
+from hub.commands.asked import account
+from hub.commands.asked import seconds as at
+from hub.commands.questions import Questions
+
+BY = account(os.geteuid())
+PERMISSION = sample("claude-05-permission-request")
+ALLOWED = sample("claude-response-allow")
+TERMINAL = "answer in the terminal"
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as running:
+        yield running
+
+
+@asynccontextmanager
+async def asking(
+    hub: HubInside, body: Mapping[str, Any], adapter: str = "claude-code", query: str = ""
+) -> AsyncIterator["asyncio.Task[Any]"]:
+    """A hook that asks on a connection of its own; its answer's JSON, None for an empty one."""
+
+    async def ask() -> Any:
+        async with ClientSession() as http:
+            url = f"{hub.url}hooks/{adapter}?ask=1{query}"
+            async with http.post(url, data=json.dumps(body).encode()) as response:
+                assert response.status == 200, await response.text()
+                text = await response.text()
+                return json.loads(text) if text else None
+
+    task = asyncio.create_task(ask())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ClientError):
+            await task
+
+
+async def opened(hub: HubInside, count: int = 1) -> dict[str, Any]:
+    """The newest open question, once there are so many."""
+    await until(lambda: len(list(hub.hub.questions.records())) == count, f"{count} open questions")
+    return list(hub.hub.questions.records())[-1]
+
+
+async def answer(hub: HubInside, question: Mapping[str, Any], chosen: str) -> Any:
+    args = {"question": question["id"], "answer": chosen}
+    return (await hub.post("api/commands/hub:answer", args)).json
+
+
+async def decided(hub: HubInside, name: str, chosen: str, query: str = "") -> Any:
+    """What goes back for a sample when a person has chosen this."""
+    async with asking(hub, sample(name), adapter_of(name), query) as hook:
+        assert await answer(hub, await opened(hub), chosen) == {"accepted": True}
+        return await hook
+
+
+def denied(text: Any) -> Any:
+    return json.loads(json.dumps(text).replace("<by>", BY).replace("Denied in hub by user", f"Denied in hub by {BY}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "words"),
+    [
+        ("claude-05-permission-request", "allow", ALLOWED),
+        ("claude-05-permission-request", "deny", denied(sample("claude-response-deny"))),
+        ("claude-05-permission-request", TERMINAL, {}),
+        ("codex-04-permission-request", "allow", sample("codex-response-allow")),
+        ("codex-04-permission-request", "deny", denied(sample("codex-response-deny"))),
+        ("codex-04-permission-request", TERMINAL, None),
+        ("cursor-02-before-shell-execution", "allow", {"permission": "allow"}),
+        ("cursor-02-before-shell-execution", "deny", {"permission": "deny"}),
+        ("cursor-02-before-shell-execution", TERMINAL, sample("cursor-response-ask")),
+        ("claude-13-ask-user-question", "Half even", sample("claude-response-ask-user-answer")),
+        ("claude-13-ask-user-question", TERMINAL, {}),
+        ("claude-14-elicitation", "staging", sample("claude-response-elicitation")),
+        (
+            "claude-14-elicitation",
+            "decline",
+            {"hookSpecificOutput": {"hookEventName": "Elicitation", "action": "decline"}},
+        ),
+        ("claude-14-elicitation", TERMINAL, {}),
+    ],
+)
+async def test_a_decision_in_the_senders_words(hub: HubInside, name: str, chosen: str, words: Any) -> None:
+    assert await decided(hub, name, chosen) == words
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [("allow", {"behavior": "allow"}), ("deny", denied(sample("copilot-response-permission-deny"))), (TERMINAL, {})],
+)
+async def test_copilots_permission_request(hub: HubInside, chosen: str, words: Any) -> None:
+    body = sample("copilot-03-pre-tool-use")
+    async with asking(hub, body, "copilot", "&event=permissionRequest") as hook:
+        await answer(hub, await opened(hub), chosen)
+        assert await hook == words
+
+
+async def test_what_is_asked(hub: HubInside) -> None:
+    async with asking(hub, PERMISSION):
+        question = await opened(hub)
+        assert question["question"] == "claude-code in shop: Bash: rm -rf build/cache"
+        assert question["options"] == ["allow", "deny", TERMINAL]
+        assert question["details"] == {
+            "agent": f"claude-code:{PERMISSION['session_id']}",
+            "cwd": "/home/user/shop",
+            "tool": "Bash",
+            "input": PERMISSION["tool_input"],
+        }
+        assert (question["default"], question["id"][:6]) == (None, "while-")
+        assert status(hub) == "waiting_approval"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name", "query", "seconds"),
+    [
+        ("claude-code", "claude-05-permission-request", "", 290),
+        ("codex", "codex-04-permission-request", "", 110),
+        ("codex", "codex-04-permission-request", "&timeout=7", 7),
+    ],
+)
+async def test_how_long_it_waits(hub: HubInside, adapter: str, name: str, query: str, seconds: float) -> None:
+    async with asking(hub, sample(name), adapter, query):
+        question = await opened(hub)
+        assert at(question["deadline"]) - at(question["asked_at"]) == pytest.approx(seconds, abs=0.1)
+
+
+def status(hub: HubInside, task: str = f"claude-code:{PERMISSION['session_id']}/{PERMISSION['prompt_id']}") -> Any:
+    found = hub.hub.state.get("task:progress", task)
+    return found and found.data["status"]
+
+
+async def test_the_turn_goes_on_behind_a_decision(hub: HubInside) -> None:
+    assert await decided(hub, "claude-05-permission-request", "allow") == ALLOWED
+    assert status(hub) == "running"
+    await decided(hub, "claude-05-permission-request", TERMINAL)
+    assert status(hub) == "waiting_approval"
+
+
+@pytest.mark.parametrize(
+    "name", ["claude-05-permission-request", "codex-04-permission-request", "cursor-02-before-shell-execution"]
+)
+async def test_nobody_answers_in_time(hub: HubInside, name: str) -> None:
+    async with asking(hub, sample(name), adapter_of(name), "&timeout=1") as hook:
+        nothing = {"codex": None, "cursor": sample("cursor-response-ask")}
+        assert await hook == nothing.get(adapter_of(name), {})
+    assert hub.counted("hub_hooks_total", adapter_of(name), "unanswered") == 1
+
+
+async def test_a_wrong_answer_is_none(hub: HubInside) -> None:
+    async with asking(hub, PERMISSION) as hook:
+        question = await opened(hub)
+        for wrong in ("Allow", "yes", "", "allow "):
+            args = {"question": question["id"], "answer": wrong}
+            (await hub.post("api/commands/hub:answer", args)).refused(422, "invalid_args")
+        assert not hook.done()
+
+
+async def test_all_of_a_command_is_shown(hub: HubInside) -> None:
+    body = PERMISSION | {"tool_input": {"command": "ls\nrm -rf /\n" + "x" * 3000}}
+    async with asking(hub, body):
+        text = (await opened(hub))["question"]
+        assert "rm -rf /" in text
+        assert text.endswith("…")
+
+
+OWN = sample("claude-13-ask-user-question")
+
+
+def asked(questions: Any) -> Any:
+    return OWN | {"tool_input": {"questions": questions}}
+
+
+def labelled(*labels: Any, **more: Any) -> Any:
+    return asked([{"question": "Which?", "options": [{"label": label} for label in labels], **more}])
+
+
+UNASKED = {
+    "several questions": asked(OWN["tool_input"]["questions"] * 2),
+    "none": asked([]),
+    "no list": asked("?"),
+    "multiSelect": labelled("a", "b", multiSelect=True),
+    "too many": labelled(*(f"label {n}" for n in range(14))),
+    "hub's own": labelled("a", "Allow"),
+    "hub's own sentence": labelled("a", TERMINAL),
+    "twice the same": labelled("a", "a"),
+    "no labels": labelled(),
+    "an empty one": labelled("a", " "),
+    "no text": labelled("a", 7),
+    "too long": labelled("a", "x" * 201),
+    "secrets that become the same": labelled("ghp_" + "a1B2" * 9, "ghp_" + "c3D4" * 9),
+    "a form of two": sample("claude-14-elicitation")
+    | {"requested_schema": {"properties": {"a": {"enum": ["x"]}, "b": {"enum": ["y"]}}}},
+    "a form of a text": sample("claude-14-elicitation")
+    | {"requested_schema": {"properties": {"a": {"type": "string"}}}},
+    "a link": sample("claude-14-elicitation") | {"mode": "url"},
+    "a tool before it runs": sample("claude-03-pre-tool-use"),
+    "gemini": sample("gemini-03-before-tool"),
+    "copilot's tools": sample("copilot-03-pre-tool-use"),
+}
+
+
+@pytest.mark.parametrize("body", UNASKED.values(), ids=UNASKED)
+async def test_what_is_not_asked(hub: HubInside, body: Any) -> None:
+    async with asking(hub, body) as hook:
+        assert await hook == {}
+    assert not await hub.records("question.asked")
+
+
+async def test_thirteen_labels_are_asked(hub: HubInside) -> None:
+    async with asking(hub, labelled(*(f"label {n}" for n in range(13)))) as hook:
+        question = await opened(hub)
+        assert question["options"] == [*(f"label {n}" for n in range(13)), TERMINAL]
+        await answer(hub, question, "label 7")
+        assert (await hook)["hookSpecificOutput"]["updatedInput"]["answers"] == {"Which?": "label 7"}
+
+
+async def test_without_ask_nobody_is_asked(hub: HubInside) -> None:
+    for query in ("", "?ask=0"):
+        assert (await hub.post(f"hooks/claude-code{query}", PERMISSION)).json == {}
+    assert status(hub) == "waiting_approval"
+    assert not await hub.records("question.asked")
+
+
+async def test_what_goes_back_is_what_came_not_what_was_kept(hub: HubInside) -> None:
+    secret = "ghp_" + "a1B2" * 9
+    async with asking(hub, labelled(f"use {secret}", "use another")) as hook:
+        question = await opened(hub)
+        assert secret not in json.dumps(question)
+        await answer(hub, question, question["options"][0])
+        assert (await hook)["hookSpecificOutput"]["updatedInput"]["answers"] == {"Which?": f"use {secret}"}
+
+
+# ---- what ends a question
+
+
+@pytest.mark.parametrize("name", ["claude-07-post-tool-use", "claude-15-stop", "claude-19-session-end"])
+async def test_it_is_withdrawn_when_it_has_been_decided_elsewhere(hub: HubInside, name: str) -> None:
+    async with asking(hub, PERMISSION) as hook:
+        await opened(hub)
+        await hub.post("hooks/claude-code", sample(name))
+        assert await hook == {}
+    assert [record["details"]["answer"] for record in await hub.recorded("question.withdrawn")] == [None]
+
+
+async def test_another_tool_or_session_does_not_withdraw_it(hub: HubInside) -> None:
+    ran = sample("claude-07-post-tool-use")
+    async with asking(hub, PERMISSION) as hook:
+        question = await opened(hub)
+        await hub.post("hooks/claude-code", ran | {"tool_input": {"command": "rm -rf build"}})
+        await hub.post("hooks/claude-code", ran | {"session_id": "another"})
+        await hub.post("hooks/claude-code", sample("claude-15-stop") | {"session_id": "another"})
+        assert await answer(hub, question, "allow") == {"accepted": True}
+        assert await hook == ALLOWED
+
+
+async def test_it_is_withdrawn_when_its_hook_is_killed(hub: HubInside) -> None:
+    async with asking(hub, PERMISSION) as hook:
+        question = await opened(hub)
+        hook.cancel()
+        await hub.recorded("question.withdrawn")
+        assert await answer(hub, question, "allow") == {"accepted": False}
+
+
+async def test_a_hub_that_stops_decides_nothing(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as running:
+        task = asyncio.create_task(_raw(running.url))
+        while (
+            b"hub:question" not in await (await running.http.get(f"{running.url}api/state?topics=hub:question")).read()
+        ):
+            await asyncio.sleep(0.01)
+        running.signal()
+        assert await task == "{}"
+        assert await running.ended() == 0
+
+
+async def _questions(http: ClientSession, url: str) -> Any:
+    async with http.get(f"{url}api/state?topics=hub:question") as came:
+        return (await came.json())["items"]
+
+
+async def _raw(url: str) -> str:
+    async with ClientSession() as http, http.post(f"{url}hooks/claude-code?ask=1", data=json.dumps(PERMISSION)) as came:
+        return await came.text()
+
+
+# ---- in whatever order
+
+
+class Agents(RuleBasedStateMachine):
+    """Agents ask, people answer, connections break, tools run, the hub stops and comes back."""
+
+    places: Iterator[Path]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place = next(self.places)
+        self._stack, self._runner = AsyncExitStack(), asyncio.Runner()
+        self._numbers = itertools.count()
+        self.hooks: dict[str, asyncio.Task[Any]] = {}
+        self.hub = self.run(self._start())
+
+    def run(self, work: Any) -> Any:
+        return self._runner.run(work)
+
+    async def _start(self) -> HubInside:
+        return await self._stack.enter_async_context(hub_app(self._place))
+
+    @rule()
+    def ask(self) -> None:
+        command = f"make {next(self._numbers)}"
+        self.run(self._ask(command))
+
+    async def _ask(self, command: str) -> None:
+        body = PERMISSION | {"tool_input": {"command": command}, "session_id": command}
+        before = len(await self.hub.records("question.asked"))
+        self.hooks[command] = asyncio.create_task(_hooked(self.hub.url, body))
+        while len(await self.hub.records("question.asked")) == before:
+            await asyncio.sleep(0.002)
+
+    @precondition(lambda self: self.hooks)
+    @rule(data=st.data(), chosen=st.sampled_from(["allow", "allow", "deny", TERMINAL, "Allow"]), then=st.integers(0, 3))
+    def answer(self, data: st.DataObject, chosen: str, then: int) -> None:
+        command = data.draw(st.sampled_from([*self.hooks]))
+        self.run(self._answer(command, chosen, then))
+
+    async def _answer(self, command: str, chosen: str, then: int) -> None:
+        """And something else at the same moment."""
+        found = [each for each in self.hub.hub.questions.records() if each["details"]["input"]["command"] == command]
+        others = [self._nothing, self._ran, self._stopped, self._killed]
+        answers = [answer(self.hub, question, chosen) for question in found]
+        await asyncio.gather(*answers, others[then](command))
+
+    async def _nothing(self, command: str) -> None: ...
+
+    async def _ran(self, command: str) -> None:
+        body = sample("claude-07-post-tool-use") | {"tool_input": {"command": command}, "session_id": command}
+        await self.hub.post("hooks/claude-code", body)
+
+    async def _stopped(self, command: str) -> None:
+        await self.hub.post("hooks/claude-code", sample("claude-15-stop") | {"session_id": command})
+
+    async def _killed(self, command: str) -> None:
+        self.hooks[command].cancel()
+
+    @precondition(lambda self: self.hooks)
+    @rule(data=st.data(), how=st.sampled_from(["_ran", "_stopped", "_killed"]))
+    def end(self, data: st.DataObject, how: str) -> None:
+        self.run(getattr(self, how)(data.draw(st.sampled_from([*self.hooks]))))
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self._restart())
+
+    async def _restart(self) -> None:
+        await self._stack.aclose()
+        self.hub = await self._start()
+
+    @invariant()
+    def allowed_is_answered(self) -> None:
+        """What has come back so far."""
+        self.run(self._check())
+
+    async def _check(self) -> None:
+        await asyncio.sleep(0.002)
+        for command in [command for command, hook in self.hooks.items() if hook.done()]:
+            hook = self.hooks.pop(command)
+            if not hook.cancelled() and hook.exception() is None and hook.result() != {}:
+                assert hook.result() in (ALLOWED, denied(sample("claude-response-deny")))
+                assert await self._on_record(command) == ("allow" if hook.result() == ALLOWED else "deny")
+
+    async def _on_record(self, command: str) -> str | None:
+        records = await self.hub.hub.audit.tail(1000)
+        asked = [each for each in records if each["action"] == "question.asked"]
+        ids = {each["details"]["id"] for each in asked if each["details"]["question"].endswith(f"Bash: {command}")}
+        ends = [each for each in records if each["action"] == "question.answered" and each["details"]["id"] in ids]
+        return ends[0]["details"]["answer"] if ends else None
+
+    def teardown(self) -> None:
+        self.run(self._finish())
+        self._runner.close()
+
+    async def _finish(self) -> None:
+        for hook in self.hooks.values():
+            hook.cancel()
+        await asyncio.gather(*self.hooks.values(), return_exceptions=True)
+        await self._stack.aclose()
+
+
+async def _hooked(url: str, body: Any) -> Any:
+    async with ClientSession() as http, http.post(f"{url}hooks/claude-code?ask=1", data=json.dumps(body)) as came:
+        return json.loads(await came.text())
+
+
+def machine(tmp_path: Path, *phases: Phase) -> None:
+    class Here(Agents):
+        places = (tmp_path / str(number) for number in itertools.count())
+
+    chosen = settings(max_examples=12, stateful_step_count=12, suppress_health_check=[*HealthCheck], phases=phases)
+    run_state_machine_as_test(Here, settings=chosen)
+
+
+def test_nothing_is_allowed_without_an_answer_on_record(tmp_path: Path) -> None:
+    machine(tmp_path, *Phase)
+
+
+def test_weakened_something_would_be_allowed_without_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def recorded(self: Questions, action: str, *args: Any) -> None:
+        if action != "question.answered":
+            await record(self, action, *args)
+
+    record = Questions._record
+    monkeypatch.setattr(Questions, "_record", recorded)
+    with pytest.raises(AssertionError):
+        machine(tmp_path, Phase.generate)
