@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors statedir spelling config secretnames sensitive redaction private stdio sockdiag tokens"),
+        ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
         (
             "wire",
             "names vocabulary strictjson validation messages framing texts jsonschema regexparser regex subschemas "
@@ -55,7 +55,7 @@ ORDER = [
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "demo"),
         ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
-        ("cli", "child relays reports run samples status checks promise doctor"),
+        ("cli", "child relays reports run hook samples status checks promise doctor"),
         ("cli", "explain call ask token audit serve completion main"),
         ("", "__main__"),
     )

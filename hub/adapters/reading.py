@@ -27,6 +27,17 @@ def _int(text: str) -> int | None:
     return int(text) if len(text) <= LONGEST_NUMBER else None
 
 
+def is_deep(data: bytes, most: int) -> bool:
+    """Whether there are more levels than that."""
+    if data.count(b"[") + data.count(b"{") <= most:
+        return False
+    depth = deepest = 0
+    for token in _TOKENS.finditer(data.decode("utf-8", "replace")):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        deepest = max(deepest, depth)
+    return deepest > most
+
+
 def _shallow(text: str) -> str:
     """The text with null in place of what lies deeper than DEEPEST. Linear, without recursion."""
     parts, depth, kept = list[str](), 0, 0
@@ -117,13 +128,14 @@ def between(begin: Any, end: Any) -> int | None:
 
 def cut(value: Any, room: int = INPUT) -> Any:
     """As much of a value as `room` bytes of JSON hold; a value of other form than a text may become one."""
-    small = _pruned(value, LEVELS, room // 4)
+    small = pruned(value, LEVELS, room // 4)
     if len(written := _dumps(small).encode()) <= room:
         return small
     return written[: room - 6].decode("utf-8", "ignore") + "…"
 
 
-def _pruned(value: Any, levels: int, longest: int) -> Any:
+def pruned(value: Any, levels: int, longest: int) -> Any:
+    """The value with so many levels, and texts of so many characters, and MEMBERS members of each list and object."""
     match value:
         case str():
             return text(value, longest)
@@ -131,9 +143,9 @@ def _pruned(value: Any, levels: int, longest: int) -> Any:
             return "…"
         case dict():
             some = list(value.items())[:MEMBERS]
-            return {text(name, 100): _pruned(part, levels - 1, longest) for name, part in some}
+            return {text(name, 100): pruned(part, levels - 1, longest) for name, part in some}
         case list():
-            return [_pruned(part, levels - 1, longest) for part in value[:MEMBERS]]
+            return [pruned(part, levels - 1, longest) for part in value[:MEMBERS]]
         case float() if not math.isfinite(value):
             return None
     return value

@@ -18,7 +18,7 @@ from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
 from .grammar import Parser, formatter, refusal
-from .terminal import printable
+from .terminal import is_terminal, printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
     "events": ("publish", "tail", "run"),
     "commands and questions": ("call", "ask"),
+    "agents and services": ("hook",),
     "look after it": ("status", "doctor", "audit"),
 }
 NAMES = [name for names in COMMANDS.values() for name in names]
@@ -49,8 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(stop.code or DONE)
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except Exception:
+        if not _is_hook(words):
+            raise
     stdio.finish()
-    return status
+    return DONE if _is_hook(words) else status
+
+
+def _is_hook(words: Sequence[str]) -> bool:
+    """Whether an agent waits for this. Any other exit status than 0 would be an answer of ours to what it is about to
+    do, and so would a sentence be, for some."""
+    return words[:1] == ["hook"]
 
 
 def _run(words: list[str]) -> int:
@@ -83,6 +93,8 @@ def _read(words: list[str]) -> Any:
 
 def _complain(words: Sequence[str], sentence: object, status: int) -> int:
     text = printable(str(sentence))
+    if _is_hook(words) and not is_terminal(sys.stderr):
+        return DONE
     stdio.complain(_as_json(text) if _wants_json(words) else f"hub: {text}")
     return status
 

@@ -1,0 +1,63 @@
+"""What the system says of a process: who has started it, since when it runs, whose it is."""
+
+import contextlib
+import os
+import time
+from typing import NamedTuple
+
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "busybox", "csh", "tcsh", "env"})
+MOST = 64  # ancestors that are looked at
+
+
+class Process(NamedTuple):
+    """A process. `started` is in ticks since the system's start: with its number it is that one and no later one."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    started: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it only waits to be asked how it has ended."""
+        return self.state in "ZX"
+
+
+def process(pid: int) -> Process | None:
+    """The process of this number; None if there is none, or the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            head, _, rest = file.read(4096).rpartition(b")")
+        words = rest.split()
+        name = head.partition(b"(")[2].decode("utf-8", "replace")
+        return Process(pid, name, words[0].decode("ascii"), int(words[1]), int(words[19]))
+    return None
+
+
+def owner(pid: int) -> int | None:
+    """Whose it is: the effective user; None if it has gone."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/status", "rb") as file:
+        return int(file.read(4096).partition(b"\nUid:")[2].split()[1])
+    return None
+
+
+def program() -> int | None:
+    """The nearest process above this one that is no shell: whoever has had it started. None if it cannot be told."""
+    pid = os.getppid()
+    for _ in range(MOST):
+        found = process(pid)
+        if found is None or pid <= 1:
+            return None
+        if found.name.lstrip("-") not in SHELLS:
+            return pid
+        pid = found.parent
+    return None
+
+
+def age() -> float:
+    """Seconds since this process was started, also those before Python ran; 0.0 if the system does not say."""
+    found = process(os.getpid())
+    if found is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - found.started / os.sysconf("SC_CLK_TCK"))
