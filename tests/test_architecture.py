@@ -53,7 +53,7 @@ ORDER = [
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
-        ("", "demo"),
+        ("", "story demo"),
         ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
         ("cli", "child relays reports run hook samples status checks promise doctor"),
         ("cli", "explain call ask token audit serve completion main"),

@@ -1,112 +1,130 @@
-"""The made-up life: valid, lively, coherent and the same each time."""
+"""The demo on a real hub: there is always a question, its answer changes the story, in every mode and over restarts."""
 
-from collections import Counter
-from collections.abc import Coroutine
-from itertools import islice
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from doors import bearer
+from running import HubInside, hub_app, until
 
-from hub.demo import TASK_LEASE, Step, life, play, setup
-from hub.stream.events import EventTypes
-
-STORY = list(islice(life(), 3000))
-
-
-def test_every_step_passes_the_schemas() -> None:
-    types = EventTypes()
-    for step in STORY:
-        types.check(step.event, step.data)
+from hub import Hub, demo
+from hub.commands.asked import NOBODY, Person
+from hub.errors import HubError
+from hub.story import Story, scene
 
 
-def test_it_is_the_same_for_the_same_seed() -> None:
-    assert list(islice(life(), 3000)) == STORY
-    assert list(islice(life(7), 3000)) != STORY
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same life, a hundred times as fast."""
+    play = demo.play
+
+    async def hurried(hub: Hub, story: Story) -> None:
+        await play(hub, story, lambda seconds: asyncio.sleep(seconds / 100))
+
+    monkeypatch.setattr(demo, "play", hurried)
+    monkeypatch.setattr(demo, "RETRY", 0.01)
 
 
-def test_it_has_all_that_the_page_shows_and_is_lively() -> None:
-    seen = Counter(step.event for step in STORY)
-    kinds = {"agent:status_change", "task:progress", "governance:vote_cast", "security:threat_detected"}
-    assert set(seen) == {*kinds, "memory:stats_update"}
-    assert min(seen.values()) > 50
-    assert 2 < len(STORY) / sum(step.wait for step in STORY) < 6, "a few events a second"
-    assert {step.data["status"] for step in STORY if step.event == "task:progress"} >= {
-        "queued",
-        "running",
-        "waiting_approval",
-        "succeeded",
-        "failed",
-    }
+@asynccontextmanager
+async def living(path: Path, **settings: Any) -> AsyncIterator[HubInside]:
+    async with hub_app(path, prepare=demo.setup, **settings) as hub:
+        await until(lambda: question(hub) is not None)
+        yield hub
 
 
-def test_a_task_only_moves_forward_and_ends_once() -> None:
-    progress: dict[str, float] = {}
-    ended: set[str] = set()
-    for step in STORY:
-        if step.event != "task:progress":
-            continue
-        task = step.data["id"]
-        assert task not in ended
-        assert step.data["progress"] >= progress.get(task, 0)
-        progress[task] = step.data["progress"]
-        if step.data["status"] in ("succeeded", "failed"):
-            ended.add(task)
-    assert len(ended) > 100
+def question(hub: HubInside) -> Any:
+    """The one question that is open."""
+    found = [*hub.hub.questions.records()]
+    assert len(found) <= 1
+    return found[0] if found else None
 
 
-def test_no_running_task_turns_stale_in_it() -> None:
-    now, renewed = 0.0, dict[str, float]()
-    for step in STORY:
-        now += step.wait
-        if step.event == "task:progress":
-            assert now - renewed.get(step.data["id"], now) < TASK_LEASE
-            renewed[step.data["id"]] = now
+def task(hub: HubInside, number: int) -> Any:
+    event = hub.hub.state.get("task:progress", f"decision-{number}")
+    return event.data["status"] if event else None
 
 
-class Enough(Exception):
-    pass
+async def test_an_answer_changes_the_story_and_the_next_question_is_there_at_once(tmp_path: Path) -> None:
+    async with living(tmp_path) as hub:
+        await answered(hub, 0, 0, "succeeded")
+        await answered(hub, 1, -1, "cancelled")
 
 
-class FakeHub:
-    """Takes what a hub takes, up to a limit."""
-
-    def __init__(self) -> None:
-        self.published: list[tuple[str, Any, float | None]] = []
-        self.background: list[Any] = []
-
-    async def publish(self, event: str, data: Any, ttl: float | None = None) -> None:
-        self.published.append((event, data, ttl))
-        if len(self.published) == 20:
-            raise Enough
-
-    def spawn(self, background: Any) -> None:
-        self.background.append(background)
+async def answered(hub: HubInside, number: int, option: int, wanted: str) -> None:
+    """Answer the question with this number, and wait for what comes of it."""
+    await until(lambda: task(hub, number) == "queued")
+    asked = question(hub)
+    assert asked["question"] == scene(number).question
+    assert await hub.hub.questions.answer(asked["id"], asked["options"][option], Person("somebody"))
+    await until(lambda: question(hub) and question(hub)["id"] != asked["id"])
+    await until(lambda: task(hub, number) == wanted)
 
 
-async def test_it_is_published_step_by_step() -> None:
-    hub: Any = FakeHub()
-    slept = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    with pytest.raises(Enough):
-        await play(hub, sleep=sleep)
-    assert hub.published == [(step.event, step.data, step.ttl) for step in STORY[:20]]
-    assert slept == [step.wait for step in STORY[:20]]
+async def test_where_nobody_answers_the_default_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 1.0)
+    async with living(tmp_path, ephemeral=True) as hub:
+        first = question(hub)["id"]
+        await until(lambda: question(hub) and question(hub)["id"] != first)
+        await until(lambda: task(hub, 0) == "cancelled")
 
 
-def test_setup_leaves_it_to_the_hub_when_to_run_it() -> None:
-    hub: Any = FakeHub()
-    setup(hub)
-    assert hub.published == []
-    (background,) = hub.background
-    running = background()
-    assert isinstance(running, Coroutine)
-    running.close()
+async def test_a_question_that_was_withdrawn_is_followed_by_another(tmp_path: Path) -> None:
+    async with living(tmp_path, ephemeral=True) as hub:
+        first = question(hub)["id"]
+        await hub.hub.questions._settle(hub.hub.questions._open[first], "withdrawn", NOBODY)
+        await until(lambda: question(hub) and question(hub)["id"] != first)
 
 
-def test_a_step_is_what_it_says() -> None:
-    assert isinstance(STORY[0], Step)
-    assert STORY[0].event == "agent:status_change"
-    assert STORY[0].data["status"] == "starting"
+async def test_a_question_outlives_a_restart_and_what_was_open_is_ended(tmp_path: Path) -> None:
+    async with living(tmp_path) as hub:
+        first = question(hub)["id"]
+        await until(lambda: hub.hub.cursor.seq > 200)
+    async with living(tmp_path) as hub:
+        assert question(hub)["id"] == first
+        await until(lambda: task(hub, 0) == "queued")
+        left = [event.data for event in hub.hub.state.of("task:progress")]
+        assert any(one.get("message") == "the demo began anew" for one in left)
+        votes = [event.data for event in hub.hub.state.of("governance:vote_cast")]
+        await until(lambda: sum(vote["status"] == "open" for vote in votes) <= 2)
+        assert await hub.hub.questions.answer(first, "Wait", Person("somebody"))
+        await until(lambda: question(hub) and question(hub)["id"] != first)
+
+
+async def test_it_lives_in_token_mode_too_and_who_only_looks_on_cannot_answer(tmp_path: Path) -> None:
+    async with living(tmp_path, auth="token") as hub:
+        asked = question(hub)
+        args = {"question": asked["id"], "answer": "Deploy"}
+        headers = {"Content-Type": "application/json"}
+        (await hub.post("api/commands/hub:answer", args, {**headers, **bearer(hub, "OBSERVER")})).refused(
+            403, "forbidden"
+        )
+        answer = await hub.post("api/commands/hub:answer", args, {**headers, **bearer(hub)})
+        assert answer.json == {"accepted": True}
+        await until(lambda: task(hub, 0) == "succeeded")
+
+
+async def test_a_persons_vote_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(Story, "voted", lambda story, *said: heard.append(said))
+    async with living(tmp_path, ephemeral=True) as hub:
+        await hub.hub.publish("governance:vote_cast", {"vote_id": "vote-1", "agent": "me", "option": "reject"})
+        await hub.hub.publish("governance:vote_cast", {"vote_id": "vote-1", "status": "open"})
+        await until(lambda: ("vote-1", "me", "reject") in heard)
+
+
+async def test_without_a_store_it_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with living(tmp_path, ephemeral=True) as hub:
+        ask, failed = hub.hub.ask, list[int]()
+
+        async def away(*args: Any, **more: Any) -> Any:
+            if len(failed) < 3:
+                failed.append(1)
+                raise HubError("broker_unavailable", "It is away.")
+            return await ask(*args, **more)
+
+        monkeypatch.setattr(hub.hub, "ask", away)
+        await hub.hub.questions.answer(question(hub)["id"], "Wait", Person("somebody"))
+        await until(lambda: question(hub) is not None and len(failed) == 3)
