@@ -41,8 +41,8 @@ class HubHandler(logging.Handler):
     It never waits and never raises: a thread of its own publishes, in the order in which it was logged, to the hub that
     `url` and the other words name as in HubClient. Whether a hub is there makes no difference to the program: `kept`
     records wait for it, then the oldest goes for each new one. How many have gone so is said by the next event, and by
-    the attribute `dropped`. `flush`, and the end of the program, wait for what is under way, two seconds at most, and
-    not at all while no hub is there. What its own thread logs is not published.
+    the attribute `dropped`. `flush`, and the end of the program, try once more where no hub was, and wait for what is
+    under way, two seconds at most; what is left behind that is counted. What its own thread logs is not published.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HubHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many records could not be kept, or were refused, so far."""
+        """How many records could not be kept, or were refused, so far; behind `close`, also those that were left."""
         return self._publisher.lost
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -81,7 +81,8 @@ class HubHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until everything is published, for `FLUSH_SECONDS` at most, and only while a hub is there."""
+        """Wait until everything is published, for `FLUSH_SECONDS` at most. Where no hub was there it is looked for once
+        more, at once: one that was restarted may be back."""
         self._publisher.flush()
 
     def close(self) -> None:
@@ -128,15 +129,18 @@ class _Publisher:
         self._cancel: Callable[[], Any] = lambda: None
         self._wake: Callable[[], Any] | None = None  # while the thread waits for something to do
         self._closed = False
+        self._given_up = -1  # records that had come when a flush was given up: without more it is not tried again
         # What follows is the thread's.
         self._taken: Event | None = None  # being published
         self._done = self._refused = 0  # records that were published or refused; that were refused
         self._told = 0  # lost ones that an event has told of
-        self._away = False  # it is no use to wait for the hub
+        self._failures = 0  # attempts to reach the hub that came to nothing
+        self._hurry: Callable[[], Any] | None = None  # while it waits before it tries again
 
     @property
     def lost(self) -> int:
-        return self._gone + self._refused
+        left = self._put - self._gone - self._done if self._closed else 0  # behind the end nobody publishes them
+        return self._gone + self._refused + left
 
     def is_own_thread(self) -> bool:
         return self._thread is not None and self._thread.ident == threading.get_ident()
@@ -161,10 +165,14 @@ class _Publisher:
                 self._begin()
 
     def flush(self) -> None:
-        ends = time.monotonic() + FLUSH_SECONDS
-        while self._is_busy() and not self._away:
+        """Return when nothing waits any more, or an attempt to reach the hub has failed behind this, or it is time."""
+        ends, failures = time.monotonic() + FLUSH_SECONDS, self._failures
+        while self._is_busy() and self._put > self._given_up and self._failures == failures:
             if time.monotonic() > ends:
-                self._away = True
+                self._given_up = self._put
+            if (hurry := self._hurry) is not None:
+                with suppress(RuntimeError):  # the thread is ending
+                    hurry()
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
@@ -196,9 +204,18 @@ class _Publisher:
                 async with HubClient(**self._where, patience=PATIENCE) as client:
                     await self._publish(client, backoff)
             except Exception as error:
-                self._away = True
+                self._failures += 1
                 log.debug("the log cannot be published: %s", error)
-            await asyncio.sleep(backoff.next())
+            await self._pause(backoff.next())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt, or until a flush wants it now."""
+        hurried = asyncio.Event()
+        self._hurry = partial(asyncio.get_running_loop().call_soon_threadsafe, hurried.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await hurried.wait()
+        self._hurry = None
 
     async def _publish(self, client: HubClient, backoff: Backoff) -> None:
         while True:
@@ -212,7 +229,7 @@ class _Publisher:
                     raise
                 log.warning("a record of the log was refused: %s", error)
                 self._refused += 1 + data.get("dropped", 0)
-            self._taken, self._away = None, False
+            self._taken = None
             self._done += 1
             backoff.reset()
 

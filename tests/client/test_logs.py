@@ -87,8 +87,8 @@ async def test_what_is_too_much_is_counted_and_told(tmp_path: Path, logger: logg
     logger.addHandler(handler)
     for n in range(10):
         logger.warning("%d", n)
-    await until(lambda: handler._publisher._away)
-    handler.flush()  # waits for nothing
+    await until(lambda: handler._publisher._failures)
+    handler.flush()  # waits for no more than one attempt
     assert handler.dropped == 7
     async with hub_app(tmp_path) as hub:
         (tmp_path / "server.json").write_text(f'{{"url": "{hub.url}", "pid": {os.getpid()}}}')
@@ -163,7 +163,29 @@ async def test_a_hub_that_does_not_answer_holds_nobody_up(
     handler.flush()
     assert handler._publisher._is_busy()
     handler.close()
+    assert handler.dropped == 1
     logger.warning("behind")  # nobody has it
+    assert handler.dropped == 2
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_hub_that_is_back_gets_the_last_words(
+    tmp_path: Path, logger: logging.Logger, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that ends behind a restart of its hub waits for no delay of a minute before the log looks again."""
+    monkeypatch.setattr(logs.Backoff, "next", lambda self: 60.0)
+    if weakened:
+        monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.2)
+        monkeypatch.setattr(logs._Publisher, "_hurry", property(lambda self: None, lambda self, value: None), False)
+    handler = HubHandler(state_dir=tmp_path)
+    logger.addHandler(handler)
+    logger.warning("here")
+    await until(lambda: handler._publisher._failures)
+    async with hub_app(tmp_path) as hub:
+        (tmp_path / "server.json").write_text(f'{{"url": "{hub.url}", "pid": {os.getpid()}}}')
+        await asyncio.to_thread(handler.close)
+        assert [event["message"] for event in await published(hub)] == ([] if weakened else ["here"])
+    assert handler.dropped == weakened
 
 
 async def test_a_wrong_address_is_told_at_once() -> None:
