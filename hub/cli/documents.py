@@ -9,6 +9,7 @@ from ..errors import HubError, UsageError
 from ..wire.strictjson import LARGEST, loads
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
+MOST_PASSED = 64 * 1024 * 1024  # bytes of a line that no event can hold, until the stream is given up
 BATCH_EVENTS, BATCH_BYTES = 1000, 512 * 1024  # of one request: what the hub takes, and half of it
 
 Line = tuple[int, str]  # its number, and its JSON text
@@ -17,17 +18,22 @@ Line = tuple[int, str]  # its number, and its JSON text
 def documents(read: Callable[[int], bytes], wrong: Callable[[str], None], whole: bool = False) -> Iterator[list[Line]]:
     """The JSON texts of a stream, as they come, in batches for a request; of a line that is none `wrong` gets told.
 
-    Raises UsageError for what goes over all lines and is no JSON, and HubError `too_large` as soon as a line is; what
-    stands before it has been handed out.
+    A line that no event can hold is one of those, told as soon as it is too long. Raises UsageError for what goes over
+    all lines and is no JSON, and HubError `too_large` for that, and for a line that goes on and on; what stands before
+    it has been handed out.
     """
     groups, number, begun = _lines(read), 0, False
     for group in groups:
         ready: list[Line] = []
         for index, line in enumerate(group):
             number += 1
-            if not line.strip():
+            if line is None and not whole:
+                begun = True
+                wrong(str(_too_large(f"Line {number}")))
                 continue
-            if not begun and (whole or _state(line) == "unfinished"):
+            if line is not None and not line.strip():
+                continue
+            if line is None or (not begun and (whole or _state(line) == "unfinished")):
                 yield [(number, _over_lines(chain(group[index:], chain.from_iterable(groups))))]
                 return
             begun = True
@@ -38,27 +44,44 @@ def documents(read: Callable[[int], bytes], wrong: Callable[[str], None], whole:
         yield from _batches(ready)
 
 
-def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes]]:
-    """The lines of a stream, grouped by when they arrived. Raises HubError for one that goes on and on."""
-    rest, number = b"", 1
+def _lines(read: Callable[[int], bytes]) -> Iterator[list[bytes | None]]:
+    """The lines of a stream, grouped by when they arrived; None for one that no event can hold, as soon as it is too
+    long, and what is left of it is passed over. Raises HubError for one that goes on and on."""
+    rest: bytes | None = b""
+    passed = 0
     while chunk := read(CHUNK):
-        *lines, end = chunk.split(b"\n")
-        rest += lines[0] if lines else end
-        _check_size(rest, f"Line {number}")
-        if lines:
-            yield [rest, *lines[1:]]
-            rest, number = end, number + len(lines)
-    yield [rest]
+        *ended, last = chunk.split(b"\n")
+        group: list[bytes | None] = []
+        for piece in ended:
+            if rest is not None:
+                group.append(_held(rest + piece))
+            rest, passed = b"", 0
+        if rest is None:
+            passed += len(last)
+        elif (rest := _held(rest + last)) is None:
+            group.append(None)
+        if passed > MOST_PASSED:
+            raise HubError(
+                "too_large", f"One line has more than {MOST_PASSED} bytes; what stands behind it is not read."
+            )
+        if group:
+            yield group
+    if rest is not None:
+        yield [rest]
 
 
-def _over_lines(lines: Iterator[bytes]) -> str:
+def _held(line: bytes) -> bytes | None:
+    return line if len(line) <= LARGEST else None
+
+
+def _over_lines(lines: Iterator[bytes | None]) -> str:
     """One JSON text that goes over all lines. Raises UsageError if it does not, and soon, not at the end: where its
     first line was torn, a stream without end may stand behind it."""
-    text = bytearray(next(lines))
-    looked_at = len(text)
+    text, looked_at = bytearray(), 0
     for line in lines:
-        text += b"\n" + line
-        _check_size(text, "What is on stdin")
+        if line is None or len(text) + len(line) > LARGEST:
+            raise _too_large("What is on stdin")
+        text += (b"\n" if text else b"") + line
         if len(text) >= 2 * looked_at:
             looked_at = len(text)
             if _state(text) == "wrong":
@@ -66,9 +89,8 @@ def _over_lines(lines: Iterator[bytes]) -> str:
     return _strict(bytes(text), "on stdin")
 
 
-def _check_size(text: bytes | bytearray, what: str) -> None:
-    if len(text) > LARGEST:
-        raise HubError("too_large", f"{what} has more than {LARGEST} bytes; no event can have as many.")
+def _too_large(what: str) -> HubError:
+    return HubError("too_large", f"{what} has more than {LARGEST} bytes; no event can have as many.")
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:

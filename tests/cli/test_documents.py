@@ -120,27 +120,69 @@ def test_one_json_over_many_lines_is_looked_at_a_few_times(monkeypatch: pytest.M
 LONG = [b"x" * 65536] * 1000
 
 
-@pytest.mark.parametrize("first", [b'"', b'1\n2\n"', b"{\n"])
-def test_what_is_too_long_is_refused_as_soon_as_it_is(first: bytes) -> None:
-    read, taken = counting(first, *LONG)
-    handed = []
-    with pytest.raises(HubError, match="more than 1048576 bytes") as refused:
-        handed += list(documents(read, never))
-    assert refused.value.code == "too_large"
+def test_one_json_that_is_too_long_is_refused_as_soon_as_it_is() -> None:
+    for first, whole in ((b"{\n", False), (b"{", True), (b"\n1\n", True)):
+        read, taken = counting(first, *LONG)
+        with pytest.raises(HubError, match=r"^What is on stdin has more than 1048576 bytes") as refused:
+            list(documents(read, never, whole))
+        assert refused.value.code == "too_large"
+        assert sum(taken) < LARGEST + 2 * 65536
+
+
+def test_a_line_that_is_too_long_is_told_as_soon_as_it_is_and_left_out() -> None:
+    """Whatever follows a program for days loses one line, not all behind it."""
+    told: list[str] = []
+    read, taken = counting(b'1\n"', *LONG[:20], b'"\n2\n', b"3\n")
+    batches = documents(read, told.append)
+    assert next(batches) == [(1, "1")]
+    assert next(batches) == [(3, "2")]
+    assert told == ["Line 2 has more than 1048576 bytes; no event can have as many."]
+    assert list(batches) == [[(4, "3")]]
+
+    read, taken = counting(b'1\n"', *LONG)
+    with pytest.raises(ToldError):  # at once, not when the line has ended
+        list(documents(read, the_end_of_it))
     assert sum(taken) < LARGEST + 2 * 65536
 
 
-def test_what_stands_before_it_is_handed_out() -> None:
-    batches = documents(counting(b'1\n2\n"', *LONG)[0], never)
-    assert next(batches) == [(1, "1"), (2, "2")]
-    with pytest.raises(HubError, match=r"^Line 3 has more"):
-        next(batches)
+class ToldError(Exception):
+    """A line is wrong."""
 
 
-def test_weakened_all_of_it_would_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_, "_check_size", lambda text, what: None)
-    read, taken = counting(b'"', *LONG[:100])
+def the_end_of_it(why: str) -> None:
+    raise ToldError(why)
+
+
+@pytest.mark.parametrize(("size", "good"), [(LARGEST, True), (LARGEST + 1, False)])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("chunk", [1000, LARGEST * 2])
+def test_a_line_is_too_long_from_one_byte_on(size: int, good: bool, end: bytes, chunk: int) -> None:
     told: list[str] = []
-    assert list(documents(read, told.append)) == []
+    text = b'"' + b"x" * (size - 2) + b'"' + end
+    read = counting(*[text[start : start + chunk] for start in range(0, len(text), chunk)])[0]
+    assert [number for batch in documents(read, told.append) for number, _ in batch] == [1] * good
+    assert len(told) == (not good)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_line_without_end_is_given_up(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(documents_, "MOST_PASSED", 2**40)
+    told: list[str] = []
+    read, taken = counting(b"1\n", *LONG, *LONG, b"\n2\n")
+    batches = documents(read, told.append)
+    assert next(batches) == [(1, "1")]
+    if weakened:
+        assert list(batches) == [[(3, "2")]]
+        return
+    with pytest.raises(HubError, match="what stands behind it is not read"):
+        list(batches)
+    assert len(taken) < 1100
+
+
+def test_weakened_all_of_it_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents_, "_held", lambda line: line)
+    told: list[str] = []
+    assert list(documents(counting(b'"', *LONG[:100])[0], told.append)) == []
     assert len(told) == 1
-    assert len(taken) == 102
+    assert "1048576" not in told[0]

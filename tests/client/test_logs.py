@@ -16,7 +16,7 @@ from running import HubInside, environment, hub_app, until
 from scripted import Silent
 
 from hub import HubHandler
-from hub.client import logs
+from hub.client import connections, logs
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def test_a_hub_that_is_back_gets_the_last_words(
     tmp_path: Path, logger: logging.Logger, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that ends behind a restart of its hub waits for no delay of a minute before the log looks again."""
-    monkeypatch.setattr(logs.Backoff, "next", lambda self: 60.0)
+    monkeypatch.setattr(connections.Backoff, "next", lambda self: 60.0)
     if weakened:
         monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.2)
         monkeypatch.setattr(logs._Publisher, "_hurry", property(lambda self: None, lambda self, value: None), False)
