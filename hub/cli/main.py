@@ -22,6 +22,7 @@ from .terminal import is_terminal, printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
+LONGEST = 4000  # characters of the sentence that says why
 # The commands, each a module here that is imported when it is asked for.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
@@ -92,11 +93,17 @@ def _read(words: list[str]) -> Any:
 
 
 def _complain(words: Sequence[str], sentence: object, status: int) -> int:
-    text = printable(str(sentence))
+    text = printable(_cut(str(sentence)))
     if _is_hook(words) and not is_terminal(sys.stderr):
         return DONE
     stdio.complain(_as_json(text) if _wants_json(words) else f"hub: {text}")
     return status
+
+
+def _cut(text: str) -> str:
+    """Begin and end of a sentence that quotes megabytes of what it was given: the end says what to do."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 def _wants_json(words: Sequence[str]) -> bool:

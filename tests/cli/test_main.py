@@ -117,6 +117,22 @@ def test_what_is_no_json_is_one_sentence(run: Run, words: list[str]) -> None:
     assert outcome.err.startswith("hub: ")
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "words", [["call", "a:b", "x" * 90_000], ["publish", "a:b", "a=1", "x" * 90_000], ["tail", "-n", "\0" * 90_000]]
+)
+def test_what_is_quoted_fills_no_terminal(
+    run: Run, words: list[str], weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three megabytes of a wrong file on stdin were twelve of its escapes on stderr."""
+    if weakened:
+        monkeypatch.setattr(cli_main, "LONGEST", 10**9)
+    outcome = run(*words)
+    assert outcome.status == 2
+    assert (len(outcome.err) < 5000) is not weakened
+    assert outcome.err.endswith(".\n")  # what to do is not cut off
+
+
 @pytest.mark.parametrize("words", [[], ["--port", "0"], ["serve", "--demo"]])
 def test_without_a_command_the_hub_is_run(words: list[str]) -> None:
     assert cli_main.parser().parse_args(cli_main._with_default(words)).run is cli_serve.run
