@@ -33,10 +33,15 @@ class Peer:
         for frame in frames:
             await self._websocket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
 
+    async def frame(self) -> dict[str, Any]:
+        """The next command of the client, as it came."""
+        frame: dict[str, Any] = await self._websocket.receive_json()
+        assert frame["type"] == "command"
+        return frame
+
     async def command(self) -> tuple[str, str, Any]:
         """The next command of the client: id, name, args."""
-        frame = await self._websocket.receive_json()
-        assert frame["type"] == "command"
+        frame = await self.frame()
         return frame["id"], frame["payload"]["command"], frame["payload"]["args"]
 
     async def respond(self, id: str, result: Any) -> None:

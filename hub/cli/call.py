@@ -188,7 +188,8 @@ class Command:
             while further := next_page(self.name, given, result):
                 result = joined(self.name, result, self._ask(further, {}))
         except Disconnected as error:
-            raise Disconnected(f"{error.message.rstrip('.')}; whether {self.name} has run is not known.") from None
+            known = "the same call with the same --key says" if flags.key else "is not known"
+            raise Disconnected(f"{error.message.rstrip('.')}; whether {self.name} has run {known}.") from None
         except Refusal as error:
             if error.code == "unknown_command":
                 self.described()

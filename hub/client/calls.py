@@ -38,14 +38,16 @@ class Calls:
         confirm: str | None = None,
         *,
         again: bool = False,
+        keyed: bool = False,
     ) -> Any:
-        """Make one call, `again` also when nobody knows whether it ran, until it is answered or `patience` is over.
+        """Make one call, `again` also when nobody knows whether it ran, until it is answered or `patience` is over; so
+        too where it is `keyed`, with a key by which the hub knows it.
 
         Raises Refusal, Disconnected, NoHub, and HubError `too_large` for what no frame can hold.
         """
         id = str(next(self._ids))
         text = command_frame(id, command, args, idempotency_key=key, confirm=confirm)
-        asked = Asked(id, command, text, again, asyncio.get_running_loop().time())
+        asked = Asked(id, command, text, again, asyncio.get_running_loop().time(), keyed)
         async with nullcontext() if command == UNBOUNDED else self._slots:
             return await self._answer(asked)
 

@@ -138,15 +138,15 @@ class HubClient:
         key: str | None = None,
     ) -> Any:
         """Run a command and return its result. `confirm` is `details["confirm"]` of the refusal of a dangerous one
-        (`confirmation_required`). With a `key` (an idempotency key) a command that writes runs once: after a broken
-        connection call again with the same.
+        (`confirmation_required`). With a `key` (an idempotency key) a command that writes runs once, however often it
+        is called: so it is called again over a broken connection, until it is answered or `patience` is over.
 
-        Raises HubError with the hub's code, Disconnected if the connection broke while it ran (it is not run
-        again: it may have run), NoHub if no hub was there within `patience`. A call that is cancelled is
+        Raises HubError with the hub's code, Disconnected if the connection broke while it ran (without a key it is not
+        run again: it may have run), NoHub if no hub was there within `patience`. A call that is cancelled is
         cancelled in the hub, too. `hub:subscribe` means the calls' own connection: the stream's topics are
         given at construction.
         """
-        return await self._calls.call(command, args or {}, key, confirm)
+        return await self._calls.call(command, args or {}, key, confirm, keyed=key is not None)
 
     async def ask(
         self,

@@ -10,6 +10,7 @@ from .discovery import Disconnected, Refusal
 
 SMALL = 32 * 1024  # bytes of a frame about which no hub need be asked; by default it takes twice as many
 NEVER_RAN = ("rate_limited", "busy")  # refusals of a call that is made again by itself, whatever it does
+FOR_A_WHILE = (*NEVER_RAN, "shutting_down", "broker_unavailable", "audit_unavailable")  # and a broken connection
 
 
 class NotSent(Disconnected):
@@ -17,15 +18,19 @@ class NotSent(Disconnected):
 
 
 class Asked(NamedTuple):
-    """One call: its frame, whether it is made `again` when nobody knows if it ran, and when it was begun."""
+    """One call: its frame, whether it is made `again` when nobody knows if it ran, when it was begun, and whether it is
+    `keyed`: then the hub runs it once, however often it is made."""
 
     id: str
     command: str
     text: str
     again: bool = False
     at: float = 0.0
+    keyed: bool = False
 
     def is_to_be_made_again(self, error: HubError) -> bool:
+        if self.keyed:
+            return error.retryable and error.code in FOR_A_WHILE
         return error.retryable if self.again else isinstance(error, NotSent) or error.code in NEVER_RAN
 
 

@@ -98,6 +98,12 @@ def test_a_call_says_so(words: list[str], mute: str, capsys: pytest.CaptureFixtu
     assert (out, err) == ("", f"hub: The hub at {mute} does not answer{unknown}.\n")
 
 
+def test_a_call_with_a_key_says_who_knows(mute: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "hub:ping", "{}", "--key", "k", "--url", mute]) == 3
+    said = "does not answer; whether hub:ping has run the same call with the same --key says."
+    assert capsys.readouterr().err == f"hub: The hub at {mute} {said}\n"
+
+
 def test_a_question_says_how_to_come_back(mute: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ask", "Go?", "--option", "yes", "--timeout", "600", "--key", "k"]
     assert main([*words, "--url", mute]) == 3

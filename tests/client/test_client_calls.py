@@ -73,6 +73,47 @@ async def test_calls_that_run_when_it_breaks_fail_and_are_not_run_again(scripted
         call.cancel()
 
 
+@pytest.mark.parametrize("how", ["cut", "stopping", "busy"])
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_call_with_a_key_is_made_again_over_a_broken_connection(
+    scripted: ScriptedHub, how: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub knows it by its key, and has run it once: whoever calls need not find that out."""
+    if weakened:
+        monkeypatch.setattr(links, "FOR_A_WHILE", ())
+    async with HubClient(scripted.url) as client:
+        call = asyncio.create_task(client.call("a:b", {"n": 1}, key="k"))
+        peer = await scripted.peer()
+        first = await peer.frame()
+        if how == "cut":
+            peer.cut()
+        else:
+            code = "shutting_down" if how == "stopping" else "busy"
+            await peer.refuse(first["id"], error_object(code) | {"retryable": True, "retry_after": 0})
+        if weakened:
+            with pytest.raises(HubError):
+                await call
+            return
+        peer = await scripted.peer() if how == "cut" else peer
+        again = await peer.frame()
+        assert again == first
+        assert again["payload"] == {"command": "a:b", "args": {"n": 1}, "idempotency_key": "k"}
+        await peer.respond(again["id"], "done")
+        assert await call == "done"
+
+
+@pytest.mark.parametrize("code", ["timeout", "provider_gone"])
+async def test_how_it_ended_is_the_end_of_a_call_with_a_key(scripted: ScriptedHub, code: str) -> None:
+    """Whoever repeats it hears no more than that this is not known."""
+    async with HubClient(scripted.url) as client:
+        call = asyncio.create_task(client.call("a:b", key="k"))
+        peer = await scripted.peer()
+        await peer.refuse((await peer.command())[0], error_object(code) | {"retryable": True})
+        with pytest.raises(HubError) as caught:
+            await call
+        assert caught.value.code == code
+
+
 async def test_a_call_waits_no_longer_than_its_patience(scripted: ScriptedHub) -> None:
     async with HubClient(scripted.url, patience=0) as client:
         scripted.handshakes = [503]
