@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..stdio import say
+from .agents import agents
 from .checks import Finding, Reach, of_this_account, of_this_machine
 from .grammar import add_command
 from .http import add_where
@@ -37,6 +38,7 @@ def _findings(args: argparse.Namespace, reach: Reach) -> Iterator[Finding]:
     yield from of_this_machine()
     yield from of_this_account(args)
     yield from reach.findings()
+    yield from agents(args, is_open=reach.is_open)
     if reach.is_open:
         from .promise import tried
 

@@ -132,6 +132,12 @@ class State:
         """The last events of this name, the one longest unchanged first."""
         return [item.event for place, item in self._items.items() if place[0] == name]
 
+    def newest(self, name: str, begin: str) -> Event | None:
+        """The last event of this name whose key begins so; None if there is none."""
+        found = (place for place in reversed(self._items) if place[0] == name and place[1].startswith(begin))
+        place = next(found, None)
+        return self._items[place].event if place else None
+
     def holding(self, name: str, part: bytes) -> list[Event]:
         """As `of`, those whose JSON has this part; nothing is parsed."""
         return [item.event for place, item in self._items.items() if place[0] == name and part in item.event.frame]

@@ -25,7 +25,7 @@ from ..stderr import Seldom, set_up_logging, unhurried
 from ..stdio import mention
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import answers, api, health, hooks, sse, startup, streams
+from . import answers, api, health, hooks, pings, sse, startup, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .documents import served
@@ -59,6 +59,7 @@ def create_app(hub: Hub, url: str | None = None) -> web.Application:
     app[GUARD] = guard
     api.setup(app)
     hooks.setup(app)
+    pings.setup(app)
     streams.setup(app)
     connection.setup(app)
     sse.setup(app)

@@ -15,7 +15,7 @@ from ..adapters import github
 from ..adapters.reading import mapping, read
 from ..adapters.senders import ADAPTERS, AGENTS, SILENT, WAIT, WAITS, sender_of
 from ..adapters.shape import Event, Given, Question, Taken, Tool, is_same_call
-from ..adapters.turns import resumed
+from ..adapters.turns import STATUS, TASK, resumed
 from ..commands.asked import Asked, person
 from ..commands.call import check_trust
 from ..commands.clients import Client
@@ -77,6 +77,18 @@ def setup(app: web.Application) -> None:
     """Add the route."""
     app[HOOKS] = Hooks()
     app.router.add_post("/hooks/{adapter}", hook, name="api-hook")
+    app.router.add_get("/hooks", heard, name="api-hooks")
+
+
+async def heard(request: web.Request) -> web.Response:
+    """GET /hooks: when each agent was last heard, as far as it is still known. No command, so no record is made."""
+    query(request)
+    found: dict[str, str] = {}
+    for agent in AGENTS:
+        for name in (STATUS, TASK):
+            if newest := request.app[HUB].state.newest(name, f"{agent}:"):
+                found[agent] = max(found.get(agent, ""), newest.timestamp)
+    return answer(dumpb(found))
 
 
 async def hook(request: web.Request) -> web.Response:
@@ -84,7 +96,7 @@ async def hook(request: web.Request) -> web.Response:
     hub, named = request.app[HUB], _named(request)
     given = query(request, "ask", "timeout", "event")
     timeout = _seconds(given["timeout"]) if "timeout" in given else None
-    _may_publish(request)
+    may_publish(request)
     data = await body(request, LARGEST)
     if named == "github":
         _check_signature(request, data)
@@ -122,7 +134,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _may_publish(request: web.Request) -> None:
+def may_publish(request: web.Request) -> None:
+    """Raises HubError, recorded, for who may only read."""
     try:
         check_trust(request[PEER].trust, "write", "publishing")
     except HubError as error:

@@ -14,7 +14,7 @@ from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_probl
 from .strictjson import LARGEST_RESULT, dumpb, dumps, loads
 from .validation import ListField, bounded, invalid, load
 
-MAX_TTL = 30 * 86400  # seconds
+MAX_TTL = 365 * 86_400  # seconds
 MAX_SENTENCE = 1000  # characters of an error's sentence whose details are too large to be sent
 
 # ---- time stamps -----------------------------------------------------------------------------------------------

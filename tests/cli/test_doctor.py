@@ -15,6 +15,7 @@ from aiohttp import web
 from running import HubInside, environment, hub_app, hub_process, run_hub
 from terminals import on_terminal
 
+from hub.adapters.senders import AGENTS
 from hub.cli import promise
 from hub.cli.checks import Finding, _folder_problem, of_this_account
 from hub.cli.main import parser
@@ -46,7 +47,13 @@ async def examined(*words: str, **variables: str) -> tuple[int, dict[str, str], 
     )
 
 
-ALL = ["version", "variables", "proxy", "state", "disk", "address", "hub", "ready", "versions", "events", "clock"]
+ALL = [*"version variables proxy state disk address hub ready versions".split(), *AGENTS, "events", "clock"]
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No agent of the person's own is looked at."""
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 async def test_where_all_is_well(tmp_path: Path) -> None:

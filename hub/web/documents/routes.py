@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ...adapters.senders import ADAPTERS
+from ...adapters import ping
+from ...adapters.senders import ADAPTERS, AGENTS
 from ...commands.questions import LONGEST
+from ...wire.messages import MAX_TTL
 from .. import answers, api, health
 from ..page import frame
 from .schemas import (
@@ -16,6 +18,7 @@ from .schemas import (
     OBJECT,
     PATTERNS,
     TEXT,
+    TIMESTAMP,
     Part,
     listed,
     record,
@@ -106,6 +109,21 @@ _READY = record(
 )
 _DOCUMENT = {200: answer("The document.", OBJECT), 304: answer("It is as you know it (`If-None-Match`).")}
 
+JOB = parameter("job", TEXT | {"pattern": f"^{ping.NAME.pattern}$"}, "The job's name.", "path")
+WHAT = parameter("what", TEXT, "`start`, `fail`, `log`, or the exit status, 0 to 255.", "path")
+RUN = parameter("rid", TEXT, "Which run: pairs a start with its end.")
+LEASE = parameter("ttl", NUMBER | {"minimum": 1, "maximum": MAX_TTL}, "Seconds in which the next ping must come.")
+CREATE = parameter("create", TEXT, "As healthchecks has it; a job is always made.")
+
+
+def _ping(id: str, summary: str, *parameters: Part, body: Part | None = None) -> Route:
+    taken = {200: answer("It is taken.", {"const": "OK"}, PLAIN)}
+    refusals = (404, *(BODY if body else ()), 503)
+    return Route(id, summary, taken, refusals, (JOB, *parameters, RUN, LEASE, CREATE), body, "hooks")
+
+
+_MESSAGE = {"*/*": {"schema": said(TEXT, "The message; its last 2 KiB count.")}}
+
 ROUTES: Mapping[tuple[str, str], Route] = {
     ("POST", "/api/events"): Route(
         "publish",
@@ -130,11 +148,17 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         content(said(OBJECT, "The args.")),
         "commands",
     ),
+    ("GET", "/hooks"): Route(
+        "heard",
+        "See when each agent was last heard.",
+        {200: answer("By agent; who is not there was never heard.", record({}, dict.fromkeys(AGENTS, TIMESTAMP)))},
+        tag="hooks",
+    ),
     ("POST", "/hooks/{adapter}"): Route(
         "hook",
         "Tell what an agent or a service sends to its hooks, as it is.",
         {200: answer("What that sender expects; it decides nothing unless a person has.", ANYTHING)},
-        (404, 408, 413, 415, 422, 503),
+        (404, *BODY, 503),
         (
             parameter("adapter", TEXT | {"enum": [*ADAPTERS]}, "Who sends; of agents the body says it better.", "path"),
             parameter("ask", TEXT | {"enum": ["0", "1"]}, "1: ask a person where the agent asks for a permission."),
@@ -143,6 +167,12 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         ),
         {"*/*": {"schema": said(ANYTHING, "The JSON that its documentation says; read leniently, up to 4 MiB.")}},
         "hooks",
+    ),
+    ("GET", "/ping/{job}"): _ping("ping", "Say that a job is done."),
+    ("POST", "/ping/{job}"): _ping("ping_post", "Say that a job is done, with a message.", body=_MESSAGE),
+    ("GET", "/ping/{job}/{what}"): _ping("ping_what", "Say that a job begins, or how it has ended.", WHAT),
+    ("POST", "/ping/{job}/{what}"): _ping(
+        "ping_what_post", "Say that a job begins, or how it has ended, with a message.", WHAT, body=_MESSAGE
     ),
     ("GET", "/events"): Route(
         "events",

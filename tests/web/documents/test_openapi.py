@@ -21,7 +21,7 @@ from running import Answer, HubInside, Raw, hub_app, stream, talk
 from hub import Call, Event, Hub, create_app
 from hub.commands.asked import Person
 from hub.errors import HubError
-from hub.web import api
+from hub.web import api, hooks, pings
 from hub.web.documents.routes import ROUTES
 
 QUESTION: dict[str, Any] = {"question": "Go on?", "options": ["yes", "no"]}
@@ -36,6 +36,7 @@ EXAMPLES: dict[str, Any] = {
     "/api/commands/hub:seen": {"event": "task:progress", "key": "build"},
     "/api/commands/hub:cancel": {"id": "none"},
     "/api/commands/test:look": {"order": 1},
+    "/hooks/claude-code": {"session_id": "x", "hook_event_name": "SessionStart"},
 }
 NAMES = {"/api/commands/{name}": "hub:ping", "/static/{name}": "hub.js"}
 
@@ -88,7 +89,9 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 async def ask(hub: HubInside, operation: Operation, query: str = "", body: Any = None, **headers: str) -> Answer:
     """What the hub says to this operation as it should be used, but for what is given here."""
-    path = operation.path.format(name=headers.pop("name", NAMES.get(operation.path)), code=headers.pop("code", ""))
+    name = headers.pop("name", NAMES.get(operation.path))
+    others = {"adapter": name or "claude-code", "job": name or "backup", "what": "start"}
+    path = operation.path.format(name=name, code=headers.pop("code", ""), **others)
     given = {**JSON, **{name.replace("_", "-"): value for name, value in headers.items()}}
     data = json.dumps(EXAMPLES.get(path, {}) if body is None else body) if operation.method == "POST" else None
     return await hub.ask(operation.method, path[1:] + query, allow_redirects=False, headers=given, data=data)
@@ -156,7 +159,13 @@ async def nothing_there(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPa
 
 async def half_a_body(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
     async with Raw(hubs.hasty.port) as raw:
-        await raw.write(head(hubs.hasty, f"POST {operation.path.format(name='hub:ping')}", "Content-Length: 9"))
+        await raw.write(
+            head(
+                hubs.hasty,
+                f"POST {operation.path.format(name='hub:ping', adapter='codex', job='a', what='0')}",
+                "Content-Length: 9",
+            )
+        )
         return int((await raw.read()).split()[1])
 
 
@@ -175,10 +184,15 @@ async def taken_back(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch
 
 
 async def large_body(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
+    patch.setattr(hooks, "LARGEST", 1000)
+    patch.setattr(pings, "LARGEST", 1000)
     return (await ask(hubs.usual, operation, body="x" * 1000)).status
 
 
 async def other_type(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
+    """Or, where any is taken, one that is encoded."""
+    if operation.said["tags"] == ["hooks"]:
+        return (await ask(hubs.usual, operation, Content_Encoding="unheard-of")).status
     return (await ask(hubs.usual, operation, Content_Type="text/plain")).status
 
 

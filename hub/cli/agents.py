@@ -1,0 +1,46 @@
+"""What `hub doctor` says of agents: whether each is connected, and when it was last heard."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..adapters.senders import AGENTS
+from ..client.discovery import Disconnected, NoHub
+from ..errors import HubError, UsageError
+from .checks import ANSWER_TIMEOUT, Finding
+from .connect import read
+from .http import connection
+from .settings import is_connected, settings_of
+
+
+def agents(args: argparse.Namespace, *, is_open: bool) -> Iterator[Finding]:
+    """A line for each agent that hub knows. That one is not connected is no problem."""
+    heard = _heard(args) if is_open else None
+    for agent in AGENTS:
+        connected, problem = _connected(agent)
+        words = [f"Connected by {connected}" if connected else f"Not connected (hub connect {agent})"]
+        if heard is not None:
+            words.append(f"last heard at {heard[agent]}" if agent in heard else "never heard")
+        yield Finding(agent, f"{', '.join(words)}.", problem)
+
+
+def _connected(agent: str) -> tuple[Path | None, str | None]:
+    """The file that has hub's hooks, if it has; and what is wrong with it."""
+    try:
+        file = settings_of(agent).file
+        return (file if is_connected(read(file.read_text("utf-8")), agent) else None), None
+    except (OSError, UsageError):
+        return None, None
+    except ValueError as error:
+        return None, f"hub cannot be written into {file}: {error}."
+
+
+def _heard(args: argparse.Namespace) -> Mapping[str, str] | None:
+    """When each agent has last said something that is still known; None if the hub does not say."""
+    try:
+        with connection(args, answer_timeout=ANSWER_TIMEOUT) as hub:
+            found: Any = hub.ask("GET", "/hooks")
+    except (HubError, NoHub, Disconnected):
+        return None
+    return {str(agent): str(at) for agent, at in found.items()} if isinstance(found, dict) else None

@@ -1,0 +1,78 @@
+"""A job's sign of life: a GET that writes, so that an existing cron line changes only its base."""
+
+import time
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from ..adapters import ping
+from ..adapters.reading import identity
+from ..adapters.turns import TASK
+from ..errors import HubError
+from ..stream.events import Event
+from ..wire.messages import MAX_TTL, now
+from ..wire.validation import misfit
+from .answers import body, query
+from .hooks import HOOKS, LARGEST, may_publish
+from .keys import GUARD, HUB, PEER
+
+WHAT = "A ping is /ping/NAME, then nothing, /start, /fail, /log or /0 to /255."
+FETCH = "sec-fetch-"
+OWN_SITE = ("none", "same-origin")
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes."""
+    for path, name in (("/ping/{job}", "api-ping"), ("/ping/{job}/{what}", "api-ping-what")):
+        app.router.add_get(path, pinged, name=name)
+        app.router.add_post(path, pinged, name=f"{name}-post")
+
+
+async def pinged(request: web.Request) -> web.Response:
+    """GET, POST or HEAD /ping/{job}[/start|/fail|/log|/<exit status>]: the body is the message."""
+    _refuse_browsers(request)
+    key, said = ping.key_of(request.match_info["job"]), ping.status_of(request.match_info.get("what", ""))
+    if key is None or said is None:
+        raise HubError("unknown_command", WHAT, status=404)
+    given = query(request, "rid", "ttl", "create")
+    ttl = _ttl(given["ttl"]) if "ttl" in given else None
+    may_publish(request)
+    message = ping.message_of(await body(request, LARGEST))
+    hub = request.app[HUB]
+    async with request.app[HOOKS].turn:
+        known = hub.state.get(TASK, key)
+        event = ping.event(key, said, None if known is None else known.data, now(), identity(given.get("rid")), message)
+        if ttl is None and said == "log" and known is not None:
+            ttl = _left(known)
+        record: dict[str, Any] = {"event": event.name, "data": dict(event.data)}
+        await hub.bus.publish([record if ttl is None else record | {"ttl": ttl}])
+    return web.Response(text="OK")
+
+
+def _refuse_browsers(request: web.Request) -> None:
+    """Stops a picture in a page, also of a browser that says nothing of where it was sent from, from reporting a job as
+    done."""
+    is_browser = "Mozilla/" in ",".join(request.headers.getall(hdrs.USER_AGENT, ()))
+    fetched = (value for name, value in request.headers.items() if name.lower().startswith(FETCH))
+    if is_browser or any(value not in OWN_SITE for value in fetched):
+        sentence = "A ping is for jobs, and a browser sent this one; use curl."
+        raise request.app[GUARD].refuse("fetch_site", sentence, request[PEER])
+
+
+def _ttl(text: str) -> float:
+    """Raises HubError with status 400."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_TTL:
+        problem = {"ttl": [f"Not a number of seconds from 1 to {MAX_TTL}."]}
+        raise misfit("invalid_args", "The query does not fit", problem, status=400)
+    return seconds
+
+
+def _left(known: Event) -> float | None:
+    """The seconds that a lease still runs: a message in between neither renews nor ends it."""
+    if known.ttl is None:
+        return None
+    return max(known.accepted + known.ttl - time.monotonic(), 0.001)

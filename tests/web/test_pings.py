@@ -1,0 +1,127 @@
+"""/ping/{name}: a job's sign of life, as curl in a cron line sends it; and never a browser."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import HubInside, hub_app, until
+from samples import EXPECTED, is_within, sample
+
+from hub.web import pings
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as running:
+        yield running
+
+
+async def ping(hub: HubInside, path: str, body: bytes = b"", method: str = "POST", **headers: str) -> Any:
+    """Send one; returns the task as it is then."""
+    curl = {"User-Agent": "curl/8.5", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    answer = await hub.ask(method, f"ping/{path}", data=body or None, headers=curl)
+    assert (answer.status, answer.text) == (200, "" if method == "HEAD" else "OK"), answer.text
+    found = hub.hub.state.get("task:progress", "ping:" + path.partition("/")[0].partition("?")[0])
+    assert found is not None
+    return found.data
+
+
+async def test_the_samples_of_healthchecks(hub: HubInside) -> None:
+    for given, want in zip(sample("healthchecks-pings"), EXPECTED["healthchecks-pings"], strict=True):
+        path = given["path"].removeprefix("/ping/")
+        task = await ping(hub, path, given.get("body", "").encode(), given["method"])
+        assert is_within(want["data"], task), (want, task)
+
+
+async def test_an_exit_status_is_how_it_has_ended(hub: HubInside) -> None:
+    for what, status, error in (
+        ("", "succeeded", None),
+        ("/0", "succeeded", None),
+        ("/fail", "failed", "failed"),
+        ("/1", "failed", "exit status 1"),
+        ("/255", "failed", "exit status 255"),
+    ):
+        task = await ping(hub, f"job{what}", method="GET")
+        assert (task["status"], task.get("error")) == (status, error)
+
+
+async def test_a_run_has_its_beginning_and_its_end(hub: HubInside) -> None:
+    one, two = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
+    begun = (await ping(hub, f"job/start?rid={one}"))["started_at"]
+    await ping(hub, f"job/start?rid={two}")
+    ended = await ping(hub, f"job?rid={one}")
+    assert (ended["started_at"], ended["status"]) == (begun, "succeeded")
+    assert ended["duration_ms"] >= 0
+    assert "duration_ms" in await ping(hub, f"job/3?rid={two}")
+    assert "duration_ms" not in await ping(hub, f"job?rid={two}")
+    await ping(hub, "job/start")
+    assert "duration_ms" in await ping(hub, "job")
+
+
+async def test_a_message_changes_nothing_else(hub: HubInside) -> None:
+    assert "status" not in await ping(hub, "job/log", b"hello")
+    await ping(hub, "job/start")
+    task = await ping(hub, "job/log", b"half done\n")
+    assert (task["status"], task["message"]) == ("running", "half done")
+    await ping(hub, "job/7", b"no space left")
+    task = await ping(hub, "job/log", b"cleaned up")
+    assert (task["status"], task["error"], task["message"]) == ("failed", "exit status 7", "cleaned up")
+
+
+async def test_the_end_of_what_it_has_said_counts(hub: HubInside) -> None:
+    task = await ping(hub, "job/1", b"x" * 500_000 + "ü".encode() * 1500 + b"the end\xff\n")
+    assert task["message"].endswith("üthe end")
+    assert len(task["message"].encode()) <= 2048
+
+
+@pytest.mark.parametrize(
+    "path", ["a b", "a%20b", "a" * 65, "job/256", "job/-1", "job/begin", "job/1/2", "job/01234", ""]
+)
+async def test_what_is_no_ping(hub: HubInside, path: str) -> None:
+    assert (await hub.ask("POST", f"ping/{path}", headers={"User-Agent": "curl"})).status == 404
+    assert (await hub.get("api/events")).json["events"] == []
+
+
+@pytest.mark.parametrize("ttl", ["0", "0.5", "31536001", "soon", "nan", "-1", ""])
+async def test_a_lease_that_is_none(hub: HubInside, ttl: str) -> None:
+    (await hub.ask("POST", f"ping/job?ttl={ttl}", headers={"User-Agent": "curl"})).refused(400, "invalid_args")
+
+
+async def test_a_job_that_does_not_come(hub: HubInside) -> None:
+    await ping(hub, "job?ttl=1")
+    await ping(hub, "job/log", b"a message does not renew it")
+    await ping(hub, "other?ttl=31536000")
+    await until(lambda: [item["stale"] for item in hub.hub.snapshot()["items"]] == [False, True], "stale")
+    page = await hub.get("api/events", topics="hub:stale")
+    assert [event["payload"]["data"]["key"] for event in page.json["events"]] == ["ping:job"]
+
+
+BROWSERS: list[dict[str, str]] = [
+    {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},
+    {"Sec-Fetch-Mode": "no-cors"},
+    {"Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-User": "?1"},
+    {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Origin": "http://evil.example"},
+]
+
+
+@pytest.mark.parametrize("headers", BROWSERS)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+async def test_a_browser_is_refused(hub: HubInside, headers: dict[str, str], method: str) -> None:
+    answer = await hub.ask(method, "ping/job", headers={"User-Agent": "curl/8", **headers})
+    assert answer.status == 403
+    assert (await hub.get("api/events")).json["events"] == []
+    assert sum(hub.counted("hub_connections_refused_total").values()) == 1
+
+
+async def test_what_no_browser_says_may_be_there(hub: HubInside) -> None:
+    await ping(hub, "job", Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="same-origin")
+    await ping(hub, "job", Sec_Fetch_Site="none")
+
+
+async def test_weakened_a_picture_reports_a_job_as_done(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pings, "_refuse_browsers", lambda request: None)
+    await ping(hub, "job", method="GET", User_Agent="Mozilla/5.0", Sec_Fetch_Dest="image")
