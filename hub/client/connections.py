@@ -8,9 +8,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from ..wire.strictjson import dumps, plain
+from ..wire.strictjson import text_of
 from .discovery import Barred, Disconnected
 from .items import Arrival, arrival
 
@@ -38,6 +38,7 @@ class Socket(Protocol):
     async def close(self) -> None: ...
 
 
+Kind = Literal["command", "response", "error", "event"]
 Connect = Callable[[Mapping[str, str]], Awaitable[Socket]]  # opens one, with the query of its handshake
 
 
@@ -175,10 +176,16 @@ class ReadAhead:
 
 
 def command_frame(id: str, command: str, args: Mapping[str, Any], **beside: str | None) -> str:
-    """Raises HubError `invalid_message` if `args` is not JSON."""
-    payload = {"command": command, "args": plain(dict(args))}
+    """Raises HubError `invalid_message` if this would be no JSON that the hub takes."""
+    payload = {"command": command, "args": dict(args)}
     payload |= {name: value for name, value in beside.items() if value is not None}
-    return dumps({"type": "command", "id": id, "payload": payload})
+    return written("command", id, payload)
+
+
+def written(kind: Kind, id: str, payload: Any) -> str:
+    """The text of one frame. Raises HubError `invalid_message` if the hub could not read it: it could not even say whose
+    frame it is, and whoever waits for an answer would wait for ever."""
+    return text_of({"type": kind, "id": id, "payload": payload})
 
 
 def foreign() -> Disconnected:

@@ -14,8 +14,18 @@ from typing import Any
 
 from ..errors import CommandError, HubError
 from ..wire.names import new_id
-from ..wire.strictjson import dumps, plain
-from .connections import LEAST_PATIENCE, NO_EVENTS, NOT_A_HUB, Backoff, Connect, Left, Socket, command_frame, foreign
+from .connections import (
+    LEAST_PATIENCE,
+    NO_EVENTS,
+    NOT_A_HUB,
+    Backoff,
+    Connect,
+    Left,
+    Socket,
+    command_frame,
+    foreign,
+    written,
+)
 from .discovery import NoHub, Refusal
 
 LET_GO = 1.0  # seconds that handlers get to end after they were cancelled
@@ -33,9 +43,9 @@ class ServedCall:
     async def progress(self, data: Any) -> None:
         """Tell who called, and nobody else, how far this is: the members of `data`, or `data` itself if it is no
         mapping. Raises HubError `invalid_message` if it is not JSON, `too_large` for what no frame can hold."""
-        members = plain(dict(data) if isinstance(data, Mapping) else {"data": data})
+        members = data if isinstance(data, Mapping) else {"data": data}
         payload = {"event": "hub:progress", "data": {**members, "call": self.id}}
-        await self._send(dumps({"type": "event", "id": new_id(), "payload": payload}))
+        await self._send(written("event", new_id(), payload))
 
 
 Handler = Callable[[ServedCall], Awaitable[Any]]
@@ -252,7 +262,7 @@ class _Link:
             served = self._served[call.command]
             async with served.slots:
                 result = await served.handler(call)
-            text = dumps({"type": "response", "id": call.id, "payload": plain(result)})
+            text = written("response", call.id, result)
         except CommandError as error:
             text = _failure(call, error.message, error.details)
         except asyncio.CancelledError:
@@ -284,9 +294,11 @@ class _Link:
         return _failure(call, sentence)
 
 
-def _failure(call: ServedCall, sentence: str, details: Mapping[str, Any] | None = None) -> str:
-    payload: dict[str, Any] = {"error": sentence, "code": "command_failed", "retryable": False}
+def _failure(call: ServedCall, sentence: object, details: Mapping[str, Any] | None = None) -> str:
+    """The frame of a refusal: without its details if they are no JSON, and what UTF-8 has no bytes for is escaped."""
+    text = str(sentence).encode(errors="backslashreplace").decode()
+    payload: dict[str, Any] = {"error": text, "code": "command_failed", "retryable": False}
     if details is not None:
-        with suppress(HubError):  # what is not JSON
-            payload["details"] = plain(dict(details))
-    return dumps({"type": "error", "id": call.id, "payload": payload})
+        with suppress(HubError):
+            return written("error", call.id, payload | {"details": details})
+    return written("error", call.id, payload)

@@ -130,8 +130,18 @@ def plain(value: Any) -> Any:
 
     What Python code hands over has not been through `loads`; this also parts it from the caller's object.
     """
+    return _checked(value)[1]
+
+
+def text_of(value: Any) -> str:
+    """Compact JSON of what Python code hands over, as `loads` takes it; raises HubError `invalid_message`."""
+    return _checked(value)[0]
+
+
+def _checked(value: Any) -> tuple[str, Any]:
     try:
-        return loads(_ENCODER.encode(value))
+        text = _ENCODER.encode(value)
+        return text, loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise HubError("invalid_message", f"The data is not JSON: {error}.") from None
     except HubError as error:

@@ -1,6 +1,8 @@
 """The calls and publishes of a HubClient, against a hub that does what the test says."""
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,38 @@ async def test_what_no_frame_can_hold_is_refused_here(
         await peer.respond(id, 1)
         await peer.respond(running, 2)
         assert (await fits, await other) == (1, 2)
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_the_hub_could_not_read_is_refused_here(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub could not say whose frame that was, and whoever waits for the answer would wait for ever."""
+    if weakened:
+        monkeypatch.setattr("hub.client.connections.text_of", json.dumps)
+    async with hub_app(tmp_path) as hub, HubClient(hub.url) as client:
+        kinds: list[Callable[[Any], Awaitable[Any]]] = [
+            lambda data: client.publish("a:b", data),
+            lambda data: client.call("hub:ping", {"data": data}),
+            lambda data: client.ask("Go?", ["yes"], details=data, while_connected=True),
+        ]
+        for kind in kinds:
+            for data in (nested(30), nested(31), nested(32), "\udce9", float("nan")):
+                call = asyncio.ensure_future(kind(data))
+                if weakened:
+                    await until(lambda: client._calls._door.link)
+                    await client.call("hub:info")
+                    assert not call.done()
+                    call.cancel()
+                    break
+                with pytest.raises(HubError) as caught:
+                    await call
+                assert caught.value.code == "invalid_message"
+        assert (await client.call("hub:ping", {"data": nested(29)}))["pong"]  # the deepest
 
 
 async def test_a_call_whose_size_could_not_be_asked_about_was_not_sent(scripted: ScriptedHub) -> None:

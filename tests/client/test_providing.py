@@ -1,6 +1,7 @@
 """HubClient.provide, against a real hub: what a handler may do, and what becomes of it when a connection breaks."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,41 @@ async def test_what_no_frame_can_hold_does_not_end_the_provider(caller: Talk, wo
         answer = await caller.answer(await caller.begin("a:large"))
         assert answer["payload"]["code"] == "command_failed"
         assert len(str(answer)) < 1000
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_whatever_a_handler_answers_somebody_hears_of_it(
+    caller: Talk, worker: HubClient, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the hub could not read would keep whoever called waiting until the call's time is over."""
+    if weakened:
+        monkeypatch.setattr("hub.client.connections.text_of", json.dumps)
+    answers: list[Any] = []
+
+    async def odd(call: ServedCall) -> Any:
+        answer = answers[call.args["n"]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    await worker.provide("a:odd", odd)
+    answers += [nested(depth) for depth in range(29, 34)]
+    if weakened:
+        id = await caller.begin("a:odd", n=answers.index(nested(32)))
+        await caller.call("hub:ping")
+        await caller.call("hub:cancel", "cancel", id=id)
+        assert (await caller.answer(id))["payload"]["code"] == "cancelled"  # it has waited
+        return
+    answers += [CommandError("no file caf\udce9"), CommandError(b"bytes"), CommandError("No.", {"deep": nested(40)})]  # type: ignore[arg-type]
+    answers += [{"half": "\udce9"}, float("nan"), {1, 2}]
+    found = [(await caller.answer(await caller.begin("a:odd", n=n)))["payload"] for n in range(len(answers))]
+    assert found[:3] == answers[:3]
+    assert [payload["code"] for payload in found[3:]] == ["command_failed"] * 8
+    assert [payload["error"] for payload in found[5:8]] == ["no file caf\\udce9", "b'bytes'", "No."]
 
 
 async def test_it_says_how_far_it_is(caller: Talk, worker: HubClient) -> None:
