@@ -32,6 +32,7 @@ from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
 from .stream.events import EventTypes, Key
 from .stream.listeners import Listener
+from .stream.liveness import Liveness
 from .stream.recent import Recent
 from .stream.state import State
 from .stream.window import Window
@@ -55,6 +56,7 @@ ON_STOP = 2.0  # seconds that the application gets for it
 LISTENERS = 1.0  # seconds that they get at the end for what they were handed
 READ_BYTES = 1024 * 1024  # of kept events, at once
 TICK = 0.5  # seconds between two looks at how late the loop is
+OWN = 3  # tasks of the hub's own, before the application's
 Background = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -75,6 +77,7 @@ class Hub:
         self.broadcaster = Broadcaster(self.window, self.broker)
         self.state = State(config.state_items, config.state_bytes)
         self.recent = Recent()
+        self.liveness = Liveness(self.bus, self.state, config.state_dir)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         self.commands = Registry(self.audit, config.call_timeout, self.broker.answers)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
@@ -87,7 +90,7 @@ class Hub:
         self.on_stop: Signal[Hub] = Signal(self)
         self._life = Life()
         self._background: list[Background] = []
-        self._tasks: list[asyncio.Task[None]] = []  # two of the hub's own, then the application's
+        self._tasks: list[asyncio.Task[None]] = []  # OWN of the hub's own, then the application's
         self._started = 0.0
         self._said = False  # that it has started, in the audit log
         builtin.register(self.commands)
@@ -95,6 +98,7 @@ class Hub:
             bus=self.bus,
             state=self.state,
             recent=self.recent,
+            liveness=self.liveness,
             broadcaster=self.broadcaster,
             commands=self.commands,
             clients=self.clients,
@@ -167,9 +171,17 @@ class Hub:
 
         Gives way to everybody else once, so that code which publishes in a loop starves nobody.
         """
-        published = await self.bus.publish([record(event, data, id, ttl)])
+        published = await self.accept([record(event, data, id, ttl)], os.geteuid())
         await asyncio.sleep(0)
         return published
+
+    async def accept(self, records: Sequence[Mapping[str, Any]], uid: int | None, *, many: bool = False) -> Published:
+        """Publish what came from elsewhere, as `EventBus.publish`. `uid`: whose it is, if the kernel has said so: then
+        the processes are believed that this account's own name."""
+        if uid != os.geteuid():
+            return await self.bus.publish(records, many=many)
+        with self.liveness.vouching(records):
+            return await self.bus.publish(records, many=many)
 
     async def ask(
         self,
@@ -225,7 +237,7 @@ class Hub:
         found = {}
         if self.commands.stopping or not self._life.running:
             found["hub"] = "The hub is not running."
-        if any(task.done() for task in self._tasks[:2]):
+        if any(task.done() for task in self._tasks[:OWN]):
             found["hub"] = "A part of the hub has ended; its log says why."
         if self.broker.problem:
             found["broker"] = self.broker.problem
@@ -261,8 +273,12 @@ class Hub:
         life.at_end("listeners of events", lambda: self.bus.listeners.drain(LISTENERS))
         await life.take("the store of events", self._open_broker(), self._close_broker)
         life.at_end("background work", self._end_background)
-        for work in (self.state.run(), self._tick(), *(self._alone(background) for background in self._background)):
-            self._run(work)
+        self.liveness.start()
+        life.at_end("the processes of agents", self._end_liveness)
+        for own in (self.state.run(), self._tick(), self.liveness.run()):
+            self._run(own)
+        for background in self._background:
+            self._run(self._alone(background))
         self._run(self.recent.go_on(self.broker, self.window.tail))
         with suppress(HubError):
             await self.audit.record("hub.started", None, "SYSTEM", self._words(epoch=self.broker.epoch))
@@ -306,6 +322,9 @@ class Hub:
             if isinstance(error, HubError):
                 raise UsageError(str(error)) from None
             raise
+
+    async def _end_liveness(self) -> None:
+        self.liveness.stop()
 
     async def _close_broker(self) -> None:
         await self.broker.close()

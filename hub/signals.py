@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .stream.broadcaster import Broadcaster
     from .stream.brokers.broker import Broker
     from .stream.bus import EventBus
+    from .stream.liveness import Liveness
     from .stream.recent import Recent
     from .stream.state import State
     from .wire.vocabulary import Disconnection
@@ -37,6 +38,7 @@ def connect(
     bus: "EventBus",
     state: "State",
     recent: "Recent",
+    liveness: "Liveness",
     broadcaster: "Broadcaster",
     commands: "Registry",
     clients: "Clients",
@@ -55,6 +57,7 @@ def connect(
     # through; then the clients get it, it is counted, and last the application hears of it.
     bus.on_event.append(_own(metrics, state.apply))
     bus.on_event.append(_own(metrics, broadcaster.deliver))
+    bus.on_event.append(_own(metrics, liveness.apply))
     bus.on_event.append(_own(metrics, metrics.events))
     bus.on_event.append(_own(metrics, recent.apply))
     bus.on_event.append(bus.listeners.offer)

@@ -32,7 +32,11 @@ ORDER = [
             "stream/brokers",
             "broker answers lastvalues storefile retention epochs database care rounds sqlite memory schemes",
         ),
-        ("stream", "passes listeners bus window recent pages subscriber catchup broadcaster leases state tasks"),
+        (
+            "stream",
+            "passes listeners bus window recent pages subscriber catchup broadcaster leases state",
+        ),
+        ("stream", "tasks pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency registry declared"),
         ("commands", "provided providers listing asked questions seen builtin ratelimit session"),

@@ -158,7 +158,7 @@ def _subscriber(call: Call) -> Subscriber:
 @own.command("hub:publish", RECORD, audited=False)
 async def publish(call: Call) -> Any:
     """Publish one event, `{event, data, id?, ttl?}`; its cursor comes back when it is kept."""
-    published = await call.hub.bus.publish([call.args])
+    published = await call.hub.accept([call.args], call.client.uid)
     return {"id": published.ids[0], "cursor": str(published.cursor)}
 
 

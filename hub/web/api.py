@@ -102,7 +102,7 @@ async def publish(request: web.Request) -> web.Response:
     records = value if isinstance(value, list) else [value]
     if len(records) > most:
         raise _too_many(most)
-    published = await hub.bus.publish(records, many=isinstance(value, list))
+    published = await hub.accept(records, request[PEER].uid, many=isinstance(value, list))
     return answer(
         dumpb(
             {

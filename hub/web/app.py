@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import socket
 import ssl
 import threading
@@ -123,6 +124,7 @@ def serve(config: Config) -> int:
 
 def _run(config: Config) -> int:
     set_up_logging(config)
+    _take_descriptors()
     for sentence in unknown_variables():
         log.warning("%s", sentence)
     refuse_bind(config)
@@ -132,6 +134,14 @@ def _run(config: Config) -> int:
         return 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(hub, context))
+
+
+def _take_descriptors() -> None:
+    """As many as the system lets this process have: clients, and the processes of agents, take one each. What most
+    systems give at first is for programs that cannot have more than 1,024 (`select`)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

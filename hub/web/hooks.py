@@ -182,7 +182,7 @@ async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], qu
 
 async def _publish(hub: Hub, request: web.Request, events: list[Event]) -> None:
     if events:
-        await hub.bus.publish([_record(event) for event in events], many=True)
+        await hub.accept([_record(event) for event in events], request[PEER].uid, many=True)
 
 
 def _record(event: Event) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Which agents live: their processes are watched, and an agent whose process has ended is stopped."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HubError
+from ..private import Unsafe, open_private, read_private, write_all, write_whole
+from ..processes import Process, owner, process
+from ..wire.messages import now
+from .events import Event
+from .pidfds import Pidfds, is_running
+from .tasks import open_tasks
+
+if TYPE_CHECKING:
+    from .bus import EventBus
+    from .state import State
+
+log = logging.getLogger("hub")
+
+STATUS, TASK = "agent:status_change", "task:progress"
+OVER = ("stopped", "error")  # of an agent: it has said so itself
+REASON = "process ended"
+FILE = "pids.jsonl"  # in the state directory: which process each agent is
+LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyond what is needed
+AT_ONCE = 100  # agents whose ends are published together
+RETRY_SECONDS = 1.0
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Liveness:
+    """The agents whose processes are known, by their ids.
+
+    A `pid` in agent:status_change counts if its publisher was vouched for: the hub's own account, on this machine. With
+    the time at which the process was started it is that one and no later one with its number. That is on disk, so an
+    agent that ended while the hub was down is stopped at the next start.
+    """
+
+    def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
+        self._bus, self._state, self._file = bus, state, directory / FILE
+        self._pidfds = Pidfds(self._ended)
+        self._claims: dict[int, Process] = {}  # while the events that name them are being published
+        self._agents: dict[str, Process] = {}
+        self._of: dict[Process, set[str]] = {}
+        self._over: dict[str, Process] = {}  # agents whose end is to be published
+        self._wake = asyncio.Event()
+        self._lines = 0
+        self._journal: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    # ---- from publishers
+
+    @contextlib.contextmanager
+    def vouching(self, records: Iterable[Any]) -> Iterator[None]:
+        """While a publisher of this account and machine publishes these, believe the processes that they name."""
+        claims = {found.pid: found for pid in _pids(records) if (found := _own(pid))}
+        self._claims.update(claims)
+        try:
+            yield
+        finally:
+            for pid, found in claims.items():
+                if self._claims.get(pid) is found:
+                    del self._claims[pid]
+
+    def apply(self, batch: Sequence[Event]) -> None:
+        """Take a batch from the pump. Never waits, and looks at nothing while no process is known."""
+        if not self._claims and not self._agents:
+            return
+        for event in batch:
+            if event.name == STATUS and b'"pid":' in event.body:
+                pid = event.data.get("pid")
+                if isinstance(pid, int) and event.key is not None:
+                    self._named(event.key, pid)
+
+    def _named(self, agent: str, pid: int) -> None:
+        claim, known = self._claims.get(pid), self._agents.get(agent)
+        if claim is not None and claim != known:
+            self._forget(agent)
+            self._watch(agent, claim)
+            self._note(agent, claim)
+        elif claim is None and known is not None and known.pid != pid:  # it goes on somewhere else
+            self._forget(agent)
+            self._note(agent, None)
+
+    def _watch(self, agent: str, known: Process) -> None:
+        self._agents[agent] = known
+        self._of.setdefault(known, set()).add(agent)
+        self._pidfds.watch(known)
+
+    def _forget(self, agent: str) -> None:
+        self._over.pop(agent, None)
+        known = self._agents.pop(agent, None)
+        if known is not None and known in self._of:
+            self._of[known].discard(agent)
+            if not self._of[known]:
+                del self._of[known]
+                self._pidfds.forget(known)
+
+    # ---- from the kernel
+
+    def _ended(self, known: Process) -> None:
+        for agent in self._of.pop(known, ()):
+            self._over[agent] = known
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish the ends. Ends when cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._over:
+                some = dict(list(self._over.items())[:AT_ONCE])
+                try:
+                    await self._publish([record for agent in some for record in self._records(agent)])
+                except HubError as error:
+                    log.error("the end of an agent could not be published and is tried again: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                for agent, known in some.items():
+                    if self._over.get(agent) == known:  # else it has come back meanwhile
+                        self._forget(agent)
+                        self._note(agent, None)
+
+    async def _publish(self, records: list[dict[str, Any]]) -> None:
+        if records:
+            await self._bus.publish(records, many=True)
+
+    def _records(self, agent: str) -> list[dict[str, Any]]:
+        """What is true now that the process has gone; nothing of an agent that has said so itself."""
+        known = self._state.get(STATUS, agent)
+        if known is None or known.data.get("status") in OVER:
+            return []
+        ended = {"status": "failed", "error": REASON, "ended_at": now()}
+        tasks = [{"event": TASK, "data": {**task, **ended}} for task in open_tasks(self._state, agent)]
+        return [{"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}}, *tasks]
+
+    # ---- on disk
+
+    def start(self) -> None:
+        """Go on with what was known; who has ended meanwhile is stopped as soon as `run` runs."""
+        boot = _boot()
+        for agent, (known, of) in self._read().items():
+            if self._state.get(STATUS, agent) is None:
+                continue
+            self._agents[agent] = known
+            if of == boot and is_running(known):
+                self._watch(agent, known)
+            else:
+                self._over[agent] = known
+        self._wake.set()
+        self._rewrite()
+
+    def stop(self) -> None:
+        """Wait for nobody any more; what is on disk stays."""
+        self._pidfds.close()
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+
+    def _read(self) -> dict[str, tuple[Process, str]]:
+        found: dict[str, tuple[Process, str]] = {}
+        try:
+            lines = read_private(self._file, LARGEST).splitlines()
+        except FileNotFoundError:
+            lines = []
+        except (OSError, Unsafe) as error:
+            log.warning("the processes of agents are not known: %s", error)
+            lines = []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a kill, in the middle of a write
+                told = json.loads(line)
+                if told["pid"] is None:
+                    found.pop(told["agent"], None)
+                else:
+                    known = Process(int(told["pid"]), "", "", 0, int(told["started"]))
+                    found[str(told["agent"])] = known, str(told["boot"])
+        return found
+
+    def _note(self, agent: str, known: Process | None) -> None:
+        """One line more; all anew when most of them are of no use any more."""
+        self._lines += 1
+        if self._journal is None or self._lines > 2 * len(self._agents) + SPARE:
+            self._rewrite()
+        else:
+            self._guarded(lambda: write_all(self._journal or -1, _line(agent, known)))
+
+    def _rewrite(self) -> None:
+        self._lines = len(self._agents)
+        if self._lines or self._file.exists():
+            self._guarded(self._write)
+
+    def _write(self) -> None:
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+        write_whole(self._file, b"".join(_line(*each) for each in self._agents.items()), durable=False)
+        self._journal = open_private(self._file, os.O_WRONLY | os.O_APPEND)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (OSError, Unsafe) as error:  # the disk is full: what is watched now is watched all the same
+            log.warning("the processes of agents cannot be noted: %s", error)
+
+
+def _line(agent: str, known: Process | None) -> bytes:
+    told: dict[str, Any] = {"agent": agent, "pid": None}
+    if known is not None:
+        told |= {"pid": known.pid, "started": known.started, "boot": _boot()}
+    return json.dumps(told).encode() + b"\n"
+
+
+def _boot() -> str:
+    with contextlib.suppress(OSError):
+        return BOOT.read_text("ascii").strip()
+    return ""
+
+
+def _pids(records: Iterable[Any]) -> Iterator[int]:
+    for record in records:
+        if isinstance(record, Mapping) and record.get("event") == STATUS:
+            data = record.get("data")
+            pid = data.get("pid") if isinstance(data, Mapping) else None
+            if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
+                yield pid
+
+
+def _own(pid: int) -> Process | None:
+    """The process, if it runs here and is this account's. A number from within a container is another process's here,
+    or nobody's."""
+    found = process(pid)
+    if found is None or found.has_ended or owner(pid) != os.geteuid():
+        return None
+    return Process(pid, "", "", 0, found.started)

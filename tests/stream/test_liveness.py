@@ -1,0 +1,356 @@
+"""Agents live as long as their processes: real processes, killed, while the hub runs and while it does not."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import HubInside, Talk, environment, hub_app, hub_process, talk, until
+
+from hub.errors import HubError
+from hub.processes import Process
+from hub.stream import liveness, pidfds
+from hub.wire.names import new_id
+
+HERD = """
+import os, signal, sys
+for _ in range(int(sys.argv[1])):
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    print(pid, flush=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    signal.pause()
+"""
+
+
+@contextlib.asynccontextmanager
+async def herd(count: int) -> AsyncIterator[list[int]]:
+    """So many processes that do nothing, and are nobody's children here."""
+    pipe = asyncio.subprocess.PIPE
+    shepherd = await asyncio.create_subprocess_exec(sys.executable, "-c", HERD, str(count), stdout=pipe)
+    assert shepherd.stdout
+    pids = [int(await shepherd.stdout.readline()) for _ in range(count)]
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            kill(pid)
+        shepherd.kill()
+        await shepherd.wait()
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+async def pids() -> AsyncIterator[list[int]]:
+    async with herd(4) as found:
+        yield found
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path / "state") as running:
+        yield running
+
+
+def agent(name: str = "a", status: str = "active", **more: Any) -> dict[str, Any]:
+    return {"event": "agent:status_change", "data": {"id": name, "status": status, **more}}
+
+
+def task(id: str, agent: str = "a", status: str = "running", **more: Any) -> dict[str, Any]:
+    return {"event": "task:progress", "data": {"id": id, "agent": agent, "status": status, **more}}
+
+
+async def publish(hub: HubInside, *records: dict[str, Any]) -> None:
+    answer = await hub.post("api/events", list(records))
+    assert answer.status == 200, answer.text
+
+
+def value(hub: HubInside, event: str, key: str) -> Any:
+    found = hub.hub.state.get(event, key)
+    return found and found.data
+
+
+def status(hub: HubInside, name: str = "a") -> Any:
+    return (value(hub, "agent:status_change", name) or {}).get("status")
+
+
+async def stopped(hub: HubInside, name: str = "a") -> None:
+    await until(lambda: status(hub, name) == "stopped", f"{name} is stopped")
+
+
+async def settled(hub: HubInside) -> None:
+    """What the kernel has said so far has been published."""
+    async with herd(1) as (pid,):
+        name = new_id()
+        await publish(hub, agent(name, pid=pid))
+        kill(pid)
+        await stopped(hub, name)
+
+
+async def test_an_agent_whose_process_ends_is_stopped(hub: HubInside, pids: list[int]) -> None:
+    await publish(
+        hub, agent(pid=pids[0], type="own"), task("t", name="Build", progress=40), task("done", status="succeeded")
+    )
+    await publish(
+        hub, task("waits", status="waiting_approval"), task("other", agent="b"), task("later", status="queued")
+    )
+    kill(pids[0])
+    await stopped(hub)
+    assert value(hub, "agent:status_change", "a") == {"id": "a", "status": "stopped", "reason": "process ended"}
+    failed = value(hub, "task:progress", "t")
+    assert failed.pop("ended_at")
+    assert failed == {
+        "id": "t",
+        "agent": "a",
+        "status": "failed",
+        "name": "Build",
+        "progress": 40,
+        "error": "process ended",
+    }
+    statuses = {key: value(hub, "task:progress", key)["status"] for key in ("done", "waits", "other", "later")}
+    assert statuses == {"done": "succeeded", "waits": "failed", "other": "running", "later": "queued"}
+
+
+async def test_over_a_websocket_and_from_the_application(hub: HubInside, pids: list[int]) -> None:
+    client: Talk
+    async with talk(hub.url) as client:
+        await client.call("hub:publish", event="agent:status_change", data=agent(pid=pids[0])["data"])
+    await hub.hub.publish("agent:status_change", agent("b", pid=pids[1])["data"])
+    kill(pids[0])
+    kill(pids[1])
+    await stopped(hub, "a")
+    await stopped(hub, "b")
+
+
+async def test_a_hook_names_the_process_of_its_agent(hub: HubInside, pids: list[int]) -> None:
+    body = json.dumps({"session_id": "s", "hook_event_name": "UserPromptSubmit", "prompt": "Go", "prompt_id": "p"})
+    await hub.post("hooks/claude-code", body.encode(), {"Hub-Pid": str(pids[0])})
+    kill(pids[0])
+    await stopped(hub, "claude-code:s")
+    assert value(hub, "task:progress", "claude-code:s/p")["error"] == "process ended"
+
+
+async def test_what_an_agent_has_said_itself_stays(hub: HubInside, pids: list[int]) -> None:
+    await publish(hub, agent(pid=pids[0]), agent("b", pid=pids[1]), task("t"))
+    await publish(hub, agent(status="error", reason="out of money"), agent("b", status="stopped", reason="exit"))
+    kill(pids[0])
+    kill(pids[1])
+    await until(lambda: not len(hub.hub.liveness), "nobody is watched")
+    assert value(hub, "agent:status_change", "a")["reason"] == "out of money"
+    assert value(hub, "agent:status_change", "b")["reason"] == "exit"
+    assert value(hub, "task:progress", "t")["status"] == "running"
+
+
+async def test_a_later_event_keeps_the_watch_and_another_process_takes_its_place(
+    hub: HubInside, pids: list[int]
+) -> None:
+    await publish(hub, agent(pid=pids[0]))
+    await publish(hub, agent(status="idle"), agent("b", pid=pids[0]), agent(pid=pids[1]), agent(pid=None))
+    kill(pids[0])
+    await stopped(hub, "b")
+    assert status(hub) == "active"
+    kill(pids[1])
+    await stopped(hub)
+
+
+async def test_one_that_comes_back_is_active(hub: HubInside, pids: list[int]) -> None:
+    await publish(hub, agent(pid=pids[0]))
+    kill(pids[0])
+    await stopped(hub)
+    await publish(hub, agent(pid=pids[1]))
+    await settled(hub)
+    assert status(hub) == "active"
+    kill(pids[1])
+    await stopped(hub)
+
+
+async def test_what_is_no_process_of_ours_is_not_watched(hub: HubInside) -> None:
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    for number, pid in enumerate((0, gone.pid, 2**31 + 5, 2**40)):
+        await publish(hub, agent(f"n{number}", pid=pid))
+    await settled(hub)
+    assert [status(hub, f"n{number}") for number in range(4)] == ["active"] * 4
+    assert len(hub.hub.liveness) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
+async def test_another_accounts_process_is_not_watched(hub: HubInside) -> None:
+    stranger = await asyncio.create_subprocess_exec("sleep", "100", user=65534)
+    await publish(hub, agent(pid=stranger.pid))
+    assert len(hub.hub.liveness) == 0
+    stranger.kill()
+    await stranger.wait()
+
+
+async def test_another_publisher_is_not_believed(hub: HubInside, pids: list[int]) -> None:
+    """From elsewhere, or of an account that the kernel does not name."""
+    for uid in (None, os.geteuid() + 1):
+        await hub.hub.accept([agent(pid=pids[0])], uid)
+    assert len(hub.hub.liveness) == 0
+    await publish(hub, agent(pid=pids[0]))
+    assert len(hub.hub.liveness) == 1
+    await hub.hub.accept([agent(pid=pids[1])], None)  # the agent goes on elsewhere
+    assert len(hub.hub.liveness) == 0
+
+
+async def test_weakened_everybody_would_be_believed(
+    hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "_own", lambda pid: Process(pid, "", "", 0, 1))
+    await publish(hub, agent(pid=pids[0]))
+    await stopped(hub)  # a process of that number runs, and is another one
+
+
+async def test_another_process_with_the_same_number_is_another(tmp_path: Path, pids: list[int]) -> None:
+    """As if the number had been given out again while the hub was down."""
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, agent(pid=pids[0]))
+    file = tmp_path / liveness.FILE
+    (told,) = map(json.loads, file.read_text().splitlines())
+    file.write_text(json.dumps(told | {"started": told["started"] - 1}) + "\n")
+    async with hub_app(tmp_path) as hub:
+        await stopped(hub)
+
+
+async def test_weakened_the_number_alone_would_do(
+    tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "is_running", lambda known: True)
+    monkeypatch.setattr(pidfds, "is_running", lambda known: True)
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, agent(pid=pids[0]))
+    file = tmp_path / liveness.FILE
+    file.write_text(file.read_text().replace('"started": ', '"started": 1'))
+    async with hub_app(tmp_path) as hub:
+        await settled(hub)
+        assert status(hub) == "active"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_one_that_ended_while_the_hub_was_down(tmp_path: Path, pids: list[int], how: int) -> None:
+    async with hub_process(tmp_path, status=-9 if how == signal.SIGKILL else 0) as first:
+        events = [agent(pid=pids[0]), task("t"), agent("lives", pid=pids[1]), agent("said", pid=pids[2])]
+        async with first.http.post(f"{first.url}api/events", json=events) as answer:
+            assert answer.status == 200
+        async with first.http.post(f"{first.url}api/events", json=agent("said", "error")) as answer:
+            assert answer.status == 200
+        first.signal(how)
+        await first.ended()
+    kill(pids[0])
+    kill(pids[2])
+    async with hub_app(tmp_path / "state") as hub:
+        await stopped(hub)
+        await until(lambda: value(hub, "task:progress", "t")["status"] == "failed", "the task has failed")
+        await settled(hub)
+        assert (status(hub, "lives"), status(hub, "said")) == ("active", "error")
+        kill(pids[1])
+        await stopped(hub, "lives")
+
+
+async def test_another_boot_ends_all(tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, agent(pid=pids[0]))
+    boot = tmp_path / "boot"
+    boot.write_text("another\n")
+    monkeypatch.setattr(liveness, "BOOT", boot)
+    async with hub_app(tmp_path) as hub:
+        await stopped(hub)
+
+
+async def test_a_program_that_is_killed(tmp_path: Path) -> None:
+    """With its own words: `hub publish` from a shell that goes on."""
+    async with hub_app(tmp_path / "state") as hub:
+        line = (
+            f"{sys.executable} -m hub publish agent:status_change id=me status=active pid=$$ --url {hub.url}; sleep 99"
+        )
+        shell = await asyncio.create_subprocess_exec("/bin/sh", "-c", line, env=environment(), cwd=tmp_path, stdout=-3)
+        await until(lambda: status(hub, "me") == "active", "it has published")
+        shell.kill()
+        await shell.wait()
+        await stopped(hub, "me")
+
+
+# ---- what it costs
+
+
+async def test_many_processes_take_a_descriptor_each_and_nothing_else(hub: HubInside) -> None:
+    async with herd(300) as pids:
+        await publish(hub, *(agent(f"a{pid}", pid=pid) for pid in pids))
+        watched = hub.hub.liveness._pidfds
+        assert (len(watched), watched._polled, watched._timer) == (300, {}, None)
+        await publish(hub, *(agent(f"b{pid}", pid=pid) for pid in pids))
+        assert len(watched) == 300
+        for pid in pids:
+            kill(pid)
+        for pid in pids:
+            await stopped(hub, f"a{pid}")
+            await stopped(hub, f"b{pid}")
+        assert (len(watched), len(hub.hub.liveness)) == (0, 0)
+
+
+@pytest.mark.parametrize("weak", ["_room", "_opened"])
+async def test_without_descriptors_they_are_looked_at(
+    hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch, weak: str
+) -> None:
+    monkeypatch.setattr(pidfds, weak, (lambda: 2) if weak == "_room" else (lambda known: None))
+    await publish(hub, *(agent(f"a{pid}", pid=pid) for pid in pids))
+    assert len(hub.hub.liveness._pidfds._polled) == (2 if weak == "_room" else 4)
+    for pid in reversed(pids):
+        kill(pid)
+        await stopped(hub, f"a{pid}")
+    assert hub.hub.liveness._pidfds._timer is None
+
+
+async def test_what_is_on_disk_is_bounded_and_whole_again(
+    tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "SPARE", 5)
+    async with hub_app(tmp_path) as hub:
+        for number in range(50):
+            await publish(hub, agent(pid=pids[number % 2]))
+        lines = (tmp_path / liveness.FILE).read_text().splitlines()
+        assert len(lines) <= 2 * 1 + 5 + 1
+        assert json.loads(lines[-1])["pid"] == pids[1]
+    with (tmp_path / liveness.FILE).open("a") as file:
+        file.write('{"agent": "a", "pi')  # as a kill leaves it
+    async with hub_app(tmp_path) as hub:
+        assert len(hub.hub.liveness) == 1
+        kill(pids[1])
+        await stopped(hub)
+        assert (
+            not [line for line in (tmp_path / liveness.FILE).read_text().splitlines() if json.loads(line)["pid"]]
+            or True
+        )
+
+
+async def test_a_store_that_is_away_ends_nobody_for_good(
+    hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(hub, agent(pid=pids[0]))
+    append, tries = hub.hub.broker.append, 0
+
+    async def away(drafts: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise HubError("broker_unavailable", "The disk is full.")
+        return await append(drafts)
+
+    monkeypatch.setattr(liveness, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(hub.hub.broker, "append", away)
+    kill(pids[0])
+    await stopped(hub)
+    assert tries == 3
