@@ -15,7 +15,7 @@ from ..processes import Process, owner, process
 from ..wire.messages import now
 from .events import Event
 from .pidfds import Pidfds, is_running
-from .tasks import open_tasks
+from .tasks import open_tasks_of
 
 if TYPE_CHECKING:
     from .bus import EventBus
@@ -118,7 +118,7 @@ class Liveness:
             while self._over:
                 some = dict(list(self._over.items())[:AT_ONCE])
                 try:
-                    await self._publish([record for agent in some for record in self._records(agent)])
+                    await self._publish(self._records([*some]))
                 except HubError as error:
                     log.error("the end of an agent could not be published and is tried again: %s", error)
                     await asyncio.sleep(RETRY_SECONDS)
@@ -132,14 +132,16 @@ class Liveness:
         if records:
             await self._bus.publish(records, many=True)
 
-    def _records(self, agent: str) -> list[dict[str, Any]]:
-        """What is true now that the process has gone; nothing of an agent that has said so itself."""
-        known = self._state.get(STATUS, agent)
-        if known is None or known.data.get("status") in OVER:
-            return []
-        ended = {"status": "failed", "error": REASON, "ended_at": now()}
-        tasks = [{"event": TASK, "data": {**task, **ended}} for task in open_tasks(self._state, agent)]
-        return [{"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}}, *tasks]
+    def _records(self, agents: Sequence[str]) -> list[dict[str, Any]]:
+        """What is true now that the processes have gone; nothing of an agent that has said so itself."""
+        known = {agent: event.data for agent in agents if (event := self._state.get(STATUS, agent))}
+        ended = [agent for agent, data in known.items() if data.get("status") not in OVER]
+        failed = {"status": "failed", "error": REASON, "ended_at": now()}
+        found = []
+        for agent, tasks in open_tasks_of(self._state, ended).items():
+            found.append({"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}})
+            found += ({"event": TASK, "data": {**task, **failed}} for task in tasks)
+        return found
 
     # ---- on disk
 

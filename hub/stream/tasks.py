@@ -1,5 +1,6 @@
 """The tasks of an agent, among the last values."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..wire.strictjson import dumpb
@@ -15,3 +16,16 @@ def open_tasks(state: "State", agent: str) -> list[dict[str, Any]]:
     """The tasks of this agent that run or wait for a person, the one longest unchanged first."""
     found = (event.data for event in state.holding(EVENT, b'"agent":' + dumpb(agent)))
     return [task for task in found if task.get("agent") == agent and task.get("status") in OPEN]
+
+
+def open_tasks_of(state: "State", agents: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """As `open_tasks`, of many agents: one look at the last values."""
+    if len(agents) == 1:
+        return {agent: open_tasks(state, agent) for agent in agents}
+    found: dict[str, list[dict[str, Any]]] = {agent: [] for agent in agents}
+    for status in OPEN:
+        for event in state.holding(EVENT, b'"status":' + dumpb(status)):
+            task = event.data
+            if task.get("status") == status and isinstance(task.get("agent"), str) and task["agent"] in found:
+                found[task["agent"]].append(task)
+    return found

@@ -291,13 +291,14 @@ async def test_many_processes_take_a_descriptor_each_and_nothing_else(hub: HubIn
         await publish(hub, *(agent(f"a{pid}", pid=pid) for pid in pids))
         watched = hub.hub.liveness._pidfds
         assert (len(watched), watched._polled, watched._timer) == (300, {}, None)
-        await publish(hub, *(agent(f"b{pid}", pid=pid) for pid in pids))
+        await publish(hub, *(agent(f"b{pid}", pid=pid) for pid in pids), *(task(f"t{pid}", f"b{pid}") for pid in pids))
         assert len(watched) == 300
         for pid in pids:
             kill(pid)
         for pid in pids:
             await stopped(hub, f"a{pid}")
             await stopped(hub, f"b{pid}")
+            assert value(hub, "task:progress", f"t{pid}")["status"] == "failed"
         assert (len(watched), len(hub.hub.liveness)) == (0, 0)
 
 
