@@ -183,8 +183,8 @@ def command_frame(id: str, command: str, args: Mapping[str, Any], **beside: str 
 
 
 def written(kind: Kind, id: str, payload: Any) -> str:
-    """The text of one frame. Raises HubError `invalid_message` if the hub could not read it: it could not even say whose
-    frame it is, and whoever waits for an answer would wait for ever."""
+    """The text of one frame. Raises HubError `invalid_message` if the hub could not read it: it could not even say
+    whose frame it is, and whoever waits for an answer would wait for ever."""
     return text_of({"type": kind, "id": id, "payload": payload})
 
 
