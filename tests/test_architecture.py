@@ -58,7 +58,10 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
         ("", "story demo"),
-        ("cli", "terminal grammar exchange http words documents publish places beginnings writing following tail"),
+        (
+            "cli",
+            "terminal grammar exchange http lasting words documents publish places beginnings writing following tail",
+        ),
         ("cli", "child relays reports run hook settings connect samples status checks agents promise doctor"),
         ("cli", "explain call ask token audit serve completion main"),
         ("", "__main__"),

@@ -13,7 +13,8 @@ from ..stdio import complain, say
 from ..wire.names import new_id
 from ..wire.vocabulary import EVENTS
 from .grammar import add_command, refusal
-from .http import Connection, Silent, add_where, connection
+from .http import Silent, add_where, connection
+from .lasting import Asks, Lasting
 from .terminal import printable
 from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     rest, cursor = Rest(), None
     batches = _batches_of(args, rest)
     try:
-        with connection(args, answer_timeout=ANSWER_TIMEOUT) as hub:
+        with (Lasting if _is_stream(args) else connection)(args, answer_timeout=ANSWER_TIMEOUT) as hub:
             for batch in batches:
                 answer = _what_fits(hub, batch, rest if _is_stream(args) else None, args)
                 if near and cursor is None and answer:
@@ -115,7 +116,7 @@ def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":
     return iter([[(1, json.dumps(fields(args.words, types)))]])
 
 
-def _what_fits(hub: Connection, batch: "list[Line]", rest: Rest | None, args: argparse.Namespace) -> Any:
+def _what_fits(hub: Asks, batch: "list[Line]", rest: Rest | None, args: argparse.Namespace) -> Any:
     """As `post`, of a stream without the lines whose data does not fit, which are the `rest`: the hub takes all of a
     batch or nothing. None if no line is left."""
     while batch:
@@ -141,7 +142,7 @@ def _misfits(error: HubError, batch: "list[Line]") -> dict[int, Any]:
     return {number: why for number, why in said.items() if "data" in why or error.code == "too_large"}
 
 
-def post(hub: Connection, batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
+def post(hub: Asks, batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
     """Publish a batch and return the hub's answer; raises as `Connection.ask`, and Disconnected that says so where it
     may be published.
 
