@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .hub import Hub
     from .stream.events import Event
     from .web.app import create_app
-    from .web.page.panels import Panel
+    from .web.page.panel import Panel
 
 __all__ = [
     "Call",
@@ -52,7 +52,7 @@ _ROOMS = {
     "HubError": "errors",
     "HubHandler": "client.logs",
     "NoHub": "client.discovery",
-    "Panel": "web.page.panels",
+    "Panel": "web.page.panel",
     "Received": "client.items",
     "ServedCall": "client.providing",
     "SyncHubClient": "client.sync",

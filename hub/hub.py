@@ -86,6 +86,7 @@ class Hub:
         self.questions = Questions(self.bus, self.audit, self.state)
         self.panels: list[Any] = []
         self.github_secret: bytes | None = None  # that what comes to /hooks/github must be signed with
+        self.on_moved: list[Callable[[], None]] = []  # behind each batch of events, in place
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
         self._life = Life()
@@ -107,6 +108,7 @@ class Hub:
             audit=self.audit,
             metrics=self.metrics,
             life=self._life,
+            moved=self.on_moved,
         )
 
     # ---- what an application adds

@@ -47,6 +47,7 @@ def connect(
     audit: "AuditLog",
     metrics: "Metrics",
     life: "Life",
+    moved: Iterable[Callable[[], None]],
 ) -> None:
     """Tie the parts together: every hook of the hub is set here. Called once, before the hub starts.
 
@@ -54,12 +55,13 @@ def connect(
     the window.
     """
     # Every batch of events, in this order. A snapshot of the last values is true at the newest number that went
-    # through; then the clients get it, it is counted, and last the application hears of it.
+    # through; then the clients get it, it is counted, the page hears that there is news, and last the application.
     bus.on_event.append(_own(metrics, state.apply))
     bus.on_event.append(_own(metrics, broadcaster.deliver))
     bus.on_event.append(_own(metrics, liveness.apply))
     bus.on_event.append(_own(metrics, metrics.events))
     bus.on_event.append(_own(metrics, recent.apply))
+    bus.on_event.append(_own(metrics, lambda batch: [listener() for listener in moved]))
     bus.on_event.append(bus.listeners.offer)
     bus.on_event.freeze()
 
@@ -173,7 +175,7 @@ def gauges(
     return now
 
 
-def _own(metrics: "Metrics", listener: Callable[[Sequence[Event]], None]) -> OnEvents:
+def _own(metrics: "Metrics", listener: Callable[[Sequence[Event]], object]) -> OnEvents:
     """A part of the hub's own that fails is a bug: logged and counted. aiosignal would stop there; we go on."""
 
     async def guarded(batch: Sequence[Event]) -> None:

@@ -184,7 +184,7 @@ class Broadcaster:
         """Tell narrowed subscribers where they are, if that moved without an event for them. Once a heartbeat."""
         self.flush()
         for group in list(self._groups.values()):
-            if group.told < self.position and not group.patterns.everything:
+            if group.told < self.position and group.patterns.are_narrow:
                 group.told = self.position
                 self._fall_behind(group.write(self._mark(group.framing)), self.position)
         untold, self._untold = self._untold, {}
@@ -244,7 +244,7 @@ class Broadcaster:
             group = self._groups[key] = Group(*key, self.position, self._lost)
         group.add(subscriber)
         subscriber.group, subscriber.reason = group, "slow"
-        if subscriber.told < self.position and not subscriber.patterns.everything:
+        if subscriber.told < self.position and subscriber.patterns.are_narrow:
             self._untold[subscriber] = self.position
 
     def _leave_group(self, subscriber: Subscriber) -> None:

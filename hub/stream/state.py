@@ -60,6 +60,7 @@ class State:
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.position = self.bytes = 0
+        self.dropped = 0  # how many have had no room any more
         self.on_stale: Callable[[Sequence[Event]], Awaitable[None]] | None = None
         self.on_dropped: Callable[[Event], None] = lambda event: None
         self._most, self._most_bytes = most, most_bytes
@@ -93,7 +94,7 @@ class State:
         if place in self._items:
             self._remove(place)
         if event.size > self._most_bytes:  # it would push all others out, and could not stay itself
-            self.on_dropped(event)
+            self._drop(event)
             return
         self._items[place] = item = _Item(event, stale)
         self.bytes += event.size
@@ -102,7 +103,11 @@ class State:
         while len(self._items) > self._most or self.bytes > self._most_bytes:
             event = self._items[oldest := next(iter(self._items))].event
             self._remove(oldest)
-            self.on_dropped(event)
+            self._drop(event)
+
+    def _drop(self, event: Event) -> None:
+        self.dropped += 1
+        self.on_dropped(event)
 
     def _remove(self, place: Place) -> None:
         item = self._items.pop(place)
@@ -141,6 +146,11 @@ class State:
     def holding(self, name: str, part: bytes) -> list[Event]:
         """As `of`, those whose JSON has this part; nothing is parsed."""
         return [item.event for place, item in self._items.items() if place[0] == name and part in item.event.frame]
+
+    def changed(self, after: int) -> list[tuple[Event, bool]]:
+        """The items that have changed behind this number, in that order, each with whether it is stale. What has had no
+        room any more is not among them: `dropped` counts those."""
+        return [(item.event, item.stale) for _, item in self._behind(after)]
 
     def snapshot(self, patterns: Patterns) -> list[dict[str, Any]]:
         """All items that match, `{event, key, timestamp, data, stale}`, true at `position`. Never waits, so that the

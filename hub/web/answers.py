@@ -24,6 +24,7 @@ from .refusalpage import is_wanted, refusal_page
 JSON, NDJSON = "application/json", "application/x-ndjson"
 SHOWN = 200  # characters of a path
 LOOK_SECONDS = 0.2  # between two looks whether a client is still connected
+REPEATED = ("topics", "panel")  # what a query may hold more than once
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: JSON})
 
 # ---- from what was raised to an answer
@@ -101,7 +102,7 @@ def client_of(request: web.Request, transport: Transport) -> Client:
 
 
 def query(request: web.Request, *names: str) -> dict[str, str]:
-    """The query, of these names only, each once but for `topics`. Raises HubError with status 400: a name that nobody
+    """The query, of these names only, each once but for REPEATED. Raises HubError with status 400: a name that nobody
     knows is a mistake, and what it meant would be missing."""
     if "?" not in request.raw_path:
         return {}
@@ -109,7 +110,7 @@ def query(request: web.Request, *names: str) -> dict[str, str]:
         if name not in names:
             known = f"known are {', '.join(names)}" if names else "it takes none"
             raise _unfit(name, f"This address does not know it; {known}.")
-        if name != "topics" and len(request.query.getall(name)) > 1:
+        if name not in REPEATED and len(request.query.getall(name)) > 1:
             raise _unfit(name, "Given more than once.")
     return {name: request.query[name] for name in names if name in request.query}
 
@@ -131,6 +132,16 @@ def topics(request: web.Request) -> list[str] | None:
     if problems:
         raise misfit("invalid_args", "This does not fit", {"topics": problems}, status=400)
     return texts
+
+
+def is_of_the_page(request: web.Request) -> bool:
+    """Whether the page's own WebSocket is asked for: `?page=1`. Raises HubError with status 400 for another number, and
+    if a stream is asked for with it."""
+    if "page" not in request.query:
+        return False
+    if query(request, "page")["page"] != "1":
+        raise _unfit("page", "Must be 1.")
+    return True
 
 
 def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:

@@ -97,6 +97,11 @@ class Patterns:
         self._forms: list[_Form] | None = None  # most sets are not asked anything
         self.verdicts: dict[str, bool] = {}
 
+    @property
+    def are_narrow(self) -> bool:
+        """Whether somebody has chosen them, to get some events and not others."""
+        return bool(self.texts) and not self.everything
+
     def match(self, name: str) -> bool:
         verdict = self.verdicts.get(name)
         if verdict is None:
@@ -145,3 +150,4 @@ def _form(text: str) -> _Form:
 
 
 EVERYTHING = Patterns(("*",))
+NOTHING = Patterns(())

@@ -8,6 +8,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -146,8 +147,8 @@ class DevTools:
 
 
 class Page:
-    """One tab. `troubles` collects console errors, exceptions, violations of the CSP and dialogs; `requests` and
-    `sockets` the addresses that were asked for."""
+    """One tab. `troubles` collects console errors, exceptions, violations of the CSP and dialogs; `requests`,
+    `posts` and `sockets` the addresses that were asked for, and what was sent there."""
 
     def __init__(self, tools: DevTools, session: str) -> None:
         self._tools, self._session = tools, session
@@ -156,6 +157,7 @@ class Page:
         self._trouble = asyncio.Event()
         self.troubles: list[str] = []
         self.requests: list[str] = []
+        self.posts: list[tuple[str, str]] = []
         self.sockets: list[str] = []
 
     async def prepare(self) -> None:
@@ -174,6 +176,8 @@ class Page:
                 self._loaded.set()
             case "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
+                if "postData" in params["request"]:
+                    self.posts.append((params["request"]["url"], params["request"]["postData"]))
             case "Network.webSocketCreated":
                 self.sockets.append(params["url"])
             case "Page.javascriptDialogOpening":
@@ -231,7 +235,7 @@ class Page:
                         await self.evaluate(WAIT % condition)
                         return
                     except PageError as error:
-                        if "context" not in str(error):  # a navigation took the document away: look at the next
+                        if not re.search("context|navigated", str(error)):  # another document has come: look at that
                             raise
         except TimeoutError:
             shown = await self.evaluate("document.body.innerText")

@@ -12,6 +12,7 @@ from typing import Any, cast
 import aiohttp
 import aiohttp_jinja2
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader
 
 from hub import Hub, create_app
@@ -89,10 +90,12 @@ async def hub_inside(
     prefix: str = "",
     templates: Mapping[str, str] | None = None,
     prepare: Callable[[web.Request, web.StreamResponse], Awaitable[None]] | None = None,
+    middleware: Middleware | None = None,
 ) -> AsyncIterator[str]:
     """Run a hub in this process, below `prefix` if one is given (`some/where/`); gives the page's URL.
 
-    `templates` are an application's own, by name; `prepare` is called before each response leaves.
+    `templates` are an application's own, by name; `prepare` is called before each response leaves; the `middleware`
+    stands behind those of the hub.
     """
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
@@ -101,6 +104,8 @@ async def hub_inside(
         loader = aiohttp_jinja2.get_env(app).loader
         assert isinstance(loader, ChoiceLoader)
         cast(list[BaseLoader], loader.loaders).insert(0, DictLoader(templates))
+    if middleware:
+        app.middlewares.append(middleware)
     if prepare:
         app.on_response_prepare.append(prepare)
     if prefix:

@@ -16,8 +16,8 @@ from hub.audit.verify import verify
 from hub.commands import supervised
 from hub.errors import UsageError
 from hub.stream.events import Draft, Event
-from hub.web.page import dashboard
-from hub.web.page.panels import Panel
+from hub.web.page import shown
+from hub.web.page.panel import Panel
 from hub.wire.names import Cursor
 
 GATE: asyncio.Event  # until it is set, what swallows its cancellation goes on
@@ -92,7 +92,7 @@ async def _quickly(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setattr("hub.hub.ON_START", 0.3)
     monkeypatch.setattr("hub.hub.ON_STOP", 0.3)
     monkeypatch.setattr("hub.hub.LISTENERS", 0.3)
-    monkeypatch.setattr(dashboard, "PREPARE_SECONDS", 0.3)
+    monkeypatch.setattr(shown, "PREPARE_SECONDS", 0.3)
     yield
     GATE.set()
     await until(lambda: not supervised._given_up)

@@ -32,7 +32,7 @@ HEADERS = CIMultiDict(
     {
         istr("Content-Security-Policy"): "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'; require-trusted-types-for 'script'",
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
         istr("X-Content-Type-Options"): "nosniff",
         # Not no-referrer: with that a browser sends the page's own forms with `Origin: null`.
         istr("Referrer-Policy"): "same-origin",

@@ -1,122 +1,146 @@
-"""The dashboard: one complete page from the server, a loop over panels. Its script only keeps it fresh."""
+"""The page: what is shown of the hub, put together from drawings that all viewers share, and kept fresh by notices."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+import platform
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import aiohttp_jinja2
-from aiohttp import web
-from jinja2 import Environment
-from markupsafe import Markup
+from aiohttp import hdrs, web
 
-from ...commands.supervised import Work
-from ...errors import ANYTHING
-from ...wire.messages import now
+from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
+from ..viewers import VIEWERS, Viewers
 from . import forms, frame
-from .panels import PANELS, Panel
-from .shown import Shown
+from .board import Board
+from .panel import LONGEST, Asked, Panel
+from .panels import counts
+from .panels import panels as own_panels
+from .shown import Look, Shown, Variant, minute
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
-__all__ = ["PANELS", "Panel", "panels", "render", "setup"]
+__all__ = ["PAGES", "SHOWN", "Pages", "Panel", "setup"]
 
-log = logging.getLogger(__name__)
-
-SHOWN: "web.AppKey[dict[str, Shown]]" = web.AppKey("shown", dict)  # by the page's own address
-
-ADDRESSES = 8  # that the page is drawn for at a time; there are 16 million loopback addresses
-PREPARE_SECONDS = 2.0
 # Other pages in the same frame, by the parameter of the query that asks for them: `?call=NAME`. Each answers through
 # `frame.show`.
 PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {"call": forms.show}
+BODIES = 32  # pages that are kept as they were put together
+MOST_PAGES = 1000
+Place = tuple[str, Asked, bool, str]
+SHOWN: "web.AppKey[Pages]" = web.AppKey("shown")
 
 
 def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
     frame.setup(app)
     forms.setup(app)
-    app[SHOWN] = {}
+    hub, viewers = app[HUB], Viewers()
+    app[VIEWERS] = viewers
+    app[SHOWN] = pages = Pages(hub, Board(hub), viewers, app)
+    app[frame.HEAD] = pages.head
+    pages.env.globals["places"] = PAGES
+    hub.clients.on_leave.append(lambda client, reason: viewers.leave(client))
+    hub.on_moved.append(pages.shown.moved)
     app.router.add_get("/", page, name="dashboard")
+    app.cleanup_ctx.append(_fresh)
+
+
+async def _fresh(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[SHOWN].run())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def page(request: web.Request) -> web.Response:
-    """GET / : the dashboard as it is now, one drawing for all who look at it by the same address."""
+    """GET / : the page as it is now, or some of its panels, or another page that stands in its frame."""
     for name, answer in PAGES.items():
         if name in request.query:
             return await answer(request)
-    query(request)
-    shown, url = request.app[SHOWN], str(request.url.with_query(None))
-    if url not in shown:
-        if len(shown) >= ADDRESSES:
-            shown.clear()
-        shown[url] = _shown(request.app, url)
-    return web.Response(text=await shown[url].get(), content_type="text/html", charset="utf-8")
+    return await request.app[SHOWN].get(request)
 
 
-def _shown(app: web.Application, url: str) -> Shown:
-    hub, env = app[HUB], aiohttp_jinja2.get_env(app)
+class Pages:
+    """The page of one hub, whole or in parts, for whoever asks."""
 
-    async def draw() -> str:
-        return render(env, hub, await prepare(hub), url)
+    def __init__(self, hub: "Hub", board: Board, viewers: Viewers, app: web.Application) -> None:
+        self.hub, self.board, self.viewers = hub, board, viewers
+        self.env = aiohttp_jinja2.get_env(app)
+        self.shown = Shown(hub, self.env, board, viewers)
+        self._own = own_panels(board)
+        self._bodies: OrderedDict[Place, bytes] = OrderedDict()
 
-    return Shown(draw, lambda: hub.cursor)
+    async def run(self) -> None:
+        """Tell those who look what is new, for ever."""
+        await frame.compile_all(self.env)
+        await self.shown.run(lambda: [(panel, Asked()) for panel in self.panels()])
+
+    def panels(self) -> list[Panel]:
+        """The page's panels in order: the hub's own, then the application's."""
+        return [*self._own, *self.hub.panels]
+
+    async def head(self, request: web.Request) -> Mapping[str, Any]:
+        """What stands in the head of every page."""
+        viewer = request.query.get("viewer", "")
+        (variant,) = await self.shown.get([(self._own[0], Asked())], live=bool(viewer))
+        self.viewers.fetched(viewer, {variant.panel.name: variant.version})
+        return {"summary": variant, "host": platform.node(), **counts(self.board)}
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Answer with the panels that are asked for, or with 304 if the client has just these."""
+        names, asked, viewer = self._asked(request)
+        head, *others = self.panels()
+        wanted: list[Look] = [(panel, asked) for panel in others if panel.name in names]
+        looks: list[Look] = [(head, Asked()), *(wanted if names else [(panel, Asked()) for panel in others])]
+        variants = await self.shown.get(looks, live=bool(viewer))
+        if viewer:
+            has = {variant.panel.name: variant.version for variant in variants}
+            named = {look[0].name: look for look in looks}
+            self.viewers.fetched(viewer, has, named if "only" in request.query else None)
+        around = frame.surroundings(request)
+        versions = ".".join(variant.version for variant in variants)
+        etag = f'"{around["trust"]}.{versions}{"" if viewer else f".{minute():x}"}"'
+        if request.headers.get(hdrs.IF_NONE_MATCH) == etag:
+            return web.Response(status=304, headers={hdrs.ETAG: etag})
+        is_alone = bool(names) and (not viewer or "only" in request.query)
+        place = around["url"], asked, is_alone, etag
+        body = self._bodies.get(place) or self._put_together(place, variants, {**around, "asked": asked})
+        return web.Response(body=body, content_type="text/html", charset="utf-8", headers={hdrs.ETAG: etag})
+
+    def _put_together(self, place: Place, variants: Sequence[Variant], around: Mapping[str, Any]) -> bytes:
+        head, *others = variants
+        parts = {"summary": head, "panels": others, "alone": place[2], "cursor": self.shown.cursor}
+        given = {**around, **counts(self.board), **parts, "board": self.board, "host": platform.node()}
+        text = self.env.get_template("dashboard.html").render(given)
+        self._bodies[place] = body = text.encode()
+        while len(self._bodies) > BODIES:
+            self._bodies.popitem(last=False)
+        return body
+
+    def _asked(self, request: web.Request) -> tuple[set[str], Asked, str]:
+        """Which panels are wanted (none: all of them), what of them, and the viewer who asks. Raises HubError."""
+        given = query(request, "panel", "page", "filter", "before", "viewer", "only")
+        names = set(request.query.getall("panel", ()))
+        known = [panel.name for panel in self.panels()]
+        if not names <= {*known}:
+            raise misfit("invalid_args", "No such panel", {"panel": [f"Known are {', '.join(known)}."]}, status=400)
+        asked = Asked(
+            page=_number(given, "page", 1), filter=given.get("filter", "")[:LONGEST], before=_number(given, "before", 0)
+        )
+        return names, asked, given.get("viewer", "")
 
 
-def panels(hub: "Hub") -> list[Panel]:
-    """The page's panels in order: the hub's own, then the application's."""
-    return [*PANELS, *getattr(hub, "panels", ())]
-
-
-async def prepare(hub: "Hub") -> dict[str, Mapping[str, Any] | None]:
-    """What the panels must wait for, all at once; None for a panel that failed or took too long."""
-    waiting = [panel for panel in panels(hub) if panel.prepare]
-    found = await asyncio.gather(*(_prepared(panel, hub) for panel in waiting))
-    return {panel.name: context for panel, context in zip(waiting, found, strict=True)}
-
-
-async def _prepared(panel: Panel, hub: "Hub") -> Mapping[str, Any] | None:
-    assert panel.prepare
-    work = Work(f"the panel {panel.name}", PREPARE_SECONDS, panel.prepare, hub)
-    try:
-        return await work.run()  # type: ignore[no-any-return]
-    except asyncio.CancelledError:
-        if work.ended != "timeout":
-            raise
-        log.error("the panel %s took longer than %g s", panel.name, PREPARE_SECONDS)
-        return None
-    except Exception:
-        log.exception("the panel %s could not be prepared", panel.name)
-        return None
-
-
-def render(env: Environment, hub: "Hub", prepared: Mapping[str, Mapping[str, Any] | None], url: str) -> str:
-    """The page as HTML. Never waits, so that what it shows is exactly what is true at its cursor.
-
-    `url` is the page's own address, for the commands that its empty panels suggest.
-    """
-    moment = {"url": url, "hub": hub, "now": now()}
-    drawn = [(panel, draw(env, hub, panel, prepared.get(panel.name, {}), moment)) for panel in panels(hub)]
-    topics = _topics([panel for panel, _ in drawn])
-    return env.get_template("dashboard.html").render(panels=drawn, topics=topics, cursor=str(hub.cursor), **moment)
-
-
-def draw(
-    env: Environment, hub: "Hub", panel: Panel, prepared: Mapping[str, Any] | None, moment: Mapping[str, Any]
-) -> Markup | None:
-    """One panel as HTML; None if it fails, which is logged and harms no other."""
-    if prepared is None:
-        return None
-    try:
-        context = {**moment, **prepared, **panel.context(hub)}
-        return Markup(env.get_template(f"panels/{panel.name}.html").render(panel=panel, **context))
-    except ANYTHING:
-        log.exception("the panel %s could not be drawn", panel.name)
-        return None
-
-
-def _topics(drawn: Sequence[Panel]) -> str:
-    return ",".join(dict.fromkeys([topic for panel in drawn for topic in panel.topics] + ["hub:stale"]))
+def _number(given: Mapping[str, str], name: str, usual: int) -> int:
+    text = given.get(name, "")
+    if not text:
+        return usual
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < usual:
+        raise misfit("invalid_args", "This does not fit", {name: [f"Must be a number from {usual} on."]}, status=400)
+    return min(int(text), MOST_PAGES) if name == "page" else int(text)

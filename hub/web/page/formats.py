@@ -1,22 +1,24 @@
-"""How one field of a row is written. The page's script fills rows by the same attributes and formats.
+"""How values are written for people: numbers, sizes, durations, ages. Filters of the templates.
 
-`templates/static/dashboard.js` has the other half of `FORMATS`; a browser test compares what both make of the
-same events.
+Times are written as `<time datetime=…>` with a `data-as`: without its script the page shows what stands there, with it
+`ages.js` writes them by the reader's clock and goes on counting.
 """
 
-import json
+import hashlib
 import math
-import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-Row = Mapping[str, Any]
+As = Literal["ago", "since", "left", "clock"]
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+ELLIPSIS = "…"
+LONGEST_ID = 60  # characters of a key in an id, before it is quoted
+OUTLINED = 400  # characters of an outline: what comes from outside may be of any size
 
 
 def text(value: object) -> str:
@@ -35,7 +37,7 @@ def number(value: Any) -> str:
     """`1234.5` as `1,234.5`, with at most two decimals."""
     if not _is_number(value):
         return text(value)
-    if abs(value) >= 2**53:  # a script has no exact integers beyond
+    if abs(value) >= 2**53:
         return f"{float(value):.6e}"
     if value == int(value):
         return f"{int(value):,}"
@@ -67,22 +69,68 @@ def duration(value: Any) -> str:
     if value < 1000:
         return f"{math.floor(value)} ms"
     seconds = math.floor(value / 1000)
-    for unit, length, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= length:
-            return f"{seconds // length} {unit} {seconds % length // part} {lesser}"
-    return f"{seconds} s"
+    if 60 <= seconds < 3600 and seconds % 60:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return span(seconds)
 
 
-def moment(value: Any) -> str:
-    """A timestamp as the reader's clock shows it: `14:05:09` today, else `2025-03-01 14:05`."""
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        return text(value)
+def span(seconds: float) -> str:
+    """Seconds as people say them: `40 s`, `3 min`, `2 h 5 min`, `4 d 3 h`."""
+    whole = max(0, math.floor(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    unit, length, lesser, part = ("h", 3600, "min", 60) if whole < 86400 else ("d", 86400, "h", 3600)
+    rest = whole % length // part
+    return f"{whole // length} {unit}" + (f" {rest} {lesser}" if rest else "")
+
+
+def countdown(seconds: float) -> str:
+    """Seconds that are left as `7:48`, `2:05:00`; days as `span` says them."""
+    whole = max(0, math.ceil(seconds))
+    if whole >= 86400:
+        return span(whole)
+    minutes = f"{whole // 60 % 60:02}" if whole >= 3600 else str(whole // 60)
+    hours = f"{whole // 3600}:" if whole >= 3600 else ""
+    return f"{hours}{minutes}:{whole % 60:02}"
+
+
+def epoch(value: object) -> float | None:
+    """A timestamp in seconds since 1970; None for what is none: times in events are anybody's texts."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
     try:
-        then = datetime.fromisoformat(value).astimezone()
+        then = datetime.fromisoformat(value)
+        return then.timestamp() if then.tzinfo else None
     except (ValueError, OverflowError):
-        return value
-    today = then.date() == datetime.now().astimezone().date()
-    return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+        return None
+
+
+def moment(value: Any, how: As = "ago") -> Markup:
+    """A timestamp as `<time>`: how long `ago`, the time `since` then or `left` until then, or by the `clock`.
+
+    The exact time is its title. What is no timestamp stands there as it is.
+    """
+    then = epoch(value)
+    if then is None:
+        return escape(cut(text(value), 40))
+    shown = WRITTEN[how](then)
+    exact = clock(then, long=True)
+    return Markup(f'<time datetime="{escape(value)}" data-as="{how}" title="{exact}">{shown}</time>')
+
+
+def clock(then: float, *, long: bool = False) -> str:
+    """`14:05:09`, or with the date."""
+    return time.strftime("%Y-%m-%d %H:%M:%S" if long else "%H:%M:%S", time.localtime(then))
+
+
+WRITTEN: Mapping[As, Callable[[float], str]] = {
+    "ago": lambda then: f"{span(time.time() - then)} ago",
+    "since": lambda then: span(time.time() - then),
+    "left": lambda then: countdown(then - time.time()),
+    "clock": clock,
+}
 
 
 def words(value: Any) -> str:
@@ -90,104 +138,68 @@ def words(value: Any) -> str:
     return text(value).replace("_", " ")
 
 
-def stale(value: Any) -> str:
-    """The word for an item that was not published again in time."""
-    return "stale" if value is True else ""
+def cut(value: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return value if len(value) <= most else value[: most - 1].rstrip() + ELLIPSIS
 
 
-def outline(value: Any) -> str:
-    """Any JSON as one line: `path: /etc, tries: 3`."""
+def outline(value: object, most: int = OUTLINED) -> str:
+    """Any JSON as one line: `path: /etc, tries: 3`. No more of it is looked at than is shown."""
+    written: list[str] = []
+    _outline(value, written, most)
+    return cut("".join(written), most)
+
+
+def _outline(value: object, into: list[str], most: int) -> int:
+    """Return how many characters are left."""
+    pairs: Any = ()
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {outline(value[key])}" for key in sorted(value, key=code_units))
-    if isinstance(value, list):
-        return ", ".join(map(outline, value))
-    return text(value)
+        pairs = ((f"{cut(text(key), most)}: ", one) for key, one in value.items())
+    elif isinstance(value, list):
+        pairs = (("", one) for one in value)
+    else:
+        into.append(text(value)[: most + 1])
+        return most - len(into[-1])
+    for count, (label, one) in enumerate(pairs):
+        into.append((", " if count else "") + label)
+        most = _outline(one, into, most - len(into[-1]))
+        if most <= 0:
+            break
+    return most
 
 
-FORMATS: dict[str, Callable[[Any], str]] = {
+def rooted(html: Markup, root: str) -> Markup:
+    """The same with its links to the page's own address, for a page that stands below it."""
+    return Markup(html.replace(Markup('href="./'), Markup(f'href="{escape(root)}./'))) if root else html
+
+
+def slug(value: object) -> str:
+    """A text as a part of an id: no spaces, and no longer than is useful."""
+    whole = text(value)
+    written = quote(whole[:LONGEST_ID], safe="")
+    return written if len(whole) <= LONGEST_ID else f"{written}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 task`, `3 tasks`."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
     "text": text,
     "number": number,
     "percent": percent,
     "size": size,
     "duration": duration,
+    "span": span,
     "moment": moment,
     "words": words,
-    "stale": stale,
+    "cut": lambda value, most: cut(text(value), most),
     "outline": outline,
-    "plain": lambda value: plain(value) or "",
+    "plural": plural,
+    "slug": slug,
+    "rooted": rooted,
 }
-
-
-def field(
-    row: Row,
-    name: str,
-    *,
-    tag: str = "span",
-    format: str = "text",
-    before: str = "",
-    after: str = "",
-    **more: Any,
-) -> Markup:
-    """An element that shows one field of the row; hidden if it shows nothing. `more`: see `element`."""
-    shown = FORMATS[format](row.get(name))
-    marks = {"data-field": name, "data-format": format, "data-before": before, "data-after": after}
-    open_tag = element(row, tag, hidden=not shown, **marks, **more)
-    return Markup(f"{open_tag}{escape(before + shown + after) if shown else ''}</{tag}>")
-
-
-def element(row: Row, tag: str, *, set: str = "", hidden: bool = False, **attributes: Any) -> Markup:
-    """An open tag. `set="value:progress title:message"` takes attributes from fields; null gives none."""
-    written = [f"<{tag}", _attributes(tuple(attributes.items()))]
-    for pair in set.split():
-        attribute, _, name = pair.partition(":")
-        value = plain(row.get(name))
-        if value is not None:
-            written.append(f' {attribute}="{escape(value)}"')
-    hide = ' hidden=""' if hidden else ""
-    return Markup("".join([*written, _attributes((("data-set", set),)), hide, ">"]))
-
-
-@lru_cache(maxsize=1024)  # nearly all of them are the same for every row
-def _attributes(given: tuple[tuple[str, Any], ...]) -> str:
-    """The attributes that have a value."""
-    written = [(name.replace("_", "-"), value) for name, value in given if value is not None and value != ""]
-    return "".join(f' {name}="{escape(value)}"' for name, value in written)
-
-
-def plain(value: object) -> str | None:
-    """A value as an attribute: None (no attribute) for null, False, lists and objects."""
-    match value:
-        case None | False:
-            return None
-        case True:
-            return ""
-        case str():
-            return value
-        case int() | float() if abs(value) >= 2**53:
-            return f"{float(value):.6e}"
-        case int():
-            return str(value)
-        case float():  # four decimals, the way a script writes them
-            rounded = math.floor(value * 10_000 + 0.5) / 10_000
-            return str(int(rounded)) if rounded.is_integer() else str(rounded)
-    return None
-
-
-def entries(value: object) -> list[dict[str, Any]]:
-    """An object's members as rows `{key, value}`, in the order in which a script would sort the keys."""
-    if not isinstance(value, Mapping):
-        return []
-    return [{"key": key, "value": value[key]} for key in sorted(value, key=code_units)]
-
-
-def code_units(key: str) -> bytes:
-    """A sort key that orders texts as JavaScript's `<` does."""
-    return key.encode("utf-16-be", "surrogatepass")
-
-
-def folded(value: object) -> str:
-    """A value as JSON for a `data-` attribute, from which the script goes on counting."""
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _is_number(value: object) -> bool:

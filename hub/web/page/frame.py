@@ -1,24 +1,59 @@
 """The frame that every page stands in: its templates, its files, and how one of them is answered."""
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import aiohttp_jinja2
 from aiohttp import web
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, TemplateError
+from jinja2.bccache import Bucket
 
 from ...wire.messages import now
 from ..answers import query
 from ..keys import HUB, PEER
 from . import formats
+from .panels import needed
 from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
 STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
-    ("hub.js", "frames.js", "stream.js", "dashboard.js"), "text/javascript"
+    ("hub.js", "frames.js", "dashboard.js", "morph.js", "ages.js", "keys.js"), "text/javascript"
 )
+
+
+COMPILED = 200  # templates that are kept
+# What stands in the head of every page, as the templates take it. A viewer who asks for it has fetched it.
+HEAD: web.AppKey[Callable[[web.Request], Awaitable[Mapping[str, Any]]]] = web.AppKey("head")
+
+
+class _Compiled(BytecodeCache):
+    """Templates as they were compiled, for all hubs of this process: that takes a quarter of a second."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._code.get(bucket.key + bucket.checksum):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if len(self._code) < COMPILED:
+            self._code[bucket.key + bucket.checksum] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
+async def compile_all(env: Environment) -> None:
+    """Compile the templates before somebody waits for them, in turns with everybody else."""
+    for name in env.list_templates(extensions=["html"]):
+        with contextlib.suppress(TemplateError):  # of an application's: whoever draws it hears of it
+            env.get_template(name)
+        await asyncio.sleep(0)
 
 
 def setup(app: web.Application) -> None:
@@ -29,9 +64,11 @@ def setup(app: web.Application) -> None:
 
 def prepare_environment(env: Environment) -> Environment:
     """Give the templates what they call."""
-    env.globals.update(field=formats.field, element=formats.element, sparkline=sparkline)
-    env.filters.update(formats.FORMATS, entries=formats.entries)
+    env.globals.update(needed=needed, sparkline=sparkline)
+    env.filters.update(formats.FILTERS)
     env.trim_blocks = env.lstrip_blocks = True
+    env.auto_reload = False  # it would look at the files for each row
+    env.bytecode_cache = _COMPILED
     return env
 
 
@@ -49,11 +86,13 @@ async def show(
     """Answer with a page of its own in the frame, as `pages/call.html`.
 
     Its template extends `frame.html` and fills the blocks `title` and `main`; what stands in `<main data-live>` is
-    fetched and put in again when something has happened. Beside `context` it has `hub`, `now`, `url`, `trust`; and
-    `root`, the way to the page's own address, if `context` does not give another one: for a form that was sent below.
+    fetched and put in again when something has happened: by the same address, with `viewer` in its query. Beside
+    `context` it has `hub`, `now`, `url`, `trust`, and what stands in the head; and `root`, the way to the page's own
+    address, if `context` does not give another one: for a form that was sent below.
     """
+    head = await request.app[HEAD](request)
     drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
-    text = drawn.render({**surroundings(request), **(context or {})})
+    text = drawn.render({**surroundings(request), **head, **(context or {})})
     return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
 

@@ -1,189 +1,253 @@
-"""What each panel of the dashboard shows: the hub's state, its newest events, its audit log and its figures.
+"""What each of the hub's own panels shows: rows in the order in which they want attention, and how many there are.
 
-Nothing is made up here: every figure is counted or read from the hub at the moment of the call. A `context`
-never waits, so that all of the page and its cursor are of one moment.
+Nothing is made up here: every figure is counted or read from the hub at the moment of the call. A `context` never
+waits.
 """
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import heapq
+import platform
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...errors import HubError
-from ...wire.names import Patterns
-from .formats import code_units, folded
+from .board import DAY, SEVERITIES, Agent, Board, Question, Row, Task, Threat, Vote
+from .history import events, look_back
+from .panel import Asked, Context, Panel
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
-Context = Mapping[str, Any]
-Item = dict[str, Any]
+T = TypeVar("T")
 
-SHOWN = {"agents": 200, "tasks": 100, "votes": 50, "threats": 30, "audit": 15}
-CLOSED = frozenset({"stopped", "succeeded", "failed", "cancelled", "passed", "expired", "vetoed"})
-OPTIONS = ("approve", "reject", "abstain")
-OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
+WAITING, FAILED, WORKING, THREATS = 25, 12, 20, 5  # rows of each on a page
+FOLDED = 20  # further tasks of one agent
+HOUR = 3600.0
+RATE_SECONDS = 10.0
+NEEDED = {"majority": 1 / 2, "supermajority": 2 / 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One panel of the page, drawn by the template `panels/<name>.html`.
+def panels(board: Board) -> tuple[Panel, ...]:
+    """The hub's own panels, in the page's order; the first stands in its head."""
 
-    `context(hub)` gives the template its names. It never waits: the page and its cursor are of one moment.
-    What has to be awaited goes into `prepare`, which runs before and has two seconds. It is drawn again
-    for events that match `topics`. Add yours with `hub.panels.append(Panel(…))` and its folder of templates
-    with `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.
-    """
+    def of(context: Callable[..., Context]) -> Callable[..., Context]:
+        return partial(context, board)
+
+    tasks, agents = "task:progress", "agent:status_change"
+    return (
+        Panel("summary", "", ("*",), of(summary), clocked=True),
+        Panel("waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True),
+        Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True),
+        Panel("working", "Working now", (tasks, agents), of(working), links=True, clocked=True),
+        Panel("threats", "Threats", ("security:*",), of(threats), links=True, aside=True),
+        Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
+        Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
+    )
+
+
+def page_of(rows: Sequence[T], asked: Asked, size: int, rank: Callable[[T], Any]) -> tuple[list[T], int]:
+    """The rows of the page that is asked for, and how many lie behind it. The others are not brought into order."""
+    until = asked.page * size
+    return heapq.nsmallest(until, rows, rank)[until - size :], max(0, len(rows) - until)
+
+
+# ---- the head
+
+
+def summary(board: Board, hub: "Hub") -> Context:
+    """The five counts, and how the hub itself is."""
+    return {
+        **counts(board),
+        "host": platform.node(),
+        "rate": recent_rate(hub),
+        "behind": hub.broadcaster.lagging,
+        "clients": len(hub.clients),
+        "problems": list(hub.problems().values()),
+        "audit": hub.audit,
+    }
+
+
+def counts(board: Board) -> Context:
+    """What the page counts: what needs its reader, what failed, what is open, runs, is quiet."""
+    return {
+        "need": len(board.questions) + len(board.approvals()) + len(board.open_votes()),
+        "failures": len(board.failed_tasks()) + len(board.failed_agents()),
+        "open_threats": len(board.open_threats()),
+        "running": len(board.tasks["running"]),
+        "quiet": len(quiet_agents(board)),
+    }
+
+
+def recent_rate(hub: "Hub", seconds: float = RATE_SECONDS) -> float:
+    """Events a second over the last seconds, counted among the events in memory."""
+    window, now = hub.window, time.monotonic()
+    kept = range(window.tail, window.head + 1)
+    behind = bisect_left(kept, now - seconds, key=lambda seq: window.between(seq - 1, seq)[0].accepted)
+    span = seconds
+    if behind == 0 and kept:  # all that is in memory is younger
+        span = min(seconds, max(now - window.between(kept[0] - 1, kept[0])[0].accepted, 1.0))
+    return (len(kept) - behind) / span
+
+
+# ---- waiting for you
+
+
+def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
+    """Questions, approvals and votes, the oldest first."""
+    votes = board.open_votes()
+    rows: list[Row] = [*board.questions.values(), *board.approvals().values(), *votes]
+    shown, more = page_of(rows, asked, WAITING, lambda row: (row.at, row.key))
+    oldest = min((row.timestamp for row in rows), default="")
+    return {"rows": [(KINDS[type(row)], row) for row in shown], "total": len(rows), "more": more, "oldest": oldest}
+
+
+KINDS: dict[type, str] = {Question: "question", Task: "approval", Vote: "vote", Agent: "agent", Threat: "threat"}
+
+
+def needed(vote: Vote) -> int | None:
+    """How many must be for it, if it is known how many may vote."""
+    if not vote.eligible:
+        return None
+    if vote.threshold == "unanimous":
+        return vote.eligible
+    share = vote.eligible * NEEDED.get(vote.threshold, 1 / 2)
+    return int(share) + 1 if share == int(share) and vote.threshold != "supermajority" else -int(-share // 1)
+
+
+# ---- failed
+
+
+def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
+    """Tasks and agents in error that nobody has seen yet, the newest first; with the filter `all` the others, too."""
+    everything: list[Row] = [*board.tasks["failed"].values(), *board.agents["error"].values()]
+    unseen: list[Row] = [*board.failed_tasks(), *board.failed_agents()]
+    shown, more = page_of(everything if asked.filter == "all" else unseen, asked, FAILED, lambda row: -row.seq)
+    since = time.time() - DAY
+    return {
+        "rows": [("failure" if isinstance(row, Task) else "broken", row) for row in shown],
+        "more": more,
+        "unseen": len(unseen),
+        "seen": len(everything) - len(unseen),
+        "today": sum(row.at > since for row in everything),
+    }
+
+
+# ---- working now
+
+
+@dataclass(slots=True)
+class Line:
+    """One agent and what it does: `tasks` are the running ones, the one that began first in front."""
 
     name: str
-    title: str
-    topics: tuple[str, ...]
-    context: Callable[["Hub"], Context]
-    prepare: Callable[["Hub"], Awaitable[Context]] | None = None
+    agent: Agent | None
+    tasks: list[Task]
+
+    @property
+    def key(self) -> str:
+        return self.name or self.tasks[0].key
+
+    @property
+    def stale(self) -> bool:
+        """Nothing of it holds any more: it was not said again in time."""
+        gone = self.agent is not None and self.agent.stale
+        return gone or (bool(self.tasks) and all(task.stale for task in self.tasks))
+
+    @property
+    def since(self) -> float:
+        return self.tasks[0].since if self.tasks else self.agent.at if self.agent else 0.0
+
+    @property
+    def mark(self) -> Hashable:
+        return self.agent and self.agent.mark, *((task.key, *task.mark) for task in self.tasks)  # type: ignore[misc]
 
 
-def agents(hub: "Hub") -> Context:
-    """Every agent with its last status."""
-    return listed(state_rows(hub, "agent:status_change"), SHOWN["agents"])
-
-
-def tasks(hub: "Hub") -> Context:
-    """Every task with its last progress, the open ones first."""
-    return listed(state_rows(hub, "task:progress"), SHOWN["tasks"])
-
-
-def votes(hub: "Hub") -> Context:
-    """Every vote with its tally: the last known state, then the kept casts in their order."""
-    found: dict[str, Item] = {}
-    for item in items(hub, "governance:vote_cast"):
-        cast(found, item["data"], item["timestamp"])["stale"] = item["stale"]
-    for event in kept(hub, "governance:vote_cast"):
-        cast(found, event.data, event.timestamp)
-    return {**listed([tallied(vote) for vote in found.values()], SHOWN["votes"]), "since": hub.window.tail}
-
-
-def cast(found: dict[str, Item], data: Mapping[str, Any], timestamp: str) -> Item:
-    """Count one cast: of an agent the newest option counts; a `votes` mapping replaces all before it."""
-    key = data["vote_id"]
-    vote = found.setdefault(key, {"key": key, "ballots": {}, "stale": False})
-    vote["timestamp"] = timestamp
-    vote.update({name: data[name] for name in OF_A_VOTE if data.get(name) is not None})
-    if isinstance(data.get("votes"), dict):
-        vote["ballots"] = dict(data["votes"])
-    if isinstance(data.get("agent"), str) and isinstance(data.get("option"), str):
-        vote["ballots"][data["agent"]] = data["option"]
-    return vote
-
-
-def tallied(vote: Item) -> Item:
-    """The vote with how many chose what, and `fold`: from where the page's script goes on counting."""
-    chosen = list(vote["ballots"].values())
-    counts = {option: chosen.count(option) for option in OPTIONS}
+def working(board: Board, hub: "Hub", asked: Asked) -> Context:
+    """Who works on what, the longest first and the stale last; with a filter other tasks and agents."""
+    found = lines(board) if asked.filter not in OTHERS else OTHERS[asked.filter](board)
+    shown, more = page_of(found, asked, WORKING, rank)
+    recent = time.time() - HOUR
     return {
-        **vote,
-        **counts,
-        "cast": len(chosen),
-        "closed": vote.get("status") in CLOSED,
-        "fold": folded(vote),
+        "rows": [
+            ("line" if isinstance(row, Line) else "task" if isinstance(row, Task) else "agent", row) for row in shown
+        ],
+        "more": more,
+        "total": len(found),
+        "running": len(board.tasks["running"]),
+        "agents": len(board.agents.all),
+        "queued": len(board.tasks["queued"]),
+        "done": len(board.tasks["succeeded"]) + len(board.tasks["cancelled"]),
+        "recent": sum(row.at > recent for row in board.tasks["succeeded"].values()),
+        "quiet": len(quiet_agents(board)),
     }
 
 
-def threats(hub: "Hub") -> Context:
-    """The newest threats among the kept events."""
-    return {"rows": newest(hub, "security:threat_detected", SHOWN["threats"]), "limit": SHOWN["threats"]}
+def lines(board: Board) -> list[Line]:
+    """An agent a line: those with running tasks, and those that say they are at work."""
+    agents = board.agents.all
+    busy = [
+        Line(name, agents.get(name), sorted(tasks.values(), key=began)) for (name, _), tasks in board.working.items()
+    ]
+    idle = (row for status in ("active", "starting") for row in board.agents[status].values())
+    return busy + [Line(row.key, row, []) for row in idle if (row.key, "") not in board.working]
 
 
-def memory(hub: "Hub") -> Context:
-    """The memory's last figures."""
-    return listed(state_rows(hub, "memory:stats_update"), 1)
+def began(task: Task) -> tuple[float, str]:
+    return task.since, task.key
 
 
-async def audit_tail(hub: "Hub") -> Context:
-    """The newest records of the audit log, newest first; None if it cannot be read."""
-    with contextlib.suppress(HubError, OSError):
-        return {"records": list(reversed(await hub.audit.tail(SHOWN["audit"])))}
-    return {"records": None}
+def rank(row: Line | Task | Agent) -> tuple[bool, float, str]:
+    """The order of `working`: it changes only when something begins or ends, so that rows stay where they are."""
+    if isinstance(row, Line):
+        return row.stale, row.since, row.key
+    return False, -row.at, row.key
 
 
-def audit(hub: "Hub") -> Context:
-    """The chain's state, and what others report of their own audit."""
-    rows = newest(hub, "audit:new_event", SHOWN["audit"])
-    return {"chain": hub.audit, "rows": rows, "limit": SHOWN["audit"]}
+def quiet_agents(board: Board) -> list[Agent]:
+    """Agents that do nothing, or have not been heard of in time."""
+    idle = list(board.agents["idle"].values())
+    return idle + [row for status in ("active", "starting") for row in board.agents[status].values() if row.stale]
 
 
-def health(hub: "Hub") -> Context:
-    """The hub's own figures."""
-    figures = hub.metrics.snapshot()
+OTHERS: dict[str, Callable[[Board], list[Any]]] = {
+    "queued": lambda board: list(board.tasks["queued"].values()),
+    "done": lambda board: [*board.tasks["succeeded"].values(), *board.tasks["cancelled"].values()],
+    "quiet": quiet_agents,
+    "agents": lambda board: list(board.agents.all.values()),
+    "tasks": lambda board: list(board.tasks.all.values()),
+}
+
+
+# ---- threats, and the hub
+
+
+def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
+    """Open threats, the worst first; with the filter `all` those that were met, too."""
+    is_open = board.open_threats()
+    found = list(board.threats) if asked.filter == "all" else is_open
+    shown, more = page_of(found, asked, THREATS, worst)
+    return {"rows": shown, "more": more, "open": len(is_open), "met": len(board.threats) - len(is_open)}
+
+
+def worst(threat: Threat) -> tuple[bool, int, int]:
+    severity = SEVERITIES.index(threat.severity) if threat.severity in SEVERITIES else len(SEVERITIES)
+    return threat.mitigated, severity, -threat.seq
+
+
+def figures(board: Board, hub: "Hub") -> Context:
+    """How the hub itself is, by its own figures."""
     return {
-        "figures": figures,
+        "audit": hub.audit,
+        "memory": board.memory,
+        "kept": hub.retention(),
+        "clients": len(hub.clients),
+        "behind": hub.broadcaster.lagging,
+        "providers": len(hub.providers),
+        "uptime": hub.uptime,
         "version": hub.version,
-        "uptime": hub.uptime * 1000,
-        "rate": recent_rate(hub, datetime.now(UTC)),
         # Only the scheme: a broker's URL may carry a password.
         "broker": hub.config.broker.partition(":")[0],
-        "problem": hub.broker.problem,
+        "problems": list(hub.problems().values()),
     }
-
-
-def recent_rate(hub: "Hub", now: datetime, seconds: float = 10) -> float:
-    """Events a second over the last seconds, counted among the kept events."""
-    since = now - timedelta(seconds=seconds)
-    count, first = 0, now
-    for event in reversed(list(hub.window.events())):
-        at = datetime.fromisoformat(event.timestamp)
-        if at < since:
-            return count / seconds
-        count, first = count + 1, at
-    # All that is kept is younger than that: more than the window holds, or the hub's first seconds.
-    span = (now - first).total_seconds() if count >= hub.config.window_events else min(seconds, hub.uptime)
-    return count / max(span, 1.0)
-
-
-def items(hub: "Hub", event: str) -> list[Item]:
-    """The last values of one event type."""
-    return hub.state.snapshot(Patterns([event]))
-
-
-def kept(hub: "Hub", name: str) -> Iterable[Any]:
-    """The kept events of one type, oldest first."""
-    return (event for event in hub.window.events() if event.name == name)
-
-
-def newest(hub: "Hub", name: str, limit: int) -> list[Item]:
-    """The newest kept events of one type as rows, newest first."""
-    rows = [{**e.data, "key": str(e.seq), "timestamp": e.timestamp} for e in list(kept(hub, name))[-limit:]]
-    return rows[::-1]
-
-
-def state_rows(hub: "Hub", event: str) -> list[Item]:
-    """The last values of one event type as rows."""
-    return [
-        {
-            **item["data"],
-            "key": item["key"],
-            "timestamp": item["timestamp"],
-            "stale": item["stale"],
-            "closed": item["data"].get("status") in CLOSED,
-        }
-        for item in items(hub, event)
-    ]
-
-
-def listed(rows: list[Item], limit: int) -> Context:
-    """The rows in the page's order: open ones by key, then closed ones, newest first; at most `limit`."""
-    rows.sort(key=lambda row: code_units(row["key"]))
-    is_open = [row for row in rows if not row["closed"]]
-    closed = sorted((row for row in rows if row["closed"]), key=lambda row: row["timestamp"], reverse=True)
-    return {"rows": (is_open + closed)[:limit], "limit": limit, "total": len(rows)}
-
-
-PANELS = (
-    Panel("agents", "Agents", ("agent:*",), agents),
-    Panel("tasks", "Tasks", ("task:*",), tasks),
-    Panel("votes", "Votes", ("governance:*",), votes),
-    Panel("threats", "Threats", ("security:*",), threats),
-    Panel("memory", "Memory", ("memory:*",), memory),
-    Panel("audit", "Audit", ("audit:*",), audit, audit_tail),
-    Panel("health", "Hub", (), health),
-)

@@ -10,10 +10,11 @@ from ...commands.clients import Client
 from ...commands.session import Session
 from ...hub import Hub
 from ...wire.framing import WEBSOCKET, websocket_frame
-from ...wire.names import EVERYTHING
+from ...wire.names import EVERYTHING, NOTHING
 from ...wire.vocabulary import Disconnection
 from .. import answers, streams
 from ..keys import HUB
+from ..viewers import VIEWERS
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
 from .upgrade import handshake
 
@@ -33,7 +34,8 @@ def setup(app: web.Application) -> None:
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Upgrade the request, or refuse it: what can be refused is refused before, with an HTTP status."""
     hub = request.app[HUB]
-    patterns, after = answers.stream_query(request)
+    is_page = answers.is_of_the_page(request)
+    patterns, after = (NOTHING, None) if is_page else answers.stream_query(request)
     streams.admit(request.app, after)
     response = web.StreamResponse(status=101, headers=handshake(request))
     await response.prepare(request)
@@ -41,7 +43,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     transport, tail = streams.take_over(request)
     connection = Connection(hub, answers.client_of(request, "websocket"), transport)
     connection.implied = patterns is None
-    connection.enter(request.app, patterns or EVERYTHING, after)
+    connection.enter(request.app, EVERYTHING if patterns is None else patterns, after)
+    if is_page:
+        request.app[VIEWERS].join(connection.client, connection.send)
     if tail:
         connection.data_received(tail)
     return response

@@ -1,97 +1,257 @@
-"""One drawing for all viewers, once a second at most, and never an old one for whoever has missed something."""
+"""However many look and however much happens, a panel is drawn once; nobody is shown less than he asks for."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-from running import hub_app
+from jinja2 import ChoiceLoader, DictLoader, Environment
 
-from hub.web.page import dashboard, shown
+from hub import Hub, Panel
+from hub.commands.clients import Client
+from hub.web.page import shown
+from hub.web.page.board import Board
+from hub.web.page.panel import Asked
 from hub.web.page.shown import Shown
+from hub.web.viewers import Viewers
 
 
-class Drawing:
-    """Counts how often it is drawn, and lasts until it is released."""
+class Drawn:
+    """A panel that counts its drawings, over a hub in memory."""
 
-    def __init__(self) -> None:
-        self.position = self.count = 0
-        self.release = asyncio.Event()
-        self.release.set()
-        self.fails = False
+    def __init__(self, hub: Hub) -> None:
+        self.hub, self.count, self.more = hub, 0, ""
+        self.viewers = Viewers()
+        self.panel = Panel("one", "One", ("a:*",), self.context)
+        env = Environment(
+            loader=DictLoader(
+                {
+                    "panels/one.html": "{{ seen }}{{ more }}",
+                    "section.html": "{{ body }}",
+                    "rows/x.html": "<li>{{ row.key }}{{ count() }}</li>",
+                }
+            )
+        )
+        self.rows = 0
+        env.globals["count"] = self.counted
+        self.shown = Shown(hub, env, Board(hub), self.viewers)
+        hub.on_moved.append(self.shown.moved)
 
-    async def draw(self) -> str:
+    def counted(self) -> str:
+        self.rows += 1
+        return ""
+
+    def context(self, hub: Hub) -> dict[str, Any]:
         self.count += 1
-        found = f"{self.count} at {self.position}"
-        await self.release.wait()
-        if self.fails:
-            raise ZeroDivisionError
-        return found
+        return {"seen": hub.cursor.seq, "more": self.more}
+
+    async def get(self, *, live: bool = False) -> str:
+        (variant,) = await self.shown.get([(self.panel, Asked())], live=live)
+        return str(variant.html)
 
 
 @pytest.fixture
-def drawing(monkeypatch: pytest.MonkeyPatch) -> Drawing:
-    """No pause between two, so that nothing depends on the clock."""
-    monkeypatch.setattr(shown, "EVERY", 0.0)
-    return Drawing()
+async def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Drawn]:
+    monkeypatch.setattr(shown, "minute", lambda: 1)
+    hub = Hub(state_dir=tmp_path, ephemeral=True)
+    await hub.start()
+    yield Drawn(hub)
+    await hub.stop()
 
 
-async def test_all_who_wait_share_one(drawing: Drawing) -> None:
-    page = Shown(drawing.draw, lambda: drawing.position)
-    assert set(await asyncio.gather(*(page.get() for _ in range(50)))) == {"1 at 0"}
-
-
-async def test_who_asks_while_it_is_drawn_gets_the_next(drawing: Drawing) -> None:
-    """It may have happened after it was begun what he asks for."""
-    page = Shown(drawing.draw, lambda: drawing.position)
-    drawing.release.clear()
-    first = asyncio.create_task(page.get())
-    while not drawing.count:
-        await asyncio.sleep(0)
-    drawing.position = 1
-    others = [asyncio.create_task(page.get()) for _ in range(9)]
-    await asyncio.sleep(0)
-    others.pop().cancel()  # takes nothing away from the others
-    drawing.release.set()
-    assert await first == "1 at 0"
-    assert set(await asyncio.gather(*others)) == {"2 at 1"}
-
-
-@pytest.mark.parametrize("moved", [False, True])
-async def test_it_is_shown_again_while_nothing_happens(drawing: Drawing, moved: bool, monkeypatch: Any) -> None:
-    page = Shown(drawing.draw, lambda: drawing.position)
-    await page.get()
-    monkeypatch.setattr(shown, "EVERY", 3600.0)
-    drawing.position += moved
-    again = asyncio.create_task(page.get())
-    await asyncio.wait([again], timeout=0.1)
-    assert again.done() is not moved  # else it waits until it may be drawn again
-    again.cancel()
-
-
-async def test_one_that_fails_is_drawn_again(drawing: Drawing) -> None:
-    page = Shown(drawing.draw, lambda: drawing.position)
-    drawing.fails = True
-    with pytest.raises(ZeroDivisionError):
-        await page.get()
-    drawing.fails = False
-    assert await page.get() == "2 at 0"
+async def test_all_who_come_get_one_drawing(drawn: Drawn) -> None:
+    assert set(await asyncio.gather(*(drawn.get() for _ in range(50)))) == {"0"}
+    assert drawn.count == 1
+    await drawn.get()
+    assert drawn.count == 1
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_many_viewers_of_a_busy_hub_cost_one_drawing(
-    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+async def test_who_comes_behind_an_event_is_shown_it(
+    drawn: Drawn, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = mock.Mock(wraps=dashboard.render)
-    monkeypatch.setattr(dashboard, "render", draw)
     if weakened:
-        monkeypatch.setattr(Shown, "get", lambda page: page._draw())
-    async with hub_app(tmp_path) as hub:
-        answers = await asyncio.gather(*(hub.get("") for _ in range(20)))
-        assert {answer.status for answer in answers} == {200}
-        assert draw.call_count == (20 if weakened else 1)
-        for number in range(2, 12):  # each address is another drawing, and only so many are kept
-            answer = await hub.ask("GET", "", headers={"Host": f"127.0.0.{number}:{hub.port}"})
-            assert f"curl -s http://127.0.0.{number}:{hub.port}/api" in answer.text
-        assert len(hub.app[dashboard.SHOWN]) <= dashboard.ADDRESSES
+        monkeypatch.setattr(Shown, "_look", lambda shown: None)
+    await drawn.get()
+    await drawn.hub.publish("a:x", {})
+    assert await drawn.get() == ("0" if weakened else "1")
+    await drawn.hub.publish("other:x", {})
+    assert await drawn.get() == ("0" if weakened else "1"), "that is no event of the panel's own"
+
+
+async def test_ages_are_those_of_the_minute_and_that_is_no_news(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    await drawn.get()
+    (before,) = await drawn.shown.get([(drawn.panel, Asked())])
+    version = before.version
+    drawn.more = " a minute later"
+    monkeypatch.setattr(shown, "minute", lambda: 2)
+    assert await drawn.get(live=True) == "0", "a viewer counts on by itself"
+    assert await drawn.get() == "0 a minute later"
+    assert before.version == version
+    await drawn.hub.publish("a:x", {})
+    await drawn.get()
+    assert before.version != version
+
+
+async def test_a_version_changes_with_what_is_drawn(drawn: Drawn) -> None:
+    (variant,) = await drawn.shown.get([(drawn.panel, Asked())])
+    versions = [variant.version]
+    for _ in range(2):
+        await drawn.hub.publish("a:x", {})
+        await drawn.get()
+        versions.append(variant.version)
+    assert len(set(versions)) == 3
+    other = Drawn(drawn.hub)
+    (again,) = await other.shown.get([(other.panel, Asked())])
+    assert again.version not in versions, "what another run has drawn is not what this one has"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_drawing_takes_a_twentieth_of_the_loop(
+    drawn: Drawn, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in rests, not in seconds: the next round is begun REST times as long behind one as that took."""
+    monkeypatch.setattr(shown, "REST", 0 if weakened else 20)
+    monkeypatch.setattr(shown, "LEAST", 0.0)
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(shown, "time", SimpleTime(lambda: float(next(clock))))
+    slept = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await drawn.get()
+    monkeypatch.undo()
+    assert (drawn.shown._next > 30) is not weakened
+
+
+class SimpleTime:
+    """A clock by which each look takes two seconds; the other is at rest."""
+
+    def __init__(self, perf_counter: Any) -> None:
+        self.perf_counter = perf_counter
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def time(self) -> float:
+        return 0.0
+
+
+async def test_only_so_many_variants_are_kept(drawn: Drawn) -> None:
+    panel = Panel("one", "One", (), lambda hub, asked: {"seen": asked.page}, links=True)
+    for page in range(1, 100):
+        (variant,) = await drawn.shown.get([(panel, Asked(page))], live=True)
+        drawn.shown._next = 0.0
+        assert variant.html == str(page)
+    assert len(drawn.shown._variants) == shown.VARIANTS
+
+
+async def test_a_row_is_drawn_once_until_it_changes(drawn: Drawn) -> None:
+    class Row:
+        key, mark = "a", 1
+
+    for _ in range(3):
+        assert drawn.shown.row("x", Row) == "<li>a</li>"
+    assert drawn.rows == 1
+    Row.mark = 2
+    drawn.shown.row("x", Row)
+    assert drawn.rows == 2
+    for number in range(2 * shown.ROWS):
+        Row.mark = number
+        drawn.shown.row("x", Row)
+    assert len(drawn.shown._rows) <= shown.ROWS
+
+
+# ---- those who are told
+
+
+@pytest.fixture
+async def told(drawn: Drawn) -> AsyncIterator[list[bytes]]:
+    """What a viewer of the panel is told."""
+    frames = list[bytes]()
+    task = asyncio.create_task(drawn.shown.run(lambda: [(drawn.panel, Asked())]))
+    drawn.viewers.join(Client("websocket", "me", id="viewer"), frames.append)
+    yield frames
+    task.cancel()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_viewer_is_told_once_until_it_has_fetched(drawn: Drawn, told: list[bytes]) -> None:
+    await until(lambda: told)
+    count = drawn.count
+    for _ in range(5):
+        await drawn.hub.publish("a:x", {})
+        await asyncio.sleep(0.01)
+    assert len(told) == 1
+    assert drawn.count == count, "nobody is drawn for who has not fetched yet"
+    drawn.viewers.fetched("viewer", {})
+    await until(lambda: len(told) == 2)
+    assert drawn.count == count + 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_not_newer_is_no_news(
+    drawn: Drawn, told: list[bytes], weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.web.viewers.BEAT", 0.0)
+    await until(lambda: told)
+    drawn.viewers.fetched("viewer", {})
+    for _ in range(3):
+        await drawn.hub.publish("other:x", {})
+        await asyncio.sleep(0.05)
+    assert (len(told) > 1) is weakened
+    drawn.viewers.fetched("viewer", {})
+    await drawn.hub.publish("a:x", {})
+    await until(lambda: len(told) > 1)
+
+
+async def test_a_viewer_gets_what_is_drawn_and_is_told_of_what_is_newer(drawn: Drawn, told: list[bytes]) -> None:
+    await until(lambda: told)
+    drawn.shown._next = float("inf")  # not to be drawn for a long time
+    await drawn.hub.publish("a:x", {})
+    assert await drawn.get(live=True) == "0"
+
+
+async def test_a_panel_that_takes_long_to_prepare_holds_up_no_other(drawn: Drawn) -> None:
+    release = asyncio.Event()
+
+    async def slow(hub: Hub) -> dict[str, Any]:
+        await release.wait()
+        return {"more": " prepared"}
+
+    panel = Panel("slow", "Slow", ("a:*",), lambda hub: {"seen": "slow"}, slow)
+    template = DictLoader({"panels/slow.html": "{{ seen }}{{ more }}"})
+    drawn.shown.env.loader = ChoiceLoader([template, *filter(None, [drawn.shown.env.loader])])
+    looks = [(drawn.panel, Asked()), (panel, Asked())]
+    frames = list[bytes]()
+    task = asyncio.create_task(drawn.shown.run(lambda: looks))
+    drawn.viewers.join(Client("websocket", "me", id="viewer"), frames.append)
+    await until(lambda: frames)
+    assert b'"one"' in frames[0]
+    assert b'"slow"' not in frames[0]
+    drawn.viewers.fetched("viewer", {})
+    release.set()
+    await until(lambda: len(frames) == 2)
+    assert b'"slow"' in frames[1]
+    task.cancel()
+
+
+async def test_who_has_gone_is_told_nothing(drawn: Drawn, told: list[bytes]) -> None:
+    await until(lambda: told)
+    drawn.viewers.fetched("viewer", {})
+    drawn.viewers.leave(Client("websocket", "me", id="viewer"))
+    drawn.viewers.fetched("viewer", {})
+    drawn.viewers.fetched("nobody", {})
+    assert len(drawn.viewers) == 0
+    await drawn.hub.publish("a:x", {})
+    await asyncio.sleep(0.05)
+    assert len(told) == 1

@@ -1,0 +1,127 @@
+"""The page's list of events: the newest, those that match a pattern, and back through what is kept."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import HubError
+from ...stream.events import Event
+from ...wire.names import Cursor, Patterns, pattern_problem
+from .formats import cut, outline
+from .panel import NOTHING, Asked, Context
+
+if TYPE_CHECKING:
+    from ...hub import Hub
+
+FEW, MANY = 14, 100  # rows on the whole page, and on a page of their own
+NAMES, PAGES = 1000, 30  # names that are looked at in one go, and how often for one page of rows
+LINE = 120  # characters
+JSON = 1200  # characters that are shown in place; for more there is a link
+PARSED = 8 * 1024  # bytes: what is larger is not looked into
+TOLD = (
+    "line",
+    "name",
+    "event",
+    "question",
+    "status",
+    "phase",
+    "progress",
+    "option",
+    "severity",
+    "type",
+    "tool",
+    "action",
+    "message",
+    "error",
+)
+
+
+@dataclass(slots=True)
+class Line:
+    """One event of the list. `after` is the cursor before it, for a link to all of it."""
+
+    key: str
+    name: str
+    timestamp: str
+    text: str
+    json: str
+    is_cut: bool
+    after: str
+
+    @property
+    def mark(self) -> str:
+        return self.after
+
+
+def events(hub: "Hub", asked: Asked) -> Context:
+    """The newest events that are in memory; what is asked for beyond that, `look_back` has found."""
+    if asked != Asked():
+        return NOTHING
+    window = hub.window
+    found = window.between(max(window.head - FEW, window.tail - 1), window.head)
+    return _page(hub, found[::-1], window.head - FEW)
+
+
+async def look_back(hub: "Hub", asked: Asked) -> Context:
+    """Events of the store, the newest first: those before a number, and that match the filter."""
+    if asked == Asked():
+        return NOTHING
+    problem, patterns = matching(asked.filter)
+    head = hub.window.head
+    try:
+        wanted, until = await _numbers(hub, patterns, min(asked.before - 1, head) if asked.before else head)
+        found = [event for seq in wanted for event in await hub.broadcaster.pages.read(seq - 1, 1, PARSED)]
+    except HubError as error:
+        return {"lines": (), "problem": str(error), "before": 0}
+    return {**_page(hub, found, until), "problem": problem}
+
+
+def matching(filter: str) -> tuple[str | None, Patterns]:
+    """One sentence if the filter is no pattern, and what it matches. A domain alone stands for all of it."""
+    texts = [text if ":" in text or text == "*" else f"{text}:*" for text in filter.replace(",", " ").split()]
+    problem = next((one for one in map(pattern_problem, texts) if one), None)
+    return problem, Patterns(["*"] if problem or not texts else texts)
+
+
+async def _numbers(hub: "Hub", patterns: Patterns, until: int) -> tuple[list[int], int]:
+    """The numbers of the newest events up to `until` that match, and up to where nothing was looked at."""
+    wanted = list[int]()
+    for _ in range(PAGES):
+        rows = await hub.broadcaster.pages.names(max(until - NAMES, 0), min(until, NAMES)) if until > 0 else []
+        if not rows:
+            return wanted, 0
+        for seq, name in reversed(rows):
+            if seq <= until and patterns.match(name):
+                wanted.append(seq)
+                if len(wanted) == MANY:
+                    return wanted, seq - 1
+        until = min(until, rows[0][0]) - 1
+    return wanted, until
+
+
+def _page(hub: "Hub", found: list[Event], until: int) -> Context:
+    """`before` leads on; 0 where nothing is kept behind that."""
+    before = until + 1 if until >= hub.broker.tail else 0
+    return {"lines": [_line(event) for event in found], "before": before, "problem": None}
+
+
+def _line(event: Event) -> Line:
+    text, whole = "", event.body
+    if event.withheld:
+        text = "too large to be shown"
+    elif len(whole) <= PARSED:
+        text, whole = told(event.key, event.data), json.dumps(event.data, indent=1, ensure_ascii=False).encode()
+    cursor = event.cursor
+    after = str(Cursor(cursor.epoch, cursor.seq - 1))
+    shown = cut(whole[: 4 * JSON].decode(errors="replace"), JSON)
+    return Line(str(event.seq), event.name, event.timestamp, text, shown, len(whole) > len(shown.encode()), after)
+
+
+def told(key: str | None, data: Any) -> str:
+    """One line about an event: its key, and what is worth telling of its data."""
+    if not isinstance(data, dict):
+        return outline(data, LINE)
+    known = {name: data[name] for name in TOLD if data.get(name) not in (None, "", key)}
+    words = " · ".join(outline(value, 60) + (" %" if name == "progress" else "") for name, value in known.items())
+    rest = words or outline({name: value for name, value in data.items() if value != key}, LINE)
+    return cut(" ".join(text for text in ("" if {"event", "question"} & {*known} else key, rest) if text), LINE)
