@@ -38,6 +38,7 @@ export function listen(say) {
     e: () => current()?.querySelector("form[action=seen] button")?.click(),
     "?": help,
   };
+  byId("close").addEventListener("click", () => byId("help").close());
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.key === "Escape" && document.activeElement?.matches("button, input")) {
