@@ -66,6 +66,9 @@ class Config:
     )
     max_clients: int = setting(10_000, "clients at once", Range(1, MANY), kind=int)
     load: tuple[str, ...] = setting((), "import MODULE and call its setup(hub)", kind=list)
+    config: str = setting(
+        "", "hub.toml: whom to tell, webhooks, secrets; else the one in the state directory", kind=str
+    )
     demo: bool = setting(False, "publish a made-up life of agents and tasks", kind=bool)
     open: bool = setting(False, "open the page in the browser", kind=bool)
     log_level: str = setting("info", "least level", kind=str, choices=("debug", "info", "warning", "error"))
@@ -152,7 +155,7 @@ GROUPS: Mapping[str, str] = {
     "where it listens": "host port tls_cert tls_key open",
     "who gets in": "auth allow_host allow_origin trusted_proxy",
     "how much at once": "rate max_clients heartbeat",
-    "what it runs": "load demo",
+    "what it runs": "load demo config",
     "its log": "log_level log_format",
     "what it keeps": "state_dir ephemeral broker sync keep_events keep_bytes keep_seconds state_items state_bytes",
     "its audit log": "audit_file_bytes audit_file_seconds audit_keep_files audit_keep_bytes audit_keep_seconds",
@@ -197,7 +200,7 @@ def _variable(f: Any) -> str:
 def _metavar(f: Any) -> str:
     if choices := f.metadata.get("choices"):
         return f"{{{','.join(choices)}}}"
-    if f.name.startswith("tls_"):
+    if f.name.startswith("tls_") or f.name == "config":
         return "FILE"
     named = {int: "N", float: "SECONDS", Path: "DIR", list: "MODULE" if f.name == "load" else "VALUE"}
     return named.get(f.metadata["kind"], str(f.name).upper())

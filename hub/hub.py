@@ -23,9 +23,11 @@ from .commands.questions import Questions
 from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
+from .configfile import read as read_file
 from .errors import ANYTHING, HubError, UsageError, is_closing
 from .life import Life
 from .metrics import Metrics
+from .outward.outward import Outward
 from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.schemes import make_broker
@@ -55,6 +57,7 @@ ON_START = 30.0  # seconds that a listener of it may take
 ON_STOP = 2.0  # seconds that the application gets for it
 LISTENERS = 1.0  # seconds that they get at the end for what they were handed
 READ_BYTES = 1024 * 1024  # of kept events, at once
+ACKNOWLEDGED = 2.0  # seconds that a webhook on its way gets at the end
 TICK = 0.5  # seconds between two looks at how late the loop is
 OWN = 3  # tasks of the hub's own, before the application's
 Background = Callable[[], Coroutine[Any, Any, None]]
@@ -84,6 +87,7 @@ class Hub:
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
         self.questions = Questions(self.bus, self.audit, self.state)
+        self.outward = Outward(config, self.broadcaster, self.state, self.bus)
         self.panels: list[Any] = []
         self.github_secret: bytes | None = None  # that what comes to /hooks/github must be signed with
         self.on_moved: list[Callable[[], None]] = []  # behind each batch of events, in place
@@ -106,6 +110,7 @@ class Hub:
             providers=self.providers,
             questions=self.questions,
             audit=self.audit,
+            outward=self.outward,
             metrics=self.metrics,
             life=self._life,
             moved=self.on_moved,
@@ -260,6 +265,12 @@ class Hub:
         """
         await self._life.begin(self._start)
 
+    async def reload(self) -> None:
+        """Read hub.toml again, and do as it says from here on. Raises BadFile, and then all stays as it was."""
+        file = read_file(self.config)
+        self.github_secret = file.github_secret
+        await self.outward.apply(file)
+
     async def stop(self) -> None:
         """Let running calls finish, hand on what was accepted, end the background work, close the audit log.
 
@@ -270,6 +281,7 @@ class Hub:
     async def _start(self) -> None:
         """Each step notes how it is undone; a stop undoes them from the last to the first."""
         life, self._started = self._life, time.monotonic()
+        file = read_file(self.config)
         await life.take("the audit log", self._take_directory(), self._close_audit)
         life.at_end("the record of running calls", self.commands.settle)
         life.at_end("listeners of events", lambda: self.bus.listeners.drain(LISTENERS))
@@ -289,6 +301,9 @@ class Hub:
         life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
         await self.questions.restore()
         life.at_end("open questions", lambda: self.questions.stop(GRACE))
+        self.github_secret = file.github_secret or self.github_secret
+        life.at_end("what is told to others", lambda: self.outward.stop(ACKNOWLEDGED))
+        await self.outward.start(file)
         await self._tell_of_start()
 
     async def _take_directory(self) -> None:

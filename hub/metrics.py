@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from operator import attrgetter
 from typing import Any, Protocol, get_args
 
@@ -25,7 +26,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from .errors import CODES, Code, Outcome
-from .wire.vocabulary import Adapter, Disconnection, Failure, GapReason, HookOutcome, Refusal, Settled, Transport
+from .wire.vocabulary import (
+    Adapter,
+    ChannelType,
+    Delivery,
+    Disconnection,
+    Failure,
+    GapReason,
+    HookOutcome,
+    Notified,
+    Refusal,
+    Settled,
+    Transport,
+)
 
 OTHER = "other"
 TRANSPORTS: tuple[str, ...] = get_args(Transport)
@@ -34,6 +47,7 @@ OUTCOMES = ("ok", *CODES)
 REFUSALS: tuple[str, ...] = get_args(Refusal)
 DISCONNECTIONS: tuple[str, ...] = get_args(Disconnection)
 FAILURES: tuple[str, ...] = get_args(Failure)
+DELIVERIES: tuple[str, ...] = get_args(Delivery)
 SETTLED: tuple[str, ...] = get_args(Settled)
 
 MICROSECONDS = (50e-6, 100e-6, 250e-6, 500e-6)
@@ -71,6 +85,7 @@ class Gauges:
     state_items: int = 0
     state_bytes: int = 0
     questions_open: int = 0
+    webhook_lag_events: int = 0
     broker_up: bool = False
     audit_records: int = 0
     audit_unrecorded: int = 0
@@ -115,6 +130,11 @@ class Metrics:
         self._call_outcome = cache(calls.labels)  # bounded: both values are known ones
         self._questions = new("hub_questions", "Questions that are over, by how they ended.", outcome=SETTLED)
         hooks = new("hub_hooks", "Hooks of agents and services, by what became of them.", adapter=(), outcome=())
+        told = new("hub_notifications", "Messages to people, by type of channel.", channel=(), outcome=())
+        self._notification = cache(told.labels)  # both values are of a closed list
+        for pair in product(get_args(ChannelType), get_args(Notified)):
+            self._notification(*pair)
+        self._webhooks = new("hub_webhook_deliveries", "Tries to send to a webhook.", outcome=DELIVERIES)
         self._hook_outcome = cache(hooks.labels)  # bounded: both values are of a closed list
 
     def _count_events(self, new: Callable[..., Counter], events: Container[str]) -> None:
@@ -204,6 +224,14 @@ class Metrics:
     def hook(self, adapter: Adapter, outcome: HookOutcome) -> None:
         """A hook has come."""
         self._hook_outcome(adapter, outcome).inc()
+
+    def notification(self, channel: ChannelType, outcome: Notified) -> None:
+        """A message was sent, was not, or is not true any more."""
+        self._notification(channel, outcome).inc()
+
+    def webhook(self, outcome: Delivery) -> None:
+        """A webhook was tried."""
+        self._webhooks.labels(outcome).inc()
 
     def rate_limited(self) -> None:
         """A message or request was over the rate limit."""
@@ -318,6 +346,7 @@ def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:
     yield "hub_state_items", "Last values kept.", now.state_items
     yield "hub_state_bytes", "Bytes of last values kept.", now.state_bytes
     yield "hub_questions_open", "Questions that wait for a person.", now.questions_open
+    yield "hub_webhook_lag_events", "Events that the hindmost webhook has before it.", now.webhook_lag_events
     yield "hub_broker_up", "Whether events can be kept.", now.broker_up
     yield "hub_audit_chain_valid", "Whether the chain of audit records is intact.", now.audit_chain_valid
 

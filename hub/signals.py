@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .commands.registry import Registry
     from .life import Life
     from .metrics import Metrics
+    from .outward.outward import Outward
     from .stream.broadcaster import Broadcaster
     from .stream.brokers.broker import Broker
     from .stream.bus import EventBus
@@ -45,6 +46,7 @@ def connect(
     providers: "Providers",
     questions: "Questions",
     audit: "AuditLog",
+    outward: "Outward",
     metrics: "Metrics",
     life: "Life",
     moved: Iterable[Callable[[], None]],
@@ -60,6 +62,7 @@ def connect(
     bus.on_event.append(_own(metrics, broadcaster.deliver))
     bus.on_event.append(_own(metrics, liveness.apply))
     bus.on_event.append(_own(metrics, metrics.events))
+    bus.on_event.append(_own(metrics, lambda batch: outward.wake()))
     bus.on_event.append(_own(metrics, recent.apply))
     bus.on_event.append(_own(metrics, lambda batch: [listener() for listener in moved]))
     bus.on_event.append(bus.listeners.offer)
@@ -92,10 +95,13 @@ def connect(
     commands.on_refused = lambda command, code: metrics.command(command, code, None)
     # in every question,
     questions.on_settled = metrics.question
+    # in all that is told to others,
+    outward.notifier.on_sent = metrics.notification
+    outward.webhooks.on_delivery = metrics.webhook
     # on the disk,
     audit.on_write = metrics.audit_written
     # and at each scrape.
-    metrics.watch(gauges(clients, providers, broadcaster, bus.broker, state, questions, audit, life))
+    metrics.watch(gauges(clients, providers, broadcaster, bus.broker, state, questions, outward, audit, life))
 
 
 def stale(bus: "EventBus") -> OnEvents:
@@ -150,6 +156,7 @@ def gauges(
     broker: "Broker",
     state: "State",
     questions: "Questions",
+    outward: "Outward",
     audit: "AuditLog",
     life: "Life",
 ) -> Callable[[], Gauges]:
@@ -165,6 +172,7 @@ def gauges(
             state_items=len(state),
             state_bytes=state.bytes,
             questions_open=len(questions),
+            webhook_lag_events=outward.webhooks.lag,
             broker_up=life.running and not broker.problem,
             audit_records=audit.seq,
             audit_unrecorded=audit.unrecorded,

@@ -102,10 +102,13 @@ async def run_hub(cwd: Path, *args: str) -> tuple[int, str, str]:
 
 
 async def _python(cwd: Path, *args: str) -> asyncio.subprocess.Process:
-    """In another folder than the checkout, which would be imported in place of what is under test."""
+    """In another folder than the checkout, which would be imported in place of what is under test; and without the
+    terminal of who runs the tests, which a SIGHUP would be the end of."""
     pipe = asyncio.subprocess.PIPE
     command = (sys.executable, "-m", "hub", *args)
-    return await asyncio.create_subprocess_exec(*command, cwd=cwd, env=environment(), stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, env=environment(), stdout=pipe, stderr=pipe, start_new_session=True
+    )
 
 
 @asynccontextmanager
@@ -160,7 +163,7 @@ class HubInside:
         """A metric as hub:stats shows it."""
         value: Any = self.hub.metrics.snapshot()[name]
         for label in labels:
-            value = value.get(label, 0)
+            value = value.get(label, 0) if value else 0
         return value
 
     async def records(self, action: str) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import pytest
 from running import PATIENCE, environment, hub_app, hub_process, run_hub, send_signal, talk
 
+from hub.configfile import parse
+
 pytestmark = pytest.mark.once
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
@@ -311,9 +313,17 @@ async def test_the_script_and_its_log_are_events(tmp_path: Path) -> None:
         assert {event["payload"]["event"] for event in history["events"]} == {"task:progress", "log:record"}
 
 
+def test_the_settings_in_a_file_are_good(tmp_path: Path) -> None:
+    (text,) = [block.text for block in blocks() if block.language == "toml"]
+    for name, secret in (("ntfy.token", "tk_made_up"), ("ci.secret", f"whsec_{'A' * 32}")):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(secret)
+    assert str(parse(text, tmp_path / "hub.toml")).endswith("is good: 1 channel, 1 webhook.")
+
+
 def test_no_block_is_left_out() -> None:
     """What is in another language, and every program, is run by somebody."""
-    ours = ("create_app", "print(item)", "SyncHubClient")
+    ours = ("create_app", "print(item)", "SyncHubClient", "[notify]")
     left = [block.text for block in blocks() if block.language and is_run_here(block)]
     assert [text for text in left if not any(word in text for word in ours)] == []
     assert all(any(block.text.startswith(begin) for block in blocks()) for begin in ELSEWHERE)

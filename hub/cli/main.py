@@ -93,10 +93,13 @@ def _read(words: list[str]) -> Any:
 
 
 def _complain(words: Sequence[str], sentence: object, status: int) -> int:
-    text = printable(_cut(str(sentence)))
+    """One line; of what is wrong with a file one for each problem, which says where it is by itself."""
     if _is_hook(words) and not is_terminal(sys.stderr):
         return DONE
-    stdio.complain(_as_json(text) if _wants_json(words) else f"hub: {text}")
+    as_json, by_line = _wants_json(words), getattr(sentence, "by_line", False)
+    for line in str(sentence).split("\n") if by_line else [str(sentence)]:
+        text = printable(_cut(line))
+        stdio.complain(_as_json(text) if as_json else text if by_line else f"hub: {text}")
     return status
 
 

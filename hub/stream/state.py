@@ -133,6 +133,11 @@ class State:
         item = self._items.get((name, key))
         return item.event if item else None
 
+    def is_stale(self, name: str, key: str) -> bool:
+        """Whether the last value of this name and key was not published again in time."""
+        item = self._items.get((name, key))
+        return item is not None and item.stale
+
     def of(self, name: str) -> list[Event]:
         """The last events of this name, the one longest unchanged first."""
         return [item.event for place, item in self._items.items() if place[0] == name]

@@ -26,7 +26,7 @@ from ..stderr import Seldom, set_up_logging, unhurried
 from ..stdio import mention
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import answers, api, health, hooks, pings, sse, startup, streams
+from . import answers, api, health, hooks, outgoing, pings, sse, startup, streams
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .documents import served
@@ -67,6 +67,7 @@ def create_app(hub: Hub, url: str | None = None) -> web.Application:
     health.setup(app)
     dashboard.setup(app)
     served.setup(app)
+    app.cleanup_ctx.append(outgoing.client)
     app.cleanup_ctx.append(_life)
     if url is not None:
         app.cleanup_ctx.append(functools.partial(_findable, f"{url.rstrip('/')}/"))
@@ -154,7 +155,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     app = create_app(hub)
-    ending = Ending(hub.config.stop_timeout + LAST, hub.end)
+    reread = asyncio.Event()
+    ending = Ending(hub.config.stop_timeout + LAST, hub.end, reread.set)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -181,7 +183,9 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
             _calm_collector()
             mention(f"hub is listening on {url}")
             _show(app, url)
+            reading = asyncio.get_running_loop().create_task(_reread(hub, reread))
             await ending.asked.wait()
+            reading.cancel()
             log.info("stopping")
             server.close()
             # While connections still hear: aiohttp's own cleanup begins by not reading any more.
@@ -191,6 +195,19 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         await runner.cleanup()
     ending.done()
     return 0
+
+
+async def _reread(hub: Hub, asked: asyncio.Event) -> None:
+    """Read hub.toml again whenever that is asked for; a bad one changes nothing, and the log says what is wrong."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await hub.reload()
+            log.info("hub.toml was read again")
+        except UsageError as error:
+            for line in str(error).split("\n"):
+                log.error("hub.toml is not used, and all stays as it was: %s", line)
 
 
 def _show(app: web.Application, url: str) -> None:
@@ -249,6 +266,7 @@ def _url(config: Config, sock: socket.socket) -> str:
 def _announced(hub: Hub, url: str) -> Iterator[None]:
     """`server.json` beside the audit log, for as long as the hub listens: the way to find it."""
     path, later = Path(hub.config.state_dir) / "server.json", None
+    hub.outward.url = url
     told = {"url": url, "pid": os.getpid(), "version": hub.version, "started": now()}
     data = (json.dumps(told) + "\n").encode()
     try:

@@ -19,23 +19,23 @@ class Ending:
     """Takes SIGTERM and SIGINT. `asked` is set at the first; `seconds` later the process ends, whatever hangs.
 
     SIGHUP is the end of the terminal that the hub was started in, and asks as well, however often it comes. Without a
-    terminal it is ignored: there is nothing to be read anew.
+    terminal it calls `reload`, in the event loop.
 
     Code that blocks the event loop is not in the way: a thread watches. It calls `close` before it ends the process
     with status 0. A signal's handler runs between any two steps of the main thread, and may take no lock: it writes to
     a pipe.
     """
 
-    def __init__(self, seconds: float, close: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, close: Callable[[], None], reload: Callable[[], None]) -> None:
         self.asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._seconds, self._close, self._signals = seconds, close, 0
+        self._seconds, self._close, self._signals, self._reload = seconds, close, 0, reload
         self._heard, self._tell = os.pipe()
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it was started to outlive its terminal
-            signal.signal(signal.SIGHUP, self._on_hangup if has_terminal() else signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, self._on_hangup if has_terminal() else self._on_reload)
 
     def done(self) -> None:
         """The hub has stopped; what is still there has UNWIND seconds."""
@@ -52,6 +52,10 @@ class Ending:
         """The shell says it, and the system: that is no second signal."""
         if not self._signals:
             self._on_signal(number, frame)
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        if not self._signals:
+            self._loop.call_soon_threadsafe(self._reload)
 
     def _watch(self) -> None:
         os.read(self._heard, 1)

@@ -47,6 +47,10 @@ Settled = Literal["answered", "timed_out", "withdrawn"]  # how a question has en
 # Whose hooks the hub understands, and what has become of one.
 Adapter = Literal["claude-code", "codex", "gemini", "copilot", "cursor", "systemd", "github", "alertmanager", "grafana"]
 HookOutcome = Literal["taken", "passed_over", "unreadable", "answered", "unanswered", "refused"]
+# The ways to a person, what has become of a message, and of a try to send to a webhook.
+ChannelType = Literal["ntfy", "command", "desktop", "apprise"]
+Notified = Literal["sent", "failed", "dropped"]
+Delivery = Literal["ok", "failed", "gone"]
 GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
 Failure = Literal["hub", "listener", "background", "on_stop"]

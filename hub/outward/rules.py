@@ -1,0 +1,210 @@
+"""What a person is told of: events in, messages out. No clock, no socket."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from ..configfile import Notify, Rule
+from ..stream.events import Event
+from ..wire.names import Patterns
+
+LONGEST_TITLE = 120  # characters
+LONGEST_TEXT = 500
+MOST = 20_000  # tasks and agents of which is known how they stand
+QUESTION, TASK, AGENT, STALE = "hub:question", "task:progress", "agent:status_change", "hub:stale"
+PRIORITY: Mapping[str, int] = {
+    "question": 4,
+    "task_failed": 4,
+    "task_succeeded": 3,
+    "agent_error": 4,
+    "stale": 4,
+}
+TAGS: Mapping[str, str] = {
+    "question": "question",
+    "task_failed": "x",
+    "task_succeeded": "white_check_mark",
+    "agent_error": "rotating_light",
+    "stale": "hourglass",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message to a person. `id` tells it from all others, at a later start, too; `seq` is the number of its event;
+    `page` what the hub's address ends with, to look at it; `due` when to tell it, in seconds since 1970, 0 for at once.
+    `while_` is the last value and the status for as long as which it is true: `(name, key, status)`."""
+
+    id: str
+    seq: int
+    rule: str
+    title: str
+    message: str
+    priority: int
+    tags: tuple[str, ...] = ()
+    page: str = ""
+    due: float = 0.0
+    while_: tuple[str, str, str] | None = None
+    event: Mapping[str, Any]
+
+
+class Rules:
+    """The rules of one hub.toml, and what they must know of tasks and agents: since when one runs, how it stands."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self._own = [(rule, Patterns(rule.topics)) for rule in notify.own]
+        self._stands: dict[tuple[str, str], tuple[str, float]] = {}  # by event and key: the status, and since when
+
+    def begin(self, events: Iterable[Event]) -> None:
+        """Take how things stand without telling of it."""
+        for event in events:
+            if event.name in (TASK, AGENT) and event.key is not None:
+                self._moved(event, event.data)
+
+    def of(self, event: Event) -> Iterator[Message]:
+        """What is told of this event."""
+        if event.name == QUESTION:
+            yield from self._question(event, event.data)
+        elif event.name == TASK:
+            yield from self._task(event, event.data)
+        elif event.name == AGENT:
+            yield from self._agent(event, event.data)
+        elif event.name == STALE:
+            yield from self._stale(event, event.data)
+        for rule, patterns in self._own:
+            if patterns.match(event.name):
+                yield self._of_own(rule, event)
+
+    # ---- the hub's own
+
+    def _question(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
+        if data["status"] != "open" or "question" not in self._notify.rules:
+            return
+        details = data.get("details")
+        is_agents = isinstance(details, dict) and isinstance(details.get("agent"), str)
+        who, colon, what = str(data["question"]).partition(": ")
+        if not is_agents or not colon:
+            who, what = str(data["asked_by"]), str(data["question"])
+        due = seconds(data["asked_at"]) + self._notify.question_after
+        yield self._message(
+            "question", event, f"{who} asks", what,
+            id=f"question:{data['id']}", page=f"#q-{data['id']}", due=due, status="open",
+            tags=("robot",) if is_agents else None,
+        )  # fmt: skip
+
+    def _task(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
+        before, since = self._moved(event, data)
+        status = data.get("status")
+        if status == before or status not in ("failed", "succeeded"):
+            return
+        took = _took(event, data, since)
+        name, page = str(data.get("name") or event.key), f"?task={quote(event.key or '', safe='')}"
+        if status == "failed" and "task_failed" in self._notify.rules:
+            text = str(data.get("error") or data.get("message") or "It failed.")
+            yield self._message("task_failed", event, f"{name} failed", text, page=page, status=status)
+        elif status == "succeeded" and took > self._notify.success_after and "task_succeeded" in self._notify.rules:
+            text = f"It took {spoken(took)}."
+            yield self._message("task_succeeded", event, f"{name} is done", text, page=page, status=status)
+
+    def _agent(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
+        before, _ = self._moved(event, data)
+        if data["status"] == "error" != before and "agent_error" in self._notify.rules:
+            text = str(data.get("reason") or data.get("task") or "It does not say why.")
+            page = f"?agent={quote(event.key or '', safe='')}"
+            yield self._message("agent_error", event, f"{event.key} is in error", text, page=page, status="error")
+
+    def _stale(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
+        if "stale" in self._notify.rules:
+            text = f"Nothing more was heard of it in time ({data['event']})."
+            title = f"{data['key']} did not come"
+            stands = (str(data["event"]), str(data["key"]), STALE)
+            yield self._message("stale", event, title, text, while_=stands)
+
+    def _moved(self, event: Event, data: Mapping[str, Any]) -> tuple[str | None, float]:
+        """Note how a task or agent stands now; return how it stood, and since when it has run."""
+        place, at = (event.name, event.key or ""), seconds(event.timestamp)
+        before, since = self._stands.pop(place, (None, at))
+        status = str(data.get("status") or before or "")
+        if status == "running" != before:
+            since = at
+        self._stands[place] = status, since
+        if len(self._stands) > MOST:
+            del self._stands[next(iter(self._stands))]
+        return before, since
+
+    # ---- the operator's
+
+    def _of_own(self, rule: Rule, event: Event) -> Message:
+        data = event.data
+        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+        return Message(
+            id=f"{rule.name}:{event.cursor}",
+            seq=event.seq,
+            rule=rule.name,
+            title=cut(rule.title or event.name, LONGEST_TITLE),
+            message=cut(text, LONGEST_TEXT),
+            priority=rule.priority,
+            event=json.loads(event.json),
+        )
+
+    @staticmethod
+    def _message(
+        rule: str,
+        event: Event,
+        title: str,
+        text: str,
+        *,
+        id: str | None = None,
+        page: str = "",
+        due: float = 0.0,
+        status: str = "",
+        while_: tuple[str, str, str] | None = None,
+        tags: tuple[str, ...] | None = None,
+    ) -> Message:
+        return Message(
+            id=id or f"{rule}:{event.cursor}",
+            seq=event.seq,
+            rule=rule,
+            title=cut(title, LONGEST_TITLE),
+            message=cut(text, LONGEST_TEXT),
+            priority=PRIORITY[rule],
+            tags=tags or (TAGS[rule],),
+            page=page,
+            due=due,
+            while_=while_ or (event.name, event.key or "", status),
+            event=json.loads(event.json),
+        )
+
+
+def _took(event: Event, data: Mapping[str, Any], since: float) -> float:
+    """How many seconds a task has taken, as it says itself, or as was seen."""
+    if isinstance(data.get("duration_ms"), int | float):
+        return float(data["duration_ms"]) / 1000
+    try:
+        end = seconds(data["ended_at"]) if data.get("ended_at") else seconds(event.timestamp)
+        return end - seconds(data["started_at"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return seconds(event.timestamp) - since
+
+
+def seconds(timestamp: str) -> float:
+    """A timestamp in seconds since 1970. Raises ValueError."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def spoken(seconds: float) -> str:
+    """How long something took, as people say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def cut(text: str, most: int) -> str:
+    """A text on one line, and not longer than that."""
+    text = " ".join(text[: 4 * most].split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"

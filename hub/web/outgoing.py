@@ -1,0 +1,36 @@
+"""The requests that the hub makes itself: to webhooks and to ntfy, with aiohttp."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+from aiohttp import web
+
+from ..outward.outgoing import Reply, Unreached
+from .keys import HUB
+
+CONNECTIONS = 100  # at once, to all receivers together
+
+
+async def client(app: web.Application) -> AsyncIterator[None]:
+    """Give the hub a way to make requests, for as long as the application lives."""
+    hub = app[HUB]
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+
+        async def post(url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
+            """One POST. No redirect is followed, because where it leads the operator has not said; nothing of the
+            answer is read but its head."""
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            agent = {"user-agent": f"hub/{hub.version}"}
+            try:
+                async with session.post(
+                    url, data=body, headers={**agent, **headers}, timeout=timeout, allow_redirects=False
+                ) as response:
+                    return Reply(response.status, response.headers.get("retry-after"))
+            except TimeoutError:
+                raise Unreached(f"no answer within {seconds:g} s") from None
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise Unreached(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+
+        hub.outward.post = post
+        yield
