@@ -20,10 +20,10 @@ from hub.outward.notify import MOST, WITHIN, Notifier
 from hub.outward.rules import cut, spoken
 
 
-def config(url: str, *, channel: str = "", more: str = "", **settings: Any) -> str:
+def config(ntfy: str, *, channel: str = "", more: str = "", **settings: Any) -> str:
     given = {"question_after": 0, "retry_first": 0.05, **settings}
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())
-    one = f'[[notify.channel]]\nname = "phone"\ntype = "ntfy"\nurl = "{url}"\ntopic = "user-hub"\n{channel}\n'
+    one = f'[[notify.channel]]\nname = "phone"\ntype = "ntfy"\nurl = "{ntfy}"\ntopic = "user-hub"\n{channel}\n'
     return f"[notify]\n{lines}\n{one}\n{more}"
 
 
