@@ -11,8 +11,9 @@ from .grammar import add_command
 def add(commands: Any) -> None:
     """Add the command to the command line."""
     serve = add_command(commands, "serve", run, "run the hub")
-    serve.add_argument("--check-config", action="store_true", help="say what is wrong with hub.toml, and start nothing")
     add_flags(serve)
+    instead = serve.add_argument_group("in place of running")
+    instead.add_argument("--check-config", action="store_true", help="say what is wrong with hub.toml, by line")
 
 
 def run(args: argparse.Namespace) -> int:
