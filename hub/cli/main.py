@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import stdio
-from ..client.discovery import Disconnected, NoHub
+from ..client.discovery import Disconnected, NoHub, NotRunning
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
 from .grammar import Parser, formatter, refusal
@@ -74,6 +74,8 @@ def _run(words: list[str]) -> int:
         status: int = args.run(args)
     except UsageError as error:
         return _complain(words, error, USAGE)
+    except NotRunning as error:
+        return _complain(words, f"{error} Start one with: hub", NO_HUB)
     except (NoHub, Disconnected) as error:
         return _complain(words, error, NO_HUB)
     except HubError as error:

@@ -25,6 +25,10 @@ class NoHub(ConnectionError):
     """No hub answers; the sentence says where it was looked for."""
 
 
+class NotRunning(NoHub):
+    """None runs where this account's own was looked for."""
+
+
 class Disconnected(HubError, ConnectionError):
     """The connection broke before the answer (code `shutting_down`). Whether the command ran is not known."""
 
@@ -77,7 +81,7 @@ def announced(directory: Path) -> str:
     """
     url, pid = _told(directory)
     if not _is_own_process(pid):
-        raise NoHub(f"No hub is running here: process {pid} of {directory} has gone, or is another account's.")
+        raise NotRunning(f"No hub is running here: process {pid} of {directory} has gone, or is another account's.")
     return url
 
 
@@ -88,7 +92,7 @@ def _told(directory: Path) -> tuple[str, int]:
         told = json.loads(_of_this_account(directory, path))
         return checked_url(str(told["url"])), int(told["pid"])
     except (FileNotFoundError, NotADirectoryError):
-        raise NoHub(f"No hub is running here: there is no {path}.") from None
+        raise NotRunning(f"No hub is running here: there is no {path}.") from None
     except Unsafe as error:
         raise NoHub(f"No hub can be found: {error}.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -16,8 +16,12 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (fields.DateTime, "string"),
     (fields.Date, "string"),
     (fields.Time, "string"),
+    (fields.UUID, "string"),
+    (fields.IP, "string"),
+    (fields.IPInterface, "string"),
     (fields.Enum, "string"),
     (fields.List, "array"),
+    (fields.Tuple, "array"),
     (fields.Mapping, "object"),
 )
 # Of an id this says less than is checked: what else cannot be printed no dialect of expressions can say for all others.

@@ -86,7 +86,7 @@ async def test_what_is_not_ready_is_said(hub: HubInside, tmp_path: Path, monkeyp
 
 
 async def test_without_a_hub_it_is_one_sentence(tmp_path: Path) -> None:
-    sentence = f"hub: No hub is running here: there is no {tmp_path}/server.json.\n"
+    sentence = f"hub: No hub is running here: there is no {tmp_path}/server.json. Start one with: hub\n"
     assert await run_hub(tmp_path, "status", "--state-dir", str(tmp_path)) == (3, "", sentence)
 
 

@@ -158,6 +158,10 @@ def test_further_fields_in_json_schema() -> None:
         at = fields.DateTime(allow_none=True)
         colour = fields.Enum(Colour, allow_none=True)
         number = fields.Enum(Colour, by_value=True)
+        order = fields.UUID()
+        peer = fields.IPv4()
+        net = fields.IPInterface()
+        pair = fields.Tuple((fields.String(), fields.Integer()))
         sort = fields.String(load_default="tea", metadata={"description": "what", "examples": ["mint"]})
 
     assert json_schema(Further())["properties"] == {
@@ -165,6 +169,10 @@ def test_further_fields_in_json_schema() -> None:
         "at": {"type": ["string", "null"]},
         "colour": {"enum": ["RED", "BLUE", None]},
         "number": {},
+        "order": {"type": "string"},
+        "peer": {"type": "string"},
+        "net": {"type": "string"},
+        "pair": {"type": "array"},
         "sort": {"type": "string", "default": "tea", "description": "what", "examples": ["mint"]},
     }
 
