@@ -23,8 +23,8 @@ ORDER = [
         ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
         (
             "wire",
-            "names vocabulary strictjson validation messages framing texts jsonschema regexparser regex subschemas "
-            "argschema",
+            "names vocabulary strictjson validation cloudevents messages framing texts jsonschema regexparser regex "
+            "subschemas argschema",
         ),
         ("", "stderr metrics"),
         ("stream", "events"),

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ..commands.call import Call, check_trust
 from ..commands.clients import Client
@@ -14,6 +14,7 @@ from ..commands.ratelimit import Bucket
 from ..errors import HubError
 from ..hub import Hub
 from ..redaction import redact_text
+from ..wire import cloudevents
 from ..wire.names import MAX_NAME, is_id, new_id
 from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
@@ -88,7 +89,7 @@ def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
 
 
 async def publish(request: web.Request) -> web.Response:
-    """POST /api/events: one event, an array of them, or NDJSON; all or nothing."""
+    """POST /api/events: one event, an array of them, or NDJSON; CloudEvents likewise; all or nothing."""
     hub = request.app[HUB]
     query(request)
     try:
@@ -96,13 +97,8 @@ async def publish(request: web.Request) -> web.Response:
     except HubError as error:
         hub.commands.refuse(client_of(request, "http"), None, "hub:publish", error.code)
         raise
-    kind = content_type(request, JSON, NDJSON)
-    text, most = await body(request), hub.config.max_batch
-    value = _lines(text, most) if kind == NDJSON else loads(text)
-    records = value if isinstance(value, list) else [value]
-    if len(records) > most:
-        raise _too_many(most)
-    published = await hub.accept(records, request[PEER].uid, many=isinstance(value, list))
+    records, many = await _records(request)
+    published = await hub.accept(records, request[PEER].uid, many=many)
     return answer(
         dumpb(
             {
@@ -113,6 +109,25 @@ async def publish(request: web.Request) -> web.Response:
             }
         )
     )
+
+
+async def _records(request: web.Request) -> tuple[list[Any], bool]:
+    """What is to be published, and whether that came as a list."""
+    told = cloudevents.attributes(request.headers.items())
+    if told and request.headers.get(hdrs.CONTENT_TYPE) is None and not request.can_read_body:
+        return [cloudevents.from_binary(told, None)], False
+    kind = content_type(request, JSON, NDJSON, cloudevents.STRUCTURED, cloudevents.BATCH)
+    text, most = await body(request), request.app[HUB].config.max_batch
+    value = _lines(text, most) if kind == NDJSON else loads(text)
+    if isinstance(value, list) and len(value) > most:
+        raise _too_many(most)
+    if kind == cloudevents.BATCH:
+        return cloudevents.from_batch(value), True
+    if kind == cloudevents.STRUCTURED:
+        return [cloudevents.from_structured(value)], False
+    if told and kind == JSON:
+        return [cloudevents.from_binary(told, value)], False
+    return (value, True) if isinstance(value, list) else ([value], False)
 
 
 def _too_many(most: int) -> HubError:

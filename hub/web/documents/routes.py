@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ...adapters import ping
 from ...adapters.senders import ADAPTERS, AGENTS
 from ...commands.questions import LONGEST
+from ...wire import cloudevents
 from ...wire.messages import MAX_TTL
 from .. import answers, api, health
 from ..page import frame
@@ -133,6 +134,10 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         body={
             answers.JSON: {"schema": {"anyOf": [ref("Published"), {"type": "array", "items": ref("Published")}]}},
             answers.NDJSON: {"schema": said(TEXT, "One event a line.")},
+            cloudevents.STRUCTURED: {
+                "schema": said(OBJECT, "A CloudEvent 1.0; a binary one is JSON with `ce-` headers.")
+            },
+            cloudevents.BATCH: {"schema": said(listed(OBJECT), "CloudEvents 1.0.")},
         },
     ),
     ("GET", "/api/events"): _read("history", "Read kept events."),

@@ -1,0 +1,90 @@
+"""CloudEvents 1.0 as they come in: structured, batched and binary; each becomes an event to be published."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import HubError
+from .names import MAX_NAME, is_id, is_name
+from .validation import misfit
+
+STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+PREFIX = "ce-"  # of the headers of binary ones
+DOMAIN = "cloudevent:"  # of a type that is no event's name here
+REQUIRED, OPTIONAL = ("id", "source", "type"), ("subject", "time")
+MOST = 1024  # characters of an attribute
+_ODD = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def from_structured(value: Any) -> dict[str, Any]:
+    """The record of one. Raises HubError `invalid_message`, or `reserved_event` for a type in the domain hub:."""
+    if not isinstance(value, dict):
+        raise misfit("invalid_message", "The CloudEvent does not fit", {"_schema": ["It is no object."]})
+    _check(value)
+    data = value["data"] if "data" in value else value.get("data_base64")
+    return _record(value, data)
+
+
+def from_batch(value: Any) -> list[dict[str, Any]]:
+    """The records of a batch, all or none. Raises HubError with `details` by index."""
+    if not isinstance(value, list):
+        raise misfit("invalid_message", "The batch does not fit", {"_schema": ["It is no list of CloudEvents."]})
+    records, problems, code = [], {}, None
+    for index, one in enumerate(value):
+        try:
+            records.append(from_structured(one))
+        except HubError as error:
+            code = code or error.code
+            problems[str(index)] = error.details or {"type": [error.message]}
+    if code is not None:
+        raise misfit(code, f"{len(problems)} of {len(value)} CloudEvents do not fit", problems)
+    return records
+
+
+def attributes(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The attributes of a binary one, which stand in headers; empty if it is none. Raises HubError for one that is
+    given twice."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.lower().startswith(PREFIX):
+            attribute = name[len(PREFIX) :].lower()
+            if attribute in found:
+                raise misfit("invalid_message", "The CloudEvent does not fit", {attribute: ["Given more than once."]})
+            found[attribute] = unquote(value.strip('"'), errors="replace")
+    return found
+
+
+def from_binary(told: Mapping[str, str], data: Any) -> dict[str, Any]:
+    """The record of one whose attributes were in headers; its data is the body. Raises as `from_structured`."""
+    _check(told)
+    return _record(told, data)
+
+
+def _check(told: Mapping[str, Any]) -> None:
+    problems: dict[str, list[str]] = {}
+    if told.get("specversion") != "1.0":
+        problems["specversion"] = ["Must be 1.0."]
+    for name in (*REQUIRED, *(name for name in OPTIONAL if told.get(name) is not None)):
+        text = told.get(name)
+        if not isinstance(text, str) or not 0 < len(text) <= MOST:
+            problems[name] = [f"Missing, or not a text of 1 to {MOST} characters."]
+    if problems:
+        raise misfit("invalid_message", "The CloudEvent does not fit", problems)
+    if told["type"].startswith("hub:"):
+        sentence = "Events in the domain hub: are the hub's own; choose another type."
+        raise HubError("reserved_event", sentence, {"type": [sentence]})
+
+
+def _record(told: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """The event of that type if it names one here, else one that says all of it."""
+    name = told["type"]
+    if not is_name(name):
+        known = {name: told[name] for name in ("type", "source", *OPTIONAL) if told.get(name) is not None}
+        name, data = (DOMAIN + _ODD.sub("_", name))[:MAX_NAME], {**known, "data": data}
+    return {"event": name, "data": data, "id": _id(f"{told['source']}#{told['id']}")}
+
+
+def _id(whole: str) -> str:
+    return whole if is_id(whole) else hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()
