@@ -36,6 +36,7 @@ ELSEWHERE = {
     "$ .ci/run": "it runs this",
     "$ .venv/bin/hub --auth token --host 0.0.0.0": "it listens for everybody; web/test_tls.py",
     "$ python tests/bench/bench.py": "it measures for minutes; tests/bench is never part of the suite",
+    "$ .venv/bin/hub run -- make": "it needs something to make; cli/test_run.py; the cron line: web/test_pings.py",
     "templates/ ": "it is a map; test_architecture.py",
     "location / {": "web/test_nginx.py",
     "const schema = ": "test_serving.py",
@@ -177,7 +178,7 @@ class Person:
 
     def __init__(self, folder: Path, port: int, state: Path) -> None:
         self.folder, self.port = folder, port
-        self.variables = {"HUB_STATE_DIR": str(state)}
+        self.variables = {"HUB_STATE_DIR": str(state), "HOME": str(folder)}
         self.open: list[tuple[Step, Terminal]] = []  # what goes on, in a terminal that was left
         self.epoch = self.id = ""
         program = folder / ".venv" / "bin" / "hub"

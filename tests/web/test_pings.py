@@ -1,5 +1,7 @@
 """/ping/{name}: a job's sign of life, as curl in a cron line sends it; and never a browser."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -125,3 +127,17 @@ async def test_what_no_browser_says_may_be_there(hub: HubInside) -> None:
 async def test_weakened_a_picture_reports_a_job_as_done(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pings, "_refuse_browsers", lambda request: None)
     await ping(hub, "job", method="GET", User_Agent="Mozilla/5.0", Sec_Fetch_Dest="image")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+@pytest.mark.parametrize(("program", "status"), [("true", "succeeded"), ("exit 3", "failed")])
+async def test_the_line_of_cron(hub: HubInside, program: str, status: str) -> None:
+    """As it stands in the README."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (line,) = [line for line in readme.splitlines() if "ping/backup" in line]
+    command = line.split("*  ")[1].replace("restic backup /home", f"({program})").replace("localhost:3141/", hub.url)
+    shell = await asyncio.create_subprocess_exec("/bin/sh", "-c", command)
+    assert await shell.wait() == 0
+    task = hub.hub.state.get("task:progress", "ping:backup")
+    assert task is not None
+    assert (task.data["status"], task.ttl) == (status, 93600)
