@@ -32,7 +32,7 @@ from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
-from .stream.events import EventTypes, Key
+from .stream.eventtypes import EventTypes, Key
 from .stream.listeners import Listener
 from .stream.liveness import Liveness
 from .stream.recent import Recent

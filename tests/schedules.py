@@ -32,7 +32,8 @@ from hub.stream.brokers import database, storefile
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.bus import EventBus, Published
-from hub.stream.events import Draft, Event, EventTypes
+from hub.stream.events import Draft, Event
+from hub.stream.eventtypes import EventTypes
 from hub.stream.state import State
 from hub.stream.window import Window
 from hub.wire.names import EVERYTHING

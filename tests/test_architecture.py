@@ -27,7 +27,7 @@ ORDER = [
             "subschemas argschema",
         ),
         ("", "stderr metrics"),
-        ("stream", "events"),
+        ("stream", "events eventtypes"),
         (
             "stream/brokers",
             "broker answers lastvalues storefile retention epochs database care rounds sqlite memory schemes",
@@ -75,7 +75,7 @@ ROOMS = {
     "aiohttp": {"web", "client", "cli"},
     "aiohttp_jinja2": {"web/page"},
     "jsonschema": {"wire/argschema"},
-    "marshmallow": {"wire", "stream/events", "commands", "configfile"},
+    "marshmallow": {"wire", "stream/eventtypes", "commands", "configfile"},
     "prometheus_client": {"metrics", "web"},
     "redis": {"stream/brokers/redis"},
     "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},

@@ -22,7 +22,7 @@ from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.sqlite import SqliteBroker
 from hub.stream.bus import EventBus
 from hub.stream.catchup import CatchUp
-from hub.stream.events import EventTypes
+from hub.stream.eventtypes import EventTypes
 from hub.stream.subscriber import Group
 from hub.stream.window import Window
 from hub.wire.names import Cursor, Patterns

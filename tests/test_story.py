@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hub.story import AGENTS, ASKER, PACE, SCENES, SILENT, UNDONE, Step, Story, leftovers, life, scene
-from hub.stream.events import EventTypes
+from hub.stream.eventtypes import EventTypes
 
 STORY = list(islice(life(), 3000))
 Values = dict[tuple[str, str], tuple[float, Step]]

@@ -17,7 +17,8 @@ from ..wire.names import MAX_NAME, Cursor, is_id, is_name, new_id
 from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
-from .events import Draft, Event, EventTypes, weight
+from .events import Draft, Event, weight
+from .eventtypes import EventTypes
 from .listeners import Listener, Listeners
 
 SMALL = LARGEST_EVENT // 2 - 1024  # bytes of data with which an event cannot be too large, whatever its key and id

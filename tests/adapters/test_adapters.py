@@ -12,7 +12,7 @@ from hub.adapters import turns
 from hub.adapters.senders import ADAPTERS, sender_of
 from hub.adapters.shape import Tool, is_same_call
 from hub.adapters.turns import OVER
-from hub.stream.events import EventTypes
+from hub.stream.eventtypes import EventTypes
 
 CLAUDE = "claude-code:7c1b4a52-0d3e-4f6a-9b1c-2e5d8f0a1b22"
 TURN = f"{CLAUDE}/c0ffee00-1111-4222-8333-444455556666"

@@ -6,7 +6,7 @@ import pytest
 
 from hub.cli.words import fields, is_json
 from hub.errors import UsageError
-from hub.stream.events import KNOWN
+from hub.stream.eventtypes import KNOWN
 from hub.wire.jsonschema import json_schema
 from hub.wire.texts import converted, kinds
 from hub.wire.vocabulary import EVENTS

@@ -15,7 +15,8 @@ from hub.errors import HubError
 from hub.stream import bus as module
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.bus import EventBus, record
-from hub.stream.events import Event, EventTypes
+from hub.stream.events import Event
+from hub.stream.eventtypes import EventTypes
 from hub.stream.listeners import Listeners
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields, validate
 
 from hub.errors import HubError
-from hub.stream.events import KNOWN, Draft, Event, EventTypes
+from hub.stream.events import Draft, Event
+from hub.stream.eventtypes import KNOWN, EventTypes
 from hub.wire.messages import quick
 from hub.wire.names import Cursor
 from hub.wire.strictjson import dumpb

@@ -13,7 +13,7 @@ from hub import Hub, create_app
 from hub.commands.builtin import PROTOCOL
 from hub.errors import CODES
 from hub.metrics import Metrics
-from hub.stream.events import KNOWN
+from hub.stream.eventtypes import KNOWN
 
 TEXT = (files("hub.wire") / "PROTOCOL.md").read_text("utf-8")
 

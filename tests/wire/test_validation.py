@@ -13,7 +13,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from hub.errors import HubError
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.bus import EventBus
-from hub.stream.events import EventTypes
+from hub.stream.eventtypes import EventTypes
 from hub.wire import validation
 from hub.wire.messages import BadFrame, load_command
 from hub.wire.validation import bounded, check_unknown, invalid, load, problems_in, told

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from ...commands.call import Command
 from ...commands.providers import provided
 from ...hub import Hub
-from ...stream.events import EventType
+from ...stream.eventtypes import EventType
 from ...wire.strictjson import LARGEST, dumpb
 from .routes import AFTER, TOPICS
 from .schemas import (

@@ -8,7 +8,7 @@ from ...commands.call import Command
 from ...commands.provided import Provided
 from ...commands.providers import provided
 from ...hub import Hub
-from ...stream.events import EventType
+from ...stream.eventtypes import EventType
 from ...wire.strictjson import LARGEST, dumpb
 from .. import api
 from ..keys import OPEN_ROUTES

@@ -14,7 +14,7 @@ from ...commands.call import Command
 from ...commands.provided import Provided
 from ...commands.registry import EFFECTS
 from ...errors import Code
-from ...stream.events import EventType
+from ...stream.eventtypes import EventType
 from ...wire.jsonschema import field_schema, json_schema
 from ...wire.messages import FRAME, MAX_TTL, CursorField, IdField, NameField, PatternsField
 from ...wire.subschemas import moved
