@@ -58,20 +58,22 @@ ORDER = [
         ("web/page", "formats formfields sparklines results panel board history panels shown frame forms dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),
-        ("client", "items paging discovery ownership sockets connections links calls providing client sync logs"),
+        ("client", "items paging discovery ownership sockets connections links calls providing client sync logs tools"),
         ("", "story demo"),
         (
             "cli",
             "terminal grammar exchange http lasting words documents publish places beginnings writing following tail",
         ),
         ("cli", "child relays reports run hook settings connect samples status checks agents promise doctor"),
-        ("cli", "explain call ask token audit serve completion main"),
+        ("cli", "explain call ask token audit mcp serve completion main"),
         ("", "__main__"),
     )
     for name in names.split()
 ]
 ROOMS = {
     "argcomplete": {"cli/completion"},
+    "mcp": {"client/tools"},
+    "mcp_types": {"client/tools"},
     "aiohttp": {"web", "client", "cli"},
     "aiohttp_jinja2": {"web/page"},
     "jsonschema": {"wire/argschema"},

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
     "events": ("publish", "tail", "run"),
     "commands and questions": ("call", "ask"),
-    "agents and services": ("connect", "hook"),
+    "agents and services": ("connect", "hook", "mcp"),
     "look after it": ("status", "doctor", "audit"),
 }
 NAMES = [name for names in COMMANDS.values() for name in names]
