@@ -73,7 +73,6 @@ ORDER = [
 ROOMS = {
     "argcomplete": {"cli/completion"},
     "mcp": {"client/tools"},
-    "mcp_types": {"client/tools"},
     "aiohttp": {"web", "client", "cli"},
     "aiohttp_jinja2": {"web/page"},
     "jsonschema": {"wire/argschema"},

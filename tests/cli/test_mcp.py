@@ -99,12 +99,12 @@ async def test_it_lists_its_tools_publishes_and_reads(tmp_path: Path) -> None:
 async def test_a_person_answers_on_the_page(tmp_path: Path) -> None:
     told: list[str | None] = []
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
+    async def note(progress: float, total: float | None, message: str | None) -> None:
         told.append(message)
 
     async with hub_app(tmp_path / "s") as hub, agent(tmp_path, "--url", hub.url) as session:
         args: dict[str, Any] = {"question": "Deploy to production?", "options": ["yes", "no"], "timeout": 120}
-        asking = asyncio.create_task(session.call_tool("ask", args, progress_callback=progress))
+        asking = asyncio.create_task(session.call_tool("ask", args, progress_callback=note))
         await until(lambda: told)
         await answered(hub, "no")
         answer = result(await asking)
