@@ -71,6 +71,7 @@ function gone() {
   since.dateTime = goneSince.toISOString();
   since.dataset.as = "clock";
   byId("gone").replaceChildren("✕ Not connected since ", since, ". What stands here is how things were then.");
+  write(byId("gone"));
   byId("gone").hidden = false;
   state("gone", "Not connected");
   body.toggleAttribute("data-gone", true);

@@ -41,6 +41,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         Panel("waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True),
         Panel("working", "Working now", (tasks, agents), of(working), links=True, clocked=True),
+        Panel("recent", "Last 15 minutes", (), recent, aside=True),
         Panel("threats", "Threats", ("security:*",), of(threats), links=True, aside=True),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
         Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
@@ -220,7 +221,20 @@ OTHERS: dict[str, Callable[[Board], list[Any]]] = {
 }
 
 
-# ---- threats, and the hub
+# ---- the last minutes, threats, and the hub
+
+
+def recent(hub: "Hub") -> Context:
+    """Events and failures, minute by minute."""
+    minutes = hub.recent.minutes()
+    known = [minute for minute in minutes if minute is not None]
+    return {
+        "is_known": any(minute.events for minute in known),
+        "event_minutes": [minute and minute.events for minute in minutes],
+        "failed_minutes": [minute and minute.failures for minute in minutes],
+        "events": sum(minute.events for minute in known),
+        "failed": sum(minute.failures for minute in known),
+    }
 
 
 def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
