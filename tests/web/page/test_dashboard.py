@@ -90,11 +90,11 @@ async def test_what_is_there_stands_in_its_section(hub: HubInside) -> None:
     await publish("governance:vote_cast", {"vote_id": "v", "agent": "a", "option": "approve", "topic": "Merge?"})
     await publish("security:threat_detected", {"type": "inject", "severity": "critical"})
     asking = asyncio.create_task(hub.hub.ask("Deploy?", ["Yes, now", "No"], default="No"))
-    while not len(hub.hub.questions):
+    while not hub.hub.state.of("hub:question"):  # it is recorded first, then published
         await asyncio.sleep(0.01)
     await publish("build:log_line", {"line": "compiling"})
     page = await look(hub)
-    assert sections(page) == ["waiting", "failed", "working", "threats", "events", "hub"]
+    assert sections(page) == ["waiting", "failed", "working", "recent", "threats", "events", "hub"]
     assert marked(page, "data-question") == [record["id"] for record in hub.hub.questions.records()]
     assert marked(page, "data-task") == ["t1", "t2", "t3"]
     assert marked(page, "data-agent") == ["sick", "coder"]
@@ -112,7 +112,7 @@ async def test_all_calm_is_one_sentence(hub: HubInside) -> None:
     await hub.hub.publish("task:progress", {"id": "t", "status": "succeeded"})
     page = await look(hub)
     assert "Nothing waits for you. Nothing has failed." in page.text
-    assert sections(page) == ["working", "events", "hub"]
+    assert sections(page) == ["working", "recent", "events", "hub"]
     await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
     assert "Nothing waits for you." not in (await look(hub)).text
     await hub.hub.publish("task:progress", {"id": "t", "status": "running"})
