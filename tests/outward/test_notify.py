@@ -56,6 +56,8 @@ async def test_a_question_that_waits_is_told_once_with_a_way_to_it(tmp_path: Pat
                 "actions": [{"action": "view", "label": "Review", "url": link}],
             }
             assert b"tk_x" not in one.body
+            page = await hub.get("")
+            assert f'id="q-{asking["id"]}"' in page.text  # where the link leads
             await hub.post("api/commands/hub:answer", {"question": asking["id"], "answer": "allow"})
             await asked
             assert hub.counted("hub_notifications_total", "ntfy", "sent") == 1
