@@ -38,7 +38,7 @@ ORDER = [
         ),
         ("stream", "tasks pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
-        ("commands", "load clients supervised call confirmation idempotency registry declared"),
+        ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
         ("commands", "provided providers listing asked questions seen builtin ratelimit session"),
         (
             "adapters",

@@ -14,7 +14,7 @@ from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
 from .call import Call, Command
 from .clients import Client
-from .registry import LIGHT
+from .runner import LIGHT
 
 HEAVY = 500  # steps of a check, a few ms, from which on the next one waits for its turn
 MAX_SENTENCE = 1000  # characters of a provider's own

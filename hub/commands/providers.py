@@ -17,7 +17,8 @@ from ..wire.vocabulary import Disconnection
 from .call import Call, Command
 from .clients import Client, Clients
 from .provided import Asked, Provided, Provider, result_of
-from .registry import RESERVED, Registry, provider_gone
+from .registry import RESERVED, Registry
+from .runner import provider_gone
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog

@@ -5,11 +5,9 @@ cancelled, and whatever else ends meanwhile.
 """
 
 import asyncio
-import contextlib
 import inspect
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,27 +18,22 @@ from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
 from ..spelling import nearest
 from ..stream.brokers.answers import MemoryAnswers
-from ..stream.passes import Passes
 from ..wire.messages import quick
-from ..wire.names import MAX_NAME, is_name, new_id
-from ..wire.strictjson import LARGEST_RESULT, Json, dump_any, plain
+from ..wire.names import MAX_NAME, is_name
 from ..wire.validation import bounded
 from ..wire.vocabulary import Effect, Turns
 from .call import Call, Command, Handler, check_trust
 from .clients import Client
 from .confirmation import Confirmations, digest
 from .idempotency import Answer, Idempotency, Turn
-from .supervised import Work
+from .runner import Runner, internal, is_asked_to_end
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
     from ..stream.brokers.broker import Answers
 
-log = logging.getLogger("hub")
-
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
-LIGHT = 8 * 1024  # bytes of a call up to which it begins at once: many whose beginning is recorded begin together
 
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
@@ -53,17 +46,16 @@ class Registry:
     """
 
     def __init__(self, audit: "AuditLog", limit: float, answers: "Answers | None" = None) -> None:
-        self.audit, self._limit = audit, limit
+        self.audit = audit
+        self._runner = Runner(audit, limit)
         self._repeats = Idempotency(answers or MemoryAnswers())
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
         self.on_stopping: Callable[[], None] = lambda: None
-        self.running: set[Call] = set()  # their handlers run
-        self.stopping = self._ended = False
+        self.stopping = False
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
-        self._changed = asyncio.Event()  # one of the two sets got smaller
+        self._changed = asyncio.Event()  # there are fewer of them
         self._confirmations = Confirmations()
-        self._slow = Passes()  # whose turn it is in the hub
         self._commands: dict[str, Command] = {}
         self.provided: dict[str, Command] = {}  # by clients; the hub's own of that name comes first
 
@@ -94,6 +86,11 @@ class Registry:
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
         self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, limit, fits, repeats)
 
+    @property
+    def running(self) -> Collection[Call]:
+        """The calls whose handlers run, and those for whose end a stop waits."""
+        return self._runner.calls
+
     def __contains__(self, name: object) -> bool:
         return name in self._commands
 
@@ -116,7 +113,7 @@ class Registry:
         recorded before it runs and answered only when its end is recorded, too.
         """
         if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
-            await self._slow.turn()
+            await self._runner.slow.turn()
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):
@@ -140,26 +137,12 @@ class Registry:
 
     async def _enter(self, call: Call, command: Command, args: Mapping[str, Any]) -> Turn | Answer:
         """Wait for the turn of its key, as long as for a handler. Nothing has run where this raises."""
-        call._work = work = Work(
-            f"the repeated call of {command.name}", self._limit, self._repeats.enter, call, command.name, args
-        )
-        self.running.add(call)
         try:
-            found: Turn | Answer = await work.here()
-            return found
-        except asyncio.CancelledError:
-            error = self._cancelled(command, work)
-        except HubError as refusal:
-            error = refusal
-        except Exception:
-            error = internal(f"the repeated call of {command.name}")
-        finally:
-            call._work = None
-            self.running.discard(call)
-            self._changed.set()
-        if isinstance(error, HubError):
+            found: Turn | Answer = await self._runner.wait(call, command, self._repeats.enter, call, command.name, args)
+        except HubError as error:
             self.refuse(call.client, call.id, command.name, error.code)
-        raise error
+            raise
+        return found
 
     async def _answer_again(self, call: Call, command: Command, answer: Answer, seconds: float) -> bytes:
         """A repeated call has run nothing; that it was answered is noted, and counted."""
@@ -181,7 +164,7 @@ class Registry:
         try:
             await self._begin(call, command, args)
             turn = call._turn
-            result = await (self._run(call, command) if turn is None else self._keep(call, command, turn))
+            result = await (self._runner.run(call, command) if turn is None else self._keep(call, command, turn))
             outcome = "ok"
             return result
         except HubError as error:
@@ -272,108 +255,23 @@ class Registry:
             "ms": round(seconds * 1000, 3),
         }
         record = "command.finished", call.client.actor(), call.trust, details
-        if outcome == "cancelled" and _is_asked_to_end():
+        if outcome == "cancelled" and is_asked_to_end():
             self.audit.note(*record)
         else:
             await self.audit.record(*record)
-
-    async def _run(self, call: Call, command: Command) -> bytes:
-        """The handler's result as JSON. A handler that does not let go when its time is over is given up."""
-        if ended := call._ended or ("shutting_down" if self._ended else None):  # while its beginning was recorded
-            raise self._refusal(command, ended)
-        what = f"the command {command.name}"
-        apart = command.audited or call._turn is not None
-        if apart:
-            call._work = work = Work(what, command.limit or self._limit, self._in_turn, call, command)
-        else:
-            call._work = work = Work(what, self._limit, command.handler, call)
-        self.running.add(call)
-        try:
-            if apart:
-                result: bytes = await work.run()
-                return result
-            return _encoded(command, await work.here())  # it is small
-        except asyncio.CancelledError:
-            raise self._cancelled(command, work) from None
-        except HubError as error:
-            raise self._presentable(error, command) from None
-        except Exception:
-            if work.ended == "timeout":
-                raise self._refusal(command, work.ended) from None
-            raise internal(f"the command {command.name}") from None
-        finally:
-            call._work, call._open = None, False
-            self.running.discard(call)
-            self._changed.set()
-            if work.given_up:
-                details = {"id": redact_text(call.id), "command": command.name}
-                self.audit.note("command.abandoned", call.client.actor(), call.trust, details, key="command.abandoned")
 
     async def _keep(self, call: Call, command: Command, turn: Turn) -> bytes:
         """As `_run`; what it is answered is kept before anybody hears of it, and a stop waits for that."""
         answer: Answer
         try:
-            answer = await self._run(call, command)
+            answer = await self._runner.run(call, command)
         except HubError as error:
             answer = error
-        self.running.add(call)
-        try:
+        with self._runner.holding(call):
             await turn.end(answer)
-        finally:
-            self.running.discard(call)
-            self._changed.set()
         if isinstance(answer, HubError):
             raise answer
         return answer
-
-    async def _in_turn(self, call: Call, command: Command) -> bytes:
-        """Run the handler when it is the call's turn, and its client has room for another answer."""
-        client = call.client
-        if command.turns == "none":
-            await client.room()
-            if call.weight > LIGHT:
-                await self._slow.turn()
-            return await self._weighed(call, command)
-        async with client.load.reading:
-            await client.room()
-            if command.turns == "hub":
-                await self._slow.turn()
-            return await self._weighed(call, command)
-
-    @staticmethod
-    async def _weighed(call: Call, command: Command) -> bytes:
-        """The handler's result as JSON. It weighs from this step on, so that whoever is next sees it."""
-        if call._turn is not None:
-            await call._turn.begin()
-        result = _encoded(command, await command.handler(call))
-        if call._open:  # else the call was given up: nobody gets this
-            call.weigh(len(result))
-        return result
-
-    @staticmethod
-    def _presentable(error: HubError, command: Command) -> HubError:
-        """A handler's refusal without secrets; one that cannot be written as JSON is a bug of the handler's."""
-        try:
-            error.message = redact_text(error.message)
-            error.details = plain(redact(error.details)[0])
-        except Exception:
-            return internal(f"the refusal of {command.name}")
-        return error
-
-    def _cancelled(self, command: Command, work: Work) -> BaseException:
-        """The refusal for a call that was ended. When whoever waits for it is cancelled, that goes on."""
-        if _is_asked_to_end():
-            return asyncio.CancelledError()
-        return self._refusal(command, work.ended) if work.ended else internal(f"the command {command.name}")
-
-    def _refusal(self, command: Command, code: Code) -> HubError:
-        if code == "timeout":
-            return HubError(code, f"{command.name} took longer than {self._limit:g} s.")
-        if code == "shutting_down":
-            return HubError(code, "The hub is stopping and ended this call.", retry_after=1)
-        if code == "provider_gone":
-            return provider_gone(command.name)
-        return HubError(code, "The call was cancelled.")
 
     def admitted(self) -> Iterator[Call]:
         """The calls whose handlers are not done, those included whose beginning is being recorded."""
@@ -384,20 +282,11 @@ class Registry:
         this, but for those that were given up."""
         self.stopping = True
         self.on_stopping()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._until_none_of(self.running)
-        self._ended = True
-        for call in self.running:
-            call.cancel("shutting_down")
-        await self._until_none_of(self.running)
+        await self._runner.stop(seconds)
 
     async def settle(self) -> None:
         """Return when the end of every call is recorded: the audit log may be closed."""
-        await self._until_none_of(self._unsettled)
-
-    async def _until_none_of(self, calls: set[Call]) -> None:
-        while calls:
+        while self._unsettled:
             self._changed.clear()
             await self._changed.wait()
 
@@ -405,30 +294,3 @@ class Registry:
 def _is_repeatable(call: Call, command: Command) -> bool:
     """Whether it must run once only, however often it is sent. Reads just run."""
     return call.idempotency_key is not None and command.effect != "read" and command.repeats
-
-
-def _encoded(command: Command, result: Any) -> bytes:
-    """The result as JSON. Raises HubError `too_large` for one that would close the connection of who gets it."""
-    text = result if isinstance(result, Json) else dump_any(result)
-    if len(text) > LARGEST_RESULT:
-        sentence = f"{command.name} has run, but its answer of {len(text)} bytes is more than the {LARGEST_RESULT} that"
-        raise HubError("too_large", f"{sentence} an answer can have; ask for less of it.", status=500)
-    return text
-
-
-def _is_asked_to_end() -> bool:
-    """Whether the caller is cancelled, and not something else that it has waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def provider_gone(name: str) -> HubError:
-    """Make the error for a call whose provider is not there any more."""
-    return HubError("provider_gone", f"The provider of {name} has gone; it may have done some of it.")
-
-
-def internal(where: str) -> HubError:
-    """Log the exception in flight under a reference, and make the error that names nothing else."""
-    reference = new_id()[:8]
-    log.exception("%s failed [%s]", where, reference)
-    return HubError("internal", f"The hub failed here; its log says why under the reference {reference}.")

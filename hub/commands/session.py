@@ -12,7 +12,7 @@ from ..wire.messages import Answer, BadFrame, Command, failure, load_command, re
 from .call import Call
 from .clients import Client
 from .ratelimit import Bucket
-from .registry import internal
+from .runner import internal
 
 if TYPE_CHECKING:
     from ..hub import Hub

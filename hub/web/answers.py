@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
 from ..commands.clients import Client
-from ..commands.registry import internal
+from ..commands.runner import internal
 from ..errors import HubError
 from ..redaction import redact_text
 from ..wire import messages

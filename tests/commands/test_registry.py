@@ -174,7 +174,7 @@ async def test_any_other_exception_is_internal_and_says_nothing(
 
 
 async def test_a_call_that_takes_too_long_is_ended(commands: Registry, log: Log) -> None:
-    commands._limit = 0.01
+    commands._runner.limit = 0.01
 
     async def handler(call: Call) -> None:
         await asyncio.Event().wait()
@@ -236,7 +236,7 @@ async def test_a_handler_that_does_not_let_go_is_given_up(
         return "done at last"
 
     commands.add("a:b", stubborn)
-    commands._limit = 0.01 if code == "timeout" else 5.0
+    commands._runner.limit = 0.01 if code == "timeout" else 5.0
     calling = asyncio.create_task(run(commands, "a:b", call=call))
     await until(lambda: call in commands.running)
     if code == "cancelled":

@@ -200,7 +200,7 @@ async def test_large_and_secret_args_are_not_in_the_audit_log(hub: HubInside) ->
 SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     "any exception's text": (
         test_a_bug_says_nothing,
-        "hub.commands.registry.internal",
+        "hub.commands.runner.internal",
         lambda where: HubError("internal", f"{sys.exc_info()[1]!r}."),
     ),
     "secrets are kept": (

@@ -14,7 +14,7 @@ from asked import JSON, NDJSON
 from running import HubInside, environment, hub_app, until
 
 from hub import Call, Hub
-from hub.commands import builtin, listing, registry
+from hub.commands import builtin, listing, runner
 from hub.commands.clients import Client
 from hub.errors import CommandError, HubError
 from hub.stream import bus
@@ -364,7 +364,7 @@ async def test_no_refusal_is_either(tmp_path: Path) -> None:
 async def test_weakened_they_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room, name in ((listing, "LARGEST_EVENT"), (builtin, "LARGEST_EVENT")):
         monkeypatch.setattr(room, name, ANYTHING)
-    for room in (registry, messages):
+    for room in (runner, messages):
         monkeypatch.setattr(room, "LARGEST_RESULT", ANYTHING)
     async with full_hub(tmp_path) as hub:
         assert too_large(await all_answers(hub)) == LARGER

@@ -238,7 +238,7 @@ async def too_slow(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) 
     registry = hubs.usual.hub.commands
     hanging = {command.name: dataclasses.replace(command, handler=hang, limit=None) for command in registry}
     patch.setattr(registry, "_commands", hanging)
-    patch.setattr(registry, "_limit", 0.02)
+    patch.setattr(registry._runner, "limit", 0.02)
     return (await confirmed(hubs.usual, operation)).status
 
 
