@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import HubError
-from .story import SEED, Story, leftovers, life, scene
+from .story import ASKER, SEED, Story, about, leftovers, life, scene
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -62,7 +62,7 @@ async def ask(hub: "Hub", story: Story) -> None:
     for number in itertools.count(_next(event.data for event in hub.state.of("hub:question"))):
         what = scene(number)
         story.asked(number)
-        details = {"agent": "deployer", "task": what.task, "demo": number}
+        details = {"agent": ASKER, "task": about(number)}
         given: dict[str, Any] = {"default": what.default, "timeout": PATIENCE, "details": details}
         try:
             told = await hub.ask(what.question, list(what.outcomes), key=f"demo-{number}", **given)
@@ -74,11 +74,14 @@ async def ask(hub: "Hub", story: Story) -> None:
 
 def _next(questions: Iterable[Any]) -> int:
     """The number of the question that is still open, or the one behind all that were asked."""
-    known = {q["details"]["demo"]: q["status"] for q in questions if _is_ours(q)}
+    known = {number: one["status"] for one in questions if (number := _number_of(one["details"])) is not None}
     is_open = [number for number, status in known.items() if status == "open"]
     return min(is_open) if is_open else max(known, default=-1) + 1
 
 
-def _is_ours(question: Any) -> bool:
-    details = question["details"]
-    return isinstance(details, dict) and type(details.get("demo")) is int
+def _number_of(details: Any) -> int | None:
+    """The number of a question of this life's, by what it is about; None for any other."""
+    if not isinstance(details, dict) or details.get("agent") != ASKER:
+        return None
+    number = str(details.get("task")).removeprefix(about(0).rstrip("0"))
+    return int(number) if number.isdecimal() and len(number) < 10 else None

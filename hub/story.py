@@ -244,7 +244,7 @@ class Story:
     def asked(self, number: int) -> None:
         """A question is open: the task that it is about waits."""
         what = scene(number)
-        data = {"id": _about(number), "name": what.task, "agent": ASKER, "status": "queued", "progress": 0}
+        data = {"id": about(number), "name": what.task, "agent": ASKER, "status": "queued", "progress": 0}
         self._asker.append(Step(0.1, "task:progress", {**data, "message": "waits for an answer"}))
         self._asker.append(_agent(ASKER, "active", 0.1, task=what.task, reason="waits for an answer"))
 
@@ -252,7 +252,7 @@ class Story:
         """The question has its answer: its task goes on, or is taken back."""
         what = scene(number)
         goes_on, message = what.outcomes[answer]
-        data = {"id": _about(number), "name": what.task, "agent": ASKER}
+        data = {"id": about(number), "name": what.task, "agent": ASKER}
         if goes_on:
             for progress in (5, 20, 38, 55, 71, 88):
                 more = {"status": "running", "progress": progress, "message": message}
@@ -386,8 +386,9 @@ def leftovers(tasks: Iterable[Data]) -> Iterator[Data]:
     return (task for task in tasks if task.get("agent") in AGENTS and task.get("status") in UNDONE)
 
 
-def _about(number: int) -> str:
-    return f"decision-{number % KEPT}"
+def about(number: int) -> str:
+    """The task that the question with this number is about."""
+    return f"decision-{number}"
 
 
 def _agent(name: str, status: str, wait: float, ttl: float | None = None, **more: Any) -> Step:

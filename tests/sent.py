@@ -22,6 +22,11 @@ async def send(hub: HubInside, path: str, fields: Any = (), /, **headers: str) -
     return await hub.ask("POST", path, data=body, headers=given, allow_redirects=False)
 
 
+def main(html: str) -> "Page":
+    """What stands in the page's main part."""
+    return Page("<main" + html.split("<main")[1].split("</main>")[0] + "</main>")
+
+
 class Page(HTMLParser):
     """A page: its elements in order, and its text. Raises AssertionError if its tags do not nest."""
 

@@ -128,3 +128,12 @@ async def test_without_a_store_it_asks_again(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(hub.hub, "ask", away)
         await hub.hub.questions.answer(question(hub)["id"], "Wait", Person("somebody"))
         await until(lambda: question(hub) is not None and len(failed) == 3)
+
+
+def test_of_other_questions_it_goes_on_with_none() -> None:
+    ours = {"agent": "deployer", "task": "decision-4"}
+    others: list[Any] = [None, "x", {"agent": "deployer"}, {"agent": "ada", "task": "decision-9"}, {"demo": 1}]
+    told = [{"status": "open", "details": details} for details in others]
+    assert demo._next(told) == 0
+    assert demo._next([*told, {"status": "answered", "details": ours}]) == 5
+    assert demo._next([*told, {"status": "open", "details": ours}]) == 4

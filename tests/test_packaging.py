@@ -68,3 +68,12 @@ def test_the_oldest_libraries_are_the_ones_that_are_tested() -> None:
 
 def _padded(version: str) -> tuple[int, ...]:
     return tuple([*map(int, version.split(".")), 0, 0][:3])
+
+
+def test_the_pictures_that_the_readme_shows_are_there_and_small() -> None:
+    named = set(re.findall(r'(?:src|srcset)="(docs/[^"]+)"', (CHECKOUT / "README.md").read_text("utf-8")))
+    assert named == {"docs/page-light.png", "docs/page-dark.png"}
+    for name in named:
+        picture = (CHECKOUT / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) < 300_000

@@ -16,7 +16,8 @@ const STEADY = 5; // seconds after which a connection counts as good again
 const byId = (id) => document.getElementById(id);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const body = document.body;
-const home = new URL(location.href);
+const root = body.dataset.root ?? ""; // the way home from an address that a form was sent to
+const home = new URL(root || location.href, location.href);
 home.hash = "";
 let socket = null;
 let tries = 0;
@@ -149,6 +150,7 @@ function fetched(url) {
 
 function put(fresh) {
   write(fresh);
+  if (root) for (const link of all("[href^='./']", fresh)) link.setAttribute("href", root + link.getAttribute("href"));
   const before = new Set(all("#waiting [data-row]").map(({ id }) => id));
   for (const node of all("[data-panel], main[data-live]", fresh)) {
     const { panel } = node.dataset;
@@ -201,7 +203,7 @@ document.addEventListener("submit", async (event) => {
 });
 
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden || body.dataset.root) return;
+  if (document.hidden) return;
   heard = performance.now();
   connect();
   refresh();
@@ -214,4 +216,4 @@ setInterval(() => {
 
 write(document);
 listen(say);
-if (!body.dataset.root) connect(); // else it is what came of a form, and stands below the page's own address
+connect();

@@ -26,6 +26,14 @@ FLAGS = (
     "--disable-gpu --disable-dev-shm-usage --no-proxy-server --password-store=basic --use-mock-keychain"
 ).split()
 
+KEYS = {  # their codes, and what they write
+    "Enter": (13, "\r"),
+    "Tab": (9, ""),
+    "Escape": (27, ""),
+    "ArrowUp": (38, ""),
+    "ArrowDown": (40, ""),
+}
+
 # Runs in every document before its own scripts.
 WATCH_VIOLATIONS = """
     addEventListener("securitypolicyviolation", (event) => {
@@ -45,6 +53,14 @@ WAIT = """
       const timer = setInterval(look, 50);
       look();
     })
+"""
+
+
+# Where the page may not run scripts, no timer of its own fires.
+LOOK = """
+    (() => {
+      try { return Boolean(%s); } catch (error) { if (!(error instanceof TypeError)) throw error; return false; }
+    })()
 """
 
 
@@ -153,9 +169,11 @@ class Page:
     def __init__(self, tools: DevTools, session: str) -> None:
         self._tools, self._session = tools, session
         self._loaded = asyncio.Event()
+        self._scripts = True
         self._answering: set[asyncio.Task[Any]] = set()
         self._trouble = asyncio.Event()
         self.troubles: list[str] = []
+        self.expected: list[str] = []  # words of troubles that may also come when the test is over
         self.requests: list[str] = []
         self.posts: list[tuple[str, str]] = []
         self.sockets: list[str] = []
@@ -203,6 +221,10 @@ class Page:
         await self._wait_loaded()
         return self
 
+    async def complete(self) -> None:
+        """Wait until a document that a press has led to has all its files."""
+        await self.until("document.readyState === 'complete'")
+
     async def leave(self) -> None:
         """Close the document, so that its hub can go."""
         await self.open("about:blank")
@@ -232,8 +254,9 @@ class Page:
             async with asyncio.timeout(deadline):
                 while True:
                     try:
-                        await self.evaluate(WAIT % condition)
-                        return
+                        if await self.evaluate((WAIT if self._scripts else LOOK) % condition):
+                            return
+                        await asyncio.sleep(0.05)
                     except PageError as error:
                         if not re.search("context|navigated", str(error)):  # another document has come: look at that
                             raise
@@ -268,6 +291,40 @@ class Page:
     async def click(self, selector: str) -> None:
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
+    async def click_on(self, elements: str) -> None:
+        """Press the one element that an expression for a list gives, with the mouse, where it is."""
+        await self.complete()  # else it may move away
+        place = f"""(() => {{
+            const [node, ...more] = {elements};
+            if (!node || more.length) return `${{more.length + Boolean(node)}} elements`;
+            node.scrollIntoView({{ block: "center" }});
+            const box = node.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()"""
+        found = await self.evaluate(place)
+        if isinstance(found, str):
+            raise PageError(f"{found} for {elements}")
+        where = {"x": found[0], "y": found[1], "button": "left", "clickCount": 1}
+        await self.send("Input.dispatchMouseEvent", type="mousePressed", **where)
+        await self.send("Input.dispatchMouseEvent", type="mouseReleased", **where)
+
+    async def fill(self, selector: str, text: str) -> None:
+        """Put a text into a field, in place of what is there."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        await self.evaluate(f"{field}.focus(), {field}.select()")
+        await self.send("Input.insertText", text=text)
+
+    async def press(self, key: str) -> None:
+        """Press a key: a character, or one of KEYS."""
+        code, text = KEYS.get(key, (ord(key[0].upper()), key))
+        named = {"key": key, "windowsVirtualKeyCode": code}
+        await self.send("Input.dispatchKeyEvent", type="keyDown", **named, **({"text": text} if text else {}))
+        await self.send("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    async def type(self, text: str) -> None:
+        for character in text:
+            await self.press(character)
+
     async def viewport(self, width: int, height: int = 900) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await self.send("Emulation.setDeviceMetricsOverride", **size)
@@ -276,9 +333,16 @@ class Page:
         await self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
 
     async def without_scripts(self) -> None:
+        self._scripts = False
         await self.send("Emulation.setScriptExecutionDisabled", value=True)
 
     async def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
         answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
+
+    async def picture(self, path: Path) -> None:
+        """What is in the window as PNG."""
+        await self.send("Emulation.setScrollbarsHidden", hidden=True)
+        answer = await self.send("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))

@@ -30,6 +30,7 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
         async with tools.page() as page:
             yield page
         await tools.close()
+    page.forgive(*page.expected)
     assert page.troubles == []
 
 

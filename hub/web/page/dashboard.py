@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import platform
-import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
 from ..viewers import VIEWERS, Viewers
-from . import forms, frame
+from . import details, forms, frame, search
 from .board import Board
 from .panel import LONGEST, Asked, Panel
 from .panels import counts
@@ -29,7 +28,12 @@ __all__ = ["PAGES", "SHOWN", "Pages", "Panel", "setup"]
 
 # Other pages in the same frame, by the parameter of the query that asks for them: `?call=NAME`. Each answers through
 # `frame.show`.
-PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {"call": forms.show}
+PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {
+    "call": forms.show,
+    "task": details.task,
+    "agent": details.agent,
+    "search": search.show,
+}
 BODIES = 32  # pages that are kept as they were put together
 MOST_PAGES = 1000
 Place = tuple[str, Asked, bool, str]
@@ -40,10 +44,11 @@ def setup(app: web.Application) -> None:
     """Give the application the page at `/` and its files below `static/`. The hub must be in `app[HUB]`."""
     frame.setup(app)
     forms.setup(app)
+    details.setup(app)
     hub, viewers = app[HUB], Viewers()
     app[VIEWERS] = viewers
     app[SHOWN] = pages = Pages(hub, Board(hub), viewers, app)
-    app[frame.HEAD] = pages.head
+    app[frame.HEAD], app[frame.BOARD], app[frame.PANELS] = pages.head, pages.board, pages.panels
     pages.env.globals["places"] = PAGES
     hub.clients.on_leave.append(lambda client, reason: viewers.leave(client))
     hub.on_moved.append(pages.shown.moved)
@@ -132,15 +137,8 @@ class Pages:
         if not names <= {*known}:
             raise misfit("invalid_args", "No such panel", {"panel": [f"Known are {', '.join(known)}."]}, status=400)
         asked = Asked(
-            page=_number(given, "page", 1), filter=given.get("filter", "")[:LONGEST], before=_number(given, "before", 0)
+            page=min(frame.number(given, "page", 1), MOST_PAGES),
+            filter=given.get("filter", "")[:LONGEST],
+            before=frame.number(given, "before", 0),
         )
         return names, asked, given.get("viewer", "")
-
-
-def _number(given: Mapping[str, str], name: str, usual: int) -> int:
-    text = given.get(name, "")
-    if not text:
-        return usual
-    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < usual:
-        raise misfit("invalid_args", "This does not fit", {name: [f"Must be a number from {usual} on."]}, status=400)
-    return min(int(text), MOST_PAGES) if name == "page" else int(text)

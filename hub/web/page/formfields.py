@@ -17,6 +17,8 @@ Schema = Mapping[str, Any]
 Kind = Literal["text", "number", "choice", "json"]
 
 LIMITS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
+FIELDS = 100  # of one form; what a schema has beyond them is typed as JSON
+CHOICES = 200  # of one field
 REST = "hub:args"  # the field for what a schema allows beside its properties: an object
 MISSING = "Missing data for required field."  # as the command itself says it
 
@@ -60,8 +62,9 @@ def fields_of(schema: Schema) -> list[Field]:
     properties = properties if isinstance(properties, dict) else {}
     required = schema.get("required")
     required = [*required] if isinstance(required, list) else []
-    found = [_field(name, properties.get(name), name in required) for name in dict.fromkeys([*required, *properties])]
-    if schema.get("additionalProperties", True) is not False:
+    names = [*dict.fromkeys([*required, *properties])]
+    found = [_field(name, properties.get(name), name in required) for name in names[:FIELDS]]
+    if schema.get("additionalProperties", True) is not False or len(names) > FIELDS:
         what = "further args, as one JSON object" if found else "the args, as one JSON object"
         found.append(Field(REST, "json", False, what, {"type": "object"}))
     return sorted(found, key=lambda field: not field.required)
@@ -93,7 +96,7 @@ def _choices(values: Sequence[Any]) -> tuple[Choice, ...]:
     """The values, each as a text of its own; none if two would be sent as the same, or one as nothing."""
     choices = [Choice(value if isinstance(value, str) else json.dumps(value), value) for value in values]
     texts = {choice.text for choice in choices}
-    return tuple(choices) if len(texts) == len(choices) and "" not in texts else ()
+    return tuple(choices) if len(texts) == len(choices) <= CHOICES and "" not in texts else ()
 
 
 def _limit(schema: Schema, which: str) -> int | float | None:
@@ -109,7 +112,7 @@ def _help(schema: Schema) -> str:
     for least, most, unit in LIMITS:
         parts += _range(_limit(schema, least), _limit(schema, most), unit)
     if (default := schema.get("default")) is not None:
-        parts.append(f"if left empty: {default if isinstance(default, str) else json.dumps(default)}")
+        parts.append(f"if left empty: {_said(default)}")
     return "; ".join(parts)
 
 
@@ -119,6 +122,12 @@ def _range(least: int | float | None, most: int | float | None, unit: str) -> li
     return [
         f"at {word} {_number(limit)}{unit}" for word, limit in (("least", least), ("most", most)) if limit is not None
     ]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else json.dumps(value)
 
 
 def _number(value: int | float) -> str:

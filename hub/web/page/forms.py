@@ -62,7 +62,7 @@ class Form:
     @property
     def root(self) -> str:
         """The way from where it is sent back to the page."""
-        return "../" * self.action.count("/")
+        return "../" * self.action.count("/") or "./"
 
 
 def is_form(path: str) -> bool:
@@ -162,7 +162,7 @@ def is_late(form: Form, result: Result | None) -> bool:
 
 def _context(form: Form, typed: Mapping[str, str], error: HubError | None = None) -> dict[str, Any]:
     fields, sentence = told(form.fields, typed, error)
-    return {"form": form, "fields": fields, "sentence": sentence, "root": form.root if error else ""}
+    return {"form": form, "fields": fields, "sentence": sentence, "root": form.root if error else "./"}
 
 
 async def _again(request: web.Request, form: Form, typed: Mapping[str, str], error: HubError) -> web.Response:
@@ -243,7 +243,7 @@ def _done(request: web.Request, form: Form, answer: bytes) -> web.Response:
     if form.action in OWN and json.loads(answer) != {"accepted": False}:
         return _back("./")
     id = request.app[RESULTS].keep(client_of(request, "http").account, form.command, answer)
-    return _back(f"{form.root or './'}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
+    return _back(f"{form.root}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
 
 
 def _back(place: str) -> web.Response:

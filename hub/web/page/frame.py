@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,25 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, T
 from jinja2.bccache import Bucket
 
 from ...wire.messages import now
+from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB, PEER
 from . import formats
+from .board import Board
+from .panel import Panel
 from .panels import needed
 from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
 STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
-    ("hub.js", "frames.js", "dashboard.js", "morph.js", "ages.js", "keys.js"), "text/javascript"
+    ("hub.js", "frames.js", "dashboard.js", "morph.js", "ages.js", "keys.js", "palette.js"), "text/javascript"
 )
 
 
 COMPILED = 200  # templates that are kept
 # What stands in the head of every page, as the templates take it. A viewer who asks for it has fetched it.
+BOARD: web.AppKey[Board] = web.AppKey("board")
+PANELS: web.AppKey[Callable[[], Sequence[Panel]]] = web.AppKey("panels")  # all of them, the application's included
 HEAD: web.AppKey[Callable[[web.Request], Awaitable[Mapping[str, Any]]]] = web.AppKey("head")
 
 
@@ -87,12 +93,12 @@ async def show(
 
     Its template extends `frame.html` and fills the blocks `title` and `main`; what stands in `<main data-live>` is
     fetched and put in again when something has happened: by the same address, with `viewer` in its query. Beside
-    `context` it has `hub`, `now`, `url`, `trust`, and what stands in the head; and `root`, the way to the page's own
-    address, if `context` does not give another one: for a form that was sent below.
+    `context` it has `hub`, `now`, `url`, `trust`, and what stands in the head. `root` is the way to the main page from
+    where this stands, as a form that was sent to an address of its own; one that is live says "".
     """
     head = await request.app[HEAD](request)
     drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
-    text = drawn.render({**surroundings(request), **head, **(context or {})})
+    text = drawn.render({**surroundings(request), "root": "./", **head, **(context or {})})
     return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
 
@@ -108,6 +114,16 @@ def surroundings(request: web.Request) -> dict[str, Any]:
         "trust": peer.trust if peer else "NONE",
         "root": "",
     }
+
+
+def number(given: Mapping[str, str], name: str, usual: int) -> int:
+    """A whole number of the query, `usual` at least. Raises HubError with status 400."""
+    text = given.get(name, "")
+    if not text:
+        return usual
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < usual:
+        raise misfit("invalid_args", "This does not fit", {name: [f"Must be a number from {usual} on."]}, status=400)
+    return int(text)
 
 
 async def static(request: web.Request) -> web.FileResponse:

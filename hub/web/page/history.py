@@ -102,10 +102,10 @@ async def _numbers(hub: "Hub", patterns: Patterns, until: int) -> tuple[list[int
 def _page(hub: "Hub", found: list[Event], until: int) -> Context:
     """`before` leads on; 0 where nothing is kept behind that."""
     before = until + 1 if until >= hub.broker.tail else 0
-    return {"lines": [_line(event) for event in found], "before": before, "problem": None}
+    return {"lines": [line(event) for event in found], "before": before, "problem": None}
 
 
-def _line(event: Event) -> Line:
+def line(event: Event) -> Line:
     text, whole = "", event.body
     if event.withheld:
         text = "too large to be shown"

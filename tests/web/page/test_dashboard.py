@@ -428,3 +428,14 @@ def test_the_templates_are_found_in_a_checkout_too(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(frame, "find_spec", lambda name: None)
     assert (installed / "dashboard.html").is_file()
     assert frame.folder() == Path(frame.__file__).parents[3] / "templates"
+
+
+async def test_the_last_quarter_of_an_hour_is_drawn_and_said(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "quiet") as hub:
+        assert "Last 15 minutes" not in (await hub.get("")).text, "nothing has happened"
+    async with hub_app(tmp_path / "busy") as hub:
+        await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
+        await hub.hub.publish("a:x", 1)
+        text = (await hub.get("")).text
+        assert "Events a minute in the last 15 minutes: 2 in all, 2 at most, 2 now." in text
+        assert "Failures a minute in the last 15 minutes: 1 in all, 1 at most, 1 now." in text

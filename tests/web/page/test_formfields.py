@@ -113,6 +113,15 @@ def test_choices_that_would_be_sent_as_the_same_text_are_typed_as_json() -> None
         assert (field.kind, field.choices) == ("json", ())
 
 
+def test_of_a_large_schema_the_rest_is_typed_as_json() -> None:
+    names = [f"f{number}" for number in range(5000)]
+    schema = {"properties": {name: {"enum": names} for name in names}, "additionalProperties": False}
+    form = fields_of(schema)
+    assert len(form) == formfields.FIELDS + 1
+    assert {field.kind for field in form} == {"json"}
+    assert args_of(form, {"f0": '"f1"', REST: '{"f4999":"f2"}'}) == {"f0": "f1", "f4999": "f2"}
+
+
 @pytest.mark.parametrize(
     "schema",
     [

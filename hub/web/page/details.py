@@ -1,0 +1,152 @@
+"""The pages of one task and of one agent: how it stands, its attempts, tasks, questions and calls, and its events."""
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ...errors import HubError
+from ...stream.events import Event
+from ...wire.strictjson import dumpb
+from ..answers import query
+from ..keys import HUB
+from . import frame
+from .board import Board, Row
+from .formats import epoch
+from .history import line
+from .trails import Kind, Trail, Trails, names
+
+if TYPE_CHECKING:
+    from ...hub import Hub
+
+TRAILS: "web.AppKey[Trails]" = web.AppKey("trails", Trails)
+
+EVENTS = 50  # on a page
+ROWS = 50  # of tasks, attempts, questions
+OVER = ("succeeded", "failed", "cancelled")
+ABOUT: Mapping[Kind, str] = {"task": "task:progress", "agent": "agent:status_change"}
+
+
+def setup(app: web.Application) -> None:
+    """Give the application a place for what is looked at."""
+    app[TRAILS] = Trails()
+
+
+async def task(request: web.Request) -> web.Response:
+    """GET /?task=ID."""
+    return await _show(request, "task")
+
+
+async def agent(request: web.Request) -> web.Response:
+    """GET /?agent=ID."""
+    return await _show(request, "agent")
+
+
+async def _show(request: web.Request, kind: Kind) -> web.Response:
+    asked = query(request, kind, "before", "viewer", "only")
+    hub, key, before = request.app[HUB], asked[kind], frame.number(asked, "before", 0)
+    trail, board = request.app[TRAILS].get(kind, key), request.app[frame.BOARD]
+    await asyncio.gather(trail.catch_up(hub.window), board.catch_up())
+    context = {"kind": kind, "key": key, "before": before, **_known(hub, board, kind, key), **_told(trail)}
+    try:
+        found, further = await trail.before(hub, before or hub.window.head + 1, EVENTS)
+    except HubError as error:
+        found, further = [], 0
+        context["problem"] = error.message
+    context |= {"lines": [line(event) for event in found], "further": further, "board": board, "root": ""}
+    is_found = bool(context["value"] or found or "viewer" in asked)  # it may still come: who looks goes on
+    return await frame.show(request, "pages/detail.html", context, 200 if is_found else 404)
+
+
+def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
+    """What the last values say: its own, its tasks, its questions."""
+    event = hub.state.get(ABOUT[kind], key)
+    known: Row | None = board.tasks.all.get(key) if kind == "task" else board.agents.all.get(key)
+    tasks = [row for row in board.tasks.all.values() if row.agent == key] if kind == "agent" and key else []
+    questions = [one.data for one in hub.state.holding("hub:question", dumpb(key))]
+    return {
+        "value": event.data if event is not None else {},
+        "timestamp": event.timestamp if event is not None else "",
+        "is_stale": known is not None and known.stale,
+        "tasks": heapq.nlargest(ROWS, tasks, lambda row: row.seq),
+        "questions": [one for one in reversed(questions) if names(kind, key, "hub:question", one)][:ROWS],
+    }
+
+
+# ---- what its events tell
+
+
+@dataclass(slots=True)
+class Attempt:
+    """From when a task began until it was over. `seconds` until now, or its end."""
+
+    began: str
+    heard: str
+    status: str = ""
+    progress: Any = None
+    error: str = ""
+    is_over: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        began, heard = epoch(self.began), epoch(self.heard)
+        return heard - began if began is not None and heard is not None else None
+
+
+@dataclass(slots=True)
+class Tool:
+    """How often a tool was used, how often it failed or was denied, and how long it took in all."""
+
+    name: str
+    count: int = 0
+    failed: int = 0
+    denied: int = 0
+    timed: int = 0
+    ms: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        return self.ms / self.timed if self.timed else None
+
+
+def _told(trail: Trail) -> dict[str, Any]:
+    attempts = list(_attempts(trail.events)) if trail.kind == "task" else []
+    return {"attempts": attempts[-ROWS:][::-1], "tools": _tools(trail.events)}
+
+
+def _attempts(events: Iterable[Event]) -> Iterator[Attempt]:
+    """The attempts of a task, the first one first. One begins with whatever comes behind an end."""
+    attempt: Attempt | None = None
+    for event in events:
+        if event.name != ABOUT["task"]:
+            continue
+        data = event.data
+        if attempt is None or (attempt.is_over and data.get("status") not in OVER):
+            if attempt is not None:
+                yield attempt
+            attempt = Attempt(event.timestamp, event.timestamp)
+        attempt.heard, attempt.status = event.timestamp, data.get("status") or "running"
+        attempt.progress = data.get("progress")
+        attempt.error = data.get("error") or ""
+        attempt.is_over = attempt.status in OVER
+    if attempt is not None:
+        yield attempt
+
+
+def _tools(events: Iterable[Event]) -> Sequence[Tool]:
+    """The tools that were used, the one most used first."""
+    tools: dict[str, Tool] = {}
+    for event in events:
+        if event.name != "agent:tool_call":
+            continue
+        data = event.data
+        tool = tools.setdefault(data["tool"], Tool(data["tool"]))
+        tool.count += data["phase"] != "started"
+        tool.failed += data["phase"] == "failed"
+        tool.denied += data["phase"] == "denied"
+        if isinstance(ms := data.get("duration_ms"), int | float):
+            tool.timed, tool.ms = tool.timed + 1, tool.ms + ms
+    return sorted(tools.values(), key=lambda tool: (-tool.count, tool.name))[:ROWS]
