@@ -5,7 +5,11 @@ import os
 import time
 from typing import NamedTuple
 
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "busybox", "csh", "tcsh", "env"})
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "busybox", "csh", "tcsh"})
+# What only starts another program, and ends with it: to take one for the agent would be to see the agent end.
+STARTERS = frozenset(
+    {"env", "timeout", "nice", "nohup", "setsid", "stdbuf", "ionice", "chrt", "xargs", "sudo", "uv", "uvx"}
+)
 MOST = 64  # ancestors that are looked at
 
 
@@ -43,13 +47,14 @@ def owner(pid: int) -> int | None:
 
 
 def program() -> int | None:
-    """The nearest process above this one that is no shell: whoever has had it started. None if it cannot be told."""
+    """The nearest process above this one that is no shell or the like: whoever has had it started. None if that cannot
+    be told."""
     pid = os.getppid()
     for _ in range(MOST):
         found = process(pid)
         if found is None or pid <= 1:
             return None
-        if found.name.lstrip("-") not in SHELLS:
+        if found.name.lstrip("-") not in SHELLS | STARTERS:
             return pid
         pid = found.parent
     return None

@@ -219,6 +219,15 @@ async def test_one_that_is_killed_takes_its_question_back(tmp_path: Path) -> Non
         await hub.recorded("question.withdrawn")
 
 
+async def test_a_hub_that_is_killed_decides_nothing(tmp_path: Path) -> None:
+    async with hub_process(tmp_path, status=-9) as hub:
+        task = asyncio.create_task(hooked(hub.url, "claude-code", "--ask", stdin=PERMISSION))
+        while b'"open"' not in await (await hub.http.get(f"{hub.url}api/state?topics=hub:question")).read():
+            await asyncio.sleep(0.01)
+        hub.signal(signal.SIGKILL)
+        assert is_silent(await task)
+
+
 async def test_a_large_question_of_an_agent_is_not_asked(tmp_path: Path) -> None:
     """It could not be put back together."""
     body = sample("claude-13-ask-user-question")
@@ -245,6 +254,6 @@ async def test_shells_are_passed_over(tmp_path: Path) -> None:
     code = "from hub.processes import program; print(program())"
     inner = f"{sys.executable} -c '{code}'; true"
     pipe = asyncio.subprocess.PIPE
-    words = ("/bin/sh", "-c", f'/bin/sh -c "{inner}; true"; true')
+    words = ("/bin/sh", "-c", f'timeout 60 env /bin/sh -c "{inner}; true"; true')
     shell = await asyncio.create_subprocess_exec(*words, stdout=pipe, env=environment())
     assert int((await shell.communicate())[0]) == os.getpid()

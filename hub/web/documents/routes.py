@@ -123,7 +123,7 @@ def _ping(id: str, summary: str, *parameters: Part, body: Part | None = None) ->
     return Route(id, summary, taken, refusals, (JOB, *parameters, RUN, LEASE, CREATE), body, "hooks")
 
 
-_MESSAGE = {"*/*": {"schema": said(TEXT, "The message; its last 2 KiB count.")}}
+_MESSAGE = content(said(TEXT, "The message, as any content type; its last 2 KiB count."), PLAIN)
 
 ROUTES: Mapping[tuple[str, str], Route] = {
     ("POST", "/api/events"): Route(
@@ -170,7 +170,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
             parameter("timeout", NUMBER | {"minimum": 1, "maximum": LONGEST}, "Seconds that a question waits."),
             parameter("event", TEXT, "The event, where the body does not name it."),
         ),
-        {"*/*": {"schema": said(ANYTHING, "The JSON that its documentation says; read leniently, up to 4 MiB.")}},
+        content(said(OBJECT, "What its documentation says; read leniently, as any content type, up to 4 MiB.")),
         "hooks",
     ),
     ("GET", "/ping/{job}"): _ping("ping", "Say that a job is done."),
