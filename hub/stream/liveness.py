@@ -149,7 +149,11 @@ class Liveness:
         """Go on with what was known; who has ended meanwhile is stopped as soon as `run` runs."""
         boot = _boot()
         for agent, (known, of) in self._read().items():
-            if self._state.get(STATUS, agent) is None:
+            event = self._state.get(STATUS, agent)
+            if event is None or event.data.get("pid") not in (
+                None,
+                known.pid,
+            ):  # noted of an earlier one: it was killed
                 continue
             self._agents[agent] = known
             if of == boot and is_running(known):

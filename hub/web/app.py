@@ -42,6 +42,7 @@ log = logging.getLogger("hub")
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
 LEAST, MOST = 0.1, 1.0  # seconds that half a request gets at the end, what clients have used up of the time taken off
+DESCRIPTORS = 2**20  # that this process takes at most, if the system lets it
 RETRY = 1.0  # seconds between two tries to write where the hub can be found, when the disk is full
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
@@ -140,9 +141,11 @@ def _run(config: Config) -> int:
 def _take_descriptors() -> None:
     """As many as the system lets this process have: clients, and the processes of agents, take one each. What most
     systems give at first is for programs that cannot have more than 1,024 (`select`)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -335,6 +336,37 @@ async def test_what_is_on_disk_is_bounded_and_whole_again(
             not [line for line in (tmp_path / liveness.FILE).read_text().splitlines() if json.loads(line)["pid"]]
             or True
         )
+
+
+async def test_an_agent_that_was_another_process_since_is_left_alone(tmp_path: Path, pids: list[int]) -> None:
+    """As a kill leaves it between the event and the note of its process."""
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, agent(pid=pids[0]))
+        before = (tmp_path / liveness.FILE).read_bytes()
+        await publish(hub, agent(pid=pids[1]))
+    (tmp_path / liveness.FILE).write_bytes(before)
+    kill(pids[0])
+    async with hub_app(tmp_path) as hub:
+        await settled(hub)
+        assert status(hub) == "active"
+
+
+async def test_a_full_disk_ends_no_watch(hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(liveness, "write_all", full)
+    monkeypatch.setattr(liveness, "write_whole", full)
+    await publish(hub, agent(pid=pids[0]))
+    kill(pids[0])
+    await stopped(hub)
+
+
+async def test_the_hub_takes_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    async with hub_process(tmp_path) as hub:
+        soft = resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE)[0]
+        assert soft == min(hard, 2**20) if hard != resource.RLIM_INFINITY else 2**20
 
 
 async def test_a_store_that_is_away_ends_nobody_for_good(
