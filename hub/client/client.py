@@ -196,8 +196,9 @@ class HubClient:
 
         Until the hub has said so, it is sent again, over as many connections as it takes, as long as a hub is there
         within `patience`. That is safe, because every event gets its id here and the hub keeps an id once. Any number
-        may be under way; the client sends them as the hub takes them. Raises as `call`; after Disconnected publish it
-        again with the same `id`.
+        may be under way; the client sends them as the hub takes them, and over a broken connection those under way may
+        change places: where their order matters, wait for one before the next. Raises as `call`; after Disconnected
+        publish it again with the same `id`.
         """
         args = {"event": name, "data": data, "id": id or new_id()} | ({} if ttl is None else {"ttl": ttl})
         accepted: dict[str, str] = await self._calls.call("hub:publish", args, again=True)
