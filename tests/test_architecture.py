@@ -55,7 +55,7 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats formfields sparklines trails results panel board history panels shown frame"),
+        ("web/page", "formats formfields sparklines shared trails results panel board history panels shown frame"),
         ("web/page", "forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app"),

@@ -2,11 +2,15 @@
 
 import asyncio
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import aiohttp_jinja2
 from aiohttp import web
+from markupsafe import Markup
 
 from ...errors import HubError
 from ...stream.events import Event
@@ -15,15 +19,18 @@ from ..answers import query
 from ..keys import HUB
 from . import frame
 from .board import Board, Row
-from .formats import epoch
+from .formats import cut, epoch, text
 from .history import line
+from .shared import Shared
+from .shown import minute
 from .trails import Kind, Trail, Trails, names
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
-TRAILS: "web.AppKey[Trails]" = web.AppKey("trails", Trails)
+DETAILS: "web.AppKey[Details]" = web.AppKey("details")
 
+PAGES = 32  # that are kept as they were drawn; the one longest not looked at goes first
 EVENTS = 50  # on a page
 ROWS = 50  # of tasks, attempts, questions
 OVER = ("succeeded", "failed", "cancelled")
@@ -32,7 +39,7 @@ ABOUT: Mapping[Kind, str] = {"task": "task:progress", "agent": "agent:status_cha
 
 def setup(app: web.Application) -> None:
     """Give the application a place for what is looked at."""
-    app[TRAILS] = Trails()
+    app[DETAILS] = Details(app)
 
 
 async def task(request: web.Request) -> web.Response:
@@ -47,18 +54,56 @@ async def agent(request: web.Request) -> web.Response:
 
 async def _show(request: web.Request, kind: Kind) -> web.Response:
     asked = query(request, kind, "before", "viewer", "only")
-    hub, key, before = request.app[HUB], asked[kind], frame.number(asked, "before", 0)
-    trail, board = request.app[TRAILS].get(kind, key), request.app[frame.BOARD]
-    await asyncio.gather(trail.catch_up(hub.window), board.catch_up())
-    context = {"kind": kind, "key": key, "before": before, **_known(hub, board, kind, key), **_told(trail)}
-    try:
-        found, further = await trail.before(hub, before or hub.window.head + 1, EVENTS)
-    except HubError as error:
-        found, further = [], 0
-        context["problem"] = error.message
-    context |= {"lines": [line(event) for event in found], "further": further, "board": board, "root": ""}
-    is_found = bool(context["value"] or found or "viewer" in asked)  # it may still come: who looks goes on
+    before = frame.number(asked, "before", 0)
+    drawn = await request.app[DETAILS].page(kind, asked[kind], before).get()
+    is_found = drawn.is_known or "viewer" in asked  # it may still come: who looks goes on
+    context = {"title": drawn.title, "main": drawn.main, "root": ""}
     return await frame.show(request, "pages/detail.html", context, 200 if is_found else 404)
+
+
+class Drawn(NamedTuple):
+    """The main part of such a page, which is the same for all who look."""
+
+    title: str
+    main: Markup
+    is_known: bool
+
+
+class Details:
+    """The pages that are looked at, each drawn once for all who do, when there is news."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app, self._trails = app, Trails()
+        self._pages: OrderedDict[tuple[Kind, str, int], Shared[Drawn]] = OrderedDict()
+
+    def page(self, kind: Kind, key: str, before: int) -> Shared[Drawn]:
+        """The page of this task or agent, with its events before this number (0: the newest)."""
+        place = kind, key, before
+        if place not in self._pages:
+            self._pages[place] = Shared(partial(self._draw, *place), self._position)
+        self._pages.move_to_end(place)
+        while len(self._pages) > PAGES:
+            self._pages.popitem(last=False)
+        return self._pages[place]
+
+    def _position(self) -> Any:
+        """What changes a page: an event, the minute (for the ages), and a store that is away or back."""
+        hub = self._app[HUB]
+        return hub.window.head, hub.broker.epoch, minute(), hub.broker.problem
+
+    async def _draw(self, kind: Kind, key: str, before: int) -> Drawn:
+        hub, board, trail = self._app[HUB], self._app[frame.BOARD], self._trails.get(kind, key)
+        await asyncio.gather(trail.catch_up(hub.window), board.catch_up())
+        context = {"kind": kind, "key": key, "before": before, **_known(hub, board, kind, key), **_told(trail)}
+        try:
+            found, further = await trail.before(hub, before or hub.window.head + 1, EVENTS)
+        except HubError as error:
+            found, further = [], 0
+            context["problem"] = error.message
+        context |= {"lines": [line(event) for event in found], "further": further, "board": board}
+        main = aiohttp_jinja2.get_env(self._app).get_template("pages/detail_main.html").render(context)
+        name = text(context["value"].get("name")) or key
+        return Drawn(cut(name, 60), Markup(main), bool(context["value"] or found))
 
 
 def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
