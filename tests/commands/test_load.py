@@ -327,7 +327,7 @@ async def test_a_neighbour_is_answered_between_slices_of_reading(
 async def test_large_calls_begin_one_after_the_other(weakened: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they are recorded with is on the disk in the same moment: without turns all begin in one pass."""
     if weakened:
-        monkeypatch.setattr("hub.commands.registry.LIGHT", 10**9)
+        monkeypatch.setattr("hub.commands.runner.LIGHT", 10**9)
     clock, begun = [0], list[int]()
 
     async def note(call: Call) -> None:
