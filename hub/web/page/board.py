@@ -17,7 +17,7 @@ from .formats import cut, epoch, outline, text
 if TYPE_CHECKING:
     from ...hub import Hub
 
-SLICE = 0.003  # seconds of the loop that are taken in a row
+SLICE = 0.002  # seconds of the loop that are taken in a row
 THREATS = 500  # that are kept
 VOTES = 500
 DAY = 86400.0
@@ -126,6 +126,24 @@ class Groups(Generic[R]):
         return self._groups.get(group, {})
 
 
+class Slices:
+    """Counts the seconds that are taken of the loop, and gives everybody else a turn behind each SLICE of them."""
+
+    def __init__(self) -> None:
+        self._took, self._began = 0.0, time.perf_counter()
+
+    @property
+    def took(self) -> float:
+        return self._took + time.perf_counter() - self._began
+
+    async def turn(self) -> None:
+        """Between two steps: let the others run, if the slice is over."""
+        if time.perf_counter() - self._began > SLICE:
+            self._took = self.took
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
+
+
 class Board:
     """The hub's tasks, agents, questions, votes and threats, as the page's panels take them."""
 
@@ -149,18 +167,17 @@ class Board:
         self._dropped = self.hub.state.dropped
         self._epoch = self.hub.broker.epoch
 
-    async def catch_up(self) -> float:
-        """Take in what has changed since the last time, in turns with everybody else; return the seconds it took."""
+    async def catch_up(self, slices: "Slices | None" = None) -> None:
+        """Take in what has changed since the last time, in turns with everybody else."""
         async with self._one:
             if self._epoch != self.hub.broker.epoch:
                 self._begin_anew()
             if (head := self.hub.window.head) == self.position:
-                return 0.0
-            took = await self._take(self._news(head))
+                return
+            await self._take(self._news(head), slices or Slices())
             self.position = head
             if self.hub.state.dropped != self._dropped:
                 self._forget()
-            return took
 
     def _news(self, head: int) -> list[tuple[Event, bool]]:
         """What has changed, in order: last values, and what counts one by one (casts and threats) by the events in
@@ -173,16 +190,11 @@ class Board:
         happened = self.hub.window.between(after, head)
         return values + [(event, False) for event in happened if event.name in STREAMED]
 
-    async def _take(self, news: list[tuple[Event, bool]]) -> float:
-        began, took = time.perf_counter(), 0.0
+    async def _take(self, news: list[tuple[Event, bool]], slices: "Slices") -> None:
         for event, stale in news:
             if (take := TAKES.get(event.name)) is not None and not event.withheld:
                 take(self, event, stale)
-            if (now := time.perf_counter()) - began > SLICE:
-                took += now - began
-                await asyncio.sleep(0)
-                began = time.perf_counter()
-        return took + time.perf_counter() - began
+            await slices.turn()
 
     def _forget(self) -> None:
         """Let go of what the hub has had no room for any more."""

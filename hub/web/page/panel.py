@@ -37,6 +37,7 @@ class Panel:
 
     With `links`, both take `asked` as well: what links like `./?panel=NAME&page=2&filter=tea` ask for. `aside`: it
     stands in the narrow column. `clocked`: it is drawn again every five seconds, too, for what changes without events.
+    `in_rows`: its `rows` are pairs of a template in `rows/` and what that draws, one by one (`{{ row(*pair) }}`).
 
     Add yours with `hub.panels.append(Panel(…))` and its folder of templates with
     `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.
@@ -50,3 +51,4 @@ class Panel:
     links: bool = False
     aside: bool = False
     clocked: bool = False
+    in_rows: bool = False

@@ -38,9 +38,11 @@ def panels(board: Board) -> tuple[Panel, ...]:
     tasks, agents = "task:progress", "agent:status_change"
     return (
         Panel("summary", "", ("*",), of(summary), clocked=True),
-        Panel("waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True),
-        Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True),
-        Panel("working", "Working now", (tasks, agents), of(working), links=True, clocked=True),
+        Panel(
+            "waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True, in_rows=True
+        ),
+        Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True),
+        Panel("working", "Working now", (tasks, agents), of(working), links=True, in_rows=True, clocked=True),
         Panel("recent", "Last 15 minutes", (), recent, aside=True),
         Panel("threats", "Threats", ("security:*",), of(threats), links=True, aside=True),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),

@@ -21,8 +21,8 @@ from ...errors import ANYTHING
 from ...wire.messages import now
 from ...wire.names import Cursor, Patterns
 from ..viewers import Viewer, Viewers
-from .board import SLICE, Board
-from .panel import NOTHING, Asked, Context, Panel
+from .board import Board, Slices
+from .panel import Asked, Context, Panel
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -191,26 +191,26 @@ class Shown:
             stale = [variant for variant in variants if _is_ready(variant) and self._is_stale(variant, live)]
             if not stale:
                 return
-            took, in_a_row = await self.board.catch_up(), 0.0
+            slices = Slices()
+            await self.board.catch_up(slices)
             position = self.board.position
             for variant in stale:
-                began = time.perf_counter()
-                self._draw(variant, position)
-                cost = time.perf_counter() - began
-                took, in_a_row = took + cost, in_a_row + cost
-                if in_a_row > SLICE:
-                    in_a_row = 0.0
-                    await asyncio.sleep(0)
-            self._next = time.monotonic() + max(LEAST, REST * took)
+                await self._draw(variant, position, slices)
+                await slices.turn()
+            self._next = time.monotonic() + max(LEAST, REST * slices.took)
 
-    def _draw(self, variant: Variant, seq: int) -> None:
+    async def _draw(self, variant: Variant, seq: int, slices: Slices) -> None:
         preparing, variant.preparing = variant.preparing, None
         context: Context | None = {}
         if preparing is not None:
             context = None if preparing.cancelled() else preparing.result()
             seq = min(seq, variant.known)  # what has happened since is not in it
         this = minute()
-        html = draw(self.env, self.hub, variant.panel, variant.asked, context, {"board": self.board})
+        given = given_to(variant.panel, self.hub, variant.asked, context)
+        for template, row in (given or {}).get("rows", ()) if variant.panel.in_rows else ():
+            self.row(template, row)
+            await slices.turn()
+        html = draw(self.env, variant.panel, given)
         only_older = variant.seq >= self._changed.get(variant.panel.name, 0) and variant.minute != this
         if html != variant.html or not variant.version:
             if not (only_older and variant.every == float("inf") and variant.version):
@@ -259,19 +259,24 @@ async def prepared(panel: Panel, hub: "Hub", asked: Asked) -> Context | None:
         return None
 
 
-def draw(
-    env: Environment, hub: "Hub", panel: Panel, asked: Asked, prepared: Context | None, more: Context = NOTHING
-) -> Markup:
-    """One panel as HTML: a section, or nothing if it has nothing to show.
-
-    One that fails says so in its place; the log says why, and it harms no other.
-    """
+def given_to(panel: Panel, hub: "Hub", asked: Asked, prepared: Context | None) -> dict[str, Any] | None:
+    """What the panel's template is given; None if that fails, which is logged and harms no other."""
+    if prepared is None:
+        return None
     try:
-        if prepared is None:
+        own = panel.context(hub, asked) if panel.links else panel.context(hub)
+        return {"hub": hub, "now": now(), "panel": panel, "asked": asked, **prepared, **own}
+    except ANYTHING:
+        log.exception("the panel %s could not be drawn", panel.name)
+        return None
+
+
+def draw(env: Environment, panel: Panel, given: Context | None) -> Markup:
+    """One panel as HTML: a section, or nothing if it has nothing to show. One that fails says so in its place."""
+    try:
+        if given is None:
             return _section(env, panel, None)
-        given = {**panel.context(hub, asked)} if panel.links else {**panel.context(hub)}
-        context = {"hub": hub, "now": now(), "panel": panel, "asked": asked, **more, **prepared, **given}
-        body = env.get_template(f"panels/{panel.name}.html").render(context).strip()
+        body = env.get_template(f"panels/{panel.name}.html").render(given).strip()
         if not body or not panel.title or body.startswith("<section"):
             return Markup(body)
         return _section(env, panel, Markup(body))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hub import Hub
 from hub.web.page import board as boards
-from hub.web.page.board import Board
+from hub.web.page.board import Board, Slices
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 
 async def shown(hub: Hub) -> Board:
     board = Board(hub)
-    await board.catch_up()
+    await board.catch_up(Slices())
     return board
 
 
@@ -74,10 +74,10 @@ def test_who_looked_often_knows_what_one_knows_who_looks_once(tmp_path_factory: 
         board = Board(hub)
         for step in steps:
             if step is None:
-                await board.catch_up()
+                await board.catch_up(Slices())
             else:
                 await hub.publish(*step)
-        await board.catch_up()
+        await board.catch_up(Slices())
         assert seen_by(board) == seen_by(await shown(hub))
         assert board.position == hub.cursor.seq
         await hub.stop()
@@ -116,10 +116,10 @@ async def test_what_the_hub_has_no_room_for_is_let_go(tmp_path: Path) -> None:
     board = Board(hub)
     for number in range(4):
         await hub.publish("task:progress", {"id": f"t{number}", "agent": "a"})
-    await board.catch_up()
+    await board.catch_up(Slices())
     for number in range(4):
         await hub.publish("agent:status_change", {"id": f"a{number}", "status": "idle"})
-    await board.catch_up()
+    await board.catch_up(Slices())
     assert sorted(board.tasks.all) == ["t3"]
     assert board.working == {("a", ""): {"t3": board.tasks.all["t3"]}}
     await hub.stop()
@@ -131,7 +131,7 @@ async def test_another_epoch_is_another_board(hub: Hub, monkeypatch: pytest.Monk
     assert len(board.threats) == 1
     hub.window.start_at(hub.window.head)
     monkeypatch.setattr(hub.broker, "epoch", "another")
-    await board.catch_up()
+    await board.catch_up(Slices())
     assert len(board.threats) == 0
 
 
@@ -143,7 +143,7 @@ async def test_much_is_taken_in_in_turns_with_everybody_else(
     for number in range(50):
         await hub.publish("task:progress", {"id": str(number)})
     board, turns = Board(hub), 0
-    task = asyncio.create_task(board.catch_up())
+    task = asyncio.create_task(board.catch_up(Slices()))
     while not task.done():
         await asyncio.sleep(0)
         turns += 1
@@ -161,8 +161,8 @@ async def test_only_what_has_changed_is_parsed_again(hub: Hub, monkeypatch: pyte
         lambda board, event, stale: taken.append(event.key),
     )
     await hub.publish("task:progress", {"id": "7", "progress": 3})
-    await board.catch_up()
-    await board.catch_up()
+    await board.catch_up(Slices())
+    await board.catch_up(Slices())
     assert taken == ["7"]
 
 
@@ -170,25 +170,25 @@ async def test_open_questions_are_known_until_they_are_over(hub: Hub) -> None:
     board = Board(hub)
     asking = asyncio.create_task(hub.ask("Deploy?", ["yes", "no"], default="no", details={"pr": 7}))
     while not board.questions:
-        await board.catch_up()
+        await board.catch_up(Slices())
         await asyncio.sleep(0)
     (question,) = board.questions.values()
     assert (question.question, question.options, question.default) == ("Deploy?", ["yes", "no"], "no")
     assert question.details == "pr: 7"
     asking.cancel()
     while board.questions:
-        await board.catch_up()
+        await board.catch_up(Slices())
         await asyncio.sleep(0)
 
 
 async def test_a_status_lasts_since_it_began(hub: Hub) -> None:
     board = Board(hub)
     await hub.publish("task:progress", {"id": "a", "progress": 1})
-    await board.catch_up()
+    await board.catch_up(Slices())
     began = board.tasks.all["a"].since
     await hub.publish("task:progress", {"id": "a", "progress": 2})
-    await board.catch_up()
+    await board.catch_up(Slices())
     assert board.tasks.all["a"].since == began
     await hub.publish("task:progress", {"id": "a", "started_at": "2026-01-01T00:00:00Z"})
-    await board.catch_up()
+    await board.catch_up(Slices())
     assert board.tasks.all["a"].since == 1767225600.0

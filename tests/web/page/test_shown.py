@@ -115,7 +115,8 @@ async def test_drawing_takes_a_twentieth_of_the_loop(
     monkeypatch.setattr(shown, "REST", 0 if weakened else 20)
     monkeypatch.setattr(shown, "LEAST", 0.0)
     clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(shown, "time", SimpleTime(lambda: float(next(clock))))
+    monkeypatch.setattr(shown, "time", SimpleTime(lambda: 0.0))
+    monkeypatch.setattr("hub.web.page.board.time", SimpleTime(lambda: float(next(clock))))
     slept = list[float]()
 
     async def sleep(seconds: float) -> None:
