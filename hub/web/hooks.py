@@ -96,6 +96,8 @@ async def hook(request: web.Request) -> web.Response:
     hub, named = request.app[HUB], _named(request)
     given = query(request, "ask", "timeout", "event")
     timeout = _seconds(given["timeout"]) if "timeout" in given else None
+    if given.get("ask", "0") not in ("0", "1"):
+        raise misfit("invalid_args", "The query does not fit", {"ask": ["It is 1, or 0."]}, status=400)
     may_publish(request)
     data = await body(request, LARGEST)
     if named == "github":
@@ -171,7 +173,7 @@ async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], qu
             LastValues(hub),
             now(),
             event=query.get("event", ""),
-            asks=query.get("ask", "0") not in ("", "0"),
+            asks=query.get("ask") == "1",
             pid=_pid(request) if sender in AGENTS else None,
             headers=request.headers,
         )
@@ -251,4 +253,4 @@ def _nothing(named: Adapter) -> Mapping[str, Any] | None:
 
 def _told(hub: Hub, adapter: Adapter, outcome: HookOutcome, words: Mapping[str, Any] | None) -> web.Response:
     hub.metrics.hook(adapter, outcome)
-    return answer(b"" if words is None else dumpb(words))
+    return web.Response(text="") if words is None else answer(dumpb(words))

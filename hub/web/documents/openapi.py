@@ -91,7 +91,7 @@ def _operation(entry: Entry, titles: Titles, hub: Hub, tokens: bool) -> Part:
     if parameters:
         found["parameters"] = parameters
     if row.body:
-        found["requestBody"] = {"required": True, "content": row.body}
+        found["requestBody"] = {"required": row.needs_body, "content": row.body}
     return found
 
 

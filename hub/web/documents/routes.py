@@ -22,6 +22,7 @@ from .schemas import (
     TIMESTAMP,
     Part,
     listed,
+    or_null,
     record,
     ref,
     said,
@@ -92,6 +93,7 @@ class Route(NamedTuple):
     parameters: tuple[Part, ...] = ()
     body: Part | None = None
     tag: str = "events"
+    needs_body: bool = True
 
 
 def _read(id: str, summary: str, tag: str = "events", refusals: tuple[int, ...] = CALL) -> Route:
@@ -108,6 +110,17 @@ _READY = record(
         "reasons": {"type": "object", "additionalProperties": TEXT},
     }
 )
+_ATTRIBUTE = TEXT | {"minLength": 1, "maxLength": cloudevents.MOST}
+_CLOUDEVENT: Part = {
+    "type": "object",
+    "properties": {
+        "specversion": {"const": "1.0"},
+        **dict.fromkeys(cloudevents.REQUIRED, _ATTRIBUTE),
+        "type": _ATTRIBUTE | {"pattern": "^(?!hub:)"},
+        **dict.fromkeys(cloudevents.OPTIONAL, or_null(_ATTRIBUTE)),
+    },
+    "required": ["specversion", *cloudevents.REQUIRED],
+}
 _DOCUMENT = {200: answer("The document.", OBJECT), 304: answer("It is as you know it (`If-None-Match`).")}
 
 JOB = parameter("job", TEXT | {"pattern": f"^{ping.NAME.pattern}$"}, "The job's name.", "path")
@@ -120,7 +133,8 @@ CREATE = parameter("create", TEXT, "As healthchecks has it; a job is always made
 def _ping(id: str, summary: str, *parameters: Part, body: Part | None = None) -> Route:
     taken = {200: answer("It is taken.", {"const": "OK"}, PLAIN)}
     refusals = (404, *(BODY if body else ()), 503)
-    return Route(id, summary, taken, refusals, (JOB, *parameters, RUN, LEASE, CREATE), body, "hooks")
+    parameters = (JOB, *parameters, RUN, LEASE, CREATE)
+    return Route(id, summary, taken, refusals, parameters, body, "hooks", needs_body=False)
 
 
 _MESSAGE = content(said(TEXT, "The message, as any content type; its last 2 KiB count."), PLAIN)
@@ -134,10 +148,8 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         body={
             answers.JSON: {"schema": {"anyOf": [ref("Published"), {"type": "array", "items": ref("Published")}]}},
             answers.NDJSON: {"schema": said(TEXT, "One event a line.")},
-            cloudevents.STRUCTURED: {
-                "schema": said(OBJECT, "A CloudEvent 1.0; a binary one is JSON with `ce-` headers.")
-            },
-            cloudevents.BATCH: {"schema": said(listed(OBJECT), "CloudEvents 1.0.")},
+            cloudevents.STRUCTURED: {"schema": said(_CLOUDEVENT, "A CloudEvent; a binary one is JSON, with headers.")},
+            cloudevents.BATCH: {"schema": listed(_CLOUDEVENT)},
         },
     ),
     ("GET", "/api/events"): _read("history", "Read kept events."),
@@ -162,7 +174,11 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("POST", "/hooks/{adapter}"): Route(
         "hook",
         "Tell what an agent or a service sends to its hooks, as it is.",
-        {200: answer("What that sender expects; it decides nothing unless a person has.", ANYTHING)},
+        {
+            200: answer(
+                "What that sender expects; it decides nothing unless a person has.", ANYTHING, answers.JSON, PLAIN
+            )
+        },
         (404, *BODY, 503),
         (
             parameter("adapter", TEXT | {"enum": [*ADAPTERS]}, "Who sends; of agents the body says it better.", "path"),
@@ -170,8 +186,9 @@ ROUTES: Mapping[tuple[str, str], Route] = {
             parameter("timeout", NUMBER | {"minimum": 1, "maximum": LONGEST}, "Seconds that a question waits."),
             parameter("event", TEXT, "The event, where the body does not name it."),
         ),
-        content(said(OBJECT, "What its documentation says; read leniently, as any content type, up to 4 MiB.")),
+        content(said(ANYTHING, "What its documentation says; read leniently, as any content type, up to 4 MiB.")),
         "hooks",
+        needs_body=False,
     ),
     ("GET", "/ping/{job}"): _ping("ping", "Say that a job is done."),
     ("POST", "/ping/{job}"): _ping("ping_post", "Say that a job is done, with a message.", body=_MESSAGE),
