@@ -14,7 +14,7 @@ from browser.hubs import hub_inside
 from marshmallow import fields, validate
 from running import until
 
-from hub import Call, Hub
+from hub import Call, Hub, Panel
 from hub.commands.asked import account
 from hub.commands.seen import is_seen
 
@@ -302,5 +302,42 @@ async def test_a_form_that_was_refused_leaves_a_page_that_still_works(hub: Hub, 
         await page.click_on("[...document.querySelectorAll('nav a')].filter((a) => a.textContent.includes('need'))")
         await page.until(f"document.querySelector('[data-question={quoted(id)}]')")
         assert (await page.evaluate("location.href")).split("#")[0] == url
+        await page.complete()
+        await page.leave()
+
+
+ORDERS = """
+<ul>
+{% for event in orders %}
+<li id="order-{{ event.data.order }}">order {{ event.data.order }} {{ event.data.status }}
+<form class="act" method="post" action="call/orders:cancel">
+<button name="order" value="{{ event.data.order }}">Cancel {{ event.data.order }}</button>
+</form></li>
+{% endfor %}
+</ul>
+"""
+
+
+@pytest.mark.parametrize("script", [True, False])
+async def test_an_applications_panel_has_a_form_of_its_own(hub: Hub, page: Page, script: bool) -> None:
+    hub.event_type("orders:changed", {"order": fields.Integer(required=True), "status": fields.String()}, key="order")
+    hub.panels.append(Panel("orders", "Orders", ("orders:*",), lambda hub: {"orders": hub.state.of("orders:changed")}))
+
+    @hub.command("orders:cancel", {"order": fields.Integer(strict=True, required=True)})
+    async def cancel(call: Call) -> None:
+        """Cancel an order."""
+        await call.hub.publish("orders:changed", {"order": call.args["order"], "status": "cancelled"})
+
+    async with hub_inside(hub, templates={"panels/orders.html": ORDERS}) as url:
+        for order in (7, 8):
+            await hub.publish("orders:changed", {"order": order, "status": "open"})
+        await look(page, url, script)
+        await press_button(page, "Cancel 7")
+        await until(lambda: value(hub, "orders:changed", "7")["status"] == "cancelled")
+        if script:
+            await page.until("document.querySelector('#order-7').textContent.includes('order 7 cancelled')")
+            assert await page.evaluate("location.href") == url, "one stays where one is"
+        else:
+            await page.until("location.search.startsWith('?call=orders:cancel&done=')")
         await page.complete()
         await page.leave()

@@ -280,6 +280,16 @@ async def test_who_only_reads_gets_the_form_and_a_refusal(tmp_path: Path) -> Non
         assert (await send(hub, "call/shop:order", {"count": "1"})).status == 401
 
 
+async def test_a_browser_with_a_session_sends_forms_in_token_mode(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token", prepare=prepare) as hub:
+        link = (await hub.ask("POST", "login", headers=bearer(hub))).json["link"]
+        given = (await hub.ask("GET", link, allow_redirects=False)).headers["Set-Cookie"]
+        cookie = given.partition(";")[0]
+        assert (await send(hub, "call/shop:order", {"count": "1"}, Cookie=cookie)).status == 303
+        assert (await send(hub, "call/shop:order", {"count": "1"}, Cookie=cookie, Origin="null")).status == 403
+        assert (await send(hub, "call/shop:order", {"count": "1"}, Cookie=f"{cookie}x")).status == 401
+
+
 # ---- what comes in is weighed
 
 
