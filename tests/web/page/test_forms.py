@@ -299,6 +299,17 @@ async def test_no_other_content_type_is_taken(hub: HubInside, kind: str) -> None
     answer.refused(415, "invalid_message")
 
 
+async def test_weakened_what_is_sent_as_a_text_is_done(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "content_type", lambda *args: "")
+    assert (await send(hub, "call/shop:order", b"count=1", Content_Type="text/plain")).status == 303
+
+
+async def test_weakened_a_large_form_is_read(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = b"count=" + b"1" * forms.MAX_BYTES
+    monkeypatch.setattr(forms, "MAX_BYTES", 2 * forms.MAX_BYTES)
+    assert (await send(hub, "call/shop:order", large)).status == 422
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
