@@ -73,6 +73,7 @@ class Shown:
         self._changed: dict[str, int] = {}  # by panel: the newest event of its own
         self._patterns: dict[tuple[str, ...], Patterns] = {}
         self._position, self._epoch = 0, ""
+        self._problems: dict[str, str] = {}  # of the hub, as they are drawn
         self._boot = os.urandom(3).hex()  # a version of another run is no version of this one
         self._numbers = itertools.count(1)
         self._rows: dict[Hashable, Markup] = {}
@@ -144,7 +145,12 @@ class Shown:
     # ---- what is to be drawn
 
     def _look(self) -> None:
-        """Find out which panels have news."""
+        """Find out which panels have news. Why the hub is not ready is told at once, too: it makes no event."""
+        if self._problems != (problems := self.hub.problems()):
+            self._problems = problems
+            for variant in self._variants.values():
+                if variant.every < float("inf"):
+                    variant.seq = -1
         window, epoch = self.hub.window, self.hub.broker.epoch
         if window.head == self._position and epoch == self._epoch:
             return
