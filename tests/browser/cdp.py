@@ -343,6 +343,5 @@ class Page:
 
     async def picture(self, path: Path) -> None:
         """What is in the window as PNG."""
-        await self.send("Emulation.setScrollbarsHidden", hidden=True)
         answer = await self.send("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))

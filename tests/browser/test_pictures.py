@@ -49,6 +49,7 @@ async def test_the_readme_shows_the_demo(page: Page, tmp_path: Path, look: str) 
     async with hub_inside(hub) as url:
         look_back(hub)
         await page.viewport(WIDTH, HEIGHT)
+        await page.send("Emulation.setScrollbarsHidden", hidden=True)
         if look == "dark":
             await page.dark()
         await page.open(url)
