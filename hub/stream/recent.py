@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MINUTES = 15
 SLOT = 10.0  # seconds that are counted together, so that the newest minute is nearly a whole one at any moment
 SLOTS = 6  # of a minute
-PAGE = 500  # kept events that are read at once, at the start
+PAGE = 200  # kept events that are read at once, at the start: some 2 ms
 # What is a failure, and the word that its data must have in it: so hardly any need be parsed.
 FAILURES = {"task:progress": ("status", "failed", b'"failed"'), "agent:status_change": ("status", "error", b'"error"')}
 
