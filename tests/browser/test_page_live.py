@@ -25,7 +25,8 @@ tell = Viewers.tell
 DRAWN = """
     (() => {
       const copy = document.querySelector("main").cloneNode(true);
-      for (const node of copy.querySelectorAll("[data-panel=hub], [data-keep]")) node.remove();
+      const own = "[data-panel=hub], [data-panel=recent] .sparkline, [data-keep]";
+      for (const node of copy.querySelectorAll(own)) node.remove();
       for (const node of copy.querySelectorAll("time")) node.replaceChildren();
       for (const node of copy.querySelectorAll("[data-version]")) node.removeAttribute("data-version");
       return copy.innerHTML + document.querySelector(".strip").outerHTML;

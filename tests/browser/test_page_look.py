@@ -116,6 +116,7 @@ async def test_the_page_has_landmarks_names_and_one_heading_of_the_first_order(h
         assert await page.evaluate(f'document.querySelectorAll("{landmark}").length') == 1, landmark
     nameless = """
         [...document.querySelectorAll("a, button, input:not([type=hidden]), progress, section, summary")]
+          .filter((node) => node.checkVisibility())
           .filter((node) => !(node.innerText?.trim() || node.getAttribute("aria-label") || node.labels?.length
             || document.getElementById(node.getAttribute("aria-labelledby"))?.innerText.trim()))
           .map((node) => node.outerHTML)

@@ -18,22 +18,10 @@ NAMES, PAGES = 1000, 30  # names that are looked at in one go, and how often for
 LINE = 120  # characters
 JSON = 1200  # characters that are shown in place; for more there is a link
 PARSED = 8 * 1024  # bytes: what is larger is not looked into
+# What is worth a line, in this order: what has become of it stands before its name.
 TOLD = (
-    "line",
-    "name",
-    "event",
-    "question",
-    "status",
-    "phase",
-    "progress",
-    "option",
-    "severity",
-    "type",
-    "tool",
-    "action",
-    "message",
-    "error",
-)
+    "line event question status phase progress option severity type tool action total_entries error message name task"
+).split()
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         ),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True),
         Panel("working", "Working now", (tasks, agents), of(working), links=True, in_rows=True, clocked=True),
-        Panel("recent", "Last 15 minutes", (), recent, aside=True),
+        Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
         Panel("threats", "Threats", ("security:*",), of(threats), links=True, aside=True),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
         Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
