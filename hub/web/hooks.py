@@ -5,6 +5,8 @@ A hook never decides by accident: what goes back without a person's answer on re
 
 import asyncio
 import contextlib
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
@@ -35,6 +37,7 @@ LARGEST = 4 * 1024 * 1024  # bytes of a body
 QUICK = 64 * 1024  # bytes that are parsed at once; what is larger, in a thread
 RESUMED_SECONDS = 1.0  # that an agent waits at most until it is published that it goes on
 PID = "Hub-Pid"  # the process that sends, or on whose behalf it is sent
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half a surrogate pair
 FORM = b"payload="  # how GitHub's body begins where it sends a form
 
 
@@ -51,6 +54,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
+        self.heard: dict[str, str] = {}  # when, by sender, since this hub was started
         self.waiting: dict[Client, Waiting] = {}  # by whose connection each ends with
 
 
@@ -83,7 +87,7 @@ def setup(app: web.Application) -> None:
 async def heard(request: web.Request) -> web.Response:
     """GET /hooks: when each agent was last heard, as far as it is still known. No command, so no record is made."""
     query(request)
-    found: dict[str, str] = {}
+    found = dict(request.app[HOOKS].heard)
     for agent in AGENTS:
         for name in (STATUS, TASK):
             if newest := request.app[HUB].state.newest(name, f"{agent}:"):
@@ -102,11 +106,12 @@ async def hook(request: web.Request) -> web.Response:
     data = await body(request, LARGEST)
     if named == "github":
         _check_signature(request, data)
-    found = await _read(data)
+    found, is_whole = await _read(data)
     if not isinstance(found, dict):
         return _told(hub, named, "unreadable", _nothing(named))
     sender = sender_of(found, named)
-    taken = await _take(request, sender, found, given)
+    asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
+    taken = await _take(request, sender, found, given.get("event", ""), asks=asks)
     _withdraw(request.app, taken)
     if taken.question is None:
         return _told(hub, sender, "taken" if taken.is_known else "passed_over", taken.answer)
@@ -154,17 +159,26 @@ def _check_signature(request: web.Request, data: bytes) -> None:
         raise HubError("forbidden", f"The header {github.SIGNATURE} is not that of this body.", status=401)
 
 
-async def _read(data: bytes) -> Any:
-    """The body as JSON; None if it is none."""
+async def _read(data: bytes) -> tuple[Any, bool]:
+    """The body as JSON, None if it is none; and whether all of it can be written again as it came."""
+    return _parsed(data) if len(data) <= QUICK else await asyncio.to_thread(_parsed, data)
+
+
+def _parsed(data: bytes) -> tuple[Any, bool]:
     if data.startswith(FORM):
         data = parse_qs(data.decode("utf-8", "replace")).get("payload", [""])[0].encode("utf-8", "replace")
     try:
-        return read(data) if len(data) <= QUICK else await asyncio.to_thread(read, data)
+        found = read(data)
+        if HALF.search(data):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return found, False
     except (ValueError, RecursionError):
-        return None
+        return None, False
+    return found, True
 
 
-async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], query: Mapping[str, str]) -> Taken:
+async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], event: str, *, asks: bool) -> Taken:
     """Publish what a hook says; one after the other."""
     hub = request.app[HUB]
     async with request.app[HOOKS].turn:
@@ -172,13 +186,15 @@ async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], qu
             found,
             LastValues(hub),
             now(),
-            event=query.get("event", ""),
-            asks=query.get("ask") == "1",
+            event=event,
+            asks=asks,
             pid=_pid(request) if sender in AGENTS else None,
             headers=request.headers,
         )
         taken = ADAPTERS[sender](given)
         await _publish(hub, request, taken.events)
+    if taken.is_known and sender in AGENTS:
+        request.app[HOOKS].heard[sender] = now()
     return taken
 
 

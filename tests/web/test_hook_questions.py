@@ -217,6 +217,7 @@ UNASKED = {
     | {"requested_schema": {"properties": {"a": {"enum": ["x"]}, "b": {"enum": ["y"]}}}},
     "a form of a text": sample("claude-14-elicitation")
     | {"requested_schema": {"properties": {"a": {"type": "string"}}}},
+    "half a character": labelled("a", "b\ud83d"),
     "a link": sample("claude-14-elicitation") | {"mode": "url"},
     "a tool before it runs": sample("claude-03-pre-tool-use"),
     "gemini": sample("gemini-03-before-tool"),

@@ -128,6 +128,25 @@ async def test_secrets_are_taken_out(hub: HubInside) -> None:
     assert secret not in (await hub.get("api/events")).text
 
 
+async def test_who_was_heard(tmp_path: Path) -> None:
+    async with hub_app(tmp_path) as hub:
+        assert (await hub.get("hooks")).json == {}
+        await hub.post("hooks/claude-code", sample("claude-06-notification-permission"))
+        await hub.post("hooks/claude-code", sample("copilot-07-agent-stop"))
+        await hub.post("hooks/codex", b"?")
+        assert (await hub.get("hooks")).json.keys() == {"claude-code", "copilot"}
+        assert not await hub.records("command.called")
+    async with hub_app(tmp_path) as hub:  # what is still known
+        assert (await hub.get("hooks")).json.keys() == {"copilot"}
+
+
+async def test_half_a_character_is_taken(hub: HubInside) -> None:
+    body = json.dumps(TOOL | {"tool_input": {"command": "echo \ud83d \U0001f41d"}}).encode()
+    assert (await hub.post("hooks/claude-code?ask=1", body, {})).status == 200
+    call = (await hub.get("api/events", topics="agent:tool_call")).json["events"][0]["payload"]["data"]
+    assert call["summary"] == "echo ? \U0001f41d"
+
+
 # ---- services
 
 
