@@ -22,13 +22,14 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from .config import Config
 from .errors import UsageError
+from .redaction import redact_text
 from .spelling import suggestion
 from .tomllines import Place, lines
 from .wire.names import MAX_PATTERNS, pattern_problem
 from .wire.vocabulary import ChannelType
 
 NAME = "hub.toml"
-LARGEST = 1024 * 1024  # bytes of the file
+LARGEST = 256 * 1024  # bytes of the file
 LARGEST_SECRET = 64 * 1024  # bytes of a file that it names
 BUILT_IN = ("question", "task_failed", "task_succeeded", "agent_error", "stale")
 SECRET_BYTES = range(24, 65)  # Standard Webhooks, "Signature scheme"
@@ -115,10 +116,13 @@ def read(config: Config) -> ConfigFile:
     path = Path(config.config) if config.config else config.state_dir / NAME
     try:
         text = _text(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of the state directory others will say what is wrong with it
         if config.config:
             raise BadFile(f"{path}:1: There is no such file.") from None
         return ConfigFile()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadFile(f"{path}:{line}: This is not UTF-8.") from None
     except (OSError, ValueError) as error:
         raise BadFile(f"{path}:1: It cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return parse(text, path)
@@ -128,11 +132,15 @@ def parse(text: str, path: Path) -> ConfigFile:
     """What a hub.toml at `path` says. Raises BadFile, with all that is wrong where the TOML can be read."""
     try:
         values = tomllib.loads(text)
+    except RecursionError:
+        raise BadFile(f"{path}:1: This is not TOML that can be read: it is nested too deep.") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)$|\(at end of document\)$", str(error))
         line = (found and found[1]) or str(text.count("\n") + 1)
         said = str(error)[: found.start()].rstrip() if found else str(error)
         raise BadFile(f"{path}:{line}: This is not TOML: {said}.") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise BadFile(f"{path}:1: This is not TOML that can be read: {error}.") from None
     problems = _Problems(text, path)
     file = _read(values, path, problems)
     problems.end()
@@ -374,7 +382,7 @@ def _text(path: Path) -> str:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST} bytes")
-    return data.decode()  # UnicodeDecodeError is a ValueError
+    return data.decode("utf-8-sig")
 
 
 class _Files:
@@ -477,7 +485,7 @@ _KNOWN: Mapping[Place, type[Schema]] = {
 
 
 def _sentence(place: Place, said: str) -> str:
-    name = ".".join(str(part) for part in place if isinstance(part, str))
+    name = printable(redact_text(".".join(part for part in place if isinstance(part, str))))
     if said == "Unknown field.":
         table = tuple(part for part in place[:-1] if isinstance(part, str))
         schema = _KNOWN.get(table)
@@ -485,6 +493,11 @@ def _sentence(place: Place, said: str) -> str:
     if said == "Missing data for required field.":
         return f"{name} is missing."
     return f"{name}: {said}" if name else said
+
+
+def printable(text: str) -> str:
+    """A name of the file's on one line, and not longer than that."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200])
 
 
 def _counted(count: int, what: str) -> str:

@@ -267,7 +267,7 @@ class Hub:
 
     async def reload(self) -> None:
         """Read hub.toml again, and do as it says from here on. Raises BadFile, and then all stays as it was."""
-        file = read_file(self.config)
+        file = await asyncio.to_thread(read_file, self.config)
         self.github_secret = file.github_secret
         await self.outward.apply(file)
 

@@ -186,10 +186,19 @@ def test_a_file_that_others_can_write_would_run_their_programs(tmp_path: Path, m
         read(Config(state_dir=tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"#" * (1024 * 1024 + 1)])
-def test_what_is_no_text_or_far_too_long(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# ok\n\xff", r"2: This is not UTF-8"),
+        (b"#" * (256 * 1024 + 1), r"1: It cannot be read: it is larger than 262144 bytes"),
+        (b"a=" + b"[" * 5000, r"1: This is not TOML"),
+        (b"a=" + b"9" * 5000, r"1: This is not TOML"),
+    ],
+    ids=["bytes", "long", "deep", "digits"],
+)
+def test_what_is_no_text_or_far_too_much(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "hub.toml").write_bytes(content)
-    with pytest.raises(BadFile, match=r"hub\.toml:1: It cannot be read: "):
+    with pytest.raises(BadFile, match=rf"hub\.toml:{words}"):
         read(Config(state_dir=tmp_path))
 
 
@@ -209,6 +218,33 @@ def test_any_text_is_good_or_told_of(text: str) -> None:
             found = re.match(r"hub\.toml:(\d+): .+\.$", line)
             assert found, line
             assert 1 <= int(found[1]) <= count
+
+
+def test_a_mark_of_utf8_at_the_beginning_is_none_of_its_text(tmp_path: Path) -> None:
+    (tmp_path / "hub.toml").write_bytes(b"\xef\xbb\xbf[notify]\n")
+    assert read(Config(state_dir=tmp_path)).path
+
+
+def test_what_is_told_of_a_name_is_one_line_without_secrets() -> None:
+    assert said('"ghp_16C7e42F292c6912E7710c838347Ae178B4a" = 1') == ["1: There is no setting [redacted]."]
+    assert said('"a\\nb" = 1') == ["1: There is no setting a\\nb."]
+
+
+def test_lines_of_what_stands_on_several() -> None:
+    """Inline tables in an array have lines of their own; what looks like TOML in a string or a comment has none."""
+    text = (
+        'webhook = [\n  {name = "a", x = [{}]}, # {\n\n  {name = "]"},\n]\nz = """\n[notify]\nbogus = 3\n"""\n'
+        "y = '''\n[a]\n'''\n[b]\n"
+    )
+    assert lines(text) == {
+        (): 1, ("webhook",): 1, ("webhook", 0): 2, ("webhook", 1): 4, ("z",): 6, ("y",): 10, ("b",): 13,
+    }  # fmt: skip
+    assert said('webhook = [\n{name = "a", url = "http://h/"},\n{name = "b"},\n]') == ["3: webhook.url is missing."]
+
+
+def test_lines_take_time_that_is_linear_in_the_text() -> None:
+    text = "a" + ".a" * 100_000 + " = 1\n" + 'b = """' + "[" * 100_000
+    assert max(map(len, lines(text))) == 16
 
 
 def test_lines() -> None:

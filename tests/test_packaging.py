@@ -16,9 +16,13 @@ CHECKOUT = Path(__file__).parents[1]
 
 def requirements(section: str, option: str) -> dict[str, str]:
     """The packages that setup.cfg names there, with the versions that it wants of them."""
+    return dict(_parted(lines(section, option)))
+
+
+def lines(section: str, option: str) -> list[str]:
     config = ConfigParser()
     config.read(CHECKOUT / "setup.cfg")
-    return dict(_parted(config[section][option].strip().splitlines()))
+    return config[section][option].strip().splitlines()
 
 
 def _parted(lines: list[str]) -> Iterator[tuple[str, str]]:
@@ -47,6 +51,15 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     names = {owners[name][0].lower().replace("_", "-") for name in imported() - optional}
     assert names == set(requirements("options", "install_requires"))
     assert optional <= imported()
+
+
+def test_every_folder_of_the_hub_and_every_template_is_in_what_is_installed() -> None:
+    folders = {path.parent.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "hub").rglob("__init__.py")}
+    assert set(lines("options", "packages")) == {folder.replace("/", ".") for folder in folders} | {"hub.templates"}
+    templates = CHECKOUT / "templates"
+    patterns = lines("options.package_data", "hub.templates")
+    installed = {path for pattern in patterns for path in templates.glob(pattern)} | {templates / "__init__.py"}
+    assert {path for path in templates.rglob("*") if path.is_file() and "__pycache__" not in path.parts} == installed
 
 
 def test_a_checkout_that_is_taken_for_the_hub_says_so() -> None:

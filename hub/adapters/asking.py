@@ -4,7 +4,7 @@ import os.path
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .reading import INPUT, cut, mapping, shortened, text
+from .reading import INPUT, clean, cut, mapping, text
 from .shape import (
     ALLOW,
     DENY,
@@ -22,6 +22,7 @@ from .turns import Hook, task_of
 
 Answer = Mapping[str, Any] | None
 DENIED = "Denied in hub by {}"
+NOTE = 60  # characters that are left for saying that there are more
 
 
 def permission(
@@ -59,7 +60,8 @@ def _are_labels(labels: Any) -> bool:
     if not all(isinstance(label, str) and 0 < len(label) <= LONGEST_LABEL for label in labels):
         return False
     plain = [label.strip().casefold() for label in labels]
-    return all(plain) and len(set(plain)) == len(plain) and not OWN_WORDS.intersection(plain)
+    is_plain = all(map(str.isprintable, labels))  # else one could be shown as another
+    return is_plain and all(plain) and len(set(plain)) == len(plain) and not OWN_WORDS.intersection(plain)
 
 
 def _question(
@@ -76,16 +78,41 @@ def _question(
     place = os.path.basename(text(cwd, 1000).rstrip("/"))
     where = f"{hook.sender} in {place}" if place else hook.sender
     details = {"agent": hook.actor, "cwd": text(cwd, 1000), "tool": tool.name, "input": cut(tool.input)}
-    return Question(shortened(f"{where}: {asked}", LONGEST_QUESTION), options, details, task_of(hook, given), decision)
+    asks = within(visible(f"{where}: {asked}"), LONGEST_QUESTION)
+    return Question(asks, options, details, task_of(hook, given), decision)
 
 
 def _whole(given: Any) -> str:
     """All that the tool is to do, as far as a person can read it: not its first line only, behind which the rest hides.
-    That something is missing shows."""
+    That something is missing is said."""
     named = next((mapping(given)[name] for name in ("command", "file_path", "url") if mapping(given).get(name)), None)
     if isinstance(named, str):
-        return text(named, INPUT)
-    return given if isinstance(given, str) else _written(cut(given))
+        return within(clean(named), INPUT)
+    if isinstance(given, str):
+        return given
+    shown = cut(given)
+    return _written(shown) if shown == given else f"{_written(shown)} (more than this, which is not shown)"
+
+
+def within(text: str, most: int) -> str:
+    """So many characters of a text. Stops what is to be allowed from standing behind the end of what is shown: it is
+    said that there is more, and how much."""
+    if len(text) <= most:
+        return text
+    shown = most - NOTE
+    return f"{text[:shown]} … ({len(text) - shown} more characters are not shown)"
+
+
+def visible(text: str) -> str:
+    """The text with what cannot be seen written out. Stops a command that is drawn as another one: by a carriage
+    return, an escape sequence, or by turning the direction of writing (Unicode Technical Report 36)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return ascii(character)[1:-1]
 
 
 def _written(value: Any) -> str:

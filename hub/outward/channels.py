@@ -74,14 +74,18 @@ async def _run(argv: tuple[str, ...], stdin: bytes) -> None:
         )
     except OSError as error:
         raise Failed(f"{argv[0]} cannot be run: {error.strerror}") from None
+    has_ended = False
     try:
         async with asyncio.timeout(COMMAND_SECONDS):
-            with contextlib.suppress(ConnectionError):  # it does not read to the end
+            # It need not read to the end, nor at all: then the pipe breaks, which uvloop tells in a way of its own.
+            with contextlib.suppress(ConnectionError, RuntimeError):
                 await process.communicate(stdin)
+            await process.wait()
+        has_ended = True
     except TimeoutError:
         raise Failed(f"{argv[0]} took longer than {COMMAND_SECONDS:g} s and was killed") from None
     finally:
-        if process.returncode is None:
+        if not has_ended:
             _kill(process.pid)
             await process.wait()
     if process.returncode:
@@ -89,6 +93,7 @@ async def _run(argv: tuple[str, ...], stdin: bytes) -> None:
 
 
 def _kill(pid: int) -> None:
+    """End all of its group: also where the first of them has gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 

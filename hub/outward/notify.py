@@ -239,9 +239,11 @@ class _Outbox:
             try:
                 self._sends.append(time.monotonic())
                 await channels.send(self.channel, self._one(batch), self._post)
-            except Failed as error:
+            except Exception as error:  # whatever one try has raised, the next may not
                 self._on_sent(self.channel.type, "failed")
-                if wait == self._first:
+                if not isinstance(error, Failed):
+                    log.exception("the channel %s has failed, which is a bug; it is tried again", self.channel.name)
+                elif wait == self._first:
                     log.warning("the channel %s fails, and is tried again: %s", self.channel.name, error)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)

@@ -211,6 +211,8 @@ async def _reread(hub: Hub, asked: asyncio.Event) -> None:
         except UsageError as error:
             for line in str(error).split("\n"):
                 log.error("hub.toml is not used, and all stays as it was: %s", line)
+        except Exception:  # a bug; the next one that is read may be good
+            log.exception("hub.toml could not be read again")
 
 
 def _show(app: web.Application, url: str) -> None:

@@ -15,7 +15,7 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
 from hub.configfile import BUILT_IN, Notify
-from hub.outward import notify
+from hub.outward import channels, notify
 from hub.outward.notify import MOST, WITHIN, Notifier
 from hub.outward.rules import cut, spoken
 
@@ -266,6 +266,48 @@ async def test_a_command_that_fails_or_is_not_there_is_tried_again(tmp_path: Pat
         await hub.hub.reload()
         await failed(hub, "c")
         await until(lambda: hub.counted("hub_notifications_total", "command", "failed") >= 2)
+
+
+async def test_a_command_that_does_not_read_what_it_is_told_has_done_its_part(tmp_path: Path) -> None:
+    """Whenever the pipe breaks, on either event loop: nothing ends the channel."""
+    write_config(tmp_path / "state", command("/bin/sh", "-c", "exec 0<&-"))
+    async with hub_app(tmp_path / "state") as hub:
+        for n in range(MOST):
+            data = {"id": f"b{n}", "status": "failed", "error": "x" * 60_000}
+            await hub.hub.publish("task:progress", data)
+        await until(lambda: hub.counted("hub_notifications_total", "command", "sent") == MOST)
+
+
+async def test_a_try_that_fails_in_a_way_that_nobody_thought_of_ends_no_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, tries = channels.send, list[Any]()
+
+    async def send(*args: Any) -> None:
+        tries.append(args)
+        if len(tries) == 1:
+            raise RuntimeError("odd")
+        await real(*args)
+
+    monkeypatch.setattr(channels, "send", send)
+    async with receiver() as got:
+        write_config(tmp_path, config(got.url))
+        async with hub_app(tmp_path) as hub:
+            await failed(hub, "b")
+            await until(lambda: got.got)
+    assert "is tried again" in caplog.text
+
+
+async def test_when_the_hub_ends_so_does_all_that_a_command_has_started(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    write_config(
+        tmp_path / "state", command("/bin/sh", "-c", f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; wait")
+    )
+    async with hub_app(tmp_path / "state") as hub:
+        await failed(hub, "b")
+        await until(pid.exists)
+    child = Path(f"/proc/{pid.read_text().strip()}/stat")
+    await until(lambda: not child.exists() or ") Z " in child.read_text())
 
 
 async def test_a_command_that_hangs_is_ended_with_all_that_it_started(

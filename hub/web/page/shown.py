@@ -192,7 +192,8 @@ class Shown:
 
     async def _round(self, variants: Sequence[Variant], live: bool) -> None:
         async with self._one:
-            await asyncio.sleep(self._next - time.monotonic())
+            rest = self._next - time.monotonic()
+            await asyncio.sleep(rest if live else min(rest, LEAST))  # whoever has clicked does not wait for the budget
             self._look()  # what has happened meanwhile is drawn with it, in all of them
             stale = [variant for variant in variants if _is_ready(variant) and self._is_stale(variant, live)]
             if not stale:
