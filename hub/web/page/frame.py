@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp_jinja2
 from aiohttp import web
-from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, TemplateError
+from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader
 from jinja2.bccache import Bucket
 
 from ...wire.messages import now
@@ -57,7 +57,8 @@ _COMPILED = _Compiled()
 async def compile_all(env: Environment) -> None:
     """Compile the templates before somebody waits for them, in turns with everybody else."""
     for name in env.list_templates(extensions=["html"]):
-        with contextlib.suppress(TemplateError):  # of an application's: whoever draws it hears of it
+        # One of an application's that is none, or no descriptors just now: whoever draws it hears of it.
+        with contextlib.suppress(Exception):
             env.get_template(name)
         await asyncio.sleep(0)
 

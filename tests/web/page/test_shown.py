@@ -12,6 +12,7 @@ from hub import Hub, Panel
 from hub.commands.clients import Client
 from hub.web.page import shown
 from hub.web.page.board import Board
+from hub.web.page.frame import compile_all
 from hub.web.page.panel import Asked
 from hub.web.page.shown import Shown
 from hub.web.viewers import Viewers
@@ -256,3 +257,16 @@ async def test_who_has_gone_is_told_nothing(drawn: Drawn, told: list[bytes]) -> 
     await drawn.hub.publish("a:x", {})
     await asyncio.sleep(0.05)
     assert len(told) == 1
+
+
+async def test_what_cannot_be_compiled_beforehand_ends_nothing() -> None:
+    """As when there are no descriptors just now, or a template is none: whoever draws it hears of it."""
+
+    class Bare(DictLoader):
+        def get_source(self, environment: Environment, template: str) -> Any:
+            tried.append(template)
+            raise OSError(24, "Too many open files")
+
+    tried: list[str] = []
+    await compile_all(Environment(loader=Bare({"a.html": "", "b.html": ""}), autoescape=True))
+    assert tried == ["a.html", "b.html"]
