@@ -28,8 +28,9 @@ settings.load_profile("hub")
 
 
 def pytest_sessionstart() -> None:
-    """A shell's background job ignores SIGINT, and so would all programs that the tests start."""
+    """A shell's background job ignores SIGINT and SIGQUIT, and so would all programs that the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

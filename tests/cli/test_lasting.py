@@ -114,6 +114,7 @@ async def test_a_stream_outlasts_a_restart_of_its_hub(tmp_path: Path, weakened: 
     async with hub_app(tmp_path) as hub:  # at another port
         await _is_there(hub.url, tmp_path)
         process.stdin.write(b"3\n")
+        process.stdin.write_eof()
         await process.communicate()
         data = [event["payload"]["data"] for event in (await hub.get("api/events", topics="a:b")).json["events"]]
     assert (process.returncode, data) == ((3, [1]) if weakened else (0, [1, 2, 3]))
