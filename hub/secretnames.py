@@ -30,19 +30,17 @@ _POINTERS = frozenset("next prev previous continuation sync resume progress".spl
 def names_a_secret(key: str, value: Any = "") -> bool:
     """Whether the whole key, or its last words, is a listed name, its plural or numbered: `x-api-key` and `password2`
     are, `tokens_used`, `max_tokens` and `has_password` are not, and `tokens` only if its value is no number."""
-    use = _use(key[-_LONGEST_KEY:])
+    use = _use(key[-_LONGEST_KEY:].rstrip(_BEHIND))  # what is numbered is looked up once
     return use == "secret" or (use == "tokens" and not _is_count(value))
 
 
 @functools.lru_cache(maxsize=4096)  # bounded: keys come from outside
 def _use(key: str) -> Literal["secret", "tokens", "harmless"]:
-    """What a key with this end is for; `tokens` are a secret or a count."""
-    if key.rstrip(_BEHIND)[-1:].lower() not in _LAST_LETTERS:
+    """What a key with this end is for, without a number behind it; `tokens` are a secret or a count."""
+    if key[-1:].lower() not in _LAST_LETTERS:
         return "harmless"
     ending = ""
     for word in reversed(list(_WORD.finditer(key))):
-        if word[0].isdigit() and not ending:
-            continue  # a number behind the name
         ending = word[0].lower() + ending
         if ending in SECRET_NAMES:
             return _use_of(ending, key[: word.start()])
