@@ -25,7 +25,7 @@ SECOND = 10  # the exit status of the second option; the third's is one more
 RETRY = 1.0  # seconds between two attempts while the hub is away
 PATIENCE = 30.0  # seconds behind the deadline in which a hub that was away may still come back and say how it ended
 NO_MATTER = (HubError, NoHub, UsageError, TypeError, LookupError)  # to who only explains; the last two: no hub's answer
-LOOKS, LOOK = 5, 0.3  # how often the id of a question is looked for, and the seconds before each time
+LOOKS, LOOK = 20, 0.3  # how often the id of a question is looked for, and the seconds before each time
 
 
 def add(commands: Any) -> None:
