@@ -28,7 +28,10 @@ log = logging.getLogger("hub")
 
 MOST, WITHIN = 5, 10.0  # messages of a channel, in so many seconds
 LONGEST_WAIT = 300.0  # seconds between two tries
-WAITING = 1000  # messages of a channel that wait; the oldest go first, and are counted
+WAITING, HELD = (
+    1000,
+    16 * 1024 * 1024,
+)  # messages of a channel that wait, and bytes; the oldest go first, and are counted
 TOLD = 2000  # messages of a channel that are remembered
 NOTE_SECONDS = 5.0  # between two notes of where the stream was read to, while nothing is told
 TITLES = 10  # of the messages that are told as one
@@ -211,7 +214,7 @@ class _Outbox:
             on_sent,
         )
         self._sends: deque[float] = deque(maxlen=MOST)
-        self._known, self._lost = set(told), 0
+        self._known, self._lost, self._held = set(told), 0, 0
         self._news = asyncio.Event()
 
     def put(self, message: Message) -> None:
@@ -221,10 +224,11 @@ class _Outbox:
         if message.id in self._known:
             return
         self._known.add(message.id)
-        if len(self.waiting) >= WAITING:
-            self._done([self.waiting.popleft()])
-            self._lost += 1
         self.waiting.append(message)
+        self._held += message.size
+        while len(self.waiting) > WAITING or (self._held > HELD and len(self.waiting) > 1):
+            self._done([self.waiting[0]])
+            self._lost += 1
         self._news.set()
 
     async def run(self) -> None:
@@ -291,6 +295,7 @@ class _Outbox:
         """Told, or not to be told any more; each is remembered."""
         for message in batch:
             self.waiting.remove(message)
+            self._held -= message.size
             self.told.append(message.id)
         if len(self.told) > TOLD:
             for id in self.told[:-TOLD]:

@@ -48,6 +48,7 @@ class Message:
     due: float = 0.0
     while_: tuple[str, str, str] | None = None
     event: Mapping[str, Any]
+    size: int  # bytes of its event
 
 
 class Rules:
@@ -148,6 +149,7 @@ class Rules:
             message=cut(text, LONGEST_TEXT),
             priority=rule.priority,
             event=json.loads(event.json),
+            size=event.size,
         )
 
     @staticmethod
@@ -176,6 +178,7 @@ class Rules:
             due=due,
             while_=while_ or (event.name, event.key or "", status),
             event=json.loads(event.json),
+            size=event.size,
         )
 
 

@@ -188,6 +188,24 @@ async def test_what_fails_is_told_later_and_what_is_over_by_then_is_not(tmp_path
             assert hub.counted("hub_notifications_total", "ntfy", "failed") == 3
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_waits_for_a_channel_is_weighed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    monkeypatch.setattr(notify, "HELD", 10**12 if weakened else 1_000_000)
+    async with receiver(lambda before: web.Response(status=503)) as got:
+        write_config(tmp_path, config(got.url, retry_first=30))
+        async with hub_app(tmp_path) as hub:
+            for n in range(30):
+                data = {"id": f"t{n}", "status": "failed", "error": "x" * 100_000}
+                await hub.hub.publish("task:progress", data)
+            [box] = hub.hub.outward.notifier._boxes
+            await until(lambda: box.waiting and box.waiting[-1].title == "t29 failed")
+            held = sum(message.size for message in box.waiting)
+            assert held == box._held
+            assert (held <= 1_000_000) is not weakened
+
+
 async def alive(tmp_path: Path, got: Receiver, count: Callable[[], bool], *flags: str, kill: bool) -> None:
     """One life of a hub that ends when something has come."""
     async with hub_process(tmp_path, *flags, status=-9 if kill else 0) as hub:
