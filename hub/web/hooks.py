@@ -99,7 +99,7 @@ async def hook(request: web.Request) -> web.Response:
     """POST /hooks/{adapter}: 200, and what that sender expects."""
     hub, named = request.app[HUB], _named(request)
     given = query(request, "ask", "timeout", "event")
-    timeout = _seconds(given["timeout"]) if "timeout" in given else None
+    timeout = seconds_of("timeout", given["timeout"], LONGEST) if "timeout" in given else None
     if given.get("ask", "0") not in ("0", "1"):
         raise misfit("invalid_args", "The query does not fit", {"ask": ["It is 1, or 0."]}, status=400)
     may_publish(request)
@@ -129,14 +129,14 @@ def _named(request: web.Request) -> Adapter:
     return cast(Adapter, name)
 
 
-def _seconds(text: str) -> float:
-    """Raises HubError with status 400."""
+def seconds_of(name: str, text: str, most: float) -> float:
+    """The seconds that a query names, 1 to `most`. Raises HubError with status 400."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 1 <= seconds <= LONGEST:
-        problem = {"timeout": [f"Not a number of seconds from 1 to {LONGEST:.0f}."]}
+    if not 1 <= seconds <= most:
+        problem = {name: [f"Not a number of seconds from 1 to {most:.0f}."]}
         raise misfit("invalid_args", "The query does not fit", problem, status=400)
     return seconds
 

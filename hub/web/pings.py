@@ -11,9 +11,8 @@ from ..adapters.turns import TASK
 from ..errors import HubError
 from ..stream.events import Event
 from ..wire.messages import MAX_TTL, now
-from ..wire.validation import misfit
 from .answers import body, query
-from .hooks import HOOKS, LARGEST, may_publish
+from .hooks import HOOKS, LARGEST, may_publish, seconds_of
 from .keys import GUARD, HUB, PEER
 
 WHAT = "A ping is /ping/NAME, then nothing, /start, /fail, /log or /0 to /255."
@@ -35,7 +34,7 @@ async def pinged(request: web.Request) -> web.Response:
     if key is None or said is None:
         raise HubError("unknown_command", WHAT, status=404)
     given = query(request, "rid", "ttl", "create")
-    ttl = _ttl(given["ttl"]) if "ttl" in given else None
+    ttl = seconds_of("ttl", given["ttl"], MAX_TTL) if "ttl" in given else None
     may_publish(request)
     message = ping.message_of(await body(request, LARGEST))
     hub = request.app[HUB]
@@ -57,18 +56,6 @@ def _refuse_browsers(request: web.Request) -> None:
     if is_browser or any(value not in OWN_SITE for value in fetched):
         sentence = "A ping is for jobs, and a browser sent this one; use curl."
         raise request.app[GUARD].refuse("fetch_site", sentence, request[PEER])
-
-
-def _ttl(text: str) -> float:
-    """Raises HubError with status 400."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= MAX_TTL:
-        problem = {"ttl": [f"Not a number of seconds from 1 to {MAX_TTL}."]}
-        raise misfit("invalid_args", "The query does not fit", problem, status=400)
-    return seconds
 
 
 def _left(known: Event) -> float | None:
