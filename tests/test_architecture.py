@@ -30,7 +30,7 @@ ORDER = [
         ("stream", "events eventtypes"),
         (
             "stream/brokers",
-            "broker answers lastvalues storefile retention epochs database care rounds sqlite memory schemes",
+            "broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory schemes",
         ),
         (
             "stream",

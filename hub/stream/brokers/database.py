@@ -18,6 +18,7 @@ from .answers import TABLE as CALLS
 from .broker import Kept, Limits, Past, Receipt
 from .epochs import Epochs
 from .lastvalues import COLUMNS, TABLE, LastValues
+from .layout import bring_up_to_date, is_up_to_date, refuse_newer
 from .retention import Retention
 from .storefile import BUSY, PAGE, PATIENCE, advice, is_full, is_held
 
@@ -58,6 +59,8 @@ class Database(Retention):
             return [Kept(self._event(row), stale) for row, stale in self._last_values.rows(self._sql)]
         except Exception as error:
             self._drop()
+            if isinstance(error, UsageError):
+                raise
             sentence = f"The events in {self.path} cannot be used ({error}); {advice(error)}."
             raise UsageError(sentence) from None
 
@@ -98,6 +101,7 @@ class Database(Retention):
 
     def _find(self) -> None:
         """What is there, and which epoch it is of."""
+        refuse_newer(self._sql, self.path)
         meta = self._noted()
         self._new = not meta
         self._create()
@@ -110,6 +114,9 @@ class Database(Retention):
     def _create(self) -> None:
         for statement in (*SCHEMA.split(";"), TABLE, CALLS):
             self._sql.execute(statement)
+        if not is_up_to_date(self._sql):
+            with self._transaction():
+                bring_up_to_date(self._sql)
 
     def _begin(self, head: int) -> None:
         """Leave word of this life, durably, before its first event: after this, "clean" must not come back."""

@@ -53,7 +53,9 @@ class Epochs:
         boot = _boot()
         if not meta["clean"] and not meta["full"] and (not boot or meta["boot"] != boot):
             return "the machine went down under the last hub" if boot else "nobody knows whether the machine went down"
-        if meta.get("place") != self._place(store):
+        if "place" not in meta:
+            return "a hub of an older version has kept the store"
+        if meta["place"] != self._place(store):
             return "the store was put back from a copy"
         noted = self._head.read()
         if noted is None:
