@@ -23,7 +23,7 @@ from .commands.questions import Questions
 from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
-from .configfile import read as read_file
+from .configfile.reading import read as read_file
 from .errors import ANYTHING, HubError, UsageError, is_closing
 from .life import Life
 from .metrics import Metrics

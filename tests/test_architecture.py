@@ -44,7 +44,7 @@ ORDER = [
             "adapters",
             "reading shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping senders",
         ),
-        ("", "tomllines configfile"),
+        ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower webhooks rules channels notify outward"),
         ("", "life signals hub"),
         ("web", "keys startup shutdown tls outgoing"),

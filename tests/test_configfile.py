@@ -13,8 +13,10 @@ from receivers import write_config
 from running import hub_app, hub_process, run_hub, until
 
 from hub import Config
-from hub.configfile import BadFile, ConfigFile, parse, read
-from hub.tomllines import lines
+from hub.configfile.places import lines
+from hub.configfile.problems import BadFile
+from hub.configfile.reading import parse, read
+from hub.configfile.shapes import ConfigFile
 
 SECRET = "whsec_" + base64.b64encode(b"made-up-secret-of-32-bytes-len!!").decode()
 WHOLE = """

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pytest
 from running import PATIENCE, environment, hub_app, hub_process, run_hub, send_signal, talk
 
-from hub.configfile import parse
+from hub.configfile.reading import parse
 
 pytestmark = pytest.mark.once
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check(config: Config) -> int:
     """Say that hub.toml is good. Raises BadFile with all that is wrong."""
-    from ..configfile import read
+    from ..configfile.reading import read
 
     say(str(read(config)))
     return 0

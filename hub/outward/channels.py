@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from ..configfile import Channel
+from ..configfile.shapes import Channel
 from .outgoing import Post, Unreached
 
 COMMAND_SECONDS = 10.0  # for a command, then it is killed

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..configfile import Channel, Notify
+from ..configfile.shapes import Channel, Notify
 from ..stream.broadcaster import Broadcaster
 from ..stream.events import Event
 from ..stream.state import State

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..config import Config
-from ..configfile import ConfigFile
+from ..configfile.shapes import ConfigFile
 from ..stream.broadcaster import Broadcaster
 from ..stream.bus import EventBus
 from ..stream.state import State

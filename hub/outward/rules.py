@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from ..configfile import Notify, Rule
+from ..configfile.shapes import Notify, Rule
 from ..stream.events import Event
 from ..wire.names import Patterns
 

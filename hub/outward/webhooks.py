@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
-from ..configfile import Webhook
+from ..configfile.shapes import Webhook
 from ..errors import HubError
 from ..stream.broadcaster import Broadcaster
 from ..stream.events import Event

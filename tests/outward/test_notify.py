@@ -14,7 +14,7 @@ from aiohttp import web
 from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
-from hub.configfile import BUILT_IN, Notify
+from hub.configfile.shapes import BUILT_IN, Notify
 from hub.outward import channels, notify
 from hub.outward.notify import MOST, WITHIN, Notifier
 from hub.outward.rules import cut, spoken
