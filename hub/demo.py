@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import HubError
-from .story import ASKER, SEED, Story, about, leftovers, life, scene
+from .scenes import ASKER, scene
+from .story import SEED, Story, about, leftovers, life
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -13,7 +13,8 @@ from running import HubInside, hub_app, until
 from hub import Hub, demo
 from hub.commands.asked import NOBODY, Person
 from hub.errors import HubError
-from hub.story import Story, scene
+from hub.scenes import scene
+from hub.story import Story
 
 
 @pytest.fixture(autouse=True)

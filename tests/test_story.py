@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hub.story import AGENTS, ASKER, PACE, SCENES, SILENT, UNDONE, Step, Story, leftovers, life, scene
+from hub.scenes import AGENTS, ASKER, SCENES, SILENT, scene
+from hub.story import PACE, UNDONE, Step, Story, leftovers, life
 from hub.stream.eventtypes import EventTypes
 
 STORY = list(islice(life(), 3000))

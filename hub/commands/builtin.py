@@ -250,12 +250,17 @@ async def questions(call: Call) -> Any:
     "hub:seen",
     {
         "event": NameField(required=True, **about("its name, as task:progress")),
-        "key": fields.String(required=True, validate=validate.Length(max=MAX_KEY), **about("as hub:state shows it")),
+        "key": fields.String(
+            required=True,
+            validate=validate.Length(max=MAX_KEY),
+            **about("as hub:state shows it; of what has none, as a threat, its number"),
+        ),
     },
 )
 async def seen(call: Call) -> Any:
     """Note that a person has seen this last value as it is now; a newer one of that key is unseen again."""
-    await mark(call.hub.bus, call.hub.state, call.args["event"], call.args["key"], person(call.client).name)
+    hub, args = call.hub, call.args
+    await mark(hub.bus, hub.state, hub.broadcaster.pages.read, args["event"], args["key"], person(call.client).name)
     return {}
 
 

@@ -71,6 +71,10 @@ class EventTypes:
         type = self._types.get(name)
         return type.key_of(data) if type else None
 
+    def has_keys(self, name: str) -> bool:
+        """Whether events of this name have last values, by a key."""
+        return name in self._types and self._types[name].key is not None
+
     def __contains__(self, name: object) -> bool:
         return name in self._types
 

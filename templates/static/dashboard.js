@@ -11,6 +11,7 @@ const FIRST = 0.5; // seconds before the first try again
 const LONGEST = 15;
 const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
+const AGAIN = 2; // seconds after which what was sent can be pressed again
 const STEADY = 5; // seconds after which a connection counts as good again
 
 const byId = (id) => document.getElementById(id);
@@ -192,12 +193,21 @@ document.addEventListener("submit", async (event) => {
   const { target: form, submitter } = event;
   if (!form.matches("form.act")) return;
   event.preventDefault();
+  byId("notice").hidden = true;
   const data = new URLSearchParams(new FormData(form, submitter));
-  for (const button of all("button", form)) button.disabled = true;
-  const answer = await fetch(form.action, { method: "POST", body: data, redirect: "manual" }).catch(() => null);
-  if (answer?.type === "opaqueredirect") return say("Sent.");
-  for (const button of all("button", form)) button.disabled = false;
-  if (!answer) return say("It could not be sent: the hub is not connected.");
+  const headers = { accept: "application/json" };
+  const press = (can) => all("button", form).forEach((button) => (button.disabled = !can));
+  press(false);
+  const sent = { method: "POST", body: data, headers, redirect: "manual" }; // a panel's own form leads to a page
+  const answer = await fetch(form.action, sent).catch(() => null);
+  const isJson = answer?.ok && answer.headers.get("content-type")?.startsWith(headers.accept);
+  if (isJson || answer?.type === "opaqueredirect") {
+    setTimeout(press, AGAIN * 1000, true); // it stays where its row does, as that of a vote
+    const { late } = isJson ? await answer.json() : {};
+    return late ? notice(late) : say("Sent.");
+  }
+  press(true);
+  if (!answer) return notice("It could not be sent: the hub is not connected.");
   form.classList.remove("act");
   form.requestSubmit(submitter);
 });

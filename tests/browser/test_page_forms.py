@@ -15,7 +15,8 @@ from marshmallow import fields, validate
 from running import until
 
 from hub import Call, Hub, Panel
-from hub.commands.asked import account
+from hub.commands.asked import account, person
+from hub.commands.clients import Client
 from hub.commands.seen import is_seen
 
 ME = account(os.geteuid())
@@ -118,6 +119,29 @@ async def test_a_vote_is_cast_and_a_failure_marked_as_seen(hub: Hub, page: Page,
         await press_button(page, "Seen")
         await until(lambda: is_seen(hub.state, "task:progress", "t"))
         await page.until("!document.querySelector('[data-section=failed] [data-task=t]')")
+        await hub.publish("security:threat_detected", {"type": "inject", "severity": "critical"})
+        for number in range(3):
+            await hub.publish("task:progress", {"id": f"t{number}", "status": "failed"})
+        await look(page, url, script)
+        await press_button(page, "Mark all 3 seen")
+        await page.until("!document.querySelector('[data-section=failed]')")
+        assert is_seen(hub.state, "task:progress", "t2")
+        await press_button(page, "Seen")
+        await page.until("!document.querySelector('[data-threat]')")
+        assert await page.text("[data-section=threats] .end") == ["1 seen ▸"]
+        await page.complete()
+        await page.leave()
+
+
+async def test_an_answer_that_comes_too_late_is_told_where_one_looks(hub: Hub, page: Page) -> None:
+    async with running(hub) as url, asking(hub) as id:
+        await look(page, url, True)
+        await page.evaluate("XMLHttpRequest.prototype.send = () => {}")  # from here on it hears of nothing
+        await hub.questions.answer(id, "Deny", person(Client("http", "127.0.0.1:1", os.geteuid(), "OPERATOR")))
+        await press_button(page, "Allow")
+        await page.until("document.querySelector('#notice').checkVisibility()")
+        said = f"The question was over before this answer came: “Deny” by {ME}."
+        assert await page.text("#notice") == [said]
         await page.complete()
         await page.leave()
 

@@ -87,7 +87,7 @@ async def test_a_question_comes_and_is_told(hub: HubProcess, page: Page) -> None
         asking = asyncio.create_task(http.post(f"{hub.url}api/commands/hub:ask", json=ask))
         await page.until("document.querySelector('[data-question]')")
         assert await page.text("[data-question] button") == ["Yes, now", "No"]
-        assert "answers “No” by itself in " in (await page.text("[data-question]"))[0]
+        assert "“No” by itself in " in (await page.text("[data-question]"))[0]
         await page.until("document.querySelector('#news').textContent === '1 more waiting: Deploy?'")
         await page.until("document.title.startsWith('(1) ')")
         before = await page.text("[data-question] time[data-as=left]")

@@ -13,7 +13,8 @@ from browser.cdp import Page
 from browser.hubs import hub_inside
 
 from hub import Hub, demo
-from hub.story import SILENT, Story
+from hub.scenes import SILENT
+from hub.story import Story
 from hub.stream.events import Draft, Event
 from hub.wire.names import Cursor
 from hub.wire.strictjson import dumpb

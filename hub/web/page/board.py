@@ -7,12 +7,25 @@ slices; what is drawn then is true at `position`.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ...stream.events import Event
-from .formats import cut, epoch, outline, text
+from .rows import (
+    Agent,
+    Groups,
+    Question,
+    Row,
+    Task,
+    Threat,
+    Vote,
+    agent_row,
+    count_cast,
+    question_row,
+    task_row,
+    threat_row,
+    vote_row,
+)
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -21,109 +34,6 @@ SLICE = 0.002  # seconds of the loop that are taken in a row
 THREATS = 500  # that are kept
 VOTES = 500
 DAY = 86400.0
-OPTIONS = ("approve", "reject", "abstain")
-OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
-SEVERITIES = ("critical", "high", "medium", "low")
-
-
-@dataclass(slots=True)
-class Row:
-    """One last value. `at` is when it was accepted, in seconds since 1970; `mark` changes when it is drawn anew."""
-
-    key: str
-    seq: int
-    timestamp: str
-    at: float
-    stale: bool
-
-    @property
-    def mark(self) -> Hashable:
-        return self.seq, self.stale
-
-
-@dataclass(slots=True)
-class Task(Row):
-    name: str
-    status: str
-    progress: float | None
-    message: str
-    agent: str
-    error: str
-    duration: float | None
-    started: str
-    since: float  # when it began to be in this status, as far as is known
-
-
-@dataclass(slots=True)
-class Agent(Row):
-    status: str
-    task: str
-    reason: str
-    type: str
-    host: str
-    errors: int
-
-
-@dataclass(slots=True)
-class Question(Row):
-    question: str
-    options: list[str]
-    default: str | None
-    details: str
-    by: str
-    deadline: str
-
-
-@dataclass(slots=True)
-class Vote(Row):
-    topic: str = ""
-    threshold: str = ""
-    eligible: int | None = None
-    deadline: str = ""
-    status: str = "open"
-    first: str = ""  # the timestamp of the first cast that is known
-    ballots: dict[str, str] = field(default_factory=dict)
-
-    def count(self, option: str) -> int:
-        return sum(chosen == option for chosen in self.ballots.values())
-
-
-@dataclass(slots=True)
-class Threat(Row):
-    type: str
-    severity: str
-    source: str
-    risk: float | None
-    mitigated: bool
-    details: str
-
-    @property
-    def is_open(self) -> bool:
-        return not self.mitigated
-
-
-R = TypeVar("R", bound=Row)
-
-
-class Groups(Generic[R]):
-    """Rows by key, and their keys by group. Taking one in costs the same however many there are."""
-
-    def __init__(self) -> None:
-        self.all: dict[str, R] = {}
-        self._group: dict[str, str] = {}
-        self._groups: dict[str, dict[str, R]] = {}
-
-    def put(self, row: R, group: str) -> None:
-        self.remove(row.key)
-        self.all[row.key], self._group[row.key] = row, group
-        self._groups.setdefault(group, {})[row.key] = row
-
-    def remove(self, key: str) -> None:
-        if self.all.pop(key, None) is not None:
-            del self._groups[self._group.pop(key)][key]
-
-    def __getitem__(self, group: str) -> Mapping[str, R]:
-        return self._groups.get(group, {})
 
 
 class Slices:
@@ -210,29 +120,12 @@ class Board:
     # ---- one by one
 
     def _task(self, event: Event, stale: bool) -> None:
-        data, before = event.data, self.tasks.all.get(event.key or "")
-        status = data.get("status") or "running"
-        started, at = text(data.get("started_at")), epoch(event.timestamp) or 0.0
-        since = epoch(started) if status == "running" else None
-        if since is None:
-            since = before.since if before and before.status == status else at
-        row = Task(
-            **_basics(event, stale),
-            name=_line(data.get("name")) or _line(event.key),
-            status=status,
-            progress=data.get("progress"),
-            message=_line(data.get("message")),
-            agent=_line(data.get("agent")),
-            error=_line(data.get("error")),
-            duration=data.get("duration_ms"),
-            started=started,
-            since=since,
-        )
+        row = task_row(event, stale, self.tasks.all.get(event.key or ""))
         self._end(row.key)
-        self.tasks.put(row, status)
-        if status == "running":
+        self.tasks.put(row, row.status)
+        if row.status == "running":
             self.working.setdefault(_line_of(row), {})[row.key] = row
-        elif status == "failed":
+        elif row.status == "failed":
             self.failed_at = max(self.failed_at, row.timestamp)
 
     def _end(self, key: str) -> None:
@@ -244,38 +137,18 @@ class Board:
                 del self.working[_line_of(before)]
 
     def _agent(self, event: Event, stale: bool) -> None:
-        data = event.data
-        row = Agent(
-            **_basics(event, stale),
-            status=data["status"],
-            task=_line(data.get("task")),
-            reason=_line(data.get("reason")),
-            type=_line(data.get("type")),
-            host=_line(data.get("host")),
-            errors=data.get("error_count") or 0,
-        )
+        row = agent_row(event, stale)
         self.agents.put(row, row.status)
         if row.status == "error":
             self.failed_at = max(self.failed_at, row.timestamp)
 
     def _question(self, event: Event, stale: bool) -> None:
-        data = event.data
         self.questions.pop(event.key or "", None)
-        if data.get("status") == "open":
-            details = data.get("details")
-            self.questions[event.key or ""] = Question(
-                **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
-                question=cut(data["question"], 1000),
-                options=data["options"],
-                default=data.get("default"),
-                details=outline(details) if details is not None else "",
-                by=_line(data.get("asked_by")),
-                deadline=data["deadline"],
-            )
+        if event.data.get("status") == "open":
+            self.questions[event.key or ""] = question_row(event, stale)
 
     def _cast(self, event: Event, stale: bool) -> None:
-        """Count one cast: of an agent the newest option counts; a `votes` mapping replaces all before it."""
-        data, key = event.data, event.key or ""
+        key = event.key or ""
         vote = self.votes.get(key)
         if vote is not None and event.seq <= vote.seq:
             vote.stale = stale
@@ -283,31 +156,11 @@ class Board:
         if vote is None:
             if len(self.votes) >= VOTES:
                 del self.votes[next(iter(self.votes))]
-            vote = self.votes[key] = Vote(**_basics(event, stale), first=event.timestamp)
-        for name in OF_A_VOTE:
-            if data.get(name) is not None:
-                value = data[name]
-                setattr(vote, name, _line(value) if isinstance(value, str) else value)
-        if isinstance(data.get("votes"), dict):
-            vote.ballots = dict(data["votes"])
-        if isinstance(data.get("agent"), str) and isinstance(data.get("option"), str):
-            vote.ballots[data["agent"]] = data["option"]
-        vote.seq, vote.stale = event.seq, stale
+            vote = self.votes[key] = vote_row(event, stale)
+        count_cast(vote, event, stale)
 
     def _threat(self, event: Event, stale: bool) -> None:
-        data = event.data
-        details = data.get("details")
-        self.threats.append(
-            Threat(
-                **_basics(event, stale) | {"key": str(event.seq)},
-                type=_line(data["type"]),
-                severity=data["severity"],
-                source=_line(data.get("source")),
-                risk=data.get("risk_score"),
-                mitigated=data.get("mitigated") is True,
-                details=outline(details) if details is not None else "",
-            )
-        )
+        self.threats.append(threat_row(event, stale))
 
     def _memory(self, event: Event, stale: bool) -> None:
         self.memory = {**event.data, "stale": stale}
@@ -317,30 +170,49 @@ class Board:
 
     # ---- what several panels ask
 
-    def is_seen(self, event: str, row: Row) -> bool:
+    def is_seen(self, row: Row) -> bool:
         """Whether a person has seen this value as it is."""
-        return self.seen.get(f"{event} {row.key}") == row.seq
+        row.seen = self.seen.get(f"{event_of(row)} {row.key}") == row.seq
+        return row.seen
 
     @property
     def is_empty(self) -> bool:
         return not (self.tasks.all or self.agents.all or self.questions or self.votes or self.threats)
 
-    def approvals(self) -> Mapping[str, Task]:
-        return self.tasks["waiting_approval"]
+    def approvals(self) -> list[Task]:
+        """Tasks that wait, but for those whose question is open: that is the same thing, and stands there already.
+
+        A question that names no task is about the one for which its agent waits since last."""
+        waiting = self.tasks["waiting_approval"].values()  # the one that changed last at the end
+        asking = {question.agent for question in self.questions.values() if not question.task} - {""}
+        asking |= {agent.partition("/")[0] for agent in asking}  # a subagent's: it works at the agent's task
+        newest = {task.agent: task.key for task in waiting if task.agent in asking}
+        asked = {question.task for question in self.questions.values()} | {*newest.values()}
+        return [task for task in waiting if task.key not in asked]
 
     def open_votes(self) -> list[Vote]:
         return [vote for vote in self.votes.values() if vote.status == "open"]
 
     def open_threats(self) -> list[Threat]:
-        return [threat for threat in self.threats if threat.is_open]
+        """Those that nobody has met, and no person has seen."""
+        return [threat for threat in self.threats if not threat.mitigated and not self.is_seen(threat)]
 
-    def failed_tasks(self) -> list[Task]:
-        return [row for row in self.tasks["failed"].values() if not self.is_seen("task:progress", row)]
+    def failures(self) -> list[Task | Agent]:
+        """Tasks and agents in error that no person has seen."""
+        failed: list[Task | Agent] = [*self.tasks["failed"].values(), *self.agents["error"].values()]
+        return [row for row in failed if not self.is_seen(row)]
 
-    def failed_agents(self) -> list[Agent]:
-        return [row for row in self.agents["error"].values() if not self.is_seen("agent:status_change", row)]
+
+def event_of(row: Row) -> str:
+    """The event that this row is the last value of, or that it is itself."""
+    return EVENTS[type(row)]
 
 
+EVENTS: Mapping[type, str] = {
+    Task: "task:progress",
+    Agent: "agent:status_change",
+    Threat: "security:threat_detected",
+}
 STREAMED = {"governance:vote_cast", "security:threat_detected"}
 TAKES: Mapping[str, Callable[[Board, Event, bool], None]] = {
     "task:progress": Board._task,
@@ -356,18 +228,3 @@ TAKES: Mapping[str, Callable[[Board, Event, bool], None]] = {
 def _line_of(task: Task) -> tuple[str, str]:
     """Tasks of one agent stand together; without one, each by itself."""
     return (task.agent, "") if task.agent else ("", task.key)
-
-
-def _basics(event: Event, stale: bool) -> dict[str, Any]:
-    return {
-        "key": event.key or "",
-        "seq": event.seq,
-        "timestamp": event.timestamp,
-        "at": epoch(event.timestamp) or 0.0,
-        "stale": stale,
-    }
-
-
-def _line(value: object) -> str:
-    """As much of a text as a row shows."""
-    return cut(text(value), 300)

@@ -18,9 +18,10 @@ from ...wire.strictjson import dumpb
 from ..answers import query
 from ..keys import HUB
 from . import frame
-from .board import Board, Row
+from .board import Board
 from .formats import cut, epoch, text
 from .history import line
+from .rows import Row
 from .shared import Shared
 from .shown import minute
 from .trails import Kind, Trail, Trails, names

@@ -14,11 +14,12 @@ from ...wire.strictjson import loads
 from ...wire.texts import converted, kinds
 
 Schema = Mapping[str, Any]
-Kind = Literal["text", "number", "choice", "json"]
+Kind = Literal["text", "number", "choice", "list", "json"]
 
 LIMITS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
 FIELDS = 100  # of one form; what a schema has beyond them is typed as JSON
 CHOICES = 200  # of one field
+SCALARS = {"string", "integer", "number", "boolean", "null"}
 REST = "hub:args"  # the field for what a schema allows beside its properties: an object
 MISSING = "Missing data for required field."  # as the command itself says it
 
@@ -49,8 +50,11 @@ class Field:
 
     def read(self, text: str) -> Any:
         """Return what the text means. Raises HubError `invalid_json` with one sentence."""
-        if self.kind == "json":
+        if self.kind == "json" or (self.kind == "list" and text.lstrip().startswith("[")):
             return loads(text)
+        if self.kind == "list":
+            items = (self.schema or {}).get("items")
+            return [converted(line.strip(), items) for line in text.split("\n") if line.strip()]
         if self.kind == "choice":
             return next((choice.value for choice in self.choices if choice.text == text), text)
         return converted(text, self.schema)
@@ -82,6 +86,8 @@ def _field(name: str, schema: Any, required: bool) -> Field:
         return Field(kind="number", least=least, most=most, whole=wanted == {"integer"}, **common)
     if "string" in wanted:
         return Field(kind="text", **common)
+    if wanted == {"array"} and (items := kinds(schema.get("items"))) and items <= SCALARS:
+        return Field(kind="list", **common | {"help": "; ".join(filter(None, (common["help"], "one a line")))})
     return Field(kind="json", **common)
 
 
@@ -145,7 +151,7 @@ def args_of(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
     found, problems, rest = dict[str, Any](), dict[str, list[str]](), typed.get(REST, "")
     for field in fields:
         text = typed.get(field.name, "")
-        if field.kind == "json" and not text.strip():
+        if field.kind in ("list", "json") and not text.strip():
             text = ""
         if field.name != REST and (text or field.required):
             _read(field, text, found, problems)

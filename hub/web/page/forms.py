@@ -6,27 +6,24 @@ is done is answered with the way back to the page; what is not, with the form it
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from ...commands.asked import person
 from ...commands.call import Command
-from ...commands.clients import Client
 from ...commands.providers import provided
-from ...commands.questions import EVENT
 from ...errors import HubError
-from ...hub import Hub
 from ...wire.names import MAX_NAME
-from ...wire.validation import misfit
+from ...wire.strictjson import dumpb
 from .. import api
-from ..answers import body, client_of, content_type, query
+from ..answers import JSON, body, client_of, content_type, query
+from ..answers import answer as json_answer
 from ..keys import GUARD, HUB
-from . import frame
-from .formfields import Field, Schema, args_of, fields_of, told
-from .results import Result, Results
+from . import frame, marks
+from .form import OWN, Form, late, with_one_break
+from .formfields import args_of, told
+from .results import Results
 
 RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
 
@@ -34,35 +31,6 @@ FORM = "application/x-www-form-urlencoded"
 MAX_BYTES = 256 * 1024  # of a form: to take it apart holds up the loop some ms
 MAX_FIELDS = 1000
 CONFIRM = "hub:confirm"  # the field of the second step; no arg can have this name in a form
-VOTE = "governance:vote_cast"
-OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")  # what the next last value of it says, too
-
-Args = Callable[[Hub, Client, dict[str, Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A form: the command that it calls, where it is sent, what it asks for. `args` makes the command's args of what
-    was meant; `within` is what the command calls the object with them."""
-
-    command: str
-    action: str
-    title: str
-    schema: Schema
-    summary: str = ""
-    effect: str = "write"
-    verb: str = "Send"
-    args: Args | None = None
-    within: str = ""
-
-    @property
-    def fields(self) -> list[Field]:
-        return fields_of(self.schema)
-
-    @property
-    def root(self) -> str:
-        """The way from where it is sent back to the page."""
-        return "../" * self.action.count("/") or "./"
 
 
 def is_form(path: str) -> bool:
@@ -92,52 +60,6 @@ def form_of(request: web.Request, name: str) -> Form:
     return Form(name, action, name, described["args"], described["summary"], described["effect"], "Run")
 
 
-# ---- the forms with addresses of their own
-
-
-def _texts(*names: str, **more: Any) -> Schema:
-    properties = {name: {"type": "string"} for name in names} | more
-    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-
-
-def answer(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
-    """The answer as it stands among the options: a browser sends every break of a line as one of two characters."""
-    question = hub.state.get(EVENT, args["question"])
-    options: list[str] = question.data["options"] if question is not None else []
-    meant = [option for option in options if _with_one_break(option) == args["answer"]]
-    return {**args, "answer": meant[0]} if meant else args
-
-
-def vote(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
-    """What is published for a vote of this account's; what is known of the vote stays known. Raises HubError."""
-    if odd := sorted(args.keys() - {"vote_id", "option"}):
-        raise misfit("invalid_args", "Nothing was cast", {odd[0]: ["Unknown field."]})
-    kept = hub.state.get(VOTE, args["vote_id"])
-    known: dict[str, Any] = kept.data if kept is not None else {}
-    if kept is None or known.get("status", "open") != "open":
-        problem = "There is no such vote." if kept is None else "This vote is over."
-        raise misfit("invalid_args", "Nothing was cast", {"vote_id": [problem]})
-    by = person(client).name
-    data: dict[str, Any] = {name: known[name] for name in OF_A_VOTE if name in known} | {**args, "agent": by}
-    if isinstance(known.get("votes"), dict):
-        data["votes"] = {**known["votes"], by: args["option"]}
-    return {"event": VOTE, "data": data, **({"ttl": kept.ttl} if kept.ttl is not None else {})}
-
-
-OWN: Mapping[str, Form] = {
-    "answer": Form("hub:answer", "answer", "Answer a question", _texts("question", "answer"), args=answer),
-    "seen": Form("hub:seen", "seen", "Mark as seen", _texts("event", "key")),
-    "vote": Form(
-        "hub:publish",
-        "vote",
-        "Vote",
-        _texts("vote_id", option={"enum": ["approve", "reject", "abstain"]}),
-        args=vote,
-        within="data",
-    ),
-}
-
-
 # ---- shown
 
 
@@ -151,13 +73,13 @@ async def show(request: web.Request) -> web.Response:
     result, account = None, client_of(request, "http").account
     if "done" in asked:
         result = request.app[RESULTS].get(asked["done"], account, form.command)
-    more = {"result": result, "is_done": "done" in asked, "is_late": is_late(form, result)}
-    return await frame.show(request, "pages/call.html", {**_context(form, {}), **more})
+    return await frame.show(
+        request, "pages/call.html", {**_context(form, {}), "result": result, "is_done": "done" in asked}
+    )
 
 
-def is_late(form: Form, result: Result | None) -> bool:
-    """Whether somebody's answer came when the question was over."""
-    return form.command == "hub:answer" and result is not None and json.loads(result.text) == {"accepted": False}
+def _is_asked_by_script(request: web.Request) -> bool:
+    return request.headers.get(hdrs.ACCEPT) == JSON
 
 
 def _context(form: Form, typed: Mapping[str, str], error: HubError | None = None) -> dict[str, Any]:
@@ -209,20 +131,21 @@ def _typed(text: bytes) -> dict[str, str]:
         pairs = parse_qsl(text.decode("ascii"), max_num_fields=MAX_FIELDS, **strict)
     except ValueError:  # UnicodeDecodeError is one, too
         raise HubError("invalid_message", f"This is no form of at most {MAX_FIELDS} fields.") from None
-    found = {name: _with_one_break(text) for name, text in pairs}
+    found = {name: with_one_break(text) for name, text in pairs}
     if len(found) != len(pairs):
         raise HubError("invalid_message", "A field of the form was sent twice.")
     return found
 
 
-def _with_one_break(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 async def _call(request: web.Request, form: Form, typed: dict[str, str], confirm: str | None) -> web.StreamResponse:
     try:
+        if form is OWN["seen"] and "panel" in typed:
+            await marks.mark_all(request, typed)
+            return _done(request, form, typed, b"{}")
         args = _args(request, form, typed)
-        return await api.call(request, form.command, args, lambda text: _done(request, form, text), confirm=confirm)
+        return await api.call(
+            request, form.command, args, lambda text: _done(request, form, typed, text), confirm=confirm
+        )
     except HubError as error:
         return await _again(request, form, typed, error)
 
@@ -238,11 +161,16 @@ def _args(request: web.Request, form: Form, typed: Mapping[str, str]) -> dict[st
         raise
 
 
-def _done(request: web.Request, form: Form, answer: bytes) -> web.Response:
-    """The way back to the page; where there is something to be read, to what the command has answered."""
-    if form.action in OWN and json.loads(answer) != {"accepted": False}:
+def _done(request: web.Request, form: Form, typed: Mapping[str, str], answer: bytes) -> web.Response:
+    """The way back to the page; where there is something to be read, to what the command has answered. The page's
+    script, which stays where it is, asks for JSON: `{}`, or a sentence for what has not become of it."""
+    is_late = form.action == "answer" and json.loads(answer) == {"accepted": False}
+    remark = late(request.app[HUB], typed.get("question", "")) if is_late else ""
+    if form.action in OWN and _is_asked_by_script(request):
+        return json_answer(dumpb({"late": remark} if is_late else {}))
+    if form.action in OWN and not is_late:
         return _back("./")
-    id = request.app[RESULTS].keep(client_of(request, "http").account, form.command, answer)
+    id = request.app[RESULTS].keep(client_of(request, "http").account, form.command, answer, remark)
     return _back(f"{form.root}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
 
 

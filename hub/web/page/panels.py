@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .board import DAY, SEVERITIES, Agent, Board, Question, Row, Task, Threat, Vote
+from .board import DAY, Board
 from .history import events, look_back
 from .panel import Asked, Context, Panel
+from .rows import SEVERITIES, Agent, Question, Row, Task, Threat, Vote
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -44,7 +45,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True),
         Panel("working", "Working now", (tasks, agents), of(working), links=True, in_rows=True, clocked=True),
         Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
-        Panel("threats", "Threats", ("security:*",), of(threats), links=True, aside=True),
+        Panel("threats", "Threats", ("security:*", "hub:seen"), of(threats), links=True, aside=True, in_rows=True),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
         Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
     )
@@ -76,7 +77,7 @@ def counts(board: Board) -> Context:
     """What the page counts: what needs its reader, what failed, what is open, runs, is quiet."""
     return {
         "need": len(board.questions) + len(board.approvals()) + len(board.open_votes()),
-        "failures": len(board.failed_tasks()) + len(board.failed_agents()),
+        "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
         "running": len(board.tasks["running"]),
         "quiet": len(quiet_agents(board)),
@@ -100,7 +101,7 @@ def recent_rate(hub: "Hub", seconds: float = RATE_SECONDS) -> float:
 def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
     """Questions, approvals and votes, the oldest first."""
     votes = board.open_votes()
-    rows: list[Row] = [*board.questions.values(), *board.approvals().values(), *votes]
+    rows: list[Row] = [*board.questions.values(), *board.approvals(), *votes]
     shown, more = page_of(rows, asked, WAITING, lambda row: (row.at, row.key))
     oldest = min((row.timestamp for row in rows), default="")
     return {"rows": [(KINDS[type(row)], row) for row in shown], "total": len(rows), "more": more, "oldest": oldest}
@@ -125,16 +126,23 @@ def needed(vote: Vote) -> int | None:
 def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
     """Tasks and agents in error that nobody has seen yet, the newest first; with the filter `all` the others, too."""
     everything: list[Row] = [*board.tasks["failed"].values(), *board.agents["error"].values()]
-    unseen: list[Row] = [*board.failed_tasks(), *board.failed_agents()]
-    shown, more = page_of(everything if asked.filter == "all" else unseen, asked, FAILED, lambda row: -row.seq)
+    unseen = board.failures()
+    wanted = everything if asked.filter == "all" else unseen
+    shown, more = page_of(wanted, asked, FAILED, lambda row: -row.seq)
     since = time.time() - DAY
     return {
         "rows": [("failure" if isinstance(row, Task) else "broken", row) for row in shown],
         "more": more,
         "unseen": len(unseen),
+        "until": newest(unseen),
         "seen": len(everything) - len(unseen),
         "today": sum(row.at > since for row in everything),
     }
+
+
+def newest(rows: Sequence[Row]) -> int:
+    """The number up to which they are marked as seen together: what comes meanwhile is not."""
+    return max((row.seq for row in rows), default=0)
 
 
 # ---- working now
@@ -240,16 +248,24 @@ def recent(hub: "Hub") -> Context:
 
 
 def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
-    """Open threats, the worst first; with the filter `all` those that were met, too."""
+    """Open threats, the worst first; with the filter `all` those that were met or seen, too."""
     is_open = board.open_threats()
     found = list(board.threats) if asked.filter == "all" else is_open
     shown, more = page_of(found, asked, THREATS, worst)
-    return {"rows": shown, "more": more, "open": len(is_open), "met": len(board.threats) - len(is_open)}
+    mitigated = sum(threat.mitigated for threat in board.threats)
+    return {
+        "rows": [("threat", row) for row in shown],
+        "more": more,
+        "open": len(is_open),
+        "until": newest(is_open),
+        "mitigated": mitigated,
+        "seen": len(board.threats) - len(is_open) - mitigated,
+    }
 
 
 def worst(threat: Threat) -> tuple[bool, int, int]:
     severity = SEVERITIES.index(threat.severity) if threat.severity in SEVERITIES else len(SEVERITIES)
-    return threat.mitigated, severity, -threat.seq
+    return threat.mitigated or threat.seen, severity, -threat.seq
 
 
 def figures(board: Board, hub: "Hub") -> Context:

@@ -16,10 +16,12 @@ LARGEST = 64 * 1024  # bytes of one that are kept, and shown
 
 
 class Result(NamedTuple):
-    """An answer as it is shown. `size` is its bytes as they came; of more than LARGEST only the beginning is shown."""
+    """An answer as it is shown. `size` is its bytes as they came; of more than LARGEST only the beginning is shown.
+    `remark` is a sentence for people beside it."""
 
     text: str
     size: int
+    remark: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -32,10 +34,10 @@ class Results:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, str, str, Result]] = OrderedDict()
 
-    def keep(self, account: str, command: str, answer: bytes) -> str:
+    def keep(self, account: str, command: str, answer: bytes, remark: str = "") -> str:
         """Keep an answer; return its id."""
         id = new_id()
-        self._kept[id] = time.monotonic() + KEPT_SECONDS, account, command, _shown(answer)
+        self._kept[id] = time.monotonic() + KEPT_SECONDS, account, command, _shown(answer)._replace(remark=remark)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return id

@@ -95,7 +95,7 @@ async def test_a_vote_counts_the_newest_option_of_each_agent(hub: Hub) -> None:
     await cast(agent="c", option="abstain", status="open")
     (vote,) = (await shown(hub)).open_votes()
     assert (vote.topic, vote.eligible, len(vote.ballots)) == ("Release?", 4, 3)
-    assert [vote.count(option) for option in boards.OPTIONS] == [0, 2, 1]
+    assert [vote.count(option) for option in ("approve", "reject", "abstain")] == [0, 2, 1]
 
 
 async def test_a_vote_whose_casts_are_no_longer_in_memory_is_known_by_its_state(tmp_path: Path) -> None:
@@ -192,3 +192,35 @@ async def test_a_status_lasts_since_it_began(hub: Hub) -> None:
     await hub.publish("task:progress", {"id": "a", "started_at": "2026-01-01T00:00:00Z"})
     await board.catch_up(Slices())
     assert board.tasks.all["a"].since == 1767225600.0
+
+
+async def test_a_question_and_the_task_that_waits_for_it_are_one_need(hub: Hub) -> None:
+    board = Board(hub)
+    for id, agent in (("s/1", "claude:s"), ("s/2", "claude:s"), ("deploy", "bot"), ("other", "bot"), ("x", "")):
+        await hub.publish("task:progress", {"id": id, "agent": agent, "status": "waiting_approval"})
+    asking = [
+        asyncio.ensure_future(hub.ask("Which?", ["a", "b"], details=details))
+        for details in ({"agent": "claude:s/sub", "tool": "Bash"}, {"agent": "bot", "task": "deploy"}, "bot", None)
+    ]
+    while len(hub.state.of("hub:question")) < 4:
+        await asyncio.sleep(0.01)
+    await board.catch_up(Slices())
+    assert [task.key for task in board.approvals()] == ["s/1", "other", "x"]
+    first, second, *_ = board.questions.values()
+    assert (first.agent, first.task, first.details) == ("claude:s/sub", "", "tool: Bash")
+    assert (second.agent, second.task, second.details) == ("bot", "deploy", "")
+    for one in asking:
+        one.cancel()
+
+
+async def test_a_task_that_says_no_beginning_runs_since_it_was_first_heard(hub: Hub) -> None:
+    board = Board(hub)
+    await hub.publish("task:progress", {"id": "t", "progress": 1})
+    await board.catch_up(Slices())
+    began = board.tasks.all["t"].timestamp
+    await hub.publish("task:progress", {"id": "t", "progress": 50, "started_at": "soon"})
+    await board.catch_up(Slices())
+    assert board.tasks.all["t"].started == began
+    await hub.publish("task:progress", {"id": "t", "progress": 60, "started_at": "2026-01-01T00:00:00Z"})
+    await board.catch_up(Slices())
+    assert board.tasks.all["t"].started == "2026-01-01T00:00:00Z"

@@ -53,7 +53,8 @@ def test_each_type_has_its_field_and_the_required_ones_come_first() -> None:
         "share": "number",
         "size": "choice",
         "gift": "choice",
-    } | dict.fromkeys(("tags", "more", "data"), "json")
+        "tags": "list",
+    } | dict.fromkeys(("more", "data"), "json")
     assert [name for name, field in found.items() if field.required] == ["size", "data"]
     assert (found["count"].least, found["count"].most, found["count"].whole) == (1, 1000, True)
     assert (found["share"].least, found["share"].whole) == (None, False)
@@ -76,6 +77,22 @@ def test_what_was_typed_is_what_was_meant() -> None:
         "size": None,
         "data": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("task:*", ["task:*"]),
+        (" task:*\n\n agent:a b \n", ["task:*", "agent:a b"]),
+        ('["one", "[two"]', ["one", "[two"]),
+        ("  []", []),
+        ("\n ", None),
+    ],
+)
+def test_a_list_is_typed_line_by_line_or_as_json(typed: str, meant: Any) -> None:
+    schema = {"properties": {"tags": ORDER["properties"]["tags"]}, "additionalProperties": False}
+    assert args_of(fields_of(schema), {"tags": typed}).get("tags") == meant
+    assert problems({"tags": "[one"}, schema) == {"tags": ["This is not JSON: Expecting value at line 1, column 2."]}
 
 
 def test_what_is_missing_or_no_json_is_said_at_its_field() -> None:
@@ -168,6 +185,7 @@ def test_a_refusal_is_told_at_the_field_that_it_is_about() -> None:
 # ---- whatever a schema says: what is written into the fields is read out of them again
 
 SCALARS = st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(max_size=5)
+LINE = st.text(min_size=1).filter(lambda text: text == text.strip() and "\n" not in text)
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
 FITTING: st.SearchStrategy[tuple[dict[str, Any], Any]] = st.one_of(
     st.tuples(st.just({"type": "string"}), st.text(min_size=1).filter(str.strip)),
@@ -175,6 +193,11 @@ FITTING: st.SearchStrategy[tuple[dict[str, Any], Any]] = st.one_of(
     st.tuples(st.just({"type": ["number", "null"]}), st.floats(allow_nan=False, allow_infinity=False)),
     st.tuples(st.just({"type": "boolean"}), st.booleans()),
     st.tuples(st.sampled_from([{}, {"type": ["array", "object"]}]), st.lists(JSON) | st.dictionaries(st.text(), JSON)),
+    st.tuples(st.just({"type": "array", "items": {"type": "string"}}), st.lists(LINE, min_size=1)),
+    st.tuples(
+        st.just({"type": "array", "items": {"type": ["integer", "null"]}}),
+        st.lists(st.integers(-9, 9) | st.none(), min_size=1),
+    ),
     st.lists(SCALARS, min_size=1, unique_by=json.dumps).flatmap(
         lambda values: st.tuples(st.just({"enum": values}), st.sampled_from(values))
     ),
@@ -186,6 +209,8 @@ def written(field: Field, value: Any) -> str:
     for choice in field.choices:
         if choice.value == value and type(choice.value) is type(value):
             return choice.text
+    if field.kind == "list" and not str(value[0]).startswith("["):
+        return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in value)
     return value if field.kind == "text" and isinstance(value, str) else json.dumps(value)
 
 

@@ -1,6 +1,7 @@
 """The page's forms: each is a call as any other, no other page can send one, and what is wrong stands at its field."""
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from marshmallow import fields, validate
 from running import Answer, HubInside, hub_app, talk, until
 from sent import FORM, Page, main, own, send
 
-from hub import Call, Hub, create_app
+from hub import Call, Hub, HubError, create_app
 from hub.commands.asked import account
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
@@ -95,14 +96,87 @@ async def test_an_answer_that_comes_too_late_is_told_so(hub: HubInside, question
     answer = await send(hub, "answer", {"question": question, "answer": "no"})
     assert answer.status == 303
     page = await hub.get(answer.headers["Location"].removeprefix("./"))
-    assert "The question was over before this answer came." in page.text
+    assert f"The question was over before this answer came: “yes” by {ME}." in page.text
     assert value(hub, "hub:question", question)["answer"] == "yes"
+
+
+async def test_the_pages_script_is_told_in_place_what_has_become_of_it(hub: HubInside, question: str) -> None:
+    fields = {"question": question, "answer": "yes"}
+    taken = await send(hub, "answer", fields, accept="application/json")
+    assert (taken.status, taken.json) == (200, {})
+    late = await send(hub, "answer", fields, accept="application/json")
+    assert late.json == {"late": f"The question was over before this answer came: “yes” by {ME}."}
+    unknown = await send(hub, "answer", {**fields, "question": "?"}, accept="application/json")
+    assert unknown.json == {"late": "The question was over before this answer came."}
+    assert (await send(hub, "answer", {"answer": "yes"}, accept="application/json")).status == 422
+
+
+@pytest.mark.parametrize(("default", "said"), [("no", ": “no” by itself."), (None, ".")])
+async def test_a_late_answer_is_told_what_counts_instead(hub: HubInside, default: str | None, said: str) -> None:
+    with contextlib.suppress(HubError):
+        await hub.hub.ask("Deploy?", ["yes", "no"], default=default, timeout=1)
+    (over,) = hub.hub.state.of("hub:question")
+    late = await send(hub, "answer", {"question": over.key, "answer": "yes"}, accept="application/json")
+    assert late.json["late"] == f"The question was over before this answer came{said}"
 
 
 async def test_what_was_seen_is_marked(hub: HubInside) -> None:
     await hub.hub.publish("task:progress", {"id": "build", "status": "failed"})
     sent_back(await send(hub, "seen", {"event": "task:progress", "key": "build"}))
     assert is_seen(hub.hub.state, "task:progress", "build")
+
+
+def threat(**more: Any) -> tuple[str, Any]:
+    return "security:threat_detected", {"type": "inject", "severity": "critical", **more}
+
+
+async def unseen(hub: HubInside) -> dict[str, list[str]]:
+    """The rows that wait to be seen, and what marks all of a panel."""
+    page = Page((await hub.get("")).text)
+    found = {mark: [str(at[mark]) for _, at in page.elements if mark in at] for mark in ("data-task", "data-threat")}
+    return found | {"until": [str(at["value"]) for at in page.all("input") if at.get("name") == "until"]}
+
+
+async def test_a_threat_is_seen_by_its_number(hub: HubInside) -> None:
+    for more in ({}, {"mitigated": True}, {"severity": "low"}):
+        await hub.hub.publish(*threat(**more))
+    worst, low = (await unseen(hub))["data-threat"]
+    sent_back(await send(hub, "seen", {"event": "security:threat_detected", "key": worst}))
+    assert (await unseen(hub))["data-threat"] == [low]
+    every = Page((await hub.get("", panel="threats", filter="all")).text)
+    assert [at["data-threat"] for _, at in every.elements if "data-threat" in at] == [low, "2", worst]
+    assert "1 seen, 1 mitigated" in Page((await hub.get("")).text).text
+    for key in ("9999", "0", "x"):  # none of them is one
+        fields = {"event": "security:threat_detected", "key": key}
+        assert (await send(hub, "seen", fields)).status == 422
+    assert (await send(hub, "seen", {"event": "task:progress", "key": worst})).status == 422
+
+
+async def test_all_that_was_shown_is_marked_in_one_press_and_nothing_else(hub: HubInside) -> None:
+    for number in range(60):
+        await hub.hub.publish("task:progress", {"id": f"t{number}", "status": "failed"})
+    await hub.hub.publish(*threat())
+    await hub.hub.publish(*threat(type="leak"))
+    failed, threats = (await unseen(hub))["until"]
+    await hub.hub.publish("task:progress", {"id": "t7", "status": "failed"})  # again, behind the drawing
+    await hub.hub.publish(*threat(type="late"))
+    sent_back(await send(hub, "seen", {"panel": "failed", "until": failed}))
+    assert (await unseen(hub))["data-task"] == ["t7"]
+    assert len(await hub.records("command.called")) == 59, "each is on record"
+    sent_back(await send(hub, "seen", {"panel": "threats", "until": threats}))
+    assert len((await unseen(hub))["data-threat"]) == 1
+    taken = await send(hub, "seen", {"panel": "failed", "until": "99999"}, accept="application/json")
+    assert (taken.status, taken.json) == (200, {})
+    assert (await unseen(hub))["data-task"] == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"panel": "working", "until": "9"}, {"panel": "failed", "until": "x"}, {"panel": "failed", "key": "t"}]
+)
+async def test_what_marks_nothing_says_so(hub: HubInside, fields: dict[str, str]) -> None:
+    await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
+    assert (await send(hub, "seen", fields)).status in (400, 422)
+    assert (await unseen(hub))["data-task"] == ["t"]
 
 
 async def test_a_vote_is_cast_by_this_account_and_forgets_nothing_that_was_known(hub: HubInside) -> None:
