@@ -48,7 +48,7 @@ ORDER = [
         ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower webhooks rules channels notify outward"),
         ("", "life signals hub"),
-        ("web", "keys startup shutdown tls outgoing"),
+        ("web", "keys sdnotify startup shutdown tls outgoing"),
         ("web/access", "peer connections origin proxy credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
@@ -62,12 +62,13 @@ ORDER = [
         ("web", "app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs tools"),
         ("", "scenes story demo"),
+        ("printed", "render"),
         (
             "cli",
             "terminal grammar exchange http lasting words documents publish places beginnings writing following tail",
         ),
         ("cli", "child relays reports run hook settings connect samples status checks agents promise doctor"),
-        ("cli", "explain call ask token audit mcp serve completion main"),
+        ("cli", "explain call ask token audit mcp print serve completion main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -38,7 +38,6 @@ ELSEWHERE = {
     "$ python tests/bench/bench.py": "it measures for minutes; tests/bench is never part of the suite",
     "$ .venv/bin/hub run -- make": "it needs something to make; cli/test_run.py; the cron line: web/test_pings.py",
     "templates/ ": "it is a map; test_architecture.py",
-    "location / {": "web/test_nginx.py",
     '{"mcpServers"': "the settings of an agent; cli/test_mcp.py",
     "const schema = ": "test_serving.py",
     "import { Gap, HubClient }": "test_serving.py",

@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "events": ("publish", "tail", "run"),
     "commands and questions": ("call", "ask"),
     "agents and services": ("connect", "hook", "mcp"),
-    "look after it": ("status", "doctor", "audit"),
+    "look after it": ("status", "doctor", "audit", "print"),
 }
 NAMES = [name for names in COMMANDS.values() for name in names]
 EXAMPLES = """

@@ -32,6 +32,7 @@ from .access.guard import Guard, refuse_bind
 from .documents import served
 from .keys import GUARD, HUB
 from .page import dashboard
+from .sdnotify import Systemd
 from .shutdown import Ending
 from .tls import server_context
 from .ws import connection
@@ -158,7 +159,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     app = create_app(hub)
-    reread = asyncio.Event()
+    reread, systemd = asyncio.Event(), Systemd()
     ending = Ending(hub.config.stop_timeout + LAST, hub.end, reread.set)
     runner = web.AppRunner(
         app,
@@ -186,9 +187,11 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
             _calm_collector()
             mention(f"hub is listening on {url}")
             _show(app, url)
-            reading = asyncio.get_running_loop().create_task(_reread(hub, reread))
+            systemd.ready()
+            reading = asyncio.get_running_loop().create_task(_reread(hub, reread, systemd))
             await ending.asked.wait()
             reading.cancel()
+            systemd.stopping()
             log.info("stopping")
             server.close()
             # While connections still hear: aiohttp's own cleanup begins by not reading any more.
@@ -200,11 +203,12 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     return 0
 
 
-async def _reread(hub: Hub, asked: asyncio.Event) -> None:
+async def _reread(hub: Hub, asked: asyncio.Event, systemd: Systemd) -> None:
     """Read hub.toml again whenever that is asked for; a bad one changes nothing, and the log says what is wrong."""
     while True:
         await asked.wait()
         asked.clear()
+        systemd.reloading()
         try:
             await hub.reload()
             log.info("hub.toml was read again")
@@ -213,6 +217,7 @@ async def _reread(hub: Hub, asked: asyncio.Event) -> None:
                 log.error("hub.toml is not used, and all stays as it was: %s", line)
         except Exception:  # a bug; the next one that is read may be good
             log.exception("hub.toml could not be read again")
+        systemd.ready()
 
 
 def _show(app: web.Application, url: str) -> None:

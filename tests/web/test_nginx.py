@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, ClientSession, TCPConnector, WSServerHandshakeError
 from doors import bearer, guard_of, tokens_of
+from prints import printed
 from running import Talk, hub_app, send_signal, until
 
 from hub.web.access.credentials import FAILURES
 from hub.web.access.proxy import Proxies
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-BLOCK = README.partition("```nginx\n")[2].partition("```")[0]  # what the README says that nginx is to be told
+# What nginx is to be told, as it is printed: the part that passes on. All of it, with TLS: printed/test_nginx_conf.py
+BLOCK = "location / {" + printed("nginx").partition("location / {")[2].partition("\n    }\n")[0] + "}"
 SETTINGS = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{ }}
@@ -28,7 +29,7 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    map $http_upgrade $hub_connection {{ default upgrade; '' close; }}
     server {{
         listen {address} reuseport;
         {block}

