@@ -73,7 +73,12 @@ class Config:
     open: bool = setting(False, "open the page in the browser", kind=bool)
     log_level: str = setting("info", "least level", kind=str, choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "format of the log", kind=str, choices=("text", "json"))
-    broker: str = setting("sqlite:", "where events are kept: sqlite: (the state directory) or memory:", kind=str)
+    broker: str = field(
+        default="sqlite:",
+        repr=False,  # it may have a password
+        metadata={"help": "where events are kept: sqlite:, memory:, redis://…, rediss://…, unix://…", "kind": str},
+    )
+    broker_file: str = setting("", "file with the URL of the broker, when it has a password", kind=str)
     keep_events: int = setting(100_000, "newest events kept", Range(1, MANY), kind=int)
     keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", Range(1, STORED), kind=int)
     keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", Range(0.001, CENTURY), kind=float)
@@ -114,8 +119,19 @@ class Config:
         for f in fields(self):
             check(f.name, getattr(self, f.name), f)
         object.__setattr__(self, "state_dir", Path(self.state_dir))  # from Python also a text
+        if self.broker_file:
+            object.__setattr__(self, "broker", _url_in(self.broker_file))
         if self.ephemeral:
             object.__setattr__(self, "broker", "memory:")
+
+
+def _url_in(file: str) -> str:
+    """The first line of a file. Raises UsageError, without what is in there."""
+    try:
+        return Path(file).read_text("utf-8").strip().partition("\n")[0].strip()
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"The file of the broker's URL, {file}, cannot be read: {what}.") from None
 
 
 def check(name: str, value: Any, row: Any) -> None:
@@ -157,7 +173,8 @@ GROUPS: Mapping[str, str] = {
     "how much at once": "rate max_clients heartbeat",
     "what it runs": "load demo config",
     "its log": "log_level log_format",
-    "what it keeps": "state_dir ephemeral broker sync keep_events keep_bytes keep_seconds state_items state_bytes",
+    "what it keeps": "state_dir ephemeral broker broker_file sync keep_events keep_bytes keep_seconds state_items "
+    "state_bytes",
     "its audit log": "audit_file_bytes audit_file_seconds audit_keep_files audit_keep_bytes audit_keep_seconds",
 }
 
@@ -186,7 +203,14 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings among what argparse read, as `Config.from_environment(**given(...))` takes them. Raises UsageError
     for a value that does not fit."""
     found = {f.name: (f, getattr(namespace, f.name)) for f in flags() if hasattr(namespace, f.name)}
+    if "broker" in found and _has_password(found["broker"][1]):  # everybody can read it there
+        raise UsageError("The URL of the broker has a password: give it in HUB_BROKER, or in a file (--broker-file).")
     return {name: _read(f"{_flag(f)} ({_variable(f)})", value, f) for name, (f, value) in found.items()}
+
+
+def _has_password(url: str) -> bool:
+    words = url.partition("://")[2]
+    return ":" in words.rpartition("@")[0] or "password=" in words
 
 
 def _flag(f: Any) -> str:
@@ -200,7 +224,7 @@ def _variable(f: Any) -> str:
 def _metavar(f: Any) -> str:
     if choices := f.metadata.get("choices"):
         return f"{{{','.join(choices)}}}"
-    if f.name.startswith("tls_") or f.name == "config":
+    if f.name.startswith("tls_") or f.name in ("config", "broker_file"):
         return "FILE"
     named = {int: "N", float: "SECONDS", Path: "DIR", list: "MODULE" if f.name == "load" else "VALUE"}
     return named.get(f.metadata["kind"], str(f.name).upper())

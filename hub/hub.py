@@ -30,6 +30,7 @@ from .metrics import Metrics
 from .outward.outward import Outward
 from .private import Locked, Unsafe
 from .stream.broadcaster import Broadcaster
+from .stream.brokers.broker import Lost
 from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
 from .stream.eventtypes import EventTypes, Key
@@ -334,11 +335,22 @@ class Hub:
             self.broadcaster.start_at(broker.head)
             self.state.restore(await broker.last_values(), broker.head)
             self.bus.position = broker.head
+            broker.begin(self._lose)
         except BaseException as error:
             await broker.close()
             if isinstance(error, HubError):
                 raise UsageError(str(error)) from None
             raise
+
+    def _lose(self, lost: Lost) -> None:
+        """Go on behind what is left of a stream whose newest events are gone: everybody who may have seen them is told.
+        Never waits."""
+        self.state.restore(lost.values, self.broker.head)
+        self.bus.position = self.broker.head
+        self.broadcaster.lose(lost.epoch, lost.kept)
+        self.outward.wake()
+        for listener in self.on_moved:
+            listener()
 
     async def _end_liveness(self) -> None:
         self.liveness.stop()

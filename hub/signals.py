@@ -106,11 +106,11 @@ def connect(
 
 def stale(bus: "EventBus") -> OnEvents:
     """The end of a lease is an event like any other, with a number of its own; it names the one that it ends, because
-    a newer one of the key may be on its way."""
+    a newer one of the key may be on its way. Its id does, too: so several hubs of one stream say it once."""
 
     async def announce(ended: Sequence[Event]) -> None:
-        words = ({"event": event.name, "key": event.key, "seq": event.seq} for event in ended)
-        await bus.announce("hub:stale", *words)
+        words = {f"stale-{event.seq}": {"event": event.name, "key": event.key, "seq": event.seq} for event in ended}
+        await bus.announce("hub:stale", words)
 
     return announce
 

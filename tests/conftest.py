@@ -12,10 +12,13 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from engines import Engine
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
@@ -31,6 +34,28 @@ def pytest_sessionstart() -> None:
     """A shell's background job ignores SIGINT and SIGQUIT, and so would all programs that the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def redis_engine() -> Iterator["Engine"]:
+    """A Redis for all tests that do it no harm; each takes a prefix of its own."""
+    from engines import engine, redis_program
+
+    try:
+        program = redis_program()
+    except LookupError as error:
+        pytest.skip(str(error))
+    with engine(program) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def valkey_engine() -> Iterator["Engine"]:
+    """The same, of a Valkey."""
+    from engines import engine, valkey_program
+
+    with engine(valkey_program()) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True, scope="session")

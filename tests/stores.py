@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hub.stream.brokers.broker import Limits
+from hub.stream.brokers.broker import Limits, Lost
 from hub.stream.brokers.sqlite import FILE, SqliteBroker
 from hub.stream.events import Draft, Event
 
@@ -28,11 +28,18 @@ class Store:
     def __init__(self, broker: Any) -> None:
         self.broker, self.batches = broker, list[list[Event]]()
         self.fails = list[Exception]()  # what the pump raises next
+        self.lost = list[Lost]()
+        self.heard: Callable[[list[Event]], None] = lambda batch: None  # behind each batch
 
     async def pump(self, batch: list[Event]) -> None:
         if self.fails:
             raise self.fails.pop()
         self.batches.append(batch)
+        self.heard(batch)
+
+    async def open(self) -> None:
+        await self.broker.open(self.pump)
+        self.broker.begin(self.lost.append)
 
     @property
     def pumped(self) -> list[Event]:

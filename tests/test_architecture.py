@@ -31,7 +31,8 @@ ORDER = [
         ("stream", "events eventtypes"),
         (
             "stream/brokers",
-            "broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory schemes",
+            "broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
+            "connection link entries appends redis schemes",
         ),
         (
             "stream",
@@ -81,7 +82,7 @@ ROOMS = {
     "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/eventtypes", "commands", "configfile"},
     "prometheus_client": {"metrics", "web"},
-    "redis": {"stream/brokers/redis"},
+    "redis": {"stream/brokers/connection"},
     "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},
 }
 

@@ -46,7 +46,7 @@ def imported() -> set[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     owners = packages_distributions()
-    extras = ("speed", "completion", "notify", "mcp")
+    extras = ("speed", "completion", "notify", "mcp", "redis")
     optional = {name for extra in extras for name in requirements("options.extras_require", extra)}
     names = {owners[name][0].lower().replace("_", "-") for name in imported() - optional}
     assert names == set(requirements("options", "install_requires"))

@@ -126,6 +126,8 @@ async def subscribe(call: Call) -> Any:
     if len(patterns.texts) > MAX_PATTERNS:
         raise HubError("invalid_args", f"A client can have {MAX_PATTERNS} patterns at most.")
     broadcaster, after = call.hub.broadcaster, call.args.get("after")
+    if after is not None:
+        await call.hub.broker.reach(after)
     cursor = broadcaster.join(subscriber, patterns, after) if after else broadcaster.narrow(subscriber, patterns)
     subscriber.implied = False
     return {"topics": patterns.texts, "cursor": str(cursor)}

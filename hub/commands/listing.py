@@ -32,6 +32,8 @@ async def listed(rows: Iterable[Any]) -> Json:
 
 async def last_values(hub: "Hub", patterns: Patterns, after: Cursor | None) -> Json:
     """The last values that match and have changed behind `after`; an unknown epoch has seen none of them."""
+    if after is not None:
+        await hub.broker.reach(after)
     start, foreign = hub.broadcaster.start(after) if after else (0, None)
     page = await hub.state.page(patterns, 0 if foreign else start, LARGEST_EVENT)
     cursor = Cursor(hub.broker.epoch, page.position)
@@ -40,6 +42,7 @@ async def last_values(hub: "Hub", patterns: Patterns, after: Cursor | None) -> J
 
 async def behind(hub: "Hub", after: Cursor, patterns: Patterns, limit: int) -> Json:
     """The oldest kept events behind `after` that match."""
+    await hub.broker.reach(after)
     start, foreign = hub.broadcaster.start(after)
     return await _forwards(hub, start, patterns, limit, complete=not foreign)
 

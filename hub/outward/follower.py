@@ -35,6 +35,7 @@ class Follower:
     def __init__(self, stream: Broadcaster, after: str | None) -> None:
         self._stream, self._news = stream, asyncio.Event()
         self.position, self._foreign = self._begin(after)
+        self._epoch = stream.broker.epoch  # that the position is of
 
     def _begin(self, after: str | None) -> tuple[int, str | None]:
         try:
@@ -45,7 +46,7 @@ class Follower:
 
     @property
     def cursor(self) -> Cursor:
-        return Cursor(self._stream.broker.epoch, self.position)
+        return Cursor(self._epoch, self.position)
 
     @property
     def lag(self) -> int:
@@ -61,6 +62,7 @@ class Follower:
         A store that cannot be read is waited for."""
         while True:
             self._news.clear()
+            self._keep_up()
             try:
                 page = await self._stream.pages.behind(self.position)
             except HubError:
@@ -71,6 +73,12 @@ class Follower:
             if self._foreign is not None:
                 return list(self._told(self.position + 1, []))
             await self._news.wait()
+
+    def _keep_up(self) -> None:
+        """Go on in another epoch of the stream; what was done with may not be there any more."""
+        if self._epoch != self._stream.broker.epoch:
+            self.position, foreign = self._begin(str(self.cursor))
+            self._epoch, self._foreign = self._stream.broker.epoch, self._foreign or foreign
 
     def _told(self, first: int, events: list[Event]) -> Iterator[Event | Missing]:
         epoch = self._stream.broker.epoch

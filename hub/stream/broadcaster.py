@@ -180,6 +180,36 @@ class Broadcaster:
         self._leave_group(subscriber)
         self._catchup.stop(subscriber)
 
+    def lose(self, epoch: str, kept: int) -> None:
+        """Go on at the broker's new head: of what was seen in this epoch, the events behind `kept` are gone. Whoever
+        may have got them is told, and goes on behind what is left. Never waits."""
+        if self._next_pass is not None:
+            self._next_pass.cancel()
+            self._next_pass = None
+        self._waiting, before = 0, self.position
+        live = [subscriber for group in self._groups.values() for subscriber in group.members]
+        places = [(subscriber, before) for subscriber in live]
+        places += [(subscriber, subscriber.position) for subscriber in self._catchup.behind]
+        self.pages.lose()
+        self.window.start_at(self.broker.head)
+        self.position = self.window.head
+        for subscriber, position in places:
+            self._leave_group(subscriber)
+            self._catchup.stop(subscriber)
+            self._go_on(subscriber, Cursor(epoch, position), kept)
+
+    def _go_on(self, subscriber: Subscriber, seen: Cursor, kept: int) -> None:
+        if seen.seq <= kept:
+            self._catchup.begin(subscriber, seen.seq)
+            return
+        start = max(kept, self.broker.tail - 1)
+        subscriber.reason = "expired"
+        try:
+            self._catchup.tell_gap(subscriber, str(seen), start + 1, "epoch")
+            self._catchup.begin(subscriber, start)
+        except Exception:
+            self._broken(subscriber)
+
     def mark(self) -> None:
         """Tell narrowed subscribers where they are, if that moved without an event for them. Once a heartbeat."""
         self.flush()

@@ -79,9 +79,9 @@ class EventBus:
         """Undo `on` or `once`."""
         self.listeners.remove(pattern, listener)
 
-    async def announce(self, name: str, *data: Any) -> None:
-        """Publish numbered events of the hub's own domain, all or none."""
-        await self.broker.append([Draft(name, new_id(), dumpb(one)) for one in data])
+    async def announce(self, name: str, data: Mapping[str, Any]) -> None:
+        """Publish numbered events of the hub's own domain, by their ids, all or none."""
+        await self.broker.append([Draft(name, id, dumpb(one)) for id, one in data.items()])
 
     async def keep(self, name: str, key: str, data: Any) -> None:
         """Publish a last value of the hub's own; returns when it has gone through. Raises `broker_unavailable`."""

@@ -82,6 +82,7 @@ class Pages:
         self._wanted: dict[int, list[asyncio.Future[Page | None]]] = {}  # by the position behind which they read on
         self._reading: asyncio.Task[None] | None = None
         self._turns, self._reads = Passes(), 0
+        self._generation = 0  # of the stream
 
     def at_hand(self, position: int) -> Page | None:
         """Return the page with what comes behind a position, if that takes no reading; None at the head, too."""
@@ -110,6 +111,11 @@ class Pages:
         """Nobody is behind: keep nothing for those who might come."""
         self._kept.clear()
         self._places.clear()
+
+    def lose(self) -> None:
+        """The stream is another one: keep nothing, and nothing of what is being read."""
+        self._generation += 1
+        self.forget()
 
     def _of_window(self, position: int) -> Page:
         events, size = [], 0
@@ -180,8 +186,11 @@ class Pages:
         return next(iter(self._wanted)) if self._reads % LONGEST == 0 else min(self._wanted)
 
     async def _read_behind(self, position: int) -> None:
+        generation = self._generation
         try:
             events = await self._broker.read(position, PAGE, PIECE)
+            if generation != self._generation:
+                return  # who still waits for this is read for again
             page = self._keep(Page(events)) if events else None
         except Exception as error:
             self._answer(position, error)

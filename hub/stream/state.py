@@ -83,8 +83,11 @@ class State:
     def restore(self, kept: Iterable[Kept], position: int) -> None:
         """Begin with what was true at `position`, longest unchanged first.
 
-        Leases run on from when the events were accepted.
+        Leases run on from when the events were accepted. What was known before is forgotten.
         """
+        self._items.clear()
+        self._leases, self._read, self.bytes = Leases(), None, 0
+        self._wake.set()
         for event, stale in kept:
             assert event.key is not None
             self._put(event, (event.name, event.key), event.accepted, stale)

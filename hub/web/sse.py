@@ -23,7 +23,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     patterns, after = answers.stream_query(request)
     if last := request.headers.get("Last-Event-ID"):
         after = Cursor.parse(last)
-    streams.admit(request.app, after)
+    await streams.admit(request.app, after)
     if request.version < HttpVersion11:
         raise HubError("invalid_message", "This stream needs HTTP/1.1.", status=505)
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})

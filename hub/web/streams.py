@@ -158,7 +158,7 @@ def setup(app: web.Application) -> None:
     app.cleanup_ctx.append(_heartbeats)
 
 
-def admit(app: web.Application, after: Cursor | None) -> None:
+async def admit(app: web.Application, after: Cursor | None) -> None:
     """Refuse before the upgrade what could only be closed behind it. Raises HubError."""
     hub, count = app[HUB], len(app[STREAMS])
     if hub.commands.stopping:
@@ -168,6 +168,7 @@ def admit(app: web.Application, after: Cursor | None) -> None:
         hub.metrics.refused("too_many")
         raise HubError("busy", f"The hub has {count} clients already.", retry_after=1, status=503)
     if after is not None:
+        await hub.broker.reach(after)
         hub.broadcaster.start(after)
 
 

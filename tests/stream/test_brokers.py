@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from engines import broker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import PATIENCE, until
@@ -61,17 +63,21 @@ async def test_it_keeps_what_the_memory_broker_keeps(
         await context.__aexit__(None, None, None)
 
 
+SOME = Limits(100, 2**20, 86400.0)
 BROKERS: dict[str, Callable[[Path], Broker]] = {
     "memory": lambda folder: MemoryBroker(100, 2**20),
-    "normal": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), STATE),
-    "full": lambda folder: SqliteBroker(folder, Limits(100, 2**20, 86400.0), STATE, full=True),
+    "normal": lambda folder: SqliteBroker(folder, SOME, STATE),
+    "full": lambda folder: SqliteBroker(folder, SOME, STATE, full=True),
 }
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=[*BROKERS, "redis_engine", "valkey_engine"])
 async def it(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    found = Store(BROKERS[request.param](tmp_path))
-    await found.broker.open(found.pump)
+    if request.param in BROKERS:
+        found = Store(BROKERS[request.param](tmp_path))
+    else:
+        found = Store(broker(request.getfixturevalue(request.param), SOME, prefix=uuid4().hex))
+    await found.open()
     yield found
     await found.broker.close()
 
@@ -165,18 +171,14 @@ class TestBroker:
         assert [(e.seq, e.id) for e in it.pumped] == [(1, "a"), (2, "b"), (3, "c")]
         assert await it.put(draft("b", given=True)) == [2]
 
-    async def test_what_is_published_while_events_are_handed_on_comes_behind_them(
-        self, it: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_what_is_published_while_events_are_handed_on_comes_behind_them(self, it: Store) -> None:
         nested = list[asyncio.Task[list[int]]]()
 
-        async def pump(batch: list[Event]) -> None:
-            it.batches.append(batch)
+        def heard(batch: list[Event]) -> None:
             if batch[0].id == "first":
                 nested.append(asyncio.create_task(it.put(draft("nested"))))
 
-        monkeypatch.setattr(it, "pump", pump)
-        it.broker._outlet._pump = pump
+        it.heard = heard
         assert await it.put(draft("first"), draft("second")) == [1, 2]
         assert await nested[0] == [3]
         assert [event.id for event in it.pumped] == ["first", "second", "nested"]

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ...errors import HubError
+from ...wire.names import Cursor
 from ..events import Draft, Event
 
 RETRY_SECONDS = 1.0  # after which it is worth to try again
@@ -60,6 +61,18 @@ class Answers(Protocol):
         is kept; where it raises, or is cancelled, it may have been."""
 
 
+class Lost(NamedTuple):
+    """Events that have been through the pump are gone from the stream: all behind the number `kept`. It goes on behind
+    the broker's new `head`, with these last values."""
+
+    epoch: str  # in which they were seen
+    kept: int
+    values: list[Kept]
+
+
+OnLost = Callable[[Lost], None]
+
+
 class Broker(Protocol):
     """What the hub needs of a broker. One stream of events, numbered from 1 without holes, on into each new epoch."""
 
@@ -73,9 +86,15 @@ class Broker(Protocol):
     problem: str | None  # one sentence on why events cannot be kept just now
 
     async def open(self, pump: Pump) -> None:
-        """Get ready; from here on give every event to `pump`, in order, in batches, one batch at a time.
+        """Get ready; from `begin` on give every event to `pump`, in order, in batches, one batch at a time.
 
         Raises UsageError if the hub cannot start like this.
+        """
+
+    def begin(self, on_lost: OnLost) -> None:
+        """Once after `open`, when the hub has read what is kept up to `head`: hand on what comes behind it.
+
+        `on_lost` is called in the step in which a broker that others write to finds that events are gone.
         """
 
     async def last_values(self) -> list[Kept]:
@@ -91,6 +110,10 @@ class Broker(Protocol):
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         """The numbers and names of the oldest kept events behind `after`, at most `limit`: a tenth of the cost of
         reading the events."""
+
+    async def reach(self, cursor: Cursor) -> None:
+        """Return when the hub knows of this cursor, if the stream does. Raises HubError `broker_unavailable` if that
+        takes too long."""
 
     async def close(self) -> None:
         """Take no more; returns when all that was accepted has been through the pump. Raises nothing."""

@@ -9,7 +9,7 @@ from ...wire.messages import now
 from ...wire.names import Cursor
 from ..events import Draft, Event
 from .answers import MemoryAnswers
-from .broker import Answers, Kept, Limits, Outlet, Pump, Receipt, unavailable
+from .broker import Answers, Kept, Limits, OnLost, Outlet, Pump, Receipt, unavailable
 
 
 class MemoryBroker:
@@ -28,6 +28,9 @@ class MemoryBroker:
 
     async def open(self, pump: Pump) -> None:
         self._outlet = Outlet(pump)
+
+    def begin(self, on_lost: OnLost) -> None:
+        """Nobody else writes here, and nothing is lost while it is open."""
 
     async def last_values(self) -> list[Kept]:
         return []
@@ -90,6 +93,9 @@ class MemoryBroker:
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         start = max(after + 1, self.tail)
         return [(seq, self._kept[seq].name) for seq in range(start, min(start + limit, self.head + 1))]
+
+    async def reach(self, cursor: Cursor) -> None:
+        """What is not known here is not known."""
 
     async def close(self) -> None:
         self._outlet = None

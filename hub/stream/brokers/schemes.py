@@ -18,4 +18,17 @@ def make_broker(config: Config) -> Broker:
         from .memory import MemoryBroker
 
         return MemoryBroker(config.window_events, config.window_bytes)
-    raise UsageError(f"There is no broker for {scheme}:{rest and '…'}; this hub knows sqlite: and memory:.")
+    if scheme in ("redis", "rediss", "unix"):
+        return _redis(config)
+    known = "sqlite:, memory:, redis:, rediss: and unix:"
+    raise UsageError(f"There is no broker for {scheme}:{rest and '…'}; this hub knows {known}.")
+
+
+def _redis(config: Config) -> Broker:
+    try:
+        from .connection import Server
+        from .redis import RedisBroker
+    except ImportError:
+        raise UsageError("This broker needs the extra redis: pip install 'aiohttp-hub[redis]'.") from None
+    limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
+    return RedisBroker(Server(config.broker), limits, Limits(config.state_items, config.state_bytes))

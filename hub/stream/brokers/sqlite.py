@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import HubError, UsageError
+from ...wire.names import Cursor
 from ..events import Draft, Event
 from .answers import DiskAnswers
-from .broker import Answers, Kept, Limits, Outlet, Pump, Receipt, unavailable
+from .broker import Answers, Kept, Limits, OnLost, Outlet, Pump, Receipt, unavailable
 from .care import Care
 from .database import Database
 from .retention import STEP
@@ -77,6 +78,9 @@ class SqliteBroker:
         if self._database.failure:
             self._fail(self._database.failure)
         self._care.begin()
+
+    def begin(self, on_lost: OnLost) -> None:
+        """Nobody else writes here, and nothing is lost while it is open."""
 
     async def last_values(self) -> list[Kept]:
         found, self._last_values = self._last_values, []
@@ -168,6 +172,9 @@ class SqliteBroker:
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         async with self._readable():
             return self._database.names(after, self.head, limit)
+
+    async def reach(self, cursor: Cursor) -> None:
+        """What is not known here is not known."""
 
     @contextlib.asynccontextmanager
     async def _readable(self) -> AsyncIterator[None]:

@@ -36,7 +36,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     hub = request.app[HUB]
     is_page = answers.is_of_the_page(request)
     patterns, after = (NOTHING, None) if is_page else answers.stream_query(request)
-    streams.admit(request.app, after)
+    await streams.admit(request.app, after)
     response = web.StreamResponse(status=101, headers=handshake(request))
     await response.prepare(request)
     await response.write_eof()

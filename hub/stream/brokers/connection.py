@@ -1,0 +1,221 @@
+"""Connections to a Redis or Valkey, and what can be wrong with them, by name.
+
+The client library repeats commands by itself, and ends a read that waits: neither may be. What has been sent and not
+answered may have been done; nobody but a publisher with an id may send it again.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis.asyncio import connection as library
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ResponseError,
+)
+
+from ...errors import UsageError
+
+PATIENCE = 2.0  # seconds that an answer may take; then the server is away
+STALL = 0.25  # seconds that an answer gets once more if it was this process that stood still
+PREFIX = "hub"
+KEYS = "emivxzabcd"  # in the order in which the functions take them
+
+Answered = asyncio.Future[Any]
+
+
+class Trouble(Exception):
+    """What keeps a hub from its stream: one of the three that follow."""
+
+
+class Away(Trouble):
+    """The server cannot be asked just now; `str()` is one sentence on why."""
+
+
+class Refused(Trouble):
+    """The server has answered that it does not do this: nothing was done. `str()` is one sentence on why."""
+
+
+class Moved(Trouble):
+    """The stream is of another epoch, or the library is not there (any more): nothing was done. Attach, once again."""
+
+
+class Server:
+    """Where a URL leads: `redis://`, `rediss://` or `unix://`; `?prefix=` is what the names of all keys begin with.
+
+    Raises UsageError. No part of the URL is in what this says, but the place.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+            self.prefix = query.pop("prefix", PREFIX)
+            self._options: dict[str, Any] = {**library.parse_url(parts._replace(query=urlencode(query)).geturl())}
+        except ValueError:
+            raise UsageError("The URL of the broker cannot be read.") from None
+        self._class: Any = self._options.pop("connection_class", library.Connection)
+        path = self._options.get("path")
+        self.place = path or f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
+        self.keys = [f"{{{self.prefix}}}:{name}" for name in KEYS]
+
+    async def connect(self) -> "Connection":
+        """Return a connection that may be used. Raises Away, Refused."""
+        settings: Any = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "socket_timeout": None, "client_name": "hub"}
+        try:
+            wire: Any = self._class(**self._options, **settings, socket_connect_timeout=PATIENCE)
+        except TypeError:
+            raise UsageError("The URL of the broker has an option that is not known.") from None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await wire.connect()
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                await wire.disconnect(nowait=True)
+            if isinstance(error, Exception):
+                raise self.trouble(error) from None
+            raise
+        return Connection(self, wire)
+
+    def trouble(self, error: Exception) -> Exception:
+        """What an error of the library, or of the network, means for a hub."""
+        if isinstance(error, Trouble | UsageError):
+            return error
+        if isinstance(error, ResponseError):
+            return self._answered(str(error), type(error))
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            return Refused(f"Redis at {self.place} does not let the hub in: {_words(error)}.")
+        if isinstance(error, BusyLoadingError):
+            return Away(f"Redis at {self.place} is loading its data (LOADING).")
+        if isinstance(error, TimeoutError) or "imeout" in type(error).__name__:
+            return Away(f"Redis at {self.place} does not answer.")
+        return Away(f"Redis at {self.place} cannot be reached: {_words(error)}.")
+
+    def _answered(self, text: str, kind: type[Exception]) -> Exception:
+        code = text.partition(" ")[0]
+        if code == "EPOCH" or text.startswith("Function not found"):
+            return Moved(text)
+        name = NAMES.get(kind.__name__, code if code.isupper() else "")
+        if meaning := MEANINGS.get(name):
+            return Refused(f"Redis at {self.place} {meaning} ({name}).")
+        return Refused(f"Redis at {self.place} refuses: {text.splitlines()[0][:200]}.")
+
+
+# What the library takes the code away from.
+NAMES = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
+MEANINGS = {
+    "OOM": "is out of memory: give it more, or keep less",
+    "READONLY": "is a replica and takes nothing",
+    "NOREPLICAS": "has not enough replicas to take anything",
+    "MISCONF": "cannot write to its disk: make room there, and look at its log",
+    "NOPERM": "does not allow the hub's user what a hub does: see its ACL",
+}
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the library's own number and full stop."""
+    text = str(error.__cause__ or error) or type(error).__name__
+    return text.splitlines()[0][:200].rstrip(".")
+
+
+class Connection:
+    """Commands to the server. They go out with all others of the same pass of the loop, and are answered in order.
+
+    Once it is cut, by whatever it may be, all that were not answered fail with the reason, and so do all further ones.
+    """
+
+    def __init__(self, server: Server, wire: library.AbstractConnection) -> None:
+        self.server = server
+        self.cut: Exception | None = None  # why
+        self.on_cut: Callable[[Exception], None] = lambda reason: None
+        self._wire: Any = wire  # half of it has no types
+        self._out: list[bytes] = []
+        self._waiting: deque[tuple[float, Answered]] = deque()  # since when, and who
+        self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = [self._loop.create_task(work) for work in (self._write(), self._read())]
+
+    def send(self, *words: bytes | str | int) -> Answered:
+        """Send a command. The answer raises Away, Refused or Moved."""
+        answer: Answered = self._loop.create_future()
+        if self.cut is not None:
+            answer.set_exception(self.cut)
+            return answer
+        self._out += self._wire.pack_command(*words)
+        self._waiting.append((self._loop.time(), answer))
+        self._news.set()
+        if self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE, self._look, self._loop.time() + PATIENCE)
+        return answer
+
+    def run(self, name: str, *args: bytes | str | int, keys: Sequence[str] | None = None) -> Answered:
+        """Send the call of a function of the library."""
+        keys = self.server.keys if keys is None else keys
+        return self.send("FCALL", name, len(keys), *keys, *args)
+
+    def close(self, reason: Exception | None = None) -> None:
+        """Cut it. Never waits."""
+        if self.cut is None:
+            self.cut = reason or Away("The connection was closed.")
+            for task in self._tasks:
+                task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._loop.create_task(self._disconnect())
+            waiting, self._waiting = self._waiting, deque()
+            for _, answer in waiting:
+                _fail(answer, self.cut)
+            self.on_cut(self.cut)
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._wire.disconnect(nowait=True)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                out, self._out = self._out, []
+                await self._wire.send_packed_command(out, check_health=False)
+        except Exception as error:
+            self.close(self.server.trouble(error))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    result = await self._wire.read_response(disable_decoding=True)
+                except ResponseError as error:
+                    _fail(self._waiting.popleft()[1], self.server.trouble(error))
+                else:
+                    answer = self._waiting.popleft()[1]
+                    if not answer.done():  # else whoever asked has gone
+                        answer.set_result(result)
+        except Exception as error:
+            self.close(self.server.trouble(error))
+
+    def _look(self, due: float) -> None:
+        """Whether the oldest command has waited too long."""
+        now, self._timer = self._loop.time(), None
+        if self._waiting:
+            ends = self._waiting[0][0] + PATIENCE
+            if now - due > STALL:  # nobody can know who was slow
+                ends = max(ends, now + STALL)
+            if ends <= now:
+                self.close(Away(f"Redis at {self.server.place} does not answer."))
+            else:
+                self._timer = self._loop.call_at(ends, self._look, ends)
+
+
+def _fail(answer: Answered, error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # nobody need ask

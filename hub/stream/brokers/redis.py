@@ -1,0 +1,320 @@
+"""Events in a Redis or Valkey, for several hubs at once: one stream, and every hub sees the same of it.
+
+Whatever goes wrong with a connection ends in `_run`: both are made anew, and the hub asks first whether the stream is
+still the one that it knows. What it has seen and the stream has not is told to everybody who may have seen it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+from ...errors import HubError, UsageError
+from ...wire.names import Cursor
+from ..events import Draft, Event
+from .answers import MemoryAnswers
+from .appends import Appends
+from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavailable
+from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
+from .entries import Stream, epoch_of, unpacked
+from .link import Link
+
+log = logging.getLogger("hub")
+
+BLOCK = 1.0  # seconds that a read waits for news; the stream is looked at as often
+MOST_READ, READ_BYTES = 256, 4 * 1024 * 1024  # events of one read, and the bytes that it should not go beyond
+PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds between tries to come back; the last one again and again
+SOON = 0.05  # seconds until the next look when there is more to trim
+START = 10.0  # seconds that a server gets to load its data when a hub starts
+VALUES = 1000  # last values that are read at once
+
+
+class RedisBroker:
+    """Keeps events where `server` is. `limits` and `state` are those of a stream that this hub is the first to open;
+    after that they are the stream's."""
+
+    def __init__(self, server: Server, limits: Limits, state: Limits) -> None:
+        self.server = server
+        self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
+        self.lineage: Mapping[str, int] = {}
+        self.limits, self._state = limits, state
+        self.problem: str | None = None
+        self.answers: Answers = MemoryAnswers()
+        self._stream = Stream.read([None] * 12)
+        self._link: Link | None = None
+        self._appends = Appends(self._trouble)
+        self._running: asyncio.Task[None] | None = None
+        self._closing = False
+        self._behind = 0.0  # the server's clock behind the monotonic one, in seconds
+        self._count = 16  # events that the next read takes
+        self._look_at = 0.0  # when the stream is looked at next, on the monotonic clock
+        self._moved = asyncio.Event()  # set, and replaced, when position or epoch have changed
+
+    # ---- life
+
+    async def open(self, pump: Pump) -> None:
+        self._pump = pump
+        link, stream = await self._first()
+        self.head = stream.head
+        self._adopt(link, stream)
+        mine = Limits(stream.events, stream.most, stream.seconds)
+        if self.limits != mine:
+            log.warning("the stream in Redis has limits of its own, and keeps to them: %s", mine)
+            self.limits = mine
+
+    async def _first(self) -> tuple[Link, Stream]:
+        """Attach at the start. Raises UsageError; a server that is starting, too, is waited for."""
+        ends = time.monotonic() + START
+        while True:
+            try:
+                return await self._attach()
+            except Trouble as error:
+                if "LOADING" not in str(error) or time.monotonic() > ends:
+                    raise UsageError(str(error)) from None
+            await asyncio.sleep(PAUSES[-1])
+
+    def begin(self, on_lost: OnLost) -> None:
+        self._on_lost = on_lost
+        self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def last_values(self) -> list[Kept]:
+        async with self._readable() as link:
+            return await self._values(link, self._stream)
+
+    async def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self._running is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * PATIENCE):
+                    await self._appends.drain()
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        self._appends.refuse(_stopping())
+        if self._link is not None:
+            self._link.close()
+
+    # ---- events
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        if self._closing:
+            raise _stopping()
+        if self._link is None and self.problem:
+            raise unavailable(self.problem)
+        return await self._appends.put(drafts) if drafts else []
+
+    async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
+        async with self._readable() as link:
+            stream = self._stream
+            words = after, self.head, limit, "" if size is None else size
+            rows = await link.asks.run("hub_read", *words)
+        return self._events(zip(rows[::2], rows[1::2], strict=True), stream)
+
+    async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
+        found = list[tuple[int, str]]()
+        async with self._readable() as link:
+            while len(found) < limit:
+                rows = await link.asks.run("hub_names", after, self.head, limit - len(found))
+                if not rows:
+                    break
+                found += [(seq, name.decode()) for seq, name in zip(rows[::2], rows[1::2], strict=True)]
+                after = found[-1][0]
+        return found
+
+    async def reach(self, cursor: Cursor) -> None:
+        if self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head):
+            return
+        async with self._readable() as link:
+            stream = Stream.read(await link.asks.run("hub_look"))
+        if not stream.holds(*cursor):
+            return
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not (self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head)):
+                    await self._moved.wait()
+        except TimeoutError:
+            raise unavailable(f"This hub has not come up to the cursor {cursor} yet.") from None
+
+    @contextlib.asynccontextmanager
+    async def _readable(self) -> AsyncIterator[Link]:
+        if self._link is None:
+            raise unavailable(self.problem or "The connection to Redis is being made anew.")
+        try:
+            yield self._link
+        except Trouble as error:
+            self._trouble(error)
+            raise unavailable(str(error)) from None
+
+    def _events(self, rows: Iterable[tuple[int, bytes]], stream: Stream) -> list[Event]:
+        return [unpacked(seq, entry, stream, self._clock) for seq, entry in rows]
+
+    def _clock(self, at: float) -> float:
+        """The server's time on the monotonic clock of this process."""
+        return min(time.monotonic(), at + self._behind)
+
+    async def _values(self, link: Link, stream: Stream) -> list[Kept]:
+        """The last values, in the order of their last change: what changes meanwhile comes once more."""
+        found, after = list[Kept](), 0
+        while rows := await link.asks.run("hub_values", after, VALUES):
+            for value, ended in zip(rows[::2], rows[1::2], strict=True):
+                seq, entry = value.split(b" ", 1)
+                found.append(Kept(unpacked(int(seq), entry, stream, self._clock), int(ended or 0)))
+            after = max(found[-1].event.seq, found[-1].stale)
+        return found
+
+    # ---- the stream
+
+    async def _run(self) -> None:
+        """Follow the stream, for as long as there is a hub."""
+        while True:
+            try:
+                if self._link is not None:
+                    await self._follow(self._link)
+                await self._come_back()
+            except Trouble as error:
+                self._drop(error)
+            except Exception as error:  # of the pump: a bug, and what it did not take comes again
+                log.exception("the events from Redis could not be handed on")
+                self._drop(Away(f"Events cannot be handed on: {error!r}."))
+                await asyncio.sleep(PAUSES[-1])
+
+    def _drop(self, error: Exception) -> None:
+        """Let go of the connections. Nobody is refused yet if it is only that the stream is another one."""
+        if self._link is not None:
+            self._link.close(error)
+            self._link = None
+            self._appends.detach()
+        if not isinstance(error, Moved):
+            self._say(str(error))
+            self._appends.refuse(unavailable(str(error)))
+
+    async def _come_back(self) -> None:
+        tries = 0
+        while True:
+            await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+            tries += 1
+            try:
+                link, stream = await self._attach()
+                try:
+                    await self._go_on(link, stream)
+                except BaseException:
+                    link.close()
+                    raise
+                return
+            except Trouble as error:
+                if tries > 1 or not isinstance(error, Moved):
+                    self._drop(Away(str(error)))
+
+    async def _attach(self) -> tuple[Link, Stream]:
+        """Connect, and see which stream there is. Raises Away, Refused or Moved."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                link = await Link.make(self.server)
+                try:
+                    return link, await self._open_stream(link)
+                except BaseException:
+                    link.close()
+                    raise
+        except TimeoutError:
+            raise Away(f"Redis at {self.server.place} does not answer.") from None
+
+    async def _open_stream(self, link: Link) -> Stream:
+        stream = Stream.read(await link.asks.run("hub_look"))
+        if stream.run == link.run and not (stream.epoch == self.epoch and self.head > stream.head):
+            return stream
+        limits, state = self.limits, self._state
+        kept = limits.events, limits.bytes, str(limits.seconds or 0), state.events, state.bytes
+        fresh = os.urandom(4).hex()
+        return Stream.read(await link.asks.run("hub_open", link.run, fresh, self.epoch, self.head, *kept))
+
+    async def _go_on(self, link: Link, stream: Stream) -> None:
+        """Go on in this stream; where it has lost what this hub has handed on, behind what is left."""
+        lost = None
+        if not stream.holds(self.epoch, self.head):
+            lost = Lost(self.epoch, stream.lineage.get(self.epoch, 0), await self._values(link, stream))
+        if stream.epoch != self.epoch:
+            log.warning("another epoch of the stream in Redis begins: %s", stream.epoch)
+        if lost is not None:
+            log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, lost.kept)
+            self.head = stream.head
+        self._adopt(link, stream)
+        if lost is not None:
+            self._on_lost(lost)
+
+    def _adopt(self, link: Link, stream: Stream) -> None:
+        self._link = link
+        self._note(stream)
+        self._appends.attach(link.asks, stream.epoch, self.head)
+        self._say(None)
+
+    def _note(self, stream: Stream) -> None:
+        self._stream, self.epoch, self.lineage = stream, stream.epoch, stream.lineage
+        self.tail, self.bytes = stream.tail, stream.size
+        self._behind = time.monotonic() - stream.time
+        self._look_at = time.monotonic() + BLOCK
+        self._has_moved()
+
+    async def _follow(self, link: Link) -> None:
+        """Hand on what comes. Raises Away or Moved, and what the pump raises."""
+        while True:
+            if time.monotonic() >= self._look_at:
+                await self._look(link)
+            wait = max(1, round(1000 * (self._look_at - time.monotonic())))
+            words = "COUNT", self._count, "BLOCK", wait, "STREAMS", self.server.keys[0], f"{self.head}-0"
+            if reply := await link.news.send("XREAD", *words):
+                await self._hand_on([(int(id.partition(b"-")[0]), fields[1]) for id, fields in reply[0][1]])
+
+    async def _hand_on(self, rows: list[tuple[int, bytes]]) -> None:
+        stream = self._stream
+        if any(not stream.knows(epoch_of(entry)) for _, entry in rows):
+            raise Moved("The stream is of another epoch now.")
+        events = self._events(rows, stream)
+        await self._pump(events)
+        self.head = events[-1].seq
+        self.bytes += sum(event.size for event in events if event.seq > self._stream.head)
+        self._count = max(1, min(MOST_READ, READ_BYTES // max(event.size for event in events)))
+        self._appends.passed(self.head)
+        self._has_moved()
+
+    async def _look(self, link: Link) -> None:
+        """Once a second: let go what is too old, and see whether the stream is the same, and takes events."""
+        try:
+            facts = await link.asks.run("hub_tidy", self.epoch)
+        except Refused as error:
+            self._say(str(error))
+            facts = await link.asks.run("hub_look")
+        else:
+            self._say(None)
+        stream = Stream.read(facts)
+        if stream.epoch != self.epoch:
+            raise Moved("The stream is of another epoch now.")
+        self._note(stream)
+        if facts[12:] == [b"1"]:
+            self._look_at = time.monotonic() + SOON
+
+    def _has_moved(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    # ---- what is wrong
+
+    def _trouble(self, error: Exception) -> None:
+        """Somebody was refused: the server is at hand, or the stream is another one."""
+        if isinstance(error, Refused):
+            self._say(str(error))
+        elif isinstance(error, Moved) and self._link is not None:
+            self._link.close(error)
+
+    def _say(self, problem: str | None) -> None:
+        if problem and problem != self.problem:
+            log.error("events cannot be kept: %s", problem)
+        elif self.problem and not problem:
+            log.warning("events can be kept again")
+        self.problem = problem
+
+
+def _stopping() -> HubError:
+    return HubError("broker_unavailable", "The hub is stopping and takes no more events.")

@@ -1,0 +1,100 @@
+"""Several hubs on one Redis: one stream, of which everybody gets the same."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from engines import Engine
+from running import HubInside, hub_app, run_hub, seq, talk, until
+
+from hub.config import Config
+from hub.errors import UsageError
+from hub.stream.brokers.connection import Server
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(redis_engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts hubs of one stream, which are stopped behind the test."""
+    url = redis_engine.url(prefix=uuid4().hex)
+    async with AsyncExitStack() as stack:
+
+        async def one(name: str, **settings: Any) -> HubInside:
+            return await stack.enter_async_context(hub_app(tmp_path / name, broker=url, **settings))
+
+        yield one
+
+
+async def test_clients_of_two_hubs_get_the_same_bytes(start: Start) -> None:
+    one, two = await start("one"), await start("two")
+    async with talk(one.url) as first, talk(two.url) as second:
+        for number in range(20):
+            await (one, two)[number % 2].hub.publish("a:x", {"n": number})
+        frames = [[await client.event() for _ in range(20)] for client in (first, second)]
+    assert frames[0] == frames[1]
+    assert [frame["payload"]["data"]["n"] for frame in frames[0]] == list(range(20))
+    assert [seq(frame) for frame in frames[0]] == list(range(1, 21))
+
+
+async def test_a_hub_that_comes_later_has_what_was_there(start: Start) -> None:
+    one = await start("one")
+    await one.publish(30)
+    await one.hub.publish("task:progress", {"id": "t", "status": "running"}, ttl=1000)
+    two = await start("two", window_events=10)
+    assert (two.hub.window.tail, two.hub.window.head) == (22, 31)
+    assert [event.json for event in two.hub.window.events()] == [event.json for event in one.hub.window.between(21, 31)]
+    assert two.hub.snapshot() == one.hub.snapshot()
+    epoch = one.hub.cursor.epoch
+    async with talk(two.url, f"?after={epoch}:5") as client:
+        assert await client.numbers(26) == list(range(6, 32))
+        await one.publish(1)
+        assert await client.numbers(1) == [32]
+
+
+async def test_an_id_is_recognised_by_every_hub(start: Start) -> None:
+    one, two = await start("one"), await start("two")
+    first = await one.hub.publish("a:x", 1, id="once")
+    again = await two.hub.publish("a:x", 1, id="once")
+    assert (first.cursor, first.accepted, again.cursor, again.duplicates) == (again.cursor, 1, first.cursor, 1)
+
+
+async def test_the_end_of_a_lease_is_said_once_by_all_hubs(start: Start) -> None:
+    hubs = [await start(name) for name in ("one", "two", "three")]
+    await hubs[0].hub.publish("a:x", 1, id="stale-2")  # nobody can keep it from us
+    await hubs[0].hub.publish("task:progress", {"id": "t", "status": "running"}, ttl=0.05)
+    await until(lambda: all(hub.hub.state.is_stale("task:progress", "t") for hub in hubs))
+    await hubs[1].hub.publish("a:y", 1)
+    await until(lambda: all(hub.hub.cursor.seq >= 4 for hub in hubs))
+    for hub in hubs:
+        assert [event.name for event in hub.hub.window.events()] == ["a:x", "task:progress", "hub:stale", "a:y"]
+    fourth = await start("four")
+    assert fourth.hub.state.is_stale("task:progress", "t")
+
+
+async def test_the_url_is_never_told(tmp_path: Path) -> None:
+    secret = "redis://somebody:oh-so-secret@127.0.0.1:1"
+    assert "secret" not in repr(Config(broker=secret))
+    file = tmp_path / "url"
+    file.write_text(f"{secret}\n")
+    status, out, err = await run_hub(tmp_path, "--port", "0", "--broker-file", str(file), "--state-dir", "state")
+    assert (status, out) == (2, "")
+    assert "127.0.0.1:1 cannot be reached" in err
+    assert "secret" not in err
+    assert "somebody" not in err
+    status, out, err = await run_hub(tmp_path, "--broker", secret)
+    assert (status, "HUB_BROKER" in err, "secret" in err) == (2, True, False)
+
+
+@pytest.mark.parametrize("url", ["redis://[", "redis://host:port", "unix:///s?prefix", "redis://h?no=such"])
+async def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="URL of the broker"):
+        await Server(url).connect()
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        Config(broker_file=str(tmp_path / "none"))
