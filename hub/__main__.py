@@ -1,8 +1,6 @@
 """`python -m hub`: the command line."""
 
-import sys
-
-from .cli.main import main
+from .cli.main import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -8,7 +8,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOCK = "lock"
 # By one of these a state directory is known.
@@ -37,7 +40,7 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE)
 
 
-def read_private(path: Path, most: int) -> bytes:
+def read_private(path: str | Path, most: int) -> bytes:
     """What is in a file that is this account's alone. Raises FileNotFoundError, and Unsafe as `open_private`."""
     descriptor = _open(path, os.O_RDONLY)
     try:
@@ -46,7 +49,7 @@ def read_private(path: Path, most: int) -> bytes:
         os.close(descriptor)
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: str | Path, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link is followed, no pipe waited for
     except OSError as error:
@@ -61,7 +64,7 @@ def _open(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _make_private(descriptor: int, path: Path) -> None:
+def _make_private(descriptor: int, path: str | Path) -> None:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
         raise Unsafe(f"{path} is not a regular file of this account")

@@ -6,13 +6,11 @@ Sources: netlink(7), sock_diag(7), the kernel's <linux/inet_diag.h> and <net/tcp
 """
 
 import functools
-import ipaddress
 import os
 import socket
 import struct
-import threading
+from _thread import _local as ThreadLocal  # threading has it from there, and takes a millisecond to import
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 Address = tuple[Any, ...]
@@ -31,7 +29,7 @@ _ANSWER_SIZE = _HEADER.size + _ANSWER.size
 
 _ALL_USERS = 2**32 - 1  # the last number is nobody's
 _USUAL_OVERFLOW = 65534
-_UID_MAP, _OVERFLOW_UID = Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid")
+_UID_MAP, _OVERFLOW_UID = "/proc/self/uid_map", "/proc/sys/kernel/overflowuid"
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"  # ::ffff:0:0/96, an IPv4 address in IPv6 clothes
 
@@ -45,6 +43,8 @@ _CONNECTED = frozenset({_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LAST
 @functools.lru_cache(maxsize=256)
 def unmapped(address: str) -> str:
     """The IPv4 address in a v4-mapped IPv6 one; any other text as it is."""
+    import ipaddress  # here: `hub publish` has no time for it
+
     with suppress(ValueError):
         return str(ipaddress.IPv6Address(address).ipv4_mapped or address)
     return address
@@ -53,6 +53,8 @@ def unmapped(address: str) -> str:
 @functools.lru_cache(maxsize=256)
 def is_loopback(address: str) -> bool:
     """Whether it is an address of 127.0.0.0/8 or ::1. A name is none; unmap a mapped address first."""
+    import ipaddress
+
     with suppress(ValueError):
         return ipaddress.ip_address(address).is_loopback
     return False
@@ -138,10 +140,12 @@ def _stands_for_many(uid: int) -> bool:
 def _overflow() -> int | None:
     """The number for those that have none here (user_namespaces(7)); None if everybody has one."""
     try:
-        counts = [int(line.split()[2]) for line in _UID_MAP.read_text("ascii").splitlines()]
+        with open(_UID_MAP, "rb") as file:
+            counts = [int(line.split()[2]) for line in file]
         if sum(counts) >= _ALL_USERS:
             return None
-        return int(_OVERFLOW_UID.read_text("ascii"))
+        with open(_OVERFLOW_UID, "rb") as file:
+            return int(file.read())
     except (OSError, ValueError, IndexError):
         return _USUAL_OVERFLOW
 
@@ -190,7 +194,7 @@ class _Link(socket.socket):
         self.close()
 
 
-class _Kernel(threading.local):
+class _Kernel(ThreadLocal):
     """A netlink socket, kept open, one for each thread. The kernel answers before `send` returns."""
 
     def __init__(self) -> None:

@@ -4,9 +4,7 @@ import codecs
 import contextlib
 import errno
 import io
-import json
 import os
-import select
 import sys
 from typing import TextIO
 
@@ -50,6 +48,8 @@ def _encoding(named: str) -> str:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
+    import json  # here, as what else few commands need
+
     assert isinstance(error, UnicodeEncodeError)
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
@@ -74,6 +74,8 @@ def mention(line: str) -> None:
 
 
 def _takes_more(stream: TextIO) -> bool:
+    import select
+
     try:
         return bool(select.select([], [stream], [], 0)[1])
     except OSError:  # no file of the system's: nothing to wait for

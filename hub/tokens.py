@@ -1,35 +1,37 @@
 """The token files of a state directory: made at the first start in token mode, read by whoever finds the hub there."""
 
+import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .private import Unsafe, prepare_directory, read_private, sync_directory, write_whole
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .wire.vocabulary import Trust
 
 FILES: "Mapping[Trust, str]" = {"OPERATOR": "token", "OBSERVER": "token.read"}  # by the trust that it gives
 
-_TOKEN = re.compile(r"[!-~]{32,512}")  # an empty or a short one could be guessed
+_TOKEN = r"[!-~]{32,512}"  # an empty or a short one could be guessed
 
 
-def read(directory: Path, trust: "Trust" = "OPERATOR") -> str | None:
+def read(directory: str | os.PathLike[str], trust: "Trust" = "OPERATOR") -> str | None:
     """The token for this trust, None if there is none yet. Raises Unsafe for what is no token or not ours alone."""
-    path = directory / FILES[trust]
+    path = os.path.join(directory, FILES[trust])
     try:
         text = read_private(path, 1024).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return None
     if not text:
         return None  # a crash between creating and writing
-    if not _TOKEN.fullmatch(text):
+    if not re.fullmatch(_TOKEN, text):
         raise Unsafe(f"There is no good token in {path}; make a new one with hub token --new")
     return text
 
 
-def replace(directory: Path, trust: "Trust" = "OPERATOR") -> str:
+def replace(directory: "Path", trust: "Trust" = "OPERATOR") -> str:
     """Make a new token; the old one opens nothing any more. A running hub takes notice within a second."""
     import secrets
 
@@ -40,6 +42,6 @@ def replace(directory: Path, trust: "Trust" = "OPERATOR") -> str:
     return token
 
 
-def ensure(directory: Path, trust: "Trust" = "OPERATOR") -> str:
+def ensure(directory: "Path", trust: "Trust" = "OPERATOR") -> str:
     """The token that is there, or a new one."""
     return read(directory, trust) or replace(directory, trust)

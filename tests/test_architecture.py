@@ -24,8 +24,8 @@ ORDER = [
         ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
         (
             "wire",
-            "names vocabulary strictjson validation cloudevents messages framing texts jsonschema regexparser regex "
-            "subschemas argschema",
+            "ids names vocabulary strictjson validation cloudevents messages framing texts jsonschema regexparser "
+            "regex subschemas argschema",
         ),
         ("", "stderr metrics"),
         ("stream", "events eventtypes"),
@@ -290,9 +290,9 @@ def test_what_is_installed_is_what_is_in_the_checkout() -> None:
 
 
 def test_only_the_hubs_own_process_is_ended() -> None:
-    """A mounted hub must never end the process of its application: only `_serve`, the program, asks for it."""
+    """A mounted hub must never end the process of its application: only programs do, `_serve` and `script`."""
     found = sources()
-    assert [path for path, text in found.items() if "os._exit" in text] == ["web/shutdown"]
+    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/shutdown"]
     users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("shutdown.Ending")]
     assert users == ["web/app"]
     (function,) = [

@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-from ..wire.names import is_id
+from ..wire.ids import is_id
 from .reading import between, first_line, identity, mapping, moment, text
 from .shape import Event, Given, Taken, passed_over
 from .turns import OVER

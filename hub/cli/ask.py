@@ -15,7 +15,7 @@ from ..client.discovery import NoHub, Refusal
 from ..errors import HubError, UsageError
 from ..redaction import redact_text
 from ..stdio import complain, say
-from ..wire.names import is_id, new_id
+from ..wire.ids import is_id, new_id
 from .grammar import add_command
 from .http import Silent, add_where, connection
 from .terminal import is_terminal, printable

@@ -14,7 +14,8 @@ from ..client.paging import joined, next_page
 from ..errors import HubError, UsageError
 from ..spelling import meant, suggestion
 from ..stdio import complain, say
-from ..wire.names import is_id, is_name
+from ..wire.ids import is_id
+from ..wire.names import is_name
 from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection

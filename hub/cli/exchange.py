@@ -8,7 +8,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
@@ -27,13 +27,15 @@ class Exchange:
 
     def __init__(self, host: str, port: int | None, tls: "ssl.SSLContext | None" = None) -> None:
         self._host, self._tls = host, tls
+        # ASCII as it is: for a text Python imports all that is known of other names.
+        self._name: Any = host.encode("ascii") if host.isascii() else host
         self._port = port or DEFAULT_PORTS[tls is not None]
         self._reader: BufferedReader | None = None
         self.sock: socket.socket | None = None
 
     def connect(self, timeout: float) -> socket.socket:
         """Open the connection. Raises OSError, and UnicodeError for a name that no host can have."""
-        self.sock = socket.create_connection((self._host, self._port), timeout)
+        self.sock = socket.create_connection((self._name, self._port), timeout)
         with self._closed_unless_done():
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:

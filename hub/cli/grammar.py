@@ -3,13 +3,15 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..client.discovery import checked_url
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
 from ..stdio import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,8 +129,10 @@ def url(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def folder(text: str) -> Path:
-    """A folder that has a name; an empty one would be the current folder."""
+def folder(text: str) -> "Path":
+    """A folder, or a file, that has a name; an empty one would be the current folder."""
+    from pathlib import Path  # here: `hub publish` has no time for it
+
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return Path(text)

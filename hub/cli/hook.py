@@ -12,14 +12,13 @@ import signal
 import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
-from urllib.parse import quote
 
 from ..adapters.reading import is_deep, pruned, read
 from ..processes import age, program
 from ..stdio import say
 from ..wire.vocabulary import Adapter
 from .grammar import add_command
-from .http import add_where, connection
+from .http import add_where, connection, quoted
 
 PATIENCE, LEAST = 1.7, 0.4  # seconds in all, and what is left at least for a start that took long
 LONGEST, BEYOND = 604_800.0, 20.0  # seconds that a question may wait, and beyond that for its answer to come
@@ -142,7 +141,7 @@ def _sent(args: argparse.Namespace, body: bytes, *, asks: bool) -> str:
         "ask": "1" if asks else "",
         "timeout": f"{args.timeout:g}" if asks and args.timeout else "",
     }
-    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in words.items() if value)
+    query = "&".join(f"{name}={quoted(value)}" for name, value in words.items() if value)
     pid = program()
     headers = {"Content-Type": "application/json", **({"Hub-Pid": str(pid)} if pid else {})}
     with connection(args, answer_timeout=None if asks else PATIENCE) as hub:

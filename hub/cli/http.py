@@ -5,12 +5,10 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
 
-from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, running_hub, verifying
+from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, parts, running_hub, verifying
 from ..client.ownership import check_server
 from ..errors import UsageError
 from .exchange import Broken, Exchange
@@ -18,7 +16,7 @@ from .grammar import folder, url
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
 LOOK_AFTER, LOOK_TIMEOUT, LOOK_AGAIN = 4.0, 5.0, 10.0  # seconds: whether a hub lives that lets a call wait
-PLAIN = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
+PLAIN = "/%:@!$&'()*+,;=~"  # what stands in a path as it is, beside letters and digits
 
 
 def add_where(command: argparse.ArgumentParser) -> None:
@@ -26,7 +24,7 @@ def add_where(command: argparse.ArgumentParser) -> None:
     where = command.add_argument_group("which hub, and how to get in")
     where.add_argument("--url", type=url, metavar="URL", help="its address (HUB_URL; else the hub running here)")
     where.add_argument("--state-dir", type=folder, metavar="DIR", help="its state directory (HUB_STATE_DIR)")
-    where.add_argument("--token-file", type=Path, metavar="FILE", help="the file of its token (HUB_TOKEN: the token)")
+    where.add_argument("--token-file", type=folder, metavar="FILE", help="the file of its token (HUB_TOKEN: the token)")
     where.add_argument("--ca", metavar="FILE", help="certificates to trust for https (HUB_CA)")
 
 
@@ -62,6 +60,15 @@ def connection(args: argparse.Namespace, **options: Any) -> "Connection":
     return Connection(url, **options, headers=credentials(url, args.state_dir, token_of(args)), ca=args.ca)
 
 
+def quoted(text: str, *, safe: str = "") -> str:
+    """A text as it stands in an address; what is `safe` stands there as it is."""
+    if all(letter.isalnum() or letter in safe for letter in text) and text.isascii():
+        return text
+    from urllib.parse import quote  # here: few have any use for it
+
+    return quote(text, safe=safe)
+
+
 class Silent(Disconnected):
     """The hub was asked, and has not answered in time."""
 
@@ -79,12 +86,13 @@ class Connection:
     ) -> None:
         """`headers` go with every request; `ca` is a file of certificates to trust in place of the system's. Without
         `answer_timeout` it is waited for as long as the hub lives."""
-        parts = urlsplit(url)
-        self._tls = verifying(ca) if parts.scheme == "https" else None
-        self._host, self._port = parts.hostname or "", parts.port
+        named = parts(url)
+        assert named, "the address has been checked"
+        self._tls = verifying(ca) if named.is_tls else None
+        self._host, self._port = named.host, named.port
         self._http = Exchange(self._host, self._port, self._tls)
         self._headers = dict(headers or {})
-        self._url, self._prefix, self._answer_timeout = url, quote(parts.path, safe=PLAIN), answer_timeout
+        self._url, self._prefix, self._answer_timeout = url, quoted(named.path, safe=PLAIN), answer_timeout
 
     def __enter__(self) -> Self:
         return self

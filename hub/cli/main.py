@@ -6,12 +6,13 @@ done stays done, also where its output cannot be written. Errors are one sentenc
 is imported by the command that needs it.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import stdio
 from ..client.discovery import Disconnected, NoHub, NotRunning
@@ -32,6 +33,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "look after it": ("status", "doctor", "audit", "print"),
 }
 NAMES = [name for names in COMMANDS.values() for name in names]
+HASTY = (["publish"], ["hook"])
 EXAMPLES = """
   hub --demo --open                                run a hub with a made-up life, and look at its page
   hub publish task:progress id=build progress=40   say how far something is
@@ -39,6 +41,22 @@ EXAMPLES = """
   hub call                                         what can be asked for
   hub COMMAND --help                               more about one of these commands
 """
+
+
+def script() -> NoReturn:
+    """Run the command line of this process, and end it: of what agents and scripts start again and again, without what
+    Python clears away then. Nothing is lost: the streams are flushed, what others have to do at the end is done."""
+    status = main()
+    if sys.argv[1:2] in HASTY and not _has_threads():
+        atexit._run_exitfuncs()
+        stdio.finish()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _has_threads() -> bool:
+    threading = sys.modules.get("threading")
+    return threading is not None and threading.active_count() > 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from ..client.discovery import NoHub, credentials, verifying
 from ..client.items import Received, arrival
 from ..client.sockets import UNREACHABLE, Connector
 from ..errors import HubError
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from .checks import Finding
 from .http import address, named_address, token_of
 

@@ -4,22 +4,23 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
 from ..spelling import nearest
 from ..stdio import complain, say
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from ..wire.vocabulary import EVENTS
 from .grammar import add_command, refusal
 from .http import Silent, add_where, connection
-from .lasting import Asks, Lasting
 from .terminal import printable
 from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
 
 if TYPE_CHECKING:
     from .documents import Line
+    from .lasting import Asks
 
 PUBLISH_TRIES = 8
 MOST_TOLD = 20  # lines that are not published, each with why
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     rest, cursor = Rest(), None
     batches = _batches_of(args, rest)
     try:
-        with (Lasting if _is_stream(args) else connection)(args, answer_timeout=ANSWER_TIMEOUT) as hub:
+        with _hub_of(args) as hub:
             for batch in batches:
                 answer = _what_fits(hub, batch, rest if _is_stream(args) else None, args)
                 if near and cursor is None and answer:
@@ -71,6 +72,14 @@ def run(args: argparse.Namespace) -> int:
     if cursor is None:
         raise UsageError("There is nothing on stdin to publish.")
     return 0
+
+
+def _hub_of(args: argparse.Namespace) -> "AbstractContextManager[Asks]":
+    if not _is_stream(args):
+        return connection(args, answer_timeout=ANSWER_TIMEOUT)
+    from .lasting import Lasting  # here, as what reads stdin: with words there is no use for it
+
+    return Lasting(args, ANSWER_TIMEOUT)
 
 
 class Rest:
@@ -105,7 +114,7 @@ def _is_stream(args: argparse.Namespace) -> bool:
 
 def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":
     if _is_stream(args):
-        from .documents import documents  # here: with words there is nothing to read
+        from .documents import documents
 
         return documents(read_stdin, rest.add, whole=args.id is not None)
     if not args.words:
@@ -116,7 +125,7 @@ def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":
     return iter([[(1, json.dumps(fields(args.words, types)))]])
 
 
-def _what_fits(hub: Asks, batch: "list[Line]", rest: Rest | None, args: argparse.Namespace) -> Any:
+def _what_fits(hub: "Asks", batch: "list[Line]", rest: Rest | None, args: argparse.Namespace) -> Any:
     """As `post`, of a stream without the lines whose data does not fit, which are the `rest`: the hub takes all of a
     batch or nothing. None if no line is left."""
     while batch:
@@ -142,7 +151,7 @@ def _misfits(error: HubError, batch: "list[Line]") -> dict[int, Any]:
     return {number: why for number, why in said.items() if "data" in why or error.code == "too_large"}
 
 
-def post(hub: Asks, batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
+def post(hub: "Asks", batch: "list[Line]", event: str, *, id: str | None = None, ttl: float | None = None) -> Any:
     """Publish a batch and return the hub's answer; raises as `Connection.ask`, and Disconnected that says so where it
     may be published.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..client.discovery import Disconnected
 from ..errors import HubError
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from .http import Connection, Silent
 
 PAUSE = 0.25  # seconds between two reports at least

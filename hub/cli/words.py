@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..wire.texts import converted
 
 FIELD = re.compile(r'([^\s={\[":][^=]*?)(:?)=(.*)', re.DOTALL)
 STDIN = "-"
@@ -45,11 +44,19 @@ def fields(words: Sequence[str], types: Mapping[str, Any]) -> dict[str, Any]:
     """What `key=value` and `key:=json` say. `types`: the JSON Schema of each key that has one. Raises UsageError."""
     found: dict[str, Any] = {}
     for key, text, is_json in parsed(words):
-        value = json.loads(text) if is_json else converted(text, types.get(key))
+        value = json.loads(text) if is_json else _meant(text, types.get(key))
         if key in found and not (isinstance(value, list) and isinstance(found[key], list)):
             raise UsageError(f"{key!r} is given twice.")
         found[key] = [*found.get(key, ()), *value] if isinstance(value, list) else value
     return found
+
+
+def _meant(text: str, schema: Any) -> Any:
+    if schema is None:
+        return text
+    from ..wire.texts import converted  # here: most fields are texts
+
+    return converted(text, schema)
 
 
 def json_text(text: str) -> str:

@@ -20,8 +20,9 @@ import aiohttp
 
 from ..errors import HubError
 from ..life import to_its_end
+from ..wire.ids import new_id
 from ..wire.messages import Answered
-from ..wire.names import Cursor, new_id, pattern_problem
+from ..wire.names import Cursor, pattern_problem
 from ..wire.vocabulary import Effect
 from .calls import Calls
 from .connections import Backoff, Socket, Stream

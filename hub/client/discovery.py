@@ -2,23 +2,22 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HubError, UsageError
 from ..private import Unsafe, read_private
-from ..statedir import state_directory
+from ..processes import owner
+from ..statedir import state_folder
 from ..tokens import read
 
 if TYPE_CHECKING:
     import ssl
 
-
+Folder = str | os.PathLike[str]
 LARGEST_FILE = 64 * 1024  # bytes of a server.json
-_BARE = re.compile(r"[^/?#@]+:[0-9]+(/[^?#@]*)?")  # HOST:PORT, as people type it
+LARGEST_PORT = 65535
+SCHEMES = ("http", "https")
 
 
 class NoHub(ConnectionError):
@@ -58,7 +57,7 @@ class Refusal(HubError):
         return self._retryable
 
 
-def named_hub(url: str | None, state_dir: Path | None) -> str | None:
+def named_hub(url: str | None, state_dir: Folder | None) -> str | None:
     """The address that was named: `url`, else HUB_URL, for which a `state_dir` that was named counts more. Raises
     ValueError."""
     if url is None and state_dir is None:
@@ -66,15 +65,15 @@ def named_hub(url: str | None, state_dir: Path | None) -> str | None:
     return None if url is None else checked_url(url)
 
 
-def running_hub(state_dir: Path | None = None) -> str:
+def running_hub(state_dir: Folder | None = None) -> str:
     """The address of the running hub, from its `server.json`. Raises NoHub."""
     try:
-        return announced(state_dir or state_directory())
+        return announced(state_dir or state_folder())
     except UsageError as error:
         raise NoHub(f"No hub can be found: {error}") from None
 
 
-def announced(directory: Path) -> str:
+def announced(directory: Folder) -> str:
     """The address in `server.json`, while the process that it names runs. Raises NoHub.
 
     Stops a file that another account has planted, in a folder of its own or a shared one, from naming its own server.
@@ -85,9 +84,9 @@ def announced(directory: Path) -> str:
     return url
 
 
-def _told(directory: Path) -> tuple[str, int]:
+def _told(directory: Folder) -> tuple[str, int]:
     """The address and the process in `server.json`. Raises NoHub."""
-    path = directory / "server.json"
+    path = os.path.join(directory, "server.json")
     try:
         told = json.loads(_of_this_account(directory, path))
         return checked_url(str(told["url"])), int(told["pid"])
@@ -99,8 +98,8 @@ def _told(directory: Path) -> tuple[str, int]:
         raise NoHub(f"No hub can be found: {path} is not readable.") from None
 
 
-def _of_this_account(directory: Path, path: Path) -> bytes:
-    if directory.stat().st_uid != os.geteuid():
+def _of_this_account(directory: Folder, path: str) -> bytes:
+    if os.stat(directory).st_uid != os.geteuid():
         raise Unsafe(f"{directory} belongs to another account")
     return read_private(path, LARGEST_FILE)
 
@@ -111,14 +110,11 @@ def _is_own_process(pid: int) -> bool:
         os.kill(pid, 0)
     except (OSError, OverflowError):
         return False
-    try:
-        facts = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
-    except OSError:
-        return pid > 0
-    return facts.partition("\nUid:")[2].split()[1:2] == [str(os.geteuid())]  # the effective one
+    uid = owner(pid)
+    return pid > 0 if uid is None else uid == os.geteuid()
 
 
-def credentials(url: str, state_dir: Path | None = None, token: str | None = None) -> dict[str, str]:
+def credentials(url: str, state_dir: Folder | None = None, token: str | None = None) -> dict[str, str]:
     """The headers that let this account into the hub at `url`: `token`, HUB_TOKEN, or the state directory's token.
 
     That is for the hub that runs there, not for another address, nor for whoever took the port of a hub that crashed;
@@ -134,10 +130,10 @@ def credentials(url: str, state_dir: Path | None = None, token: str | None = Non
     return {"Authorization": f"Bearer {token}"}
 
 
-def _token_of(url: str, state_dir: Path | None) -> str:
+def _token_of(url: str, state_dir: Folder | None) -> str:
     """The token of the state directory if it may be sent there, else an empty text."""
     try:
-        directory = state_dir or state_directory()
+        directory = state_dir or state_folder()
         if _may_have(url, directory, named=state_dir is not None):
             return read(directory) or ""
     except UsageError:
@@ -147,9 +143,9 @@ def _token_of(url: str, state_dir: Path | None) -> str:
     return ""
 
 
-def _may_have(url: str, directory: Path, *, named: bool) -> bool:
+def _may_have(url: str, directory: Folder, *, named: bool) -> bool:
     """Whether the token of this state directory may be sent there."""
-    if not os.path.lexists(directory / "server.json"):
+    if not os.path.lexists(os.path.join(directory, "server.json")):
         return named
     try:
         there, pid = _told(directory)
@@ -172,16 +168,45 @@ def verifying(ca: str | os.PathLike[str] | None = None) -> "ssl.SSLContext":
 
 def checked_url(url: str) -> str:
     """`http://host:port/prefix` without the last slash; that is also what `host:port` means. Raises ValueError."""
-    if "://" not in url and _BARE.fullmatch(url):
-        url = f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none, half an IPv6 address
-        whole = False
-    if not whole or "@" in parts.netloc or parts.query or parts.fragment or not url.isprintable() or " " in url:
+    whole = url if "://" in url else f"http://{url}"
+    found = parts(whole)
+    if found is None or (whole is not url and found.port is None):
         raise ValueError(f"The address of a hub is http://HOST:PORT or https://HOST:PORT, not {_shown(url)}.")
-    return url.rstrip("/")
+    return whole.rstrip("/")
+
+
+class Parts(NamedTuple):
+    """What an address says."""
+
+    is_tls: bool
+    host: str
+    port: int | None
+    path: str
+
+
+def parts(url: str) -> Parts | None:
+    """What `http://host:port/prefix` says, None if it is no such address. By hand: the standard library's way knows all
+    addresses that there are, and takes as long to import as most of what a `hub publish` does."""
+    scheme, _, rest = url.partition("://")
+    where, slash, path = rest.partition("/")
+    host, colon, port = where.rpartition(":") if where.rfind(":") > where.rfind("]") else (where, "", "")
+    if (
+        scheme.lower() not in SCHEMES
+        or not _is_host(host)
+        or any(mark in url for mark in "?#@ ")
+        or not url.isprintable()
+    ):
+        return None
+    if colon and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) <= LARGEST_PORT):
+        return None
+    return Parts(scheme.lower() == "https", host.strip("[]").lower(), int(port) if port else None, slash + path)
+
+
+def _is_host(text: str) -> bool:
+    """Whether it can be a name, or an address; one with colons stands in brackets (RFC 3986, section 3.2.2)."""
+    is_bracketed = text[:1] == "[" and text[-1:] == "]" and ":" in text
+    bare = text[1:-1] if is_bracketed else text
+    return bool(bare) and not any(mark in bare for mark in "[]") and is_bracketed == (":" in bare)
 
 
 def _shown(url: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from .client import HubClient
 from .connections import Backoff
 from .discovery import named_hub

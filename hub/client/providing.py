@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import CommandError, HubError
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from .connections import (
     LEAST_PATIENCE,
     NO_EVENTS,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ..errors import HubError
 from ..redaction import redact, redact_text
+from ..wire.ids import new_id
 from ..wire.messages import stamp
-from ..wire.names import new_id
 from ..wire.validation import misfit
 from ..wire.vocabulary import Trust
 from .clients import Client

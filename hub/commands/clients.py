@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..wire.ids import new_id
 from ..wire.messages import now
-from ..wire.names import new_id
 from ..wire.vocabulary import Disconnection, Transport, Trust
 from .load import UNREAD, Load
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Code, HubError
 from ..redaction import redact, redact_text
 from ..stream.passes import Passes
-from ..wire.names import new_id
+from ..wire.ids import new_id
 from ..wire.strictjson import LARGEST_RESULT, Json, dump_any, plain
 from .call import Call, Command
 from .supervised import Work

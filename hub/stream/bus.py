@@ -12,8 +12,9 @@ from aiosignal import Signal
 
 from ..errors import Code, HubError
 from ..redaction import holds_secret, redact_each
+from ..wire.ids import is_id, new_id
 from ..wire.messages import MAX_TTL
-from ..wire.names import MAX_NAME, Cursor, is_id, is_name, new_id
+from ..wire.names import MAX_NAME, Cursor, is_name
 from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt

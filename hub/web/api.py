@@ -15,7 +15,8 @@ from ..errors import HubError
 from ..hub import Hub
 from ..redaction import redact_text
 from ..wire import cloudevents
-from ..wire.names import MAX_NAME, is_id, new_id
+from ..wire.ids import is_id, new_id
+from ..wire.names import MAX_NAME
 from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer

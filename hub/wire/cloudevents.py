@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import HubError
-from .names import MAX_NAME, is_id, is_name
+from .ids import is_id
+from .names import MAX_NAME, is_name
 from .validation import misfit
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
+from .ids import new_id
 from .messages import now
-from .names import Cursor, new_id
+from .names import Cursor
 from .strictjson import dumpb, dumps
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from marshmallow import Schema, ValidationError, fields, validate
 
 from ..errors import HubError
-from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_id, is_name, pattern_problem
+from .ids import is_id
+from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_name, pattern_problem
 from .strictjson import LARGEST_RESULT, dumpb, dumps, loads
 from .validation import ListField, MappingField, bounded, invalid, load
 

@@ -1,9 +1,8 @@
-"""What names look like on the wire: events and commands, ids, cursors, and the patterns that match names."""
+"""What names look like on the wire: events and commands, cursors, and the patterns that match names."""
 
-import os
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakSet
 
 from ..errors import HubError
@@ -18,17 +17,6 @@ PATTERN = re.compile(r"\*|(?:\*|[A-Za-z0-9_.-]+)(?::(?:\*|[A-Za-z0-9_.-]+))+")
 def is_name(text: str) -> bool:
     """Whether `text` can name an event or a command: `domain:action`, at most 128 characters."""
     return len(text) <= MAX_NAME and NAME.fullmatch(text) is not None
-
-
-def is_id(text: Any) -> bool:
-    """Whether `text` can be an id: 1 to 128 printable characters."""
-    return isinstance(text, str) and 1 <= len(text) <= 128 and text.isprintable()
-
-
-def new_id() -> str:
-    """A random UUID4 (RFC 9562, section 5.4), put together by hand: a third of uuid.uuid4()'s cost."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
 
 
 class Cursor(NamedTuple):

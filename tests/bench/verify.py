@@ -18,7 +18,7 @@ from hub.audit.records import Entry, entry
 from hub.audit.verdict import INTACT
 from hub.audit.verify import verify
 from hub.audit.writer import LogFile
-from hub.wire.names import new_id
+from hub.wire.ids import new_id
 
 CALLS = (
     ("hub:ping", {"n": 7}),

@@ -28,6 +28,9 @@ sys.exit(hub.cli.main.main(sys.argv[1:]))
 """
 
 
+ASKING = (["publish", "a:b", "1"], ["call", "hub:ping"], ["audit", "tail"])
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder in which that account has one of its own. It gets there as the current one: those above are closed."""
@@ -64,14 +67,17 @@ def test_what_is_named_needs_no_home(folder: Path) -> None:
     serve = command("serve", "--port", "0", "--ephemeral", "--state-dir", "state")  # SQLite wants the whole path
     pipe, env = subprocess.PIPE, environment()
     with subprocess.Popen(serve, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True) as hub:
-        assert hub.stdout
-        url = hub.stdout.readline().split()[-1]
-        asked = [
-            subprocess.run(command(*words, *where), cwd=folder, env=env, capture_output=True, text=True, check=False)
-            for where in (["--state-dir", "state"], ["--url", url])
-            for words in (["publish", "a:b", "1"], ["call", "hub:ping"], ["audit", "tail"])
-        ]
-        hub.terminate()
+        try:
+            assert hub.stdout
+            url = hub.stdout.readline().split()[-1]
+            told = [["--state-dir", "state"], ["--url", url]]
+            commands = [[*words, *where] for where in told for words in ASKING]
+            asked = [
+                subprocess.run(command(*words), cwd=folder, env=env, capture_output=True, text=True, check=False)
+                for words in commands
+            ]
+        finally:
+            hub.terminate()
         assert (hub.wait(), "Traceback" in hub.communicate()[1]) == (0, False)
     assert [(done.returncode, done.stderr) for done in asked] == [(0, "")] * 6
     assert all(done.stdout for done in asked)

@@ -189,25 +189,6 @@ def test_where_nobody_answers_there_is_no_hub(run: Run, words: list[str]) -> Non
     assert outcome.err.startswith(f"hub: No hub answers at {url} (")
 
 
-@pytest.mark.parametrize("command", [["publish", "a:b"], ["hook", "claude-code", '{"session_id": "s"}']])
-def test_what_runs_often_does_not_wait_for_what_it_does_not_need(tmp_path: Path, command: list[str]) -> None:
-    code = "import sys; from hub.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
-    words = [*command, "--state-dir", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    heavy = {
-        "aiohttp",
-        "marshmallow",
-        "prometheus_client",
-        "jinja2",
-        "asyncio",
-        "http.client",
-        "email",
-        "ssl",
-        "inspect",
-    }
-    assert not (heavy | {"orjson", "shutil", "difflib", "secrets"}) & set(done.stdout.split())
-
-
 # ---- a hub in a process of its own
 
 

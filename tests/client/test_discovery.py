@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from strangers import BECOME, STRANGER, needs_root
 
 from hub.client import discovery
-from hub.client.discovery import NoHub, Refusal, answer, checked_url, credentials, named_hub, running_hub
+from hub.client.discovery import NoHub, Refusal, answer, checked_url, credentials, named_hub, parts, running_hub
 from hub.errors import HubError
 
 
@@ -64,7 +65,7 @@ def test_what_another_account_has_planted_is_not_followed(
         elif whose != "process":
             os.chown(folder if whose == "directory" else folder / "server.json", STRANGER, STRANGER)
         if weakened:
-            monkeypatch.setattr(discovery, "_of_this_account", lambda directory, path: path.read_bytes())
+            monkeypatch.setattr(discovery, "_of_this_account", lambda directory, path: Path(path).read_bytes())
             monkeypatch.setattr(discovery, "_is_own_process", lambda pid: True)
             assert running_hub(folder) == "http://127.0.0.1:3141"
         else:
@@ -74,10 +75,7 @@ def test_what_another_account_has_planted_is_not_followed(
 
 
 def test_without_proc_a_process_that_takes_our_signals_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_proc(*_: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", no_proc)
+    monkeypatch.setattr(discovery, "owner", lambda pid: None)
     assert [discovery._is_own_process(pid) for pid in (os.getpid(), 0, 10**30)] == [True, False, False]
 
 
@@ -142,6 +140,7 @@ def test_a_server_json_that_says_nothing_is_no_hub(tmp_path: Path, text: str) ->
             "http://h:abc",
         ),
         *("http://h:0", "http://h:-1", "http://[::1", "http://::1]:3141", "http://h h", "http://h\n", "http://h/?a=1"),
+        *("http://h:", "http://h/x y", "http://[h]:1", "http://a]:1", "http://[]", "http://h:1:2", "http://h:100000"),
         *("http://h/#a", "http://user:secret@h", "http://h:٣", "http://\x1b"),
     ],
 )
@@ -159,6 +158,21 @@ def test_an_address_is_kept_as_it_was_written(url: str) -> None:
 @pytest.mark.parametrize("bare", ["localhost:3141", "127.0.0.1:1/", "[::1]:3141/under/a/prefix"])
 def test_an_address_may_be_typed_without_its_scheme(bare: str) -> None:
     assert checked_url(bare) == f"http://{bare.rstrip('/')}"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:3141", (False, "127.0.0.1", 3141, "")),
+        ("HTTPS://Hub.Example/a/b", (True, "hub.example", None, "/a/b")),
+        ("http://[::1]:1/", (False, "::1", 1, "/")),
+        ("http://[fe80::1%eth0]", (False, "fe80::1%eth0", None, "")),
+    ],
+)
+def test_an_address_is_taken_apart_as_everybody_does(url: str, told: tuple[object, ...]) -> None:
+    assert parts(url) == told
+    others = urlsplit(url)
+    assert (others.scheme == "https", others.hostname, others.port, others.path) == told
 
 
 def test_an_answer_is_its_json() -> None:

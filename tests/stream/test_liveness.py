@@ -17,7 +17,7 @@ from running import HubInside, Talk, environment, hub_app, hub_process, talk, un
 from hub.errors import HubError
 from hub.processes import Process
 from hub.stream import liveness, pidfds
-from hub.wire.names import new_id
+from hub.wire.ids import new_id
 
 HERD = """
 import os, signal, sys

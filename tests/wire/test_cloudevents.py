@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hub.errors import HubError
 from hub.wire.cloudevents import attributes, from_batch, from_binary, from_structured
-from hub.wire.names import is_id, is_name
+from hub.wire.ids import is_id
+from hub.wire.names import is_name
 
 ONE = {"specversion": "1.0", "id": "1", "source": "/robot/7", "type": "robot:pose", "data": {"x": 1}}
 

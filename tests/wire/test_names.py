@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hub.errors import HubError
 from hub.wire import names
-from hub.wire.names import Cursor, Patterns, Verdicts, is_name, new_id, pattern_problem
+from hub.wire.ids import new_id
+from hub.wire.names import Cursor, Patterns, Verdicts, is_name, pattern_problem
 
 
 class TestNamesAndIds:

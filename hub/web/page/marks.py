@@ -7,7 +7,7 @@ from aiohttp import web
 
 from ...commands.call import Call
 from ...errors import HubError
-from ...wire.names import new_id
+from ...wire.ids import new_id
 from ...wire.validation import misfit
 from ..answers import client_of
 from ..keys import HUB

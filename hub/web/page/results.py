@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-from ...wire.names import new_id
+from ...wire.ids import new_id
 
 KEPT_SECONDS = 600.0
 KEPT = 64  # the oldest goes first
