@@ -10,6 +10,8 @@ FILES: Mapping[str, str] = {
     "systemd-unit": "hub.service",
     "dockerfile": "Dockerfile",
     "nginx": "nginx.conf",
+    "prometheus-rules": "rules.yml",
+    "grafana": "dashboard.json",
 }
 _PLACE = re.compile(r"@([a-z_]+)@")
 _PLAIN = re.compile(r"[A-Za-z0-9/._:@+-]+")

@@ -62,7 +62,7 @@ def test_whoever_asks_is_who_runs_it_but_root(
     ("words", "said"),
     [
         (["systemd-unit", "--domain", "x"], "There is nothing of --domain in what hub print systemd-unit prints."),
-        (["nginx", "--user", "x"], "There is nothing of --user in what hub print nginx prints."),
+        (["grafana", "--user", "x"], "There is nothing of --user in what hub print grafana prints."),
         (["systemd-unit", "--port", "70000"], "port must be between 0 and 65535, not 70000."),
         (["systemd-unit", "--user", "a b"], "'a b' cannot stand in a file for another program; choose a plain user."),
         (["ngnix"], "did you mean nginx?"),
