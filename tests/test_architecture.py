@@ -24,7 +24,7 @@ ORDER = [
         ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
         (
             "wire",
-            "ids names vocabulary strictjson validation cloudevents messages framing texts jsonschema regexparser "
+            "ids names vocabulary strictjson validation messages cloudevents framing texts jsonschema regexparser "
             "regex subschemas argschema",
         ),
         ("", "stderr metrics"),
@@ -53,7 +53,7 @@ ORDER = [
         ("web/access", "peer connections origin proxy credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
-        ("web", "api hooks pings health streams viewers"),
+        ("web", "api room toolcalls hooks pings health streams viewers"),
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),

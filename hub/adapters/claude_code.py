@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .asking import choice, permission
-from .reading import first_line, identity, mapping, number, summary, text
+from .reading import first_line, identity, mapping, number, part_of_id, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
 
@@ -33,14 +33,14 @@ ENDED_TOOLS = ("tool_finished", "tool_failed")
 
 def take(given: Given) -> Taken:
     """What one of its hooks becomes."""
-    return taken(given, "claude-code", KINDS, identity(given.body.get("prompt_id")), {})
+    return taken(given, "claude-code", KINDS, part_of_id(given.body.get("prompt_id")), {})
 
 
 def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answer: Mapping[str, Any] | None) -> Taken:
     """As `take`, for whoever has Claude's names. `answer`: what goes back where nothing is decided."""
     body = given.body
     name = text(body.get("hook_event_name")) or given.event
-    kind, session = kinds.get(name), identity(body.get("session_id"))
+    kind, session = kinds.get(name), part_of_id(body.get("session_id"))
     if kind is None or not session:
         return passed_over(answer)
     hook = _hook(given, name, kind, sender, session, turn)
@@ -52,6 +52,8 @@ def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answe
         session=hook.agent,
         tool=tool,
         ran=tool if kind in ENDED_TOOLS else None,
+        starts=kind == "tool_started",
+        waits=name == "PermissionRequest",
         is_over=kind in ENDS,
     )
 
@@ -66,7 +68,7 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
         session=session,
         turn=turn,
         is_named=bool(turn),
-        subagent=identity(body.get("agent_id")),
+        subagent=part_of_id(body.get("agent_id")),
         subagent_type=identity(body.get("agent_type")),
         said=_said(name, body),
         reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
@@ -74,7 +76,7 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
         tool=identity(body.get("tool_name")) or "tool",
         summary=summary(body.get("tool_input")),
         call=identity(body.get("tool_use_id")),
-        item=identity(body.get("task_id")),
+        item=part_of_id(body.get("task_id")),
         took=number(body.get("duration_ms")),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from .claude_code import KINDS as CLAUDES
 from .claude_code import taken
-from .reading import first_line, identity, text
+from .reading import first_line, part_of_id, text
 from .shape import Event, Given, Taken, passed_over
 from .turns import Hook, Kind, events
 
@@ -15,12 +15,12 @@ def take(given: Given) -> Taken:
     """What one of its hooks becomes, or the JSON of `notify`. Where nothing is decided, nothing at all goes back."""
     if "hook_event_name" not in given.body and "thread-id" in given.body:
         return _notified(given)
-    return taken(given, "codex", KINDS, identity(given.body.get("turn_id")), None)
+    return taken(given, "codex", KINDS, part_of_id(given.body.get("turn_id")), None)
 
 
 def _notified(given: Given) -> Taken:
     body = given.body
-    session, turn = identity(body.get("thread-id")), identity(body.get("turn-id"))
+    session, turn = part_of_id(body.get("thread-id")), part_of_id(body.get("turn-id"))
     if text(body.get("type")) != "agent-turn-complete" or not session:
         return passed_over(None)
     hook = Hook(kind="stop", sender="codex", session=session, turn=turn, is_named=bool(turn))

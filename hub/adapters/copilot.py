@@ -6,7 +6,7 @@ from typing import Any
 
 from .asking import permission
 from .claude_code import ENDED_TOOLS, ENDS
-from .reading import first_line, identity, mapping, moment, read, summary, text
+from .reading import first_line, identity, mapping, moment, part_of_id, read, summary, text
 from .shape import Given, Taken, Tool, passed_over
 from .turns import TURN, Hook, Kind, events
 
@@ -33,7 +33,7 @@ def take(given: Given) -> Taken:
     """What one of its hooks becomes."""
     body = given.body
     name = (text(body.get("hook_event_name")) or given.event or _told_by_fields(body)).casefold()
-    kind, session = KINDS.get(name), identity(body.get("sessionId") or body.get("session_id"))
+    kind, session = KINDS.get(name), part_of_id(body.get("sessionId") or body.get("session_id"))
     if kind is None or not session:
         return passed_over({})
     if kind == "notification" and _either(body, "notification_type", "notificationType") == "permission_prompt":
@@ -48,6 +48,8 @@ def take(given: Given) -> Taken:
         session=hook.agent,
         tool=tool,
         ran=tool if kind in ENDED_TOOLS else None,
+        starts=kind == "tool_started",
+        waits=asked,
         is_over=kind in ENDS,
     )
 
@@ -64,7 +66,7 @@ def _hook(given: Given, kind: Kind, session: str) -> Hook:
         sender="copilot",
         session=session,
         turn=TURN,
-        subagent=identity(_either(body, "agentId", "agent_id", "agentName", "agent_name")),
+        subagent=part_of_id(_either(body, "agentId", "agent_id", "agentName", "agent_name")),
         subagent_type=identity(_either(body, "agentName", "agent_name", "agent_type")),
         said=first_line(body.get("prompt") if kind == "prompt" else body.get("message")),
         reason=text(body.get("reason") or body.get("source") or _either(body, "notification_type", "trigger")),

@@ -5,7 +5,7 @@ from typing import Any
 
 from .asking import permission
 from .claude_code import ENDS
-from .reading import first_line, identity, number, summary, text
+from .reading import first_line, identity, number, part_of_id, summary, text
 from .shape import Event, Given, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
 
@@ -33,7 +33,7 @@ def take(given: Given) -> Taken:
     """What one of its hooks becomes."""
     body = given.body
     name = text(body.get("hook_event_name")) or given.event
-    kind, session = KINDS.get(name), identity(body.get("conversation_id"))
+    kind, session = KINDS.get(name), part_of_id(body.get("conversation_id"))
     if kind is None or not session:
         return passed_over({})
     if kind == "stop":
@@ -55,7 +55,7 @@ def take(given: Given) -> Taken:
 
 
 def _hook(given: Given, kind: Kind, session: str, tool: Tool) -> Hook:
-    body, turn = given.body, identity(given.body.get("generation_id"))
+    body, turn = given.body, part_of_id(given.body.get("generation_id"))
     return Hook(
         kind=kind,
         sender="cursor",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .reading import first_line, identity, mapping, moment, summary, text
+from .reading import first_line, identity, mapping, moment, part_of_id, summary, text
 from .shape import Given, Taken, passed_over
 from .turns import TURN, Hook, Kind, events
 
@@ -22,7 +22,7 @@ def take(given: Given) -> Taken:
     """What one of its hooks becomes."""
     body = given.body
     kind = KINDS.get(text(body.get("hook_event_name")) or given.event)
-    session = identity(body.get("session_id"))
+    session = part_of_id(body.get("session_id"))
     if kind is None or not session:
         return passed_over({})
     if kind == "notification" and body.get("notification_type") == "ToolPermission":

@@ -64,7 +64,8 @@ class Tool(NamedTuple):
 @dataclass(slots=True)
 class Taken:
     """What it becomes. `answer` goes back where nothing is decided, None for an empty one. `session` is the agent whose
-    questions end if it says that a turn `is_over`, or that a tool of this input `ran`."""
+    questions end if it says that a turn `is_over`, or that a tool of this input `ran`. Whether its `tool` `starts`, or
+    `waits` for a permission."""
 
     events: list[Event] = field(default_factory=list)
     question: Question | None = None
@@ -72,6 +73,8 @@ class Taken:
     session: str = ""
     tool: Tool | None = None
     ran: Tool | None = None
+    starts: bool = False
+    waits: bool = False
     is_over: bool = False
     is_known: bool = True
 

@@ -114,11 +114,14 @@ def _session_end(hook: Hook, given: Given) -> list[Event]:
 
 
 def _subagent_start(hook: Hook, given: Given) -> list[Event]:
-    return [_subagent(hook, given, "active")]
+    """It begins, or goes on in a later turn. One that has stopped in this very turn has only come late."""
+    known = given.last.value(STATUS, hook.actor) or {}
+    is_late = known.get("status") == "stopped" and known.get("turn", "") == hook.turn
+    return [] if is_late else [_subagent(hook, given, "active")]
 
 
 def _subagent_stop(hook: Hook, given: Given) -> list[Event]:
-    return [_subagent(hook, given, "stopped")]
+    return [_subagent(hook, given, "stopped", **({"turn": hook.turn} if hook.turn else {}))]
 
 
 # ---- turns
@@ -270,10 +273,10 @@ def _agent(hook: Hook, given: Given, status: str, **more: Any) -> Event:
     return _event(STATUS, id=hook.agent, status=status, type=hook.sender, **more, **_process(given))
 
 
-def _subagent(hook: Hook, given: Given, status: str) -> Event:
+def _subagent(hook: Hook, given: Given, status: str, **more: Any) -> Event:
     known = given.last.value(STATUS, hook.actor) or {}
     kind = hook.subagent_type or known.get("type") or hook.sender
-    return _event(STATUS, id=hook.actor, status=status, type=kind, parent=hook.agent, **_process(given))
+    return _event(STATUS, id=hook.actor, status=status, type=kind, parent=hook.agent, **more, **_process(given))
 
 
 def _process(given: Given) -> dict[str, int]:

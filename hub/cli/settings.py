@@ -157,7 +157,7 @@ def is_own(entry: Any, agent: str) -> bool:
         return False
     if "hooks" in entry:
         inner = entry["hooks"]
-        is_group = entry.keys() == {"hooks"} or entry == {"hooks": inner, "matcher": OWN_QUESTION}
+        is_group = entry.keys() == {"hooks"} or (entry.get("matcher") in (OWN_QUESTION, "") and len(entry) == 2)
         return is_group and isinstance(inner, list) and len(inner) == 1 and is_own(inner[0], agent)
     return entry.keys() <= WRITTEN and _is_line(_words(entry), agent)
 
@@ -189,7 +189,7 @@ def without_own(settings: Mapping[str, Any], agent: str) -> dict[str, Any]:
     if not isinstance(hooks, dict) or not all(isinstance(entries, list) for entries in hooks.values()):
         raise ValueError("its hooks are not in the form that this agent has")
     kept = {event: [entry for entry in entries if not is_own(entry, agent)] for event, entries in hooks.items()}
-    left = {event: entries for event, entries in kept.items() if entries or not hooks[event]}
+    left = {event: entries for event, entries in kept.items() if entries or _was_there(hooks[event])}
     found = {name: value for name, value in settings.items() if name != "hooks"}
     if left or (not hooks and "hooks" in settings):
         return {name: left if name == "hooks" else value for name, value in settings.items()}
@@ -200,8 +200,24 @@ def with_own(settings: Mapping[str, Any], entries: Mapping[str, list[Entry]]) ->
     """The settings with these entries, behind those that are there."""
     hooks = {event: list(known) for event, known in settings.get("hooks", {}).items()}
     for event, own in entries.items():
-        hooks[event] = [*hooks.get(event, ()), *own]
+        stood_empty = hooks.get(event) == []
+        hooks[event] = [*hooks.get(event, ()), *(map(_marked, own) if stood_empty else own)]
     return {**settings, "hooks": hooks}
+
+
+def _marked(entry: Entry) -> Entry:
+    """The same, marked as standing in a list that was empty, so that it is left when hub's own is taken back: with
+    what every agent takes as said anyway."""
+    return {"matcher": "", **entry} if "hooks" in entry else {"type": "command", **entry}
+
+
+def _was_there(entries: list[Any]) -> bool:
+    """Whether the list stood there, empty: it does still, or what is hub's in it is marked."""
+    return not entries or any(
+        entry.get("matcher") == "" if "hooks" in entry else entry.get("type") == "command" and "bash" not in entry
+        for entry in entries
+        if isinstance(entry, dict)
+    )
 
 
 def is_connected(settings: Any, agent: str) -> bool:

@@ -24,6 +24,7 @@ PATIENCE = 2.0  # seconds in which a hub must be there for a call
 PROGRESS_SECONDS = 5.0  # between two words to a client that waits for a person
 WAIT = 600.0  # seconds that a question waits if nothing is said
 MAX_WAIT = 604_800
+MOST_ARGS = 256 * 1024  # bytes of a tool's arguments: no hub would take them, and to check them takes long
 
 Args = Mapping[str, Any]
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -86,6 +87,9 @@ class Tools:
         tool = TOOLS.get(name)
         if tool is None:
             raise Refused(f"There is no tool {name[:80]!r}; there are {', '.join(TOOLS)}.")
+        if (size := len(json.dumps(args))) > MOST_ARGS:
+            sentence = f"The arguments of {name} have {size:,} bytes, and a hub takes 64 KiB in one call"
+            raise Refused(f"{sentence}. Send less, and say where the rest can be read.")
         problems = self._checks[name].problems(args)
         if problems:
             raise Refused(f"The arguments of {name} do not fit: {json.dumps(problems, ensure_ascii=False)}")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
@@ -32,8 +33,11 @@ from ..wire.validation import misfit
 from ..wire.vocabulary import Adapter, HookOutcome
 from .answers import SHOWN, answer, body, client_of, left, query
 from .keys import HUB, PEER
+from .room import Room
+from .toolcalls import ToolCalls
 
-LARGEST = 4 * 1024 * 1024  # bytes of a body
+LARGEST = 4 * 1024 * 1024  # bytes of a body; of one that is larger nothing is taken
+ROOM = 8 * LARGEST  # bytes of bodies above QUICK that are read and taken at once: parsed, each is many times as large
 QUICK = 64 * 1024  # bytes that are parsed at once; what is larger, in a thread
 RESUMED_SECONDS = 1.0  # that an agent waits at most until it is published that it goes on
 PID = "Hub-Pid"  # the process that sends, or on whose behalf it is sent
@@ -52,10 +56,12 @@ class Hooks:
     """What the hooks of one hub share. `turn`: one hook after the other looks at the last values and publishes, else
     one that came late could reopen what the other has just ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         self.turn = asyncio.Lock()
         self.heard: dict[str, str] = {}  # when, by sender, since this hub was started
         self.waiting: dict[Client, Waiting] = {}  # by whose connection each ends with
+        self.calls = ToolCalls()
+        self.room = Room(ROOM, patience)
 
 
 HOOKS: "web.AppKey[Hooks]" = web.AppKey("hooks", Hooks)
@@ -79,7 +85,7 @@ class LastValues:
 
 def setup(app: web.Application) -> None:
     """Add the route."""
-    app[HOOKS] = Hooks()
+    app[HOOKS] = Hooks(app[HUB].config.deadline)
     app.router.add_post("/hooks/{adapter}", hook, name="api-hook")
     app.router.add_get("/hooks", heard, name="api-hooks")
 
@@ -103,15 +109,11 @@ async def hook(request: web.Request) -> web.Response:
     if given.get("ask", "0") not in ("0", "1"):
         raise misfit("invalid_args", "The query does not fit", {"ask": ["It is 1, or 0."]}, status=400)
     may_publish(request)
-    data = await body(request, LARGEST)
-    if named == "github":
-        _check_signature(request, data)
-    found, is_whole = await _read(data)
-    if not isinstance(found, dict):
+    async with _room(request):
+        came = await _came(request, named, given)
+    if came is None:
         return _told(hub, named, "unreadable", _nothing(named))
-    sender = sender_of(found, named)
-    asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
-    taken = await _take(request, sender, found, given.get("event", ""), asks=asks)
+    sender, taken = came
     _withdraw(request.app, taken)
     if taken.question is None:
         return _told(hub, sender, "taken" if taken.is_known else "passed_over", taken.answer)
@@ -119,6 +121,30 @@ async def hook(request: web.Request) -> web.Response:
     if decision is None:
         return _told(hub, sender, "unanswered", taken.answer)
     return _told(hub, sender, "answered", decision)
+
+
+def _room(request: web.Request) -> AbstractAsyncContextManager[None]:
+    """Stops many large bodies at once from taking all memory."""
+    size = LARGEST if request.content_length is None else min(request.content_length, LARGEST)
+    return request.app[HOOKS].room.take(size) if size > QUICK else contextlib.nullcontext()
+
+
+async def _came(request: web.Request, named: Adapter, given: Mapping[str, str]) -> tuple[Adapter, Taken] | None:
+    """What has come, published, and from whom; None for what is no JSON object, or too large. Raises HubError."""
+    try:
+        data = await body(request, LARGEST)
+    except HubError as error:
+        if error.code != "too_large" or (named == "github" and request.app[HUB].github_secret is not None):
+            raise
+        return None
+    if named == "github":
+        _check_signature(request, data)
+    found, is_whole = await _read(data)
+    if not isinstance(found, dict):
+        return None
+    sender = sender_of(found, named)
+    asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
+    return sender, await _take(request, sender, found, given.get("event", ""), asks=asks)
 
 
 def _named(request: web.Request) -> Adapter:
@@ -192,6 +218,8 @@ async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], ev
             headers=request.headers,
         )
         taken = ADAPTERS[sender](given)
+        if request.app[HOOKS].calls.is_late(taken):
+            taken.events, taken.question = [], None
         await _publish(hub, request, taken.events)
     if taken.is_known and sender in AGENTS:
         request.app[HOOKS].heard[sender] = now()

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from ..errors import HubError
 from .ids import is_id
+from .messages import is_time
 from .names import MAX_NAME, is_name
 from .validation import misfit
 
@@ -71,6 +72,8 @@ def _check(told: Mapping[str, Any]) -> None:
         text = told.get(name)
         if not isinstance(text, str) or not 0 < len(text) <= MOST:
             problems[name] = [f"Missing, or not a text of 1 to {MOST} characters."]
+    if "time" not in problems and told.get("time") is not None and not is_time(told["time"]):
+        problems["time"] = ["Not an RFC 3339 time with an offset."]
     if problems:
         raise misfit("invalid_message", "The CloudEvent does not fit", problems)
     if told["type"].startswith("hub:"):

@@ -88,14 +88,20 @@ class PatternsField(ListField):
         super().__init__(fields.String(validate=_pattern), validate=validate.Length(max=MAX_PATTERNS), **kwargs)
 
 
-def _timestamp(text: str) -> None:
+def is_time(text: str) -> bool:
+    """Whether this is a time as RFC 3339 has it: with an offset."""
     try:
         if _TIMESTAMP.fullmatch(text):
             datetime.fromisoformat(text.upper().replace(":60", ":59"))  # a leap second is a time, too
-            return
+            return True
     except ValueError:
         pass
-    raise ValidationError("Not an RFC 3339 time with an offset.")
+    return False
+
+
+def _timestamp(text: str) -> None:
+    if not is_time(text):
+        raise ValidationError("Not an RFC 3339 time with an offset.")
 
 
 def _name(text: str) -> None:

@@ -12,6 +12,7 @@ from hub.adapters import turns
 from hub.adapters.senders import ADAPTERS, sender_of
 from hub.adapters.shape import Tool, is_same_call
 from hub.adapters.turns import OVER
+from hub.redaction import holds_secret
 from hub.stream.eventtypes import EventTypes
 
 CLAUDE = "claude-code:7c1b4a52-0d3e-4f6a-9b1c-2e5d8f0a1b22"
@@ -211,6 +212,29 @@ def test_what_an_event_in_the_address_says() -> None:
     values = Values()
     values.play("copilot", {"sessionId": "s", "toolName": "bash", "toolArgs": {}}, event="permissionRequest")
     assert values.status("copilot:s/turn") == "waiting_approval"
+
+
+def test_two_sessions_whose_ids_look_like_secrets_stay_two() -> None:
+    values, kept = Values(), set[str]()
+    for letter in "ab":
+        body = {"session_id": f"ghp_{letter * 36}", "prompt_id": f"AKIA{letter.upper() * 16}", "agent_id": "x"}
+        values.play("claude-code", {**body, "hook_event_name": "UserPromptSubmit", "prompt": "go"})
+        kept |= {event["data"]["id"] for event in values.events}
+    assert len(kept) == 4, "two agents, a turn each"
+    assert not any(map(holds_secret, kept))
+
+
+def test_a_subagent_that_has_stopped_starts_again_only_in_another_turn() -> None:
+    values = Values()
+    body = {"session_id": "s", "agent_id": "helper", "prompt_id": "1"}
+    for event, prompt, then in (
+        ("SubagentStart", "1", "active"),
+        ("SubagentStop", "1", "stopped"),
+        ("SubagentStart", "1", "stopped"),
+        ("SubagentStart", "2", "active"),
+    ):
+        values.play("claude-code", {**body, "prompt_id": prompt, "hook_event_name": event})
+        assert values.agent("claude-code:s/helper") == then, (event, prompt)
 
 
 SECRET = "what-nobody-may-keep"

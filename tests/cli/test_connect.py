@@ -124,6 +124,24 @@ def test_what_is_there_stays(home: Path, agent: str, indent: Any, end: str) -> N
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.parametrize("agent", ["claude-code", "codex", "gemini", "cursor"])
+@pytest.mark.parametrize("asks", [(), ("--ask",)])
+def test_lists_that_stood_empty_stand_empty_again(home: Path, agent: str, asks: tuple[str, ...]) -> None:
+    run(agent, "--ask")
+    events = [*json.loads(file_of(home, agent).read_text())["hooks"]]
+    run(agent, "--remove")
+    text = json.dumps({"a": 1, "hooks": {event: [] for event in events[::2]}})
+    file = given(home, agent, text)
+    run(agent, *asks)
+    first = json.loads(file.read_text())
+    run(agent, "--ask")
+    run(agent, *asks)
+    assert json.loads(file.read_text()) == first, "twice is once"
+    assert all(first["hooks"].values()), "and hub's are in all of them"
+    run(agent, "--remove")
+    assert json.loads(file.read_text()) == json.loads(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [

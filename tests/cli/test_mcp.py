@@ -140,6 +140,14 @@ async def test_a_question_goes_with_who_asked_it(tmp_path: Path, end: str) -> No
         await process.wait()
 
 
+async def test_what_is_too_large_is_said_in_one_sentence(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "s") as hub, agent(tmp_path, "--url", hub.url) as session:
+        for size, said in ((100_000, "bytes; the hub takes 65536."), (2_000_000, "a hub takes 64 KiB in one call.")):
+            sentence = refused(await session.call_tool("publish", {"event": "a:b", "data": "x" * size}))
+            assert said in sentence, sentence
+        result(await session.call_tool("publish", {"event": "a:b", "data": "and goes on"}))
+
+
 async def test_what_can_be_called_is_what_was_allowed(tmp_path: Path) -> None:
     async with hub_app(tmp_path / "s", prepare=prepare) as hub:
         async with agent(tmp_path, "--url", hub.url) as session:

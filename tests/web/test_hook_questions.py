@@ -24,6 +24,7 @@ from samples import adapter_of, sample
 from hub.commands.asked import account
 from hub.commands.asked import seconds as at
 from hub.commands.questions import Questions
+from hub.web import toolcalls
 
 BY = account(os.geteuid())
 PERMISSION = sample("claude-05-permission-request")
@@ -307,6 +308,35 @@ async def _questions(http: ClientSession, url: str) -> Any:
 async def _raw(url: str) -> str:
     async with ClientSession() as http, http.post(f"{url}hooks/claude-code?ask=1", data=json.dumps(PERMISSION)) as came:
         return await came.text()
+
+
+async def test_a_request_behind_the_word_that_its_tool_has_run_asks_nothing(hub: HubInside) -> None:
+    ran = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}
+    await hub.post("hooks/claude-code", ran)
+    before = hub.hub.cursor
+    assert (await hub.post("hooks/claude-code?ask=1", PERMISSION)).json == {}
+    assert hub.hub.cursor == before, "and the turn does not wait"
+    async with asking(hub, PERMISSION) as hook:  # the next one is another
+        assert await answer(hub, await opened(hub), "allow") == {"accepted": True}
+        assert await hook == ALLOWED
+    await hub.post("hooks/claude-code", ran)  # it was allowed, and has run: that was its own
+    async with asking(hub, PERMISSION):
+        await opened(hub)
+
+
+async def test_what_ran_before_does_not_hide_a_call_that_has_begun(hub: HubInside) -> None:
+    ran = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}
+    await hub.post("hooks/claude-code", ran)
+    await hub.post("hooks/claude-code", ran | {"hook_event_name": "PreToolUse"})
+    async with asking(hub, PERMISSION):
+        await opened(hub)
+
+
+async def test_what_ran_a_while_ago_hides_nothing(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hub.post("hooks/claude-code", sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]})
+    monkeypatch.setattr(toolcalls, "LATE_SECONDS", -1.0)
+    async with asking(hub, PERMISSION):
+        await opened(hub)
 
 
 # ---- in whatever order

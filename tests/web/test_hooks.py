@@ -1,6 +1,7 @@
 """POST /hooks/{adapter}: what comes of each sample over the wire, and what goes back."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import io
@@ -84,8 +85,52 @@ async def test_what_is_deep_and_large_is_cut_down(hub: HubInside) -> None:
     assert (await hub.ask("POST", "hooks/claude-code", data=io.BytesIO(body))).status == 200
     call = (await hub.get("api/events", limit="2")).json["events"][0]["payload"]["data"]
     assert (call["tool"], len(call["summary"])) == ("Bash", 200)
-    huge = b'{"hook_event_name": "' + b"x" * hooks.LARGEST + b'"}'
-    (await hub.ask("POST", "hooks/claude-code", data=io.BytesIO(huge))).refused(413, "too_large")
+
+
+@pytest.mark.parametrize("adapter", ["claude-code", "codex", "github"])
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_of_what_is_too_large_nothing_is_taken(hub: HubInside, adapter: str, is_told: bool) -> None:
+    data = json.dumps(PROMPT | {"prompt": "x" * (hooks.LARGEST + 1)}).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), 64 * 1024):
+            yield data[at : at + 64 * 1024]
+
+    answer = await hub.ask("POST", f"hooks/{adapter}?ask=1", data=io.BytesIO(data) if is_told else chunks())
+    assert (answer.status, answer.text) == (200, "" if adapter in SILENT else "{}")
+    assert hub.hub.cursor.seq == 0
+    assert hub.counted("hub_hooks_total", adapter, "unreadable") == 1
+
+
+async def most_at_once(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Twenty senders of 4 MiB each: of how many of them the hub has something in its hands at once."""
+    running, most = 0, 0
+    came = hooks._came
+
+    async def counted(*args: Any) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await asyncio.sleep(0)
+            return await came(*args)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(hooks, "_came", counted)
+    data = b"[" + b" " * (hooks.LARGEST - 2) + b"]"
+    answers = await asyncio.gather(*(hub.ask("POST", "hooks/gemini", data=io.BytesIO(data)) for _ in range(20)))
+    assert [answer.status for answer in answers] == [200] * 20
+    return most
+
+
+async def test_large_bodies_are_weighed_together(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await most_at_once(hub, monkeypatch) <= hooks.ROOM // hooks.LARGEST
+
+
+async def test_weakened_all_of_them_would_be_taken_at_once(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "_room", lambda request: contextlib.nullcontext())
+    assert await most_at_once(hub, monkeypatch) > hooks.ROOM // hooks.LARGEST
 
 
 async def test_one_that_came_at_the_same_time_does_not_reopen_a_turn(hub: HubInside) -> None:

@@ -54,6 +54,9 @@ def test_names_and_ids_are_such(type: str, source: str, id: str) -> None:
         *((name, value) for name in ("id", "source", "type") for value in (None, "", 7, "x" * 1025)),
         ("subject", 7),
         ("time", ""),
+        ("time", "yesterday"),
+        ("time", "2026-12-01T10:00:00"),
+        ("time", "2026-13-01T10:00:00Z"),
     ],
 )
 def test_what_is_none(field: str, value: object) -> None:
