@@ -44,7 +44,8 @@ ORDER = [
         ("commands", "provided providers listing asked questions seen builtin ratelimit session"),
         (
             "adapters",
-            "reading shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping senders",
+            "reading identities shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping "
+            "senders",
         ),
         ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower webhooks rules channels notify outward"),

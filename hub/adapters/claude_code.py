@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .asking import choice, permission
-from .reading import first_line, identity, mapping, number, part_of_id, summary, text
+from .identities import part_of_id
+from .reading import first_line, identity, mapping, number, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
 

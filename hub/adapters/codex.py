@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from .claude_code import KINDS as CLAUDES
 from .claude_code import taken
-from .reading import first_line, part_of_id, text
+from .identities import part_of_id
+from .reading import first_line, text
 from .shape import Event, Given, Taken, passed_over
 from .turns import Hook, Kind, events
 

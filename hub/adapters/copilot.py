@@ -6,7 +6,8 @@ from typing import Any
 
 from .asking import permission
 from .claude_code import ENDED_TOOLS, ENDS
-from .reading import first_line, identity, mapping, moment, part_of_id, read, summary, text
+from .identities import part_of_id
+from .reading import first_line, identity, mapping, moment, read, summary, text
 from .shape import Given, Taken, Tool, passed_over
 from .turns import TURN, Hook, Kind, events
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from .asking import permission
 from .claude_code import ENDS
-from .reading import first_line, identity, number, part_of_id, summary, text
+from .identities import part_of_id
+from .reading import first_line, identity, number, summary, text
 from .shape import Event, Given, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
 

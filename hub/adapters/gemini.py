@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from .reading import first_line, identity, mapping, moment, part_of_id, summary, text
+from .identities import part_of_id
+from .reading import first_line, identity, mapping, moment, summary, text
 from .shape import Given, Taken, passed_over
 from .turns import TURN, Hook, Kind, events
 

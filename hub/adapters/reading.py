@@ -5,10 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
-
-from ..redaction import holds_secret
 
 DEEPEST = 100  # levels that are read; what lies deeper is null. Python's parser gives up at a thousand or so
 LEVELS, MEMBERS = 6, 32  # of what is kept of a value
@@ -88,13 +85,6 @@ def first_line(value: Any, most: int = LINE) -> str:
 def identity(value: Any, most: int = 100) -> str:
     """A text that can be part of an id: printable, without blanks at its ends."""
     return "".join(c for c in text(value, most) if c.isprintable()).strip()
-
-
-def part_of_id(value: Any) -> str:
-    """As `identity`, for what tells one session, turn or the like from another: one that looks like a secret, which
-    would be taken out, is told by its hash. Stops two of them from becoming one."""
-    found = identity(value)
-    return f"hidden-{sha256(found.encode()).hexdigest()[:16]}" if holds_secret(found) else found
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from ..configfile.shapes import Channel
@@ -62,7 +63,12 @@ async def _desktop(words: Words) -> None:
         raise Failed("there is no notify-send on this machine")
     urgency = "critical" if words["priority"] >= 5 else "normal" if words["priority"] >= 3 else "low"
     flags = ("--app-name=hub", f"--urgency={urgency}", "--")
-    await _run((program, *flags, str(words["title"]), str(words["message"])), b"")
+    await _run((program, *flags, str(words["title"]), _without_markup(str(words["message"]))), b"")
+
+
+def _without_markup(text: str) -> str:
+    """Stops a message of an agent's from drawing links and pictures: the body is markup (Desktop Notifications, 4)."""
+    return escape(text, quote=False)
 
 
 async def _run(argv: tuple[str, ...], stdin: bytes) -> None:

@@ -256,8 +256,8 @@ def command(*argv: str) -> str:
     )
 
 
-async def failed(hub: HubInside, id: str) -> None:
-    await hub.hub.publish("task:progress", {"id": id, "status": "failed", "error": "boom; $(touch x)"})
+async def failed(hub: HubInside, id: str, error: str = "boom; $(touch x)") -> None:
+    await hub.hub.publish("task:progress", {"id": id, "status": "failed", "error": error})
 
 
 async def test_a_command_reads_what_it_is_told_on_stdin(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ async def test_a_command_that_hangs_is_ended_with_all_that_it_started(
 
 
 async def test_on_the_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program gets what begins with a dash as a text."""
+    """The program gets what begins with a dash as a text, and no markup of whoever has written the message."""
     folder, out = tmp_path / "bin", tmp_path / "out"
     folder.mkdir()
     (folder / "notify-send").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{out}.new\nmv {out}.new {out}\n')
@@ -350,14 +350,14 @@ async def test_on_the_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     write_config(tmp_path / "state", '[[notify.channel]]\nname = "d"\ntype = "desktop"\n')
     async with hub_app(tmp_path / "state") as hub:
-        await failed(hub, "--hint")
+        await failed(hub, "--hint", error='boom; $(touch x) <a href="x">&')
         await until(out.exists)
     assert out.read_text().splitlines() == [
         "--app-name=hub",
         "--urgency=normal",
         "--",
         "--hint failed",
-        "boom; $(touch x)",
+        'boom; $(touch x) &lt;a href="x"&gt;&amp;',
     ]
 
 
