@@ -1,8 +1,10 @@
 """`hub print`: files for the programs around the hub, to be written where they belong."""
 
 import argparse
+import hashlib
 import os
 import pwd
+import secrets
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +25,7 @@ def add(commands: Any) -> None:
         commands,
         "print",
         run,
-        "print a file for a program around the hub: a service, a container, a proxy",
+        "print a file for a program around the hub: a service, a container, a proxy, a monitor, a store",
         "hub print systemd-unit > hub.service\nhub print nginx --domain hub.user.example --port 3141 > hub.conf",
     )
     command.add_argument("what", choices=tuple(FILES), metavar="WHAT", help=", ".join(FILES))
@@ -49,6 +51,7 @@ def _values(args: argparse.Namespace) -> Mapping[str, str]:
     config, user = Config.from_environment(**given), args.user or _account()
     is_system = user == SYSTEM and not os.environ.get("HUB_STATE_DIR")
     state = args.state_dir or (SYSTEM_STATE if is_system else config.state_dir)
+    password = secrets.token_urlsafe(32)
     return {
         "host": config.host,
         "port": str(config.port),
@@ -56,6 +59,8 @@ def _values(args: argparse.Namespace) -> Mapping[str, str]:
         "user": user,
         "domain": args.domain or "hub.example.org",
         "python": sys.executable,
+        "password": password,
+        "digest": hashlib.sha256(password.encode()).hexdigest(),
     }
 
 

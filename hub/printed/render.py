@@ -12,6 +12,7 @@ FILES: Mapping[str, str] = {
     "nginx": "nginx.conf",
     "prometheus-rules": "rules.yml",
     "grafana": "dashboard.json",
+    "redis": "redis.conf",
 }
 _PLACE = re.compile(r"@([a-z_]+)@")
 _PLAIN = re.compile(r"[A-Za-z0-9/._:@+-]+")

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hub.cli.main import main
 from hub.errors import UsageError
 from hub.printed.render import FILES, render, wanted
 
-VALUES = dict.fromkeys("host port state_dir user domain python".split(), "plain")
+VALUES = dict.fromkeys("host port state_dir user domain python password digest".split(), "plain")
 
 
 @pytest.mark.parametrize("what", FILES)
@@ -72,3 +73,11 @@ def test_what_does_not_fit_is_said(words: list[str], said: str, capsys: pytest.C
     assert main(["print", *words]) == 2
     out, err = capsys.readouterr()
     assert (out, said in err) == ("", True)
+
+
+def test_each_password_is_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = set()
+    for _ in range(3):
+        assert main(["print", "redis"]) == 0
+        found |= set(re.findall(r"HUB_BROKER=unix://hub:([\w-]{43})@", capsys.readouterr().out))
+    assert len(found) == 3
