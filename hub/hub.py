@@ -24,6 +24,7 @@ from .commands.registry import RESERVED, Args, Registry
 from .commands.supervised import GRACE, Work, contained, keep
 from .config import Config
 from .configfile.reading import read as read_file
+from .configfile.shapes import ConfigFile
 from .errors import ANYTHING, HubError, UsageError, is_closing
 from .life import Life
 from .metrics import Metrics
@@ -72,7 +73,7 @@ class Hub:
     """
 
     def __init__(self, config: Config | None = None, **settings: Any) -> None:
-        self.config = config = config or Config(**settings)
+        self.config = self._given = config = config or Config(**settings)
         self.version = VERSION
         self.types = EventTypes()
         self.broker = make_broker(config)
@@ -266,11 +267,17 @@ class Hub:
         """
         await self._life.begin(self._start)
 
-    async def reload(self) -> None:
-        """Read hub.toml again, and do as it says from here on. Raises BadFile, and then all stays as it was."""
+    async def reload(self) -> ConfigFile:
+        """Read hub.toml again, do as it says from here on, and return it. Raises BadFile: then all stays as it was."""
         file = await asyncio.to_thread(read_file, self.config)
         self.github_secret = file.github_secret
+        self._limit(file)
         await self.outward.apply(file)
+        return file
+
+    def _limit(self, file: ConfigFile) -> None:
+        """Take the limits of the file in the place of the settings: those can be another one while the hub runs."""
+        self.config = self._given.changed(**file.limits)
 
     async def stop(self) -> None:
         """Let running calls finish, hand on what was accepted, end the background work, close the audit log.
@@ -303,6 +310,7 @@ class Hub:
         await self.questions.restore()
         life.at_end("open questions", lambda: self.questions.stop(GRACE))
         self.github_secret = file.github_secret or self.github_secret
+        self._limit(file)
         life.at_end("what is told to others", lambda: self.outward.stop(ACKNOWLEDGED))
         await self.outward.start(file)
         await self._tell_of_start()

@@ -61,7 +61,7 @@ ORDER = [
         ("web/page", "formats formfields sparklines shared trails results panel rows board history panels shown frame"),
         ("web/page", "marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
-        ("web", "app"),
+        ("web", "rereading app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs tools"),
         ("", "scenes story demo"),
         ("printed", "render"),

@@ -30,7 +30,7 @@ class Session:
     `send` must take one JSON text at once; `close(code, reason)` ends the connection.
     """
 
-    __slots__ = ("_bucket", "_close", "_held", "_refusals", "_send", "client", "closing", "hub")
+    __slots__ = ("_bucket", "_close", "_held", "_rate", "_refusals", "_send", "client", "closing", "hub")
 
     def __init__(
         self, hub: "Hub", client: Client, send: Callable[[bytes], None], close: Callable[[int, str], None]
@@ -39,7 +39,8 @@ class Session:
         self.closing = False  # what comes now comes too late
         self._send, self._close = send, close
         client.send = send
-        self._bucket = Bucket(hub.config.rate)
+        self._rate = hub.config.rate
+        self._bucket = Bucket(self._rate)
         self._held = 0
         self._refusals: deque[float] | None = None  # most clients never need it
 
@@ -47,7 +48,7 @@ class Session:
         """Take one frame. Never waits and never raises: every frame is answered, now or when its call ends."""
         if self.closing:
             return
-        wait = self._bucket.take()
+        wait = self._take()
         try:
             command = load_command(text)
         except BadFrame as error:
@@ -65,6 +66,13 @@ class Session:
             else:
                 self._start(command, len(text))
 
+    def _take(self) -> float:
+        """One of what the client may send; from a new bucket when the limit has become another one."""
+        if self._rate != self.hub.config.rate:
+            self._rate = self.hub.config.rate
+            self._bucket = Bucket(self._rate)
+        return self._bucket.take()
+
     def _answered(self, answer: Answer, *, counted: bool) -> None:
         """It is about a call that the hub has sent to this client: that is no flood of the client's."""
         if counted:
@@ -74,7 +82,7 @@ class Session:
 
     def ping(self) -> bool:
         """Whether a control frame may be answered; a flood of them counts like any other."""
-        if self._bucket.take():
+        if self._take():
             self.hub.metrics.rate_limited()
             self._count_refusal()
             return False

@@ -114,6 +114,7 @@ def _read(values: Mapping[str, Any], path: Path, problems: Problems) -> ConfigFi
             if {"name", "url"} <= webhook.keys()
         ),
         github_secret=files.secret(("github", "secret_file"), github.get("secret_file")),
+        limits=data.get("limits") or {},
     )
 
 

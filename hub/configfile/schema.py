@@ -1,5 +1,6 @@
 """The tables of hub.toml and what each of their keys may be."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
+from ..config import Config
 from ..wire.names import MAX_PATTERNS, pattern_problem
 from .places import Place
 from .shapes import BUILT_IN
@@ -126,12 +128,25 @@ class _GitHub(Schema):
     secret_file = _text_of(required=True)
 
 
+def _setting(name: str) -> fields.Integer:
+    """One of the hub's settings, within its range."""
+    (row,) = [row for row in dataclasses.fields(Config) if row.name == name]
+    least, most = row.metadata["range"]
+    return fields.Integer(strict=True, validate=validate.Range(min=least, max=most))
+
+
+class _Limits(Schema):
+    rate = _setting("rate")
+    max_clients = _setting("max_clients")
+
+
 class File(Schema):
     """All of hub.toml."""
 
     notify = fields.Nested(_Notify)
     webhook = fields.List(fields.Nested(_Webhook), validate=validate.Length(max=100))
     github = fields.Nested(_GitHub)
+    limits = fields.Nested(_Limits)
 
 
 # What a type of channel needs, and what else it may have.
@@ -151,4 +166,5 @@ TABLES: Mapping[Place, type[Schema]] = {
     ("notify", "channel"): _Channel,
     ("webhook",): _Webhook,
     ("github",): _GitHub,
+    ("limits",): _Limits,
 }

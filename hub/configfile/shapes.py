@@ -1,5 +1,6 @@
 """What stands in hub.toml, read and checked: whom to tell of what, where to send events, which secrets are known."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -69,12 +70,19 @@ class ConfigFile:
     notify: Notify = Notify()
     webhooks: tuple[Webhook, ...] = ()
     github_secret: bytes | None = field(default=None, repr=False)
+    limits: Mapping[str, int] = field(default_factory=dict)  # settings that a running hub can change
+
+    @property
+    def summary(self) -> str:
+        """How much it says of whom to tell."""
+        if self.path is None:
+            return "there is none"
+        return f"{_counted(len(self.notify.channels), 'channel')}, {_counted(len(self.webhooks), 'webhook')}"
 
     def __str__(self) -> str:
         if self.path is None:
             return "There is no hub.toml: nobody is told of anything, and no webhook is sent."
-        channels, webhooks = len(self.notify.channels), len(self.webhooks)
-        return f"{self.path} is good: {_counted(channels, 'channel')}, {_counted(webhooks, 'webhook')}."
+        return f"{self.path} is good: {self.summary}."
 
 
 def _counted(count: int, what: str) -> str:

@@ -73,7 +73,7 @@ def limit(hub: Hub) -> Callable[[web.Request, Peer], float]:
             key, rate, burst = (peer.address, peer.uid), hub.config.rate, None
         else:
             return 0.0
-        if key not in buckets:
+        if key not in buckets or buckets[key].rate != rate:  # the limit has become another one
             buckets[key] = Bucket(rate, burst)
             if len(buckets) > ADDRESSES:
                 buckets.popitem(last=False)

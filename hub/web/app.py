@@ -32,6 +32,7 @@ from .access.guard import Guard, refuse_bind
 from .documents import served
 from .keys import GUARD, HUB
 from .page import dashboard
+from .rereading import reread
 from .sdnotify import Systemd
 from .shutdown import Ending
 from .tls import server_context
@@ -159,8 +160,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     app = create_app(hub)
-    reread, systemd = asyncio.Event(), Systemd()
-    ending = Ending(hub.config.stop_timeout + LAST, hub.end, reread.set)
+    asked, systemd = asyncio.Event(), Systemd()
+    ending = Ending(hub.config.stop_timeout + LAST, hub.end, asked.set)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -188,7 +189,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
             mention(f"hub is listening on {url}")
             _show(app, url)
             systemd.ready()
-            reading = asyncio.get_running_loop().create_task(_reread(hub, reread, systemd))
+            reading = asyncio.get_running_loop().create_task(reread(app, context, asked, systemd))
             await ending.asked.wait()
             reading.cancel()
             systemd.stopping()
@@ -201,23 +202,6 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         await runner.cleanup()
     ending.done()
     return 0
-
-
-async def _reread(hub: Hub, asked: asyncio.Event, systemd: Systemd) -> None:
-    """Read hub.toml again whenever that is asked for; a bad one changes nothing, and the log says what is wrong."""
-    while True:
-        await asked.wait()
-        asked.clear()
-        systemd.reloading()
-        try:
-            await hub.reload()
-            log.info("hub.toml was read again")
-        except UsageError as error:
-            for line in str(error).split("\n"):
-                log.error("hub.toml is not used, and all stays as it was: %s", line)
-        except Exception:  # a bug; the next one that is read may be good
-            log.exception("hub.toml could not be read again")
-        systemd.ready()
 
 
 def _show(app: web.Application, url: str) -> None:

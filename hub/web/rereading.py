@@ -1,0 +1,61 @@
+"""What is read again at a SIGHUP: hub.toml with its limits, the token, the certificate. Each is told in a line."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from ..errors import UsageError
+from .access import login
+from .keys import GUARD, HUB
+from .sdnotify import Systemd
+from .tls import renew
+
+log = logging.getLogger("hub")
+
+
+async def reread(app: web.Application, context: ssl.SSLContext | None, asked: asyncio.Event, systemd: Systemd) -> None:
+    """Read all of it again whenever that is asked for. What cannot be used changes nothing, and the log says why."""
+    steps: Mapping[str, Callable[[], Awaitable[None]]] = {
+        "hub.toml": lambda: _read_file(app),
+        "the token": lambda: _read_token(app),
+        "the certificate": lambda: _read_certificate(app, context),
+    }
+    while True:
+        await asked.wait()
+        asked.clear()
+        systemd.reloading()
+        for what, step in steps.items():
+            try:
+                await step()
+            except UsageError as error:
+                for line in str(error).split("\n"):
+                    log.error("%s is not used, and all stays as it was: %s", what, line)
+            except Exception:  # a bug; the next time may be good
+                log.exception("%s could not be read again, which is a bug; all stays as it was", what)
+        systemd.ready()
+
+
+async def _read_file(app: web.Application) -> None:
+    hub = app[HUB]
+    file = await hub.reload()
+    log.info("hub.toml was read again: %s", file.summary)
+    rate = f"{hub.config.rate} messages a second for each client" if hub.config.rate else "no limit of the rate"
+    log.info("the limits are %s, %d clients at once", rate, hub.config.max_clients)
+
+
+async def _read_token(app: web.Application) -> None:
+    tokens = app[GUARD].tokens
+    if tokens is None:
+        return
+    replaced = tokens.replaced()
+    login.end(app, replaced)
+    log.info("the token was read again: %s", "what the old one has opened is closed" if replaced else "it is the same")
+
+
+async def _read_certificate(app: web.Application, context: ssl.SSLContext | None) -> None:
+    if context is not None:
+        renew(context, app[HUB].config)
+        log.info("the certificate was read again: new connections get it")
