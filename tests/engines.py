@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,8 @@ from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.connection import Server
 from hub.stream.brokers.redis import RedisBroker
 
+# What is answered is in its file: with `everysec` a write may wait for two seconds while the disk is slow.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 PATIENCE = 30.0  # seconds that a server may take to come up, on a slow machine
 
 
@@ -42,6 +45,7 @@ class Engine:
     def __init__(self, program: str, folder: Path, *options: str) -> None:
         self.program, self.folder, self.options = program, folder, options
         self.path = folder / "s"
+        self.port = 0  # that it listens on, too
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, **query: str) -> str:
@@ -50,8 +54,8 @@ class Engine:
 
     def start(self, *options: str) -> None:
         """Start it, and wait until it answers."""
-        command = [self.program, "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--logfile", "log"]
+        command = [self.program, "--port", str(self.port), "--unixsocket", str(self.path), "--dir", str(self.folder)]
+        command += ["--save", "", "--logfile", "log"]
         self.process = subprocess.Popen([*command, *self.options, *options], stdout=subprocess.DEVNULL)
         ends = time.monotonic() + PATIENCE
         while True:
@@ -63,6 +67,13 @@ class Engine:
                 if self.process.poll() is not None or time.monotonic() > ends:
                     raise
                 time.sleep(0.01)
+
+    def listen(self) -> int:
+        """Start it anew on a port, too, for what cannot stand in the way of a file; return that."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.port = taken.getsockname()[1]
+        self.restart()
+        return self.port
 
     def client(self) -> Any:
         """A client of the library's own, for what a person would do."""
@@ -83,6 +94,11 @@ class Engine:
             process.send_signal(signal.SIGKILL)
             process.wait()
             self.path.unlink(missing_ok=True)
+
+    @property
+    def file(self) -> Path:
+        """Where what was written last is."""
+        return max((self.folder / "appendonlydir").glob("*.incr.aof"))
 
     def restart(self, *options: str) -> None:
         self.kill()

@@ -1,4 +1,4 @@
-"""How calls that may be repeated have ended: in a table of the store, or in memory.
+"""How calls that may be repeated have ended: in memory, in a table of the store, or in a server.
 
 A row says that a call is about to run, until one with its answer takes its place. It is found by a digest of who called
 with which key, and has another of what was called. What is over the limits goes: first the oldest answers, of which the
@@ -6,9 +6,9 @@ rows still say that they have been; then the oldest rows.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .broker import Limits, Past
 
@@ -64,6 +64,33 @@ class MemoryAnswers:
 
     def _empty(self, place: bytes) -> None:
         self.bytes -= len(self._answers.pop(place, b""))
+
+
+# ---- in a server
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+class ServerAnswers:
+    """Keeps them where several hubs find them. `ask(function, *args)` calls one of `library.lua`, and says what went
+    wrong with that."""
+
+    def __init__(self, ask: Ask, limits: Limits = KEPT) -> None:
+        assert limits.seconds is not None
+        self._ask, self._limits = ask, limits
+        self._milliseconds = round(1000 * limits.seconds)
+
+    async def recall(self, place: bytes) -> Past | None:
+        found: bytes | None = await self._ask("hub_recall", place, self._milliseconds)
+        return Past(found.split(b" ", 2)[2], found.startswith(b"1")) if found else None
+
+    async def told(self, place: bytes) -> bytes | None:
+        found: bytes | None = await self._ask("hub_told", place)
+        return found
+
+    async def remember(self, place: bytes, what: bytes, answer: bytes | None) -> None:
+        kept = self._limits.events, self._limits.bytes, self._milliseconds
+        await self._ask("hub_remember", place, what, "0" if answer is None else "1", answer or b"", *kept)
 
 
 # ---- in a table

@@ -14,7 +14,6 @@
 
 local EARLIER = 32 -- epochs that are remembered
 local STEP = 256 -- entries that are read at once; what is over a limit by less may wait
-local CALLS, ANSWERS, HOUR = 50000, 64 * 1024 * 1024, 3600 -- calls, bytes of their answers, seconds that they are kept
 local HEAD = '^(%d+) (%w+) (%d+) (%d+) ()'
 local MOVED = 'EPOCH the stream is of another epoch now'
 
@@ -274,10 +273,72 @@ local function values(keys, args)
     return reply
 end
 
+-- ---- calls that may be repeated
+
+local function drop(keys, place, filled)
+    filled = filled - redis.call('HSTRLEN', keys[8], place)
+    redis.call('HDEL', keys[7], place)
+    redis.call('HDEL', keys[8], place)
+    redis.call('ZREM', keys[9], place)
+    redis.call('ZREM', keys[10], place)
+    return filled
+end
+
+local function is_young(call, ms, kept)
+    return tonumber(string.match(call, '^%d (%d+) ')) >= tonumber(ms) - tonumber(kept)
+end
+
+-- args: place, what, '1' if it is answered, the answer, and how many calls, bytes and milliseconds are kept.
+local function remember(keys, args)
+    local meta, calls, answers, order, answered = keys[2], keys[7], keys[8], keys[9], keys[10]
+    local filled, ms, place = redis.call('HGET', meta, 'answers'), now(), args[1]
+    if not filled then
+        return redis.error_reply(MOVED)
+    end
+    filled = drop(keys, place, tonumber(filled))
+    local number = redis.call('HINCRBY', meta, 'calls', 1)
+    redis.call('HSET', calls, place, args[3] .. ' ' .. ms .. ' ' .. args[2])
+    redis.call('ZADD', order, number, place)
+    if args[3] == '1' then
+        redis.call('HSET', answers, place, args[4])
+        redis.call('ZADD', answered, number, place)
+        filled = filled + #args[4]
+    end
+    while filled > tonumber(args[6]) do
+        local oldest = redis.call('ZPOPMIN', answered)[1]
+        filled = filled - redis.call('HSTRLEN', answers, oldest)
+        redis.call('HDEL', answers, oldest)
+    end
+    for _, oldest in ipairs(redis.call('ZRANGE', order, 0, STEP - 1)) do
+        if is_young(redis.call('HGET', calls, oldest), ms, args[7]) then
+            break
+        end
+        filled = drop(keys, oldest, filled)
+    end
+    while redis.call('ZCARD', order) > tonumber(args[5]) do
+        filled = drop(keys, redis.call('ZPOPMIN', order)[1], filled)
+    end
+    redis.call('HSET', meta, 'answers', filled)
+    return ''
+end
+
+-- args: place, and how many milliseconds a call is kept. Returns '1' if it was answered, when, and what was called.
+local function recall(keys, args)
+    local call = redis.call('HGET', keys[7], args[1])
+    return call and is_young(call, now(), args[2]) and call
+end
+
+local function told(keys, args)
+    return redis.call('HGET', keys[8], args[1])
+end
+
 redis.register_function('hub_append', append)
+redis.register_function('hub_remember', remember)
 redis.register_function('hub_tidy', tidy)
 redis.register_function({ function_name = 'hub_open', callback = open, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'hub_look', callback = look, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'hub_read', callback = read, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'hub_names', callback = names, flags = { 'no-writes' } })
+redis.register_function({ function_name = 'hub_recall', callback = recall, flags = { 'no-writes' } })
+redis.register_function({ function_name = 'hub_told', callback = told, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'hub_values', callback = values, flags = { 'no-writes' } })

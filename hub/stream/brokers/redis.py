@@ -10,11 +10,12 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 
 from ...errors import HubError, UsageError
 from ...wire.names import Cursor
 from ..events import Draft, Event
-from .answers import MemoryAnswers
+from .answers import ServerAnswers
 from .appends import Appends
 from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavailable
 from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
@@ -41,7 +42,7 @@ class RedisBroker:
         self.lineage: Mapping[str, int] = {}
         self.limits, self._state = limits, state
         self.problem: str | None = None
-        self.answers: Answers = MemoryAnswers()
+        self.answers: Answers = ServerAnswers(self._ask)
         self._stream = Stream.read([None] * 12)
         self._link: Link | None = None
         self._appends = Appends(self._trouble)
@@ -107,28 +108,21 @@ class RedisBroker:
         return await self._appends.put(drafts) if drafts else []
 
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
-        async with self._readable() as link:
-            stream = self._stream
-            words = after, self.head, limit, "" if size is None else size
-            rows = await link.asks.run("hub_read", *words)
+        stream = self._stream
+        rows = await self._ask("hub_read", after, self.head, limit, "" if size is None else size)
         return self._events(zip(rows[::2], rows[1::2], strict=True), stream)
 
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         found = list[tuple[int, str]]()
-        async with self._readable() as link:
-            while len(found) < limit:
-                rows = await link.asks.run("hub_names", after, self.head, limit - len(found))
-                if not rows:
-                    break
-                found += [(seq, name.decode()) for seq, name in zip(rows[::2], rows[1::2], strict=True)]
-                after = found[-1][0]
+        while len(found) < limit and (rows := await self._ask("hub_names", after, self.head, limit - len(found))):
+            found += [(seq, name.decode()) for seq, name in zip(rows[::2], rows[1::2], strict=True)]
+            after = found[-1][0]
         return found
 
     async def reach(self, cursor: Cursor) -> None:
         if self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head):
             return
-        async with self._readable() as link:
-            stream = Stream.read(await link.asks.run("hub_look"))
+        stream = Stream.read(await self._ask("hub_look"))
         if not stream.holds(*cursor):
             return
         try:
@@ -137,6 +131,10 @@ class RedisBroker:
                     await self._moved.wait()
         except TimeoutError:
             raise unavailable(f"This hub has not come up to the cursor {cursor} yet.") from None
+
+    async def _ask(self, function: str, *args: bytes | str | int) -> Any:
+        async with self._readable() as link:
+            return await link.asks.run(function, *args)
 
     @contextlib.asynccontextmanager
     async def _readable(self) -> AsyncIterator[Link]:
