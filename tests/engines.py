@@ -1,13 +1,15 @@
 """Redis and Valkey servers for tests: real ones, on sockets of their own."""
 
+import asyncio
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,8 @@ class Engine:
         """Start it, and wait until it answers."""
         command = [self.program, "--port", str(self.port), "--unixsocket", str(self.path), "--dir", str(self.folder)]
         command += ["--save", "", "--logfile", "log"]
-        self.process = subprocess.Popen([*command, *self.options, *options], stdout=subprocess.DEVNULL)
+        command += [*self.options, *options]  # a file that must not grow is an error for it, and not its end
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
         ends = time.monotonic() + PATIENCE
         while True:
             try:
@@ -87,6 +90,11 @@ class Engine:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def limit_files(self, size: int) -> None:
+        """Let no file of its grow beyond this: the disk is full. A negative number takes that back."""
+        assert self.process is not None
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
     def kill(self) -> None:
         """End it as a crash does."""
         process, self.process = self.process, None
@@ -103,6 +111,52 @@ class Engine:
     def restart(self, *options: str) -> None:
         self.kill()
         self.start(*options)
+
+
+class Line:
+    """The way to a server, as a socket of its own: it can be slow, deaf or dumb, and it can be cut."""
+
+    def __init__(self, engine: Engine, name: str = "line") -> None:
+        self.path, self._engine = engine.folder / name, engine
+        self.delay = 0.0  # seconds for which what is said is on its way
+        self.deaf = self.dumb = False  # what the server says does not arrive; what the hub says does not
+        self.heard = 0  # bytes that the server has said
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def url(self, **query: str) -> str:
+        return self._engine.url(**query).replace(str(self._engine.path), str(self.path))
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            onward, back = await asyncio.open_unix_connection(str(self._engine.path))
+            both = {writer, back}
+            self._writers |= both
+            await asyncio.gather(self._pass(reader, back, up=True), self._pass(onward, writer, up=False))
+            self._writers -= both
+        writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay)
+                self.heard += 0 if up else len(data)
+                if not (self.dumb if up else self.deaf):
+                    writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def line(engine: Engine, name: str = "line") -> AsyncIterator[Line]:
+    found = Line(engine, name)
+    server = await asyncio.start_unix_server(found._come, str(found.path))
+    yield found
+    server.close()
+    found.cut()
+    await asyncio.sleep(0)
 
 
 @contextmanager

@@ -64,12 +64,12 @@ class Appends:
         self._again.clear()
         self._send_soon()
 
-    def detach(self) -> None:
+    def detach(self, reason: Exception) -> None:
         """The connection has been cut. What was answered and has not been seen may be gone with the server."""
         self._connection = None
         passing, self._passing = self._passing, deque()
         for _, append, _ in passing:
-            _refuse(append, _unknown())
+            _refuse(append, _unknown(reason))
 
     def refuse(self, error: HubError) -> None:
         """Refuse what waits to be sent: it cannot be."""
@@ -118,7 +118,7 @@ class Appends:
         self._calls -= 1
         error = answer.exception()
         if error is None and connection is not self._connection:  # cut in this very pass
-            error = Away()
+            error = Away("The connection to Redis was cut.")
         if error is None:
             self._receive(group, answer.result())
         elif isinstance(error, Moved) and not any(append.again for append in group):
@@ -127,7 +127,7 @@ class Appends:
             self._again += group
             self._on_trouble(error)
         else:
-            refusal = _unknown() if isinstance(error, Away) else unavailable(str(error))
+            refusal = _unknown(error) if isinstance(error, Away) else unavailable(str(error))
             for append in group:
                 _refuse(append, refusal)
             if isinstance(error, Trouble) and not isinstance(error, Away):
@@ -147,8 +147,8 @@ class Appends:
         self.passed(self._head)
 
 
-def _unknown() -> HubError:
-    return unavailable("The connection to Redis was cut; the events may have been kept: repeat them with their ids.")
+def _unknown(reason: BaseException) -> HubError:
+    return unavailable(f"{reason} What was on its way may have been kept: repeat it with its id.")
 
 
 def _refuse(append: _Append, error: HubError) -> None:

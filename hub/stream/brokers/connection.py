@@ -18,6 +18,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    RedisError,
     ResponseError,
 )
 
@@ -88,6 +89,8 @@ class Server:
         """What an error of the library, or of the network, means for a hub."""
         if isinstance(error, Trouble | UsageError):
             return error
+        if isinstance(error.__cause__, RedisError):  # what went wrong when it had just connected
+            error = error.__cause__
         if isinstance(error, ResponseError):
             return self._answered(str(error), type(error))
         if isinstance(error, AuthenticationError | AuthorizationError):
@@ -102,6 +105,8 @@ class Server:
         code = text.partition(" ")[0]
         if code == "EPOCH" or text.startswith("Function not found"):
             return Moved(text)
+        if code == "UNBLOCKED":
+            return Away(f"Redis at {self.place} has become a replica.")
         name = NAMES.get(kind.__name__, code if code.isupper() else "")
         if meaning := MEANINGS.get(name):
             return Refused(f"Redis at {self.place} {meaning} ({name}).")

@@ -120,17 +120,23 @@ class RedisBroker:
         return found
 
     async def reach(self, cursor: Cursor) -> None:
-        if self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head):
-            return
-        stream = Stream.read(await self._ask("hub_look"))
-        if not stream.holds(*cursor):
-            return
         try:
             async with asyncio.timeout(PATIENCE):
-                while not (self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head)):
+                while not self._has_reached(cursor) and await self._may_reach(cursor):
                     await self._moved.wait()
         except TimeoutError:
             raise unavailable(f"This hub has not come up to the cursor {cursor} yet.") from None
+
+    def _has_reached(self, cursor: Cursor) -> bool:
+        return self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head)
+
+    async def _may_reach(self, cursor: Cursor) -> bool:
+        """Whether the stream has what this hub has not; or nobody can say just now."""
+        with contextlib.suppress(Trouble):
+            if self._link is not None:
+                stream = Stream.read(await self._link.asks.run("hub_look"))
+                return stream.holds(*cursor) and not self._has_reached(cursor)
+        return True
 
     async def _ask(self, function: str, *args: bytes | str | int) -> Any:
         async with self._readable() as link:
@@ -184,7 +190,7 @@ class RedisBroker:
         if self._link is not None:
             self._link.close(error)
             self._link = None
-            self._appends.detach()
+            self._appends.detach(error)
         if not isinstance(error, Moved):
             self._say(str(error))
             self._appends.refuse(unavailable(str(error)))
@@ -245,8 +251,8 @@ class RedisBroker:
     def _adopt(self, link: Link, stream: Stream) -> None:
         self._link = link
         self._note(stream)
+        self._look_at = 0.0  # whether it takes anything, too
         self._appends.attach(link.asks, stream.epoch, self.head)
-        self._say(None)
 
     def _note(self, stream: Stream) -> None:
         self._stream, self.epoch, self.lineage = stream, stream.epoch, stream.lineage
