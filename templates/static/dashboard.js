@@ -4,13 +4,16 @@
 // falls behind nothing: after a gap, a restart or an hour in the background it asks for what is newer than it has.
 
 import { write } from "./ages.js";
+import { mark, newest } from "./gaps.js";
 import { listen } from "./keys.js";
 import { morph } from "./morph.js";
+import { areWanted, tell } from "./notices.js";
 
 const FIRST = 0.5; // seconds before the first try again
 const LONGEST = 15;
 const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
+const GLANCE = 2; // seconds between two looks at what waits, while nobody looks here
 const AGAIN = 2; // seconds after which what was sent can be pressed again
 const STEADY = 5; // seconds after which a connection counts as good again
 
@@ -28,6 +31,7 @@ let heard = 0;
 let goneSince = null;
 let told = null; // the last notice that has not been fetched
 let fetching = false;
+let glanced = 0;
 let epoch = body.dataset.cursor.split(":")[0];
 let title = "";
 
@@ -48,7 +52,8 @@ function connect() {
     if (payload.event !== "hub:page") return;
     clearTimeout(timer);
     told = payload.data;
-    refresh();
+    if (document.hidden) setTimeout(refresh, GLANCE * 1000);
+    else refresh();
   };
   mine.onclose = () => lost(mine);
 }
@@ -111,7 +116,8 @@ function newer(panels) {
 
 /** Fetch what is newer. One at a time, and none while nobody looks: the hub waits. */
 async function refresh() {
-  if (!told || fetching || document.hidden) return;
+  if (document.hidden) return glance();
+  if (!told || fetching) return;
   const { panels, viewer, cursor } = told;
   told = null;
   fetching = true;
@@ -137,6 +143,26 @@ async function refresh() {
   refresh();
 }
 
+/**
+ * While nobody looks: see what waits, now and then, if the reader wants a notice of it. The rest is fetched when somebody
+ * looks again: until then `told` stays.
+ */
+async function glance() {
+  const waiting = document.querySelector("[data-panel=waiting]");
+  if (!told || told === glanced || fetching || !waiting || !areWanted()) return;
+  const { panels, viewer } = (glanced = told);
+  const url = new URL("./", home);
+  url.searchParams.set("panel", panels.waiting && panels.waiting !== waiting.dataset.version ? "waiting" : "summary");
+  url.searchParams.set("viewer", viewer);
+  fetching = true;
+  const fresh = await fetched(url);
+  fetching = false;
+  if (!fresh) return void (socket && lost(socket));
+  put(fresh);
+  live();
+  if (!document.hidden) refresh();
+}
+
 /** A page as a document, parsed without running anything; null if it does not come. */
 function fetched(url) {
   return new Promise((resolve) => {
@@ -153,16 +179,19 @@ function put(fresh) {
   write(fresh);
   if (root) for (const link of all("[href^='./']", fresh)) link.setAttribute("href", root + link.getAttribute("href"));
   const before = new Set(all("#waiting [data-row]").map(({ id }) => id));
+  const last = newest();
   for (const node of all("[data-panel], main[data-live]", fresh)) {
     const { panel } = node.dataset;
     const old = document.querySelector(panel ? `[data-panel="${CSS.escape(panel)}"]` : "main[data-live]");
     if (old) morph(old, node);
   }
+  if (fresh.querySelector("[data-panel=events]")) mark(last);
   body.dataset.cursor = fresh.body.dataset.cursor;
   const added = all("#waiting [data-row]").filter(({ id }) => !before.has(id));
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
     for (const row of added) row.animate({ backgroundColor: ["var(--mark)", "transparent"] }, 2000);
   }
+  tell(added);
   if (added.length) say(`${added.length} more waiting: ${added[0].querySelector(".what").textContent}`);
 }
 

@@ -221,6 +221,71 @@ async def test_a_hidden_page_asks_nothing(hub: HubProcess, page: Page) -> None:
     await page.until(f"{TASKS} === 'late,seen,x0,x1,x2,x3,x4'")
 
 
+STUB = """
+    window.shown = [];
+    window.Notification = class {
+      static permission = "default";
+      static requestPermission = async () => (Notification.permission = "granted");
+      constructor(title, { body, tag }) { window.shown.push([title.split(" · ")[0], body, tag]); }
+    };
+"""
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_waits_is_told_on_the_desktop_only_if_wanted_and_only_while_nobody_looks(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        rewrite(monkeypatch, tmp_path, "static/notices.js", "!document.hidden || ", "")
+    await page.before_scripts(STUB + FAST.format(times=10))
+    async with hub_inside(Hub(state_dir=tmp_path / "state")) as url:
+        await page.open(url)
+        await page.until(LIVE)
+        await page.click("#notices")
+        await page.until("document.querySelector('#notices').ariaPressed === 'true'")
+        await publish(url, [waits("looked-at")])
+        await page.until("document.querySelector('[data-task=looked-at]')")
+        assert (await page.evaluate("shown") == []) is not weakened
+        await page.evaluate(HIDE % "true")
+        await page.evaluate("shown.length = 0")
+        await publish(url, [task("other")])
+        await publish(url, [waits("unseen")])
+        await page.until("shown.length")
+        assert await page.evaluate("shown") == [["hub", "unseen unseen", "task-unseen"]]
+        await page.evaluate(HIDE % "false")
+        await page.until(f"{TASKS} === 'other'")
+        await page.click("#notices")
+        await page.until("document.querySelector('#notices').ariaPressed === 'false'")
+        await page.evaluate(HIDE % "true")
+        page.requests.clear()
+        await publish(url, [waits("unwanted")])
+        await page.evaluate("new Promise((resolve) => setTimeout(resolve, 5000))")
+        assert page.requests == [], "who does not want it costs nothing"
+        await page.leave()
+
+
+def waits(id: str) -> dict[str, object]:
+    return {"event": "task:progress", "data": {"id": id, "status": "waiting_approval", "message": id}}
+
+
+async def test_what_passed_while_nobody_looked_is_said_in_its_place(page: Page, tmp_path: Path) -> None:
+    await page.before_scripts(FAST.format(times=10))
+    async with hub_inside(Hub(state_dir=tmp_path / "state")) as url:
+        await publish(url, [{"event": "a:x", "data": n} for n in range(3)])
+        await page.open(url)
+        await page.until(LIVE)
+        await page.evaluate(HIDE % "true")
+        await page.evaluate("new Promise((resolve) => setTimeout(resolve, 6000))")
+        await publish(url, [{"event": "a:x", "data": n} for n in range(30)])
+        await page.evaluate(HIDE % "false")
+        await page.until("document.querySelector('#missed')")
+        said = "16 more events came before these, and behind what stood here."
+        assert await page.text("#events .log li:last-child") == [said]
+        await publish(url, [{"event": "a:x", "data": n} for n in range(14)])
+        await page.until("!document.querySelector('#missed')")
+        await page.leave()
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_fetch_that_fails_is_no_end(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool

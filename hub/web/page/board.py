@@ -175,6 +175,10 @@ class Board:
         row.seen = self.seen.get(f"{event_of(row)} {row.key}") == row.seq
         return row.seen
 
+    def name_of(self, task: str) -> str:
+        """What a task is called; itself where that is not known."""
+        return self.tasks.all[task].name if task in self.tasks.all else task
+
     @property
     def is_empty(self) -> bool:
         return not (self.tasks.all or self.agents.all or self.questions or self.votes or self.threats)

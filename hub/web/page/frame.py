@@ -24,9 +24,10 @@ from .panels import needed
 from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
-STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | dict.fromkeys(
-    ("hub.js", "frames.js", "dashboard.js", "morph.js", "ages.js", "keys.js", "palette.js"), "text/javascript"
-)
+SCRIPTS = "hub frames dashboard morph ages gaps keys notices palette".split()
+STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | {
+    f"{name}.js": "text/javascript" for name in SCRIPTS
+}
 
 
 COMPILED = 200  # templates that are kept

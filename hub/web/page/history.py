@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import HubError
 from ...stream.events import Event
 from ...wire.names import Cursor, Patterns, pattern_problem
-from .formats import cut, outline
+from .formats import cut, outline, plural
 from .panel import NOTHING, Asked, Context
 
 if TYPE_CHECKING:
@@ -22,6 +22,18 @@ PARSED = 8 * 1024  # bytes: what is larger is not looked into
 TOLD = (
     "line event question status phase progress option severity type tool action total_entries error message name task"
 ).split()
+
+
+@dataclass(slots=True)
+class Hole:
+    """What is missing between two lines."""
+
+    key: str
+    text: str
+
+    @property
+    def mark(self) -> str:
+        return self.text
 
 
 @dataclass(slots=True)
@@ -47,7 +59,7 @@ def events(hub: "Hub", asked: Asked) -> Context:
         return NOTHING
     window = hub.window
     found = window.between(max(window.head - FEW, window.tail - 1), window.head)
-    return _page(hub, found[::-1], window.head - FEW)
+    return _page(hub, found[::-1], window.head - FEW, is_all=True)
 
 
 async def look_back(hub: "Hub", asked: Asked) -> Context:
@@ -60,8 +72,8 @@ async def look_back(hub: "Hub", asked: Asked) -> Context:
         wanted, until = await _numbers(hub, patterns, min(asked.before - 1, head) if asked.before else head)
         found = [event for seq in wanted for event in await hub.broadcaster.pages.read(seq - 1, 1, PARSED)]
     except HubError as error:
-        return {"lines": (), "problem": str(error), "before": 0}
-    return {**_page(hub, found, until), "problem": problem}
+        return {"rows": (), "problem": str(error), "before": 0, "gone": 0}
+    return {**_page(hub, found, until, is_all=not asked.filter), "problem": problem}
 
 
 def matching(filter: str) -> tuple[str | None, Patterns]:
@@ -87,10 +99,24 @@ async def _numbers(hub: "Hub", patterns: Patterns, until: int) -> tuple[list[int
     return wanted, until
 
 
-def _page(hub: "Hub", found: list[Event], until: int) -> Context:
-    """`before` leads on; 0 where nothing is kept behind that."""
-    before = until + 1 if until >= hub.broker.tail else 0
-    return {"lines": [line(event) for event in found], "before": before, "problem": None}
+def _page(hub: "Hub", found: list[Event], until: int, *, is_all: bool) -> Context:
+    """The rows, newest first. `before` leads on; where nothing is kept behind that it is 0, and `gone` events were."""
+    is_end = until < hub.broker.tail
+    rows: list[tuple[str, Line | Hole]] = []
+    for newer, event in zip((None, *found), found, strict=False):
+        if newer is not None and (text := missing(newer, event, is_all=is_all)):
+            rows.append(("hole", Hole(f"{newer.seq}", text)))
+        rows.append(("event", line(event)))
+    return {"rows": rows, "before": 0 if is_end else until + 1, "gone": hub.broker.tail - 1, "problem": None}
+
+
+def missing(newer: Event, older: Event, *, is_all: bool) -> str:
+    """What is to be said between two events that stand next to each other; `is_all`: nothing was left out of them."""
+    count = newer.seq - older.seq - 1 if is_all else 0
+    texts = [f"{plural(count, 'event')} between these {'is' if count == 1 else 'are'} not kept."] if count else []
+    if newer.cursor.epoch != older.cursor.epoch:
+        texts.append("The hub began a new history here: events that were behind the older one can be gone.")
+    return " ".join(texts)
 
 
 def line(event: Event) -> Line:

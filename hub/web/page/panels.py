@@ -103,6 +103,9 @@ def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
     votes = board.open_votes()
     rows: list[Row] = [*board.questions.values(), *board.approvals(), *votes]
     shown, more = page_of(rows, asked, WAITING, lambda row: (row.at, row.key))
+    for row in shown:
+        if isinstance(row, Question):
+            row.about = board.name_of(row.task)
     oldest = min((row.timestamp for row in rows), default="")
     return {"rows": [(KINDS[type(row)], row) for row in shown], "total": len(rows), "more": more, "oldest": oldest}
 

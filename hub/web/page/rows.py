@@ -60,6 +60,11 @@ class Question(Row):
     deadline: str
     agent: str  # whose question it is, if its details name one
     task: str  # what waits for it, likewise
+    about: str = field(default="", kw_only=True)  # the name of that task, as far as it is known
+
+    @property
+    def mark(self) -> Hashable:
+        return self.seq, self.about
 
 
 @dataclass(slots=True)

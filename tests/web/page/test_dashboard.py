@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp_jinja2
 import pytest
@@ -18,6 +18,8 @@ from running import HubInside, hub_app
 
 from hub import Hub, Panel
 from hub.web.page import dashboard, frame, panels, shown
+from hub.web.page.history import missing
+from hub.wire.names import Cursor
 
 VOID = {"meta", "link", "input"}
 
@@ -205,6 +207,36 @@ async def test_events_lead_back_through_what_is_kept(tmp_path: Path, ephemeral: 
                 break
             query = older[0].removeprefix("./")
         assert found == [str(seq) for seq in range(250, 230 if ephemeral else 0, -1)]
+
+
+async def test_what_is_missing_is_said_in_its_place(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(60):
+        await hub.hub.publish("a:x", {"n": number})
+    whole = hub.hub.broker.names
+
+    async def with_a_hole(*asked: Any) -> Any:
+        return [row for row in await whole(*asked) if not 20 <= row[0] <= 25]
+
+    monkeypatch.setattr(hub.hub.broker, "names", with_a_hole)
+    page = await look(hub, "?panel=events&before=40")
+    keys = [at.get("data-event", "…") for tag, at in page.elements if tag == "li"]
+    assert keys == [*map(str, range(39, 25, -1)), "…", *map(str, range(19, 0, -1))]
+    assert "6 events between these are not kept." in page.text
+    assert "are not kept" not in (await look(hub, "?panel=events&before=40&filter=a:*")).text
+    assert "Nothing older is kept." in page.text
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "said"),
+    [
+        (("e", 5), ("e", 4), ""),
+        (("e", 5), ("e", 3), "1 event between these is not kept."),
+        (("f", 5), ("e", 4), "The hub began a new history here: events that were behind the older one can be gone."),
+    ],
+)
+def test_a_new_history_is_said_where_it_began(newer: tuple[str, int], older: tuple[str, int], said: str) -> None:
+    one, other = (SimpleNamespace(seq=seq, cursor=Cursor(epoch, seq)) for epoch, seq in (newer, older))
+    assert missing(cast(Any, one), cast(Any, other), is_all=True) == said
 
 
 async def test_an_application_adds_a_panel(hub: HubInside) -> None:
