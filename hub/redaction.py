@@ -4,10 +4,12 @@ A value without secrets costs one look at its keys and one search through its te
 whatever is in it.
 """
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
+from typing import Any, NamedTuple
 
 from .secretnames import names_a_secret
-from .sensitive import clean_text, is_suspicious
+from .sensitive import clean_each, clean_text, is_suspicious
 
 JSON = Any
 
@@ -23,22 +25,22 @@ def redact(value: JSON) -> tuple[JSON, int]:
     The input is never changed. Without a secret in it the very same object comes back. Every part that holds no secret
     is shared with the input. Nesting: at least 32 levels.
     """
-    if _is_clean(value):
-        return value, 0
-    return _without(value)
+    secrets = _secrets_in(value)
+    return (value, 0) if secrets is None else _without(value, secrets)
 
 
 def redact_each(values: list[JSON]) -> tuple[list[JSON], int]:
-    """As `redact` for each of these; where there is nothing to take out, one look at all of them says so."""
-    if _is_clean(values):
+    """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing."""
+    secrets = _secrets_in(values)
+    if secrets is None:
         return values, 0
-    cleaned = [redact(value) for value in values]
+    cleaned = [_without(value, secrets) for value in values]
     return [value for value, _ in cleaned], sum(count for _, count in cleaned)
 
 
 def redact_text(text: str) -> str:
     """The text with everything that looks like a secret replaced by `[redacted]`."""
-    return clean_text(text)[0]
+    return clean_text(text)[0] if is_suspicious(text) else text
 
 
 def holds_secret(text: str) -> bool:
@@ -46,18 +48,40 @@ def holds_secret(text: str) -> bool:
     return is_suspicious(text) and clean_text(text)[1] > 0
 
 
-def _is_clean(value: JSON) -> bool:
-    """Whether there is certainly nothing to take out. Every new key and text of the value is searched in one go."""
+class Secrets(NamedTuple):
+    """What is to be taken out of a value: the texts and keys that hold a secret, with what is left of each and how many
+    it held, and the keys that may name one."""
+
+    texts: Mapping[str, tuple[str, int]]
+    naming: Set[str]
+
+
+def _secrets_in(value: JSON) -> Secrets | None:
+    """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
+    texts, keys = _new_texts(value)
+    naming = set(filter(names_a_secret, keys))
+    if not naming and not ((texts or keys) and is_suspicious("\n".join([*texts, *keys]))):
+        _remember(keys)
+        return None
+    secrets = clean_each([*texts, *keys])
+    _remember(keys - naming - secrets.keys())
+    return Secrets(secrets, naming)
+
+
+def _new_texts(value: JSON) -> tuple[list[str], set[str]]:
+    """All texts in the value, and all keys that are not known to be harmless."""
     texts: list[str] = []
-    keys: list[str] = []
+    keys: set[str] = set()
     todo = [value]
     for item in todo:  # grows while it is read
         kind = type(item)
+        if kind not in _PLAIN:
+            kind = next((known for known in _CONTAINERS if isinstance(item, known)), kind)
         if kind is str:
             texts.append(item)
         elif kind is dict:
-            if not item.keys() <= _harmless:
-                keys += [key for key in item if isinstance(key, str) and key not in _harmless]
+            if not item.keys() <= _harmless and not item.keys() <= keys:
+                keys.update(key for key in item if isinstance(key, str) and key not in _harmless)
             for part in item.values():
                 kind = type(part)
                 if kind is str:
@@ -66,61 +90,58 @@ def _is_clean(value: JSON) -> bool:
                     todo.append(part)
         elif kind is list or kind is tuple:
             todo.extend(item)
-        elif isinstance(item, (str, dict, list, tuple)):
-            return False  # a subclass: the careful way decides
-    if any(map(names_a_secret, keys)) or ((texts or keys) and is_suspicious("\n".join([*texts, *keys]))):
-        return False
-    _remember(keys)
-    return True
+    return texts, keys
 
 
-def _remember(keys: list[str]) -> None:
-    for key in keys[:_HARMLESS_LIMIT]:
+_NUMBERS = (int, float)
+_CONTAINERS = (str, dict, list, tuple)  # and what is derived from them, as an application's code may have it
+_PLAIN = frozenset({*_CONTAINERS, int, float, bool, type(None)})
+
+
+def _remember(keys: Iterable[str]) -> None:
+    for key in islice(keys, _HARMLESS_LIMIT):
         if len(key) <= _LONGEST_KEPT_KEY:
             if len(_harmless) >= _HARMLESS_LIMIT:
                 _harmless.clear()
             _harmless.add(key)
 
 
-def _without(value: JSON) -> tuple[JSON, int]:
-    """The careful way: a copy of exactly those parts that hold a secret."""
+def _without(value: JSON, secrets: Secrets) -> tuple[JSON, int]:
+    """A copy of exactly those parts that hold a secret."""
     if isinstance(value, str):
-        return clean_text(value)
+        return secrets.texts.get(value) or (value, 0)
     if isinstance(value, dict):
-        return _without_keys(value)
+        return _without_keys(value, secrets)
     if isinstance(value, (list, tuple)):
-        return _without_items(value)
+        return _without_items(value, secrets)
     return value, 0
 
 
-def _without_items(value: list[JSON] | tuple[JSON, ...]) -> tuple[JSON, int]:
+def _without_items(value: list[JSON] | tuple[JSON, ...], secrets: Secrets) -> tuple[JSON, int]:
     result: list[JSON] = []
     found = 0
     for part in value:
-        if part and not isinstance(part, int | float):
-            part, count = _without(part)
+        if part and not isinstance(part, _NUMBERS):
+            part, count = _without(part, secrets)
             found += count
         result.append(part)
     return (result, found) if found else (value, 0)
 
 
-def _without_keys(value: dict[Any, JSON]) -> tuple[JSON, int]:
+def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
     result: dict[Any, JSON] = {}
     numbers: dict[str, int] = {}
-    found = 0
+    found, (texts, naming) = 0, secrets
     for key, part in value.items():
-        if key not in _harmless and isinstance(key, str):
-            if names_a_secret(key, part):
-                found += 1
-                continue
-            name, count = clean_text(key)
-            if count:
-                found += count
-                key = _unused(name, numbers, value, result)
-            elif not names_a_secret(key):
-                _remember([key])
-        part, count = _without(part)
-        found += count
+        if key in naming and names_a_secret(key, part):
+            found += 1
+            continue
+        if cleaned := texts.get(key):
+            found += cleaned[1]
+            key = _unused(cleaned[0], numbers, value, result)
+        if part and not isinstance(part, _NUMBERS):
+            part, count = _without(part, secrets)
+            found += count
         result[key] = part
     return (result, found) if found else (value, 0)
 

@@ -9,7 +9,7 @@ _NAMES = (
     "credential passphrase pwd secretkey secretaccesskey"
 ).split()
 SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
-_LAST_LETTERS = frozenset(name[-1] for name in SECRET_NAMES)
+_LAST_LETTERS = frozenset(letter for name in SECRET_NAMES for letter in (name[-1], name[-1].upper()))
 _BEHIND = "0123456789_-. "  # a number, and what parts it from the name
 _LONGEST_NAME = max(map(len, SECRET_NAMES))
 _LONGEST_KEY = 128  # what stands further before the end of a key does not change what it names
@@ -30,15 +30,16 @@ _POINTERS = frozenset("next prev previous continuation sync resume progress".spl
 def names_a_secret(key: str, value: Any = "") -> bool:
     """Whether the whole key, or its last words, is a listed name, its plural or numbered: `x-api-key` and `password2`
     are, `tokens_used`, `max_tokens` and `has_password` are not, and `tokens` only if its value is no number."""
-    use = _use(key[-_LONGEST_KEY:].rstrip(_BEHIND))  # what is numbered is looked up once
+    key = key[-_LONGEST_KEY:].rstrip(_BEHIND)  # what is numbered is looked up once
+    if key[-1:] not in _LAST_LETTERS:
+        return False
+    use = _use(key)
     return use == "secret" or (use == "tokens" and not _is_count(value))
 
 
 @functools.lru_cache(maxsize=4096)  # bounded: keys come from outside
 def _use(key: str) -> Literal["secret", "tokens", "harmless"]:
     """What a key with this end is for, without a number behind it; `tokens` are a secret or a count."""
-    if key[-1:].lower() not in _LAST_LETTERS:
-        return "harmless"
     ending = ""
     for word in reversed(list(_WORD.finditer(key))):
         ending = word[0].lower() + ending

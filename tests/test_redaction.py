@@ -256,6 +256,22 @@ def test_the_cheap_first_look_never_overlooks_what_the_careful_one_finds(text: s
         assert sensitive.is_suspicious(text)
 
 
+@given(st.lists(glued | st.text(), max_size=8))
+def test_many_texts_are_cleaned_as_each_of_them_is(texts: list[str]) -> None:
+    each = {text: found for text in texts if (found := sensitive.clean_text(text))[1]}
+    assert sensitive.clean_each(texts) == each
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_secret_may_run_over_the_end_of_a_line(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(sensitive, "_SPANNING", ())
+        with pytest.raises(ValueError, match="zip"):  # there is a line less then
+            sensitive.clean_each(["Bearer", "abc123"])
+    else:
+        assert sensitive.clean_each(["Bearer", "abc123"]) == {}
+
+
 class Text(str):
     __slots__ = ()
 
@@ -275,5 +291,5 @@ class Items(list[Any]):
 def test_a_subclass_hides_nothing(value: Any, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers may publish what their libraries gave them."""
     if weakened:
-        monkeypatch.setattr(redaction, "_is_clean", lambda value: True)
+        monkeypatch.setattr(redaction, "_CONTAINERS", ())
     assert ("abc123" in repr(redact(value)[0])) is weakened

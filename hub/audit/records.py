@@ -8,13 +8,15 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ..wire.messages import now
+from ..wire.strictjson import encoder
 from .chain import MAGIC, Link
 
 TRUST = "SYSTEM"  # of the records that the log itself writes
 MAX_ARGS = 4096  # bytes of JSON; larger args are recorded by size and SHA-256
+SMALL = MAX_ARGS // 12  # characters of a call whose args are never more: none becomes longer than two escapes
 MAX_DETAILS = 65536  # bytes; the same for any other details
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+_encode = encoder(json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False))
 _quoted = json.encoder.encode_basestring_ascii
 
 
@@ -33,9 +35,11 @@ def entry(action: str, actor: Mapping[str, Any] | None, trust: str, details: Map
     return Entry(front[:-1], f'"timestamp":"{now()}","trust":{_quoted(trust)}}}')
 
 
-def reduced(args: Any) -> Any:
+def reduced(args: Any, weight: int = 0) -> Any:
     """The args for a record, already redacted: themselves up to 4 KiB, else `{"bytes": n, "sha256": hex}` of their
-    JSON."""
+    JSON. `weight`: the characters that they came in, if that is known."""
+    if 0 < weight <= SMALL:
+        return args
     text = _encode(args)
     return args if len(text) <= MAX_ARGS else _measured(text)
 

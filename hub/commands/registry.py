@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
+LARGE = 128 * 1024  # bytes of a call that does not begin in the step that has read it
 
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
@@ -114,6 +115,8 @@ class Registry:
         """
         if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
             await self._runner.slow.turn()
+        elif call.weight > LARGE:
+            await asyncio.sleep(0)  # to read it has taken a while already
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):
@@ -220,7 +223,11 @@ class Registry:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not command.audited:
             return
-        details = {"id": redact_text(call.id), "command": command.name, "args": self.audit.reduced(redact(args)[0])}
+        details = {
+            "id": redact_text(call.id),
+            "command": command.name,
+            "args": self.audit.reduced(redact(args)[0], call.weight),
+        }
         call._on_record = True  # if this is cancelled, nobody knows whether it is
         try:
             await self.audit.record("command.called", call.client.actor(), call.trust, details)

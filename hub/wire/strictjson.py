@@ -55,7 +55,8 @@ def loads(text: str | bytes) -> Any:
 
 def _depth(text: str) -> int:
     """How deep the brackets outside of strings go, without recursion, before the parser sees the text."""
-    steps = _STRING.sub("", text).encode("ascii", "ignore").translate(_STEPS, _NOT_BRACKETS)
+    bare = _STRING.sub("", text) if "\\" in text else "".join(text.split('"')[::2])  # the latter takes a third
+    steps = bare.encode("ascii", "ignore").translate(_STEPS, _NOT_BRACKETS)
     return max(itertools.accumulate(array("b", steps)), default=0)
 
 
@@ -91,17 +92,20 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_flo
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _encoder(make: Any) -> Callable[[Any], str]:
-    """`_ENCODER.encode`, made once: it makes the C encoder anew at each call, which is half the cost of a small value.
-    Without the look for cycles, which what `loads` or `plain` has passed cannot have. `make` is None on an interpreter
-    that has no such encoder."""
+def encoder(of: json.JSONEncoder) -> Callable[[Any], str]:
+    """Return `of.encode`, made once: it makes the C encoder anew at each call, which is half the cost of a small value.
+    Without the look for cycles, which what `loads` or `plain` has passed cannot have: one is a RecursionError. On an
+    interpreter that has no such encoder, `of.encode` itself."""
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
-        return _ENCODER.encode
-    encode = make(None, _ENCODER.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+        return of.encode
+    quoted = json.encoder.encode_basestring_ascii if of.ensure_ascii else json.encoder.encode_basestring
+    rest = of.key_separator, of.item_separator, of.sort_keys, of.skipkeys, of.allow_nan
+    encode = make(None, of.default, quoted, None, *rest)
     return lambda value: "".join(encode(value, 0))
 
 
-_encode = _encoder(getattr(json.encoder, "c_make_encoder", None))
+_encode = encoder(_ENCODER)
 
 
 def dumpb(value: Any) -> bytes:

@@ -8,10 +8,12 @@ import pytest
 from logs import actions, command, records
 
 from hub.audit.log import AuditLog
-from hub.audit.records import entry, reduced
+from hub.audit.records import SMALL, entry, reduced
 from hub.audit.verdict import INTACT
 from hub.audit.verify import verify
 from hub.audit.writer import LogFile
+from hub.redaction import redact
+from hub.wire.strictjson import loads
 
 
 def test_large_args_are_recorded_by_size_and_hash(tmp_path: Path) -> None:
@@ -23,6 +25,13 @@ def test_large_args_are_recorded_by_size_and_hash(tmp_path: Path) -> None:
     log = LogFile(tmp_path)
     log.append([entry("x:y", None, "OPERATOR", {"a": "x" * 2_000_000})])  # whatever it is, a line stays readable
     assert records(tmp_path)[0]["details"]["bytes"] > 2_000_000
+
+
+@pytest.mark.parametrize("longest", ["1E15,", '"\U0001f600",', '"\u20ac",', "1e-7,", '"ghp_1234",', '"://:@",', "{},"])
+def test_what_has_come_in_a_small_call_is_never_large(longest: str) -> None:
+    text = f"[{longest * (SMALL // len(longest))}"[:-1] + "]"
+    args = redact(loads(text))[0]
+    assert reduced(args, len(text)) == reduced(args) == args
 
 
 def fails_to_sync(times: int) -> Callable[[int], None]:

@@ -13,10 +13,12 @@ from hub.wire import strictjson
 from hub.wire.strictjson import dumpb, loads, plain
 
 
-def test_what_is_written_is_the_same_with_and_without_the_encoder_in_c() -> None:
+def test_what_is_written_is_the_same_with_and_without_the_encoder_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    slow = strictjson.encoder(strictjson._ENCODER)
     values: tuple[Any, ...] = (None, True, 1.5, 10**30, 'ä\u2028"\\\n\x00', [], {"a": [{"b": ()}]})
     for value in values:
-        assert strictjson._encoder(None)(value) == strictjson._encode(value)
+        assert slow(value) == strictjson._encode(value)
     with pytest.raises(ValueError, match="JSON compliant"):
         strictjson._encode([float("nan")])
 
@@ -99,6 +101,11 @@ class TestStrictJSON:
                 loads(text)
         else:
             loads(text)
+
+    @given(st.text('[]{}a"'))
+    def test_strings_are_taken_out_alike_with_and_without_escapes(self, text: str) -> None:
+        closed = text + '"' * (text.count('"') % 2)
+        assert strictjson._depth(closed) == strictjson._depth(closed + '"\\\\"')
 
     def test_without_the_depth_check_the_parser_would_recurse(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(strictjson, "MAX_DEPTH", 10**9)
