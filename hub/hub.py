@@ -408,7 +408,9 @@ class Hub:
             if is_closing(error, task):
                 raise
             self.metrics.failed("background")
-            log.exception("background work of the application ended")
+            log.exception(
+                "background work of the application ended with an error; it is not started again before the hub is"
+            )
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -447,4 +449,8 @@ def _audit_limits(config: Config) -> Limits:
 def _report(task: "asyncio.Task[None]") -> None:
     """A background task that dies is heard of."""
     if not task.cancelled() and (error := task.exception()):
-        log.error("a background task of the hub ended: %r", error, exc_info=error)
+        log.error(
+            "a background task of the hub ended, which is a bug of the hub: %r; /readyz says so, restart the hub",
+            error,
+            exc_info=error,
+        )

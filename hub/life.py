@@ -76,7 +76,7 @@ class Life:
             except ANYTHING as error:
                 if is_closing(error, self._ending):
                     raise
-                log.exception("%s could not be ended as it should", what)
+                log.exception("%s could not be ended as it should; the stop goes on", what)
 
 
 async def to_its_end(work: Coroutine[Any, Any, Any]) -> bool:

@@ -191,6 +191,11 @@ def _own(metrics: "Metrics", listener: Callable[[Sequence[Event]], object]) -> O
             listener(batch)
         except (Exception, asyncio.CancelledError):
             metrics.failed("hub")
-            log.exception("the hub failed on the events %s to %s", batch[0].cursor, batch[-1].cursor)
+            log.exception(
+                "the hub failed on the events %s to %s, which is a bug of the hub; "
+                "they are kept, but a part of it has missed them: restart it",
+                batch[0].cursor,
+                batch[-1].cursor,
+            )
 
     return guarded

@@ -82,7 +82,10 @@ class AuditLog:
         """
         await self._commits.start()
         if not self.valid:
-            log.error("the chain of the audit log is broken: %s", self._file.reason)
+            log.error(
+                "the chain of the audit log is broken: %s; hub audit verify says where, keep the files as they are",
+                self._file.reason,
+            )
 
     async def record(
         self, action: str, actor: Mapping[str, Any] | None, trust: str, details: Mapping[str, Any]
@@ -185,9 +188,12 @@ class AuditLog:
         if failure == CLOSED:
             return
         if failure and not self._failing:
-            log.error("commands other than reads are refused: %s", failure)
+            log.error(
+                "commands other than reads are refused: %s; that ends by itself when the audit log can be written",
+                failure,
+            )
         elif self._failing and not failure:
-            log.warning("the audit log can be written again")
+            log.warning("the audit log can be written again; commands are taken as before")
         self._failing = failure is not None
 
     async def _verify(self) -> Verdict:

@@ -116,4 +116,7 @@ def _call(listener: Callable[..., None], *args: Any) -> None:
     try:
         listener(*args)
     except Exception:
-        log.exception("the hub failed when a client came or went")
+        log.exception(
+            "the hub failed when a client came or went, which is a bug of the hub; "
+            "what hangs on that client may be left over until a restart"
+        )

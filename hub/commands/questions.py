@@ -288,7 +288,11 @@ class Questions:
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, HubError):
-            log.error("a question could not be led on: %r", error, exc_info=error)
+            log.error(
+                "a question could not be led on, which is a bug of the hub: %r; a restart takes it up again",
+                error,
+                exc_info=error,
+            )
 
 
 def _future() -> "asyncio.Future[dict[str, Any]]":

@@ -180,5 +180,5 @@ def provider_gone(name: str) -> HubError:
 def internal(where: str) -> HubError:
     """Log the exception in flight under a reference, and make the error that names nothing else."""
     reference = new_id()[:8]
-    log.exception("%s failed [%s]", where, reference)
+    log.exception("%s failed [%s]; who has called was given that reference only", where, reference)
     return HubError("internal", f"The hub failed here; its log says why under the reference {reference}.")

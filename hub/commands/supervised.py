@@ -111,9 +111,9 @@ async def contained(what: str, limit: float, function: Callable[..., Awaitable[A
     except asyncio.CancelledError:
         if work.ended != "timeout":
             raise
-        log.error("%s took longer than %g s", what, limit)
+        log.error("%s took longer than %g s; it was ended, and all else goes on", what, limit)
     except Exception:
-        log.exception("%s failed", what)
+        log.exception("%s failed; all else goes on", what)
     else:
         return True
     return False
@@ -133,4 +133,4 @@ def _stray(raised: BaseException) -> RuntimeError:
 def _forget(task: asyncio.Task[Any]) -> None:
     _given_up.discard(task)
     if not task.cancelled() and (error := task.exception()):
-        log.warning("what was given up has failed: %r", error)
+        log.warning("what was given up has failed: %r; nobody was waiting for it any more", error)

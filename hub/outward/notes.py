@@ -33,7 +33,9 @@ class Notes:
         except FileNotFoundError:
             return
         except (OSError, Unsafe, HubError) as error:
-            log.error("%s cannot be read, and is begun anew: %s", self._path, error)
+            log.error(
+                "%s cannot be read, and is begun anew: %s; what has been told may be told once more", self._path, error
+            )
             return
         if isinstance(found, dict):
             self.values = found
@@ -52,5 +54,10 @@ class Notes:
             self._failing = False
         except (OSError, Unsafe) as error:
             if not self._failing:
-                log.error("%s cannot be written: %s", self._path, error)
+                log.error(
+                    "%s cannot be written: %s; "
+                    "after a restart what has been told may be told once more, so make room or mend its rights",
+                    self._path,
+                    error,
+                )
             self._failing = True

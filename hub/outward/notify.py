@@ -101,7 +101,11 @@ class Notifier:
             for event in await follower.next():
                 if isinstance(event, Missing):
                     follower.position = event.before.seq - 1
-                    log.warning("some events are not kept any more, and nobody is told of them: %s", event.data)
+                    log.warning(
+                        "some events are not kept any more, and nobody is told of them: %s; "
+                        "keep more (--keep-events), or find what held this up",
+                        event.data,
+                    )
                     continue
                 self._offer(rules.of(event))
                 follower.position = event.seq
@@ -188,7 +192,10 @@ async def _heard(work: Any) -> None:
     try:
         await work
     except Exception:
-        log.exception("a part of what tells people has ended, which is a bug")
+        log.exception(
+            "a part of what tells people has ended, which is a bug of the hub; "
+            "nobody may be told of anything until hub.toml is read again (SIGHUP)"
+        )
 
 
 class _Outbox:
@@ -246,9 +253,15 @@ class _Outbox:
             except Exception as error:  # whatever one try has raised, the next may not
                 self._on_sent(self.channel.type, "failed")
                 if not isinstance(error, Failed):
-                    log.exception("the channel %s has failed, which is a bug; it is tried again", self.channel.name)
+                    log.exception(
+                        "the channel %s has failed, which is a bug of the hub; it is tried again", self.channel.name
+                    )
                 elif wait == self._first:
-                    log.warning("the channel %s fails, and is tried again: %s", self.channel.name, error)
+                    log.warning(
+                        "the channel %s fails: %s; it is tried again, what is no longer true is dropped",
+                        self.channel.name,
+                        error,
+                    )
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
             else:

@@ -93,7 +93,13 @@ def _started(sender: "_Sender") -> "asyncio.Task[None]":
 
     def over(task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()):
-            log.error("the webhook %s has ended, which is a bug: %r", sender.entry.name, error, exc_info=error)
+            log.error(
+                "the webhook %s has ended, which is a bug of the hub: %r; "
+                "it gets nothing until hub.toml is read again (SIGHUP)",
+                sender.entry.name,
+                error,
+                exc_info=error,
+            )
 
     task.add_done_callback(over)
     return task
@@ -201,7 +207,11 @@ class _Sender:
                 await self._switch_off()
                 return False
             if self._status != "failing":
-                log.warning("the webhook %s fails, and is tried again: %s", self.entry.name, reason)
+                log.warning(
+                    "the webhook %s fails: %s; it is tried again, and loses nothing that is kept",
+                    self.entry.name,
+                    reason,
+                )
             await self.say("failing", reason)
             if await self._ends_within(wait if asked is None else asked):
                 return False
@@ -224,7 +234,11 @@ class _Sender:
         return "failed", f"The receiver answered {reply.status}.", retry_after(reply, time.time())
 
     async def _switch_off(self) -> None:
-        log.warning("the webhook %s is switched off: %s", self.entry.name, GONE_SAID)
+        log.warning(
+            "the webhook %s is switched off: %s; change its entry in hub.toml to switch it on",
+            self.entry.name,
+            GONE_SAID,
+        )
         self.off, self._noted["off"] = True, self.entry.digest
         self._ending.set()
         self._note()

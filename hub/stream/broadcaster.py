@@ -234,7 +234,10 @@ class Broadcaster:
     def _broken(self, subscriber: Subscriber) -> None:
         """End one that cannot be written to: nobody stays connected who would get nothing more and not know it."""
         if not isinstance(sys.exception(), ConnectionError):  # which only says that it has gone
-            log.exception("a client cannot be written to and gets nothing more")
+            log.exception(
+                "a client cannot be written to and gets nothing more, which is a bug of the hub; "
+                "it was cut off and may come back"
+            )
         self.leave(subscriber)
         subscriber.cut()
 

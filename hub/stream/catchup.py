@@ -93,7 +93,11 @@ class CatchUp:
                 if self._is_level(subscriber):
                     return
         except HubError as error:  # not a gap: what it asks for is kept
-            log.warning("a client that is behind cannot be served from the store: %s", error)
+            log.warning(
+                "a client that is behind cannot be served from the store: %s; "
+                "it was turned away (1013) and may come back",
+                error,
+            )
             subscriber.turn_away()
             self._on_end(subscriber)
         except Exception:

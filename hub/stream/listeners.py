@@ -83,7 +83,11 @@ class Listeners:
             cancelled = isinstance(error, asyncio.CancelledError) and self._is_asked_to_end()
             if not (cancelled and self._drained):
                 self.on_failure()
-                log.exception("a listener of %s failed on %s", follower.patterns, event.cursor)
+                log.exception(
+                    "a listener of %s failed on %s; it gets the next events all the same",
+                    follower.patterns,
+                    event.cursor,
+                )
             if cancelled:
                 raise
 
@@ -114,7 +118,9 @@ class _Follower:
         """Queue the events; True if nothing is working on the queue yet."""
         missed = len(self.events) + len(events) - (self.events.maxlen or 0)
         if missed > 0:
-            log.warning("a listener of %s is too slow and missed %d events", self.patterns, missed)
+            log.warning(
+                "a listener of %s is too slow and missed %d events; have it hand its work on", self.patterns, missed
+            )
         self.events.extend(events)
         idle, self.running = not self.running, True
         return idle

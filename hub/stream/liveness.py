@@ -120,7 +120,7 @@ class Liveness:
                 try:
                     await self._publish(self._records([*some]))
                 except HubError as error:
-                    log.error("the end of an agent could not be published and is tried again: %s", error)
+                    log.error("the end of an agent could not be published: %s; it is tried again", error)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 for agent, known in some.items():
@@ -177,7 +177,11 @@ class Liveness:
         except FileNotFoundError:
             lines = []
         except (OSError, Unsafe) as error:
-            log.warning("the processes of agents are not known: %s", error)
+            log.warning(
+                "the processes of agents are not known: %s; "
+                "the end of one that was there before this start is not noticed",
+                error,
+            )
             lines = []
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a kill, in the middle of a write
@@ -213,7 +217,11 @@ class Liveness:
         try:
             step()
         except (OSError, Unsafe) as error:  # the disk is full: what is watched now is watched all the same
-            log.warning("the processes of agents cannot be noted: %s", error)
+            log.warning(
+                "the processes of agents cannot be noted: %s; "
+                "the end of one is noticed as long as this hub runs, not across a restart",
+                error,
+            )
 
 
 def _line(agent: str, known: Process | None) -> bytes:

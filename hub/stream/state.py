@@ -252,7 +252,7 @@ class State:
             if not self._failing:
                 known = isinstance(error, HubError)
                 place = json.dumps(ended[0].name), json.dumps(ended[0].key)
-                what = "the end of a lease could not be announced and is tried again: %s %s: %s"
+                what = "the end of a lease could not be announced: %s %s: %s; it is tried again"
                 log.error(what, *place, error, exc_info=None if known else error)
             self._failing = True
             return False

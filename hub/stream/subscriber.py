@@ -150,6 +150,8 @@ def _send(sends: list[Callable[[bytes], int]], members: list[Subscriber], data: 
             try:
                 members[place].write(data[taken:])
             except Exception:
-                log.exception("a client cannot be written to")
+                log.exception(
+                    "a client cannot be written to, which is a bug of the hub; it was cut off and may come back"
+                )
                 members[place].cut()
     return missed

@@ -43,7 +43,12 @@ class Window:
             self.tail += 1
 
     def _begin_anew(self, first: int) -> None:
-        log.error("the events %d to %d never reached the window: it begins anew", self.head + 1, first - 1)
+        log.error(
+            "the events %d to %d never reached the window, which is a bug of the hub; "
+            "it begins anew, and who needs them gets them from the store",
+            self.head + 1,
+            first - 1,
+        )
         self.start_at(first - 1)
 
     def covers(self, position: int) -> bool:

@@ -221,7 +221,7 @@ def _open_browser(url: str) -> None:
         try:
             webbrowser.open(url)
         except Exception as error:
-            log.warning("the page could not be opened in a browser: %s", error)
+            log.warning("the page could not be opened in a browser: %s; open the address by hand", error)
 
     threading.Thread(target=run, name="hub-browser", daemon=True).start()
 
@@ -268,7 +268,7 @@ def _announced(hub: Hub, url: str) -> Iterator[None]:
     except (OSError, Unsafe) as error:
         if not _is_for_a_while(error):
             raise UsageError(f"Programs could not find this hub: {error}.") from None
-        log.warning("programs cannot find this hub yet: %s", error)
+        log.warning("programs cannot find this hub yet: %s; until there is room they need --url", error)
         path.unlink(missing_ok=True)  # nobody is sent to where a hub of before was
         later = asyncio.get_running_loop().create_task(_announce_later(path, data))
     try:
@@ -294,10 +294,10 @@ async def _announce_later(path: Path, data: bytes) -> None:
             write_whole(path, data)
         except OSError as error:
             if not _is_for_a_while(error):
-                log.error("programs cannot find this hub: %s", error)
+                log.error("programs cannot find this hub: %s; mend that and restart it, or name it with --url", error)
                 return
         else:
-            log.warning("programs can find this hub now")
+            log.warning("programs can find this hub now; --url is not needed any more")
             return
 
 

@@ -34,7 +34,7 @@ async def reread(app: web.Application, context: ssl.SSLContext | None, asked: as
                 for line in str(error).split("\n"):
                     log.error("%s is not used, and all stays as it was: %s", what, line)
             except Exception:  # a bug; the next time may be good
-                log.exception("%s could not be read again, which is a bug; all stays as it was", what)
+                log.exception("%s could not be read again, which is a bug of the hub; all stays as it was", what)
         systemd.ready()
 
 

@@ -219,7 +219,9 @@ async def _heartbeats(app: web.Application) -> AsyncIterator[None]:
                 try:
                     signs += stream.beat(now, heartbeat - 2 * tick)
                 except Exception:  # its transport has broken; the others are looked after all the same
-                    log.exception("a client cannot be written to")
+                    log.exception(
+                        "a client cannot be written to, which is a bug of the hub; it was cut off and may come back"
+                    )
                     stream.cut()
                 if signs >= PINGS:
                     signs = 0

@@ -67,5 +67,10 @@ class Care:
         if self._ending:
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        log.error("nobody looks after the store of events any more: %r", error, exc_info=error)
+        log.error(
+            "nobody looks after the store of events any more, which is a bug of the hub: %r; "
+            "events are refused, restart the hub",
+            error,
+            exc_info=error,
+        )
         self._fail(error or RuntimeError("the care of the store has ended"))

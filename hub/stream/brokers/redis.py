@@ -62,7 +62,9 @@ class RedisBroker:
         self._adopt(link, stream)
         mine = Limits(stream.events, stream.most, stream.seconds)
         if self.limits != mine:
-            log.warning("the stream in Redis has limits of its own, and keeps to them: %s", mine)
+            log.warning(
+                "the stream in Redis has limits of its own: %s; it keeps to them, those of this hub mean nothing", mine
+            )
             self.limits = mine
 
     async def _first(self) -> tuple[Link, Stream]:
@@ -181,7 +183,9 @@ class RedisBroker:
             except Trouble as error:
                 self._drop(error)
             except Exception as error:  # of the pump: a bug, and what it did not take comes again
-                log.exception("the events from Redis could not be handed on")
+                log.exception(
+                    "the events from Redis could not be handed on, which is a bug of the hub; it is tried again"
+                )
                 self._drop(Away(f"Events cannot be handed on: {error!r}."))
                 await asyncio.sleep(PAUSES[-1])
 
@@ -240,7 +244,11 @@ class RedisBroker:
         if not stream.holds(self.epoch, self.head):
             lost = Lost(self.epoch, stream.lineage.get(self.epoch, 0), await self._values(link, stream))
         if stream.epoch != self.epoch:
-            log.warning("another epoch of the stream in Redis begins: %s", stream.epoch)
+            log.warning(
+                "another epoch of the stream in Redis begins: %s; "
+                "clients go on as far as it is the same, and are told of what is gone",
+                stream.epoch,
+            )
         if lost is not None:
             log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, lost.kept)
             self.head = stream.head
@@ -314,9 +322,11 @@ class RedisBroker:
 
     def _say(self, problem: str | None) -> None:
         if problem and problem != self.problem:
-            log.error("events cannot be kept: %s", problem)
+            log.error(
+                "events cannot be kept: %s; publishing is refused until they can be, clients stay connected", problem
+            )
         elif self.problem and not problem:
-            log.warning("events can be kept again")
+            log.warning("events can be kept again; whoever was refused may publish again")
         self.problem = problem
 
 

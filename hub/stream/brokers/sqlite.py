@@ -71,7 +71,12 @@ class SqliteBroker:
         epochs, self.head = self._database.epochs, self._database.head
         self.epoch, self.lineage = epochs.epoch, epochs.lineage
         if epochs.changed:
-            log.warning("another epoch begins behind the event %d, because %s", self.head, epochs.changed)
+            log.warning(
+                "another epoch begins behind the event %d, because %s; "
+                "clients go on up to there, and are told of what is gone",
+                self.head,
+                epochs.changed,
+            )
         self._outlet = Outlet(pump, self.head)
         self._count()
         self._open = True
@@ -94,7 +99,11 @@ class SqliteBroker:
             try:
                 await step()
             except Exception as error:
-                log.error("the store of events could not be closed: %s", error)
+                log.error(
+                    "the store of events could not be closed: %s; "
+                    "what was answered is in it, the next start looks it through",
+                    error,
+                )
         self._thread.shutdown()
 
     async def _finish(self) -> None:
@@ -249,7 +258,7 @@ class SqliteBroker:
         if self.problem:
             await self._reopen()
             self.problem = None
-            log.warning("events can be kept again")
+            log.warning("events can be kept again; whoever was refused may publish again")
         async with self._file:
             await self._in_thread(self._database.look)
             more = self._database.tidy(self.head)
@@ -273,7 +282,11 @@ class SqliteBroker:
         except Exception as error:
             if self._full:  # the disk tells of a failure once, and it may be the publishers' whom it is about
                 raise
-            log.warning("the journal of the events could not be brought into their file: %s", error)
+            log.warning(
+                "the journal of the events could not be brought into their file: %s; "
+                "nothing is lost, it grows, and this is tried again",
+                error,
+            )
             self._database.unsaved = 0  # nothing is lost: it grows, and this is tried again
 
     async def _sync(self) -> None:
@@ -290,7 +303,11 @@ class SqliteBroker:
         why = (str(error) or type(error).__name__) + is_full(error) * ": make room on the disk"
         if not self.problem:
             known = isinstance(error, DatabaseError | OSError)
-            log.error("events cannot be kept: %s", why, exc_info=None if known else error)
+            log.error(
+                "events cannot be kept: %s; publishing is refused until they can be, clients stay connected",
+                why,
+                exc_info=None if known else error,
+            )
         self.problem = f"Events cannot be kept: {why}."
         return unavailable(self.problem)
 

@@ -96,7 +96,10 @@ class Tokens:
         try:
             token = tokens.read(self.directory, trust)
         except (OSError, Unsafe) as error:
-            log.error("nobody gets in with this token any more: %s", error)
+            log.error(
+                "nobody gets in with this token any more: %s; mend its file, or make another one with hub token --new",
+                error,
+            )
             return None
         return token.encode() if token else None
 

@@ -122,7 +122,7 @@ class Shown:
             try:
                 await self._tell(everything())
             except Exception:
-                log.exception("the page could not be kept fresh")
+                log.exception("the page could not be kept fresh, which is a bug of the hub; it is tried again")
                 await asyncio.sleep(TICK)
 
     async def _tell(self, everything: Sequence[Look]) -> None:
@@ -259,10 +259,14 @@ async def prepared(panel: Panel, hub: "Hub", asked: Asked) -> Context | None:
     except asyncio.CancelledError:
         if work.ended != "timeout":
             raise
-        log.error("the panel %s took longer than %g s", panel.name, PREPARE_SECONDS)
+        log.error(
+            "the panel %s took longer than %g s; the page shows that it failed until it is in time",
+            panel.name,
+            PREPARE_SECONDS,
+        )
         return None
     except Exception:
-        log.exception("the panel %s could not be prepared", panel.name)
+        log.exception("the panel %s could not be prepared; the page shows that it failed, all else goes on", panel.name)
         return None
 
 
@@ -274,7 +278,7 @@ def given_to(panel: Panel, hub: "Hub", asked: Asked, prepared: Context | None) -
         own = panel.context(hub, asked) if panel.links else panel.context(hub)
         return {"hub": hub, "now": now(), "panel": panel, "asked": asked, **prepared, **own}
     except ANYTHING:
-        log.exception("the panel %s could not be drawn", panel.name)
+        log.exception("the panel %s could not be drawn; the page shows that it failed, all else goes on", panel.name)
         return None
 
 
@@ -288,7 +292,7 @@ def draw(env: Environment, panel: Panel, given: Context | None) -> Markup:
             return Markup(body)
         return _section(env, panel, Markup(body))
     except ANYTHING:
-        log.exception("the panel %s could not be drawn", panel.name)
+        log.exception("the panel %s could not be drawn; the page shows that it failed, all else goes on", panel.name)
         return _section(env, panel, None)
 
 

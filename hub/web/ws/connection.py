@@ -91,7 +91,11 @@ class Connection(streams.Stream):
                 self.close(violation.code, violation.reason, VIOLATIONS.get(violation.code, "protocol"))
                 return
             except Exception:
-                log.exception("the hub failed on a frame of client %s", self.client.id)
+                log.exception(
+                    "the hub failed on a frame of client %s, which is a bug of the hub; "
+                    "the client was closed (1011) and may come back",
+                    self.client.id,
+                )
                 self.close(1011, "The hub failed here; its log says why", "internal")
                 return
         else:
