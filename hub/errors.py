@@ -113,6 +113,7 @@ class HubError(Exception):
 
     @property
     def retryable(self) -> bool:
+        """Whether the same again can succeed later."""
         return CODES[self.code].retryable
 
     def payload(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class HubHandler(logging.Handler):
         return False if self._publisher.is_own_thread() else super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Take a record, to be published by the thread. Never waits; what has no room is counted."""
         try:
             if not self._publisher.is_of_this_process():  # a fork has taken everything but the thread along
                 self._publisher = self._make()

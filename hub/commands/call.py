@@ -47,6 +47,7 @@ class Call:
 
     @property
     def trust(self) -> Trust:
+        """What whoever calls may do."""
         return self.client.trust
 
     @property

@@ -74,6 +74,7 @@ class Event:
 
     @property
     def data(self) -> Any:
+        """Its data, parsed anew."""
         return json.loads(self.body)
 
     def item(self, stale: bool) -> bytes:
