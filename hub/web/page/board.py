@@ -7,7 +7,7 @@ slices; what is drawn then is true at `position`.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...stream.events import Event
@@ -116,6 +116,24 @@ class Board:
             self.agents.remove(key)
         self.questions = {key: row for key, row in self.questions.items() if get("hub:question", key) is not None}
         self.seen = {key: seq for key, seq in self.seen.items() if get("hub:seen", key) is not None}
+
+    async def add_earlier(self, events: Sequence[Event]) -> None:
+        """Take in casts and threats of before all that is known here, the oldest first."""
+        async with self._one:
+            casts: dict[str, Vote] = {}
+            for event in reversed(events):
+                if event.name == "security:threat_detected" and len(self.threats) < THREATS:
+                    self.threats.appendleft(threat_row(event, False))
+            for event in events:
+                if event.name == "governance:vote_cast" and self.hub.state.get(event.name, event.key or "") is not None:
+                    count_cast(casts.setdefault(event.key or "", vote_row(event, False)), event, False)
+            for key, earlier in casts.items():
+                known = self.votes.get(key)
+                if known is not None and known.seq > earlier.seq:
+                    earlier.join(known)
+                elif known is not None:
+                    earlier.stale = known.stale
+                self.votes[key] = earlier
 
     # ---- one by one
 

@@ -16,6 +16,7 @@ from ..keys import HUB
 from ..viewers import VIEWERS, Viewers
 from . import details, forms, frame, search
 from .board import Board
+from .earlier import look_back
 from .panel import LONGEST, Asked, Panel
 from .panels import counts
 from .panels import panels as own_panels
@@ -81,11 +82,25 @@ class Pages:
         self.shown = Shown(hub, self.env, board, viewers)
         self._own = own_panels(board)
         self._bodies: OrderedDict[Place, bytes] = OrderedDict()
+        self._started = asyncio.Event()
+        hub.on_start.append(self._begin)
 
     async def run(self) -> None:
         """Tell those who look what is new, for ever."""
         await frame.compile_all(self.env)
-        await self.shown.run(lambda: [(panel, Asked()) for panel in self.panels()])
+        looking = asyncio.create_task(self._look_back())
+        try:
+            await self.shown.run(lambda: [(panel, Asked()) for panel in self.panels()])
+        finally:
+            looking.cancel()
+
+    async def _look_back(self) -> None:
+        await self._started.wait()
+        await look_back(self.board)
+        self.shown.again()
+
+    async def _begin(self, hub: "Hub") -> None:
+        self._started.set()
 
     def panels(self) -> list[Panel]:
         """The page's panels in order: the hub's own, then the application's."""

@@ -1,6 +1,7 @@
 """The page's list of events: the newest, those that match a pattern, and back through what is kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ async def look_back(hub: "Hub", asked: Asked) -> Context:
     problem, patterns = matching(asked.filter)
     head = hub.window.head
     try:
-        wanted, until = await _numbers(hub, patterns, min(asked.before - 1, head) if asked.before else head)
+        until = min(asked.before - 1, head) if asked.before else head
+        wanted, until = await numbers(hub, patterns.match, until, MANY)
         found = [event for seq in wanted for event in await hub.broadcaster.pages.read(seq - 1, 1, PARSED)]
     except HubError as error:
         return {"rows": (), "problem": str(error), "before": 0, "gone": 0}
@@ -83,17 +85,18 @@ def matching(filter: str) -> tuple[str | None, Patterns]:
     return problem, Patterns(["*"] if problem or not texts else texts)
 
 
-async def _numbers(hub: "Hub", patterns: Patterns, until: int) -> tuple[list[int], int]:
-    """The numbers of the newest events up to `until` that match, and up to where nothing was looked at."""
+async def numbers(hub: "Hub", wants: Callable[[str], bool], until: int, most: int) -> tuple[list[int], int]:
+    """The numbers of the newest events up to `until` whose names are wanted, `most` of them, newest first; and up to
+    where nothing was looked at. Raises HubError if the store is away."""
     wanted = list[int]()
     for _ in range(PAGES):
         rows = await hub.broadcaster.pages.names(max(until - NAMES, 0), min(until, NAMES)) if until > 0 else []
         if not rows:
             return wanted, 0
         for seq, name in reversed(rows):
-            if seq <= until and patterns.match(name):
+            if seq <= until and wants(name):
                 wanted.append(seq)
-                if len(wanted) == MANY:
+                if len(wanted) == most:
                     return wanted, seq - 1
         until = min(until, rows[0][0]) - 1
     return wanted, until

@@ -77,6 +77,14 @@ class Vote(Row):
     first: str = ""  # the timestamp of the first cast that is known
     ballots: dict[str, str] = field(default_factory=dict)
 
+    def join(self, later: "Vote") -> None:
+        """Go on with what was counted later."""
+        for name in OF_A_VOTE:
+            if getattr(later, name) not in ("", None):
+                setattr(self, name, getattr(later, name))
+        self.ballots |= later.ballots
+        self.seq, self.stale = later.seq, later.stale
+
     def count(self, option: str) -> int:
         return sum(chosen == option for chosen in self.ballots.values())
 

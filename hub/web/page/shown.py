@@ -109,6 +109,12 @@ class Shown:
         if self._is_watched:
             self._wake.set()
 
+    def again(self) -> None:
+        """Draw all of it again: something is known that was no news."""
+        for variant in self._variants.values():
+            variant.seq = -1
+        self._wake.set()
+
     async def run(self, everything: Callable[[], Sequence[Look]]) -> None:
         """Tell viewers of news, for ever; `everything` is what a viewer looks at who has not fetched anything yet."""
         while True:
