@@ -1,7 +1,7 @@
 """An event as it stands in a Redis stream, and how it gets there: `library.lua` has the other half of this."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...wire.framing import envelope
@@ -58,42 +58,54 @@ class Stream(NamedTuple):
         """Whether this number of that epoch means here what it meant there."""
         return seq <= (self.head if epoch == self.epoch else self.lineage.get(epoch, -1))
 
-    def knows(self, epoch: str) -> bool:
-        """Whether entries of this epoch are its own. Of one that ended long ago only the entry knows."""
-        return epoch == self.epoch or epoch in self.lineage
-
 
 def packed(draft: Draft) -> tuple[bytes, bytes]:
     """The end of an entry, and what the event does to a last value, as hub_append takes them."""
-    id = dumps(draft.id) if draft.given else f'"{draft.id}"'
-    more = f",{dumps(draft.key)},{json.dumps(draft.ttl)}" if draft.key is not None else ""
-    head = f'["{draft.name}",{id},{int(draft.given)}{more}]\n'.encode()
-    text = id.encode()
-    recognised, does = draft.id.encode() if draft.given else b"", b""
-    if draft.key is not None:
-        does = f"k{draft.name}\0{draft.key}".encode()
+    id, key, ttl = draft.id.encode(), draft.key, "" if draft.ttl is None else repr(draft.ttl)
+    lines = draft.name, "1" if draft.given else "", draft.id, ttl, *(() if key is None else (key,))
+    head = "\n".join(lines).encode()
+    recognised, does = id if draft.given else b"", b""
+    if key is not None:
+        does = f"k{draft.name}\0{key}".encode()
     elif draft.name == "hub:stale":  # every hub says it; nobody can publish an id like this one, and keep it from us
         ended = json.loads(draft.body)
-        recognised = f"\0{draft.id}".encode()
+        recognised = b"\0" + id
         does = f"s{ended['seq']} {ended['event']}\0{ended['key']}".encode()
-    weight = WEIGHT + len(text) + len(draft.name) + len(draft.body)
-    return b"%d %d %b%b%b" % (weight, len(recognised), recognised, head, draft.body), does
+    size = len(dumps(draft.id).encode()) if draft.given else len(id) + 2
+    weight = WEIGHT + size + len(draft.name) + len(draft.body)
+    return b"%d %d %d %b%b%b" % (weight, len(recognised), len(head), recognised, head, draft.body), does
 
 
-def unpacked(seq: int, entry: bytes, stream: Stream, clock: Clock) -> Event:
-    """The event of an entry, as every hub makes it: in its own epoch, as long as that is known."""
-    moment, epoch, _, length, rest = entry.split(b" ", 4)
-    head, _, body = rest[int(length) :].partition(b"\n")
-    name, id, given, *more = json.loads(head)
-    key, ttl = more or (None, None)
-    cursor = Cursor(known if (known := epoch.decode()) in stream.lineage else stream.epoch, seq)
-    at = int(moment) / 1000
-    return Event(Draft(name, id, body, key, ttl, bool(given)), cursor, _stamp(int(moment)), clock(at))
+def parted(lengths: bytes, entries: bytes) -> list[tuple[int, bytes]]:
+    """What hub_read has returned: numbers and entries."""
+    words, found, start = list(map(int, lengths.split())), [], 0
+    for place in range(0, len(words), 2):
+        end = start + words[place + 1]
+        found.append((words[place], entries[start:end]))
+        start = end
+    return found
 
 
-def epoch_of(entry: bytes) -> str:
-    return entry.split(b" ", 2)[1].decode()
+def unpacked(rows: Iterable[tuple[int, bytes]], stream: Stream, clock: Clock) -> list[Event]:
+    """The events of these entries, as every hub makes them: each in its own epoch, as long as that is known."""
+    events, moment, epoch = list[Event](), b"", b""
+    timestamp, accepted, known = "", 0.0, ""
+    for seq, entry in rows:
+        at, of, _, length, more, rest = entry.split(b" ", 5)
+        if at != moment:  # those of one publish have it in common
+            moment, milliseconds = at, int(at)
+            timestamp = stamp((milliseconds + 0.5) / 1000)  # in its middle: a float must not fall below
+            accepted = clock(milliseconds / 1000)
+        if of != epoch:
+            epoch, known = of, of.decode()
+            known = known if known in stream.lineage else stream.epoch
+        start = int(length)
+        end = start + int(more)
+        name, given, id, ttl, *key = rest[start:end].decode().split("\n", 4)
+        draft = Draft(name, id, rest[end:], key[0] if key else None, float(ttl) if ttl else None, given == "1")
+        events.append(Event(draft, Cursor(known, seq), timestamp, accepted))
+    return events
 
 
-def _stamp(milliseconds: int) -> str:
-    return stamp((milliseconds + 0.5) / 1000)  # in the middle: what a float makes of it must not fall below
+def epoch_of(entry: bytes) -> bytes:
+    return entry.split(b" ", 2)[1]

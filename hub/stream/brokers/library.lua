@@ -8,13 +8,14 @@
 -- of their last change · a, b, c, d calls that may be repeated: what was called, answers, places by time, those with
 -- an answer.
 --
--- An entry is "<ms> <epoch> <weight> <length> <id><head>\n<data>": when it was accepted, in the server's time; the bytes
--- of its envelope without the cursor; the id by which it is recognised, of so many bytes; then what only hubs read.
+-- An entry is "<ms> <epoch> <weight> <length> <length> <id><head><data>": when it was accepted, in the server's time; the
+-- bytes of its envelope without the cursor; the id by which it is recognised, and what else there is of it, each of so
+-- many bytes. The head begins with the event's name, in a line of its own.
 -- Lua writes numbers from 1e14 on as 1e+14, so times are texts here.
 
 local EARLIER = 32 -- epochs that are remembered
 local STEP = 256 -- entries that are read at once; what is over a limit by less may wait
-local HEAD = '^(%d+) (%w+) (%d+) (%d+) ()'
+local HEAD = '^(%d+) (%w+) (%d+) (%d+) %d+ ()'
 local MOVED = 'EPOCH the stream is of another epoch now'
 
 local function now()
@@ -101,7 +102,7 @@ local function append(keys, args)
     local filled, room, keyed = tonumber(found[9]), tonumber(found[8]), false
     local weights, names = {}, {}
     for at = 2, #args, 2 do
-        local weight, length, from = string.match(args[at], '^(%d+) (%d+) ()')
+        local weight, length, from = string.match(args[at], '^(%d+) (%d+) %d+ ()')
         weights[at], names[at] = tonumber(weight), string.sub(args[at], from, from + length - 1)
     end
     local reply = { seq }
@@ -210,10 +211,11 @@ local function open(keys, args)
     return look(keys)
 end
 
--- args: after, until, limit, bytes (or ''). Returns seq, entry, seq, entry, …
+-- args: after, until (or ''), limit, bytes (or ''). Returns "<seq> <length> <seq> <length> …", and the entries, one behind
+-- the other: two texts are faster taken apart by a client than two for each entry.
 local function read(keys, args)
-    local after, last, limit = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
-    local most, reply, filled, step = tonumber(args[4]) or math.huge, {}, 0, 16
+    local after, last, limit = tonumber(args[1]), tonumber(args[2]) or 2 ^ 53, tonumber(args[3])
+    local most, lengths, entries, filled, step = tonumber(args[4]) or math.huge, {}, {}, 0, 16
     while limit > 0 and after < last and filled < most do
         local from, to = string.format('%d-0', after + 1), string.format('%d-0', last)
         local rows = redis.call('XRANGE', keys[1], from, to, 'COUNT', math.min(step, limit))
@@ -223,8 +225,8 @@ local function read(keys, args)
         for _, row in ipairs(rows) do
             local _, epoch, weight = opened(row[2][2])
             after, limit = seq_of(row), limit - 1
-            reply[#reply + 1] = after
-            reply[#reply + 1] = row[2][2]
+            entries[#entries + 1] = row[2][2]
+            lengths[#lengths + 1] = string.format('%d %d', after, #row[2][2])
             filled = filled + size(weight, epoch, after)
             if filled >= most then
                 break
@@ -232,7 +234,7 @@ local function read(keys, args)
         end
         step = math.min(4 * step, STEP)
     end
-    return reply
+    return { table.concat(lengths, ' '), table.concat(entries) }
 end
 
 -- args: after, until, limit. Returns seq, name, seq, name, …, and no more once a MiB was looked through.
@@ -250,7 +252,7 @@ local function names(keys, args)
             local _, _, _, _, from = opened(entry)
             after, limit, seen = seq_of(row), limit - 1, seen + #entry
             reply[#reply + 1] = after
-            reply[#reply + 1] = string.match(entry, '^%["([^"]*)"', from)
+            reply[#reply + 1] = string.match(entry, '^[^\n]*', from)
         end
     end
     return reply

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import HubError, UsageError
@@ -19,13 +19,14 @@ from .answers import ServerAnswers
 from .appends import Appends
 from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavailable
 from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
-from .entries import Stream, epoch_of, unpacked
+from .entries import Stream, epoch_of, parted, unpacked
 from .link import Link
 
 log = logging.getLogger("hub")
 
 BLOCK = 1.0  # seconds that a read waits for news; the stream is looked at as often
-MOST_READ, READ_BYTES = 256, 4 * 1024 * 1024  # events of one read, and the bytes that it should not go beyond
+FEW = 8  # events that come without being asked for; what else there is, is read, because that is faster
+MOST_READ, READ_BYTES = 256, 1024 * 1024  # events of one such read, and the bytes at which it ends, too
 PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds between tries to come back; the last one again and again
 SOON = 0.05  # seconds until the next look when there is more to trim
 START = 10.0  # seconds that a server gets to load its data when a hub starts
@@ -49,7 +50,7 @@ class RedisBroker:
         self._running: asyncio.Task[None] | None = None
         self._closing = False
         self._behind = 0.0  # the server's clock behind the monotonic one, in seconds
-        self._count = 16  # events that the next read takes
+        self._epochs = set[bytes]()  # that entries of the stream can be of
         self._look_at = 0.0  # when the stream is looked at next, on the monotonic clock
         self._moved = asyncio.Event()  # set, and replaced, when position or epoch have changed
 
@@ -112,7 +113,7 @@ class RedisBroker:
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
         stream = self._stream
         rows = await self._ask("hub_read", after, self.head, limit, "" if size is None else size)
-        return self._events(zip(rows[::2], rows[1::2], strict=True), stream)
+        return unpacked(parted(*rows), stream, self._clock)
 
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         found = list[tuple[int, str]]()
@@ -154,9 +155,6 @@ class RedisBroker:
             self._trouble(error)
             raise unavailable(str(error)) from None
 
-    def _events(self, rows: Iterable[tuple[int, bytes]], stream: Stream) -> list[Event]:
-        return [unpacked(seq, entry, stream, self._clock) for seq, entry in rows]
-
     def _clock(self, at: float) -> float:
         """The server's time on the monotonic clock of this process."""
         return min(time.monotonic(), at + self._behind)
@@ -167,7 +165,8 @@ class RedisBroker:
         while rows := await link.asks.run("hub_values", after, VALUES):
             for value, ended in zip(rows[::2], rows[1::2], strict=True):
                 seq, entry = value.split(b" ", 1)
-                found.append(Kept(unpacked(int(seq), entry, stream, self._clock), int(ended or 0)))
+                [event] = unpacked([(int(seq), entry)], stream, self._clock)
+                found.append(Kept(event, int(ended or 0)))
             after = max(found[-1].event.seq, found[-1].stale)
         return found
 
@@ -264,6 +263,7 @@ class RedisBroker:
 
     def _note(self, stream: Stream) -> None:
         self._stream, self.epoch, self.lineage = stream, stream.epoch, stream.lineage
+        self._epochs = {epoch.encode() for epoch in (stream.epoch, *stream.lineage)}
         self.tail, self.bytes = stream.tail, stream.size
         self._behind = time.monotonic() - stream.time
         self._look_at = time.monotonic() + BLOCK
@@ -275,19 +275,23 @@ class RedisBroker:
             if time.monotonic() >= self._look_at:
                 await self._look(link)
             wait = max(1, round(1000 * (self._look_at - time.monotonic())))
-            words = "COUNT", self._count, "BLOCK", wait, "STREAMS", self.server.keys[0], f"{self.head}-0"
+            words = "COUNT", FEW, "BLOCK", wait, "STREAMS", self.server.keys[0], f"{self.head}-0"
             if reply := await link.news.send("XREAD", *words):
-                await self._hand_on([(int(id.partition(b"-")[0]), fields[1]) for id, fields in reply[0][1]])
+                rows = [(int(id.partition(b"-")[0]), fields[1]) for id, fields in reply[0][1]]
+                await self._hand_on(rows)
+                while len(rows) >= FEW:
+                    rows = parted(*await link.news.run("hub_read", self.head, "", MOST_READ, READ_BYTES))
+                    if rows:
+                        await self._hand_on(rows)
 
     async def _hand_on(self, rows: list[tuple[int, bytes]]) -> None:
         stream = self._stream
-        if any(not stream.knows(epoch_of(entry)) for _, entry in rows):
+        if not {epoch_of(entry) for _, entry in rows} <= self._epochs:
             raise Moved("The stream is of another epoch now.")
-        events = self._events(rows, stream)
+        events = unpacked(rows, stream, self._clock)
         await self._pump(events)
         self.head = events[-1].seq
         self.bytes += sum(event.size for event in events if event.seq > self._stream.head)
-        self._count = max(1, min(MOST_READ, READ_BYTES // max(event.size for event in events)))
         self._appends.passed(self.head)
         self._has_moved()
 
