@@ -205,6 +205,33 @@ async def test_a_server_that_does_not_let_the_hub_in(server: Engine) -> None:
     assert "pw" not in sentence
 
 
+def allowed(*but: str) -> list[str]:
+    """What README and `hub print redis` allow the hub's user, without some of it."""
+    data = "xadd xrange xread xtrim hset hincrby hget hmget hstrlen hdel zadd zscore zcard zrange zrem zpopmin del time"
+    words = [
+        *data.split(),
+        "fcall",
+        "function|load",
+        "function|list",
+        "info",
+        "client|setname",
+        "select",
+    ]
+    return ["reset", "on", ">pw", "resetchannels", "~{hub}:*", *(f"+{word}" for word in words if word not in but)]
+
+
+async def test_a_user_that_may_do_what_a_hub_does(server: Engine) -> None:
+    server.ask("ACL", "SETUSER", "hub", *allowed())
+    it = Store(broker(server, username="hub", password="pw"))
+    await it.open()
+    assert await it.put(draft("a", given=True, key="k")) == [1]
+    await it.broker.close()
+    for word in ("xadd", "hdel", "zpopmin", "time"):
+        server.ask("ACL", "SETUSER", "hub", *allowed(word))
+        assert "ACL" in await unable(server, username="hub", password="pw")
+    server.ask("ACL", "DELUSER", "hub")
+
+
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"/none cannot be reached: .*No such file"):
         await RedisBroker(Server(f"unix://{tmp_path}/none"), *broker_limits()).open(Store(None).pump)

@@ -2,14 +2,21 @@
 nothing was lost."""
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from engines import DURABLE, Engine, engine, redis_program
 from running import HubInside, hub_app, talk, until
+
+from hub.stream.brokers import link
+from hub.stream.brokers.link import Link
+from hub.stream.brokers.redis import RedisBroker
 
 Start = Callable[..., Any]
 
@@ -149,3 +156,68 @@ async def test_the_library_that_was_taken_away_comes_back(server: Engine, start:
     server.ask("FUNCTION", "FLUSH")
     await one.publish(2)
     assert [event.seq for event in one.hub.window.events()] == [1, 2, 3]
+
+
+async def test_weakened_a_hub_that_does_not_look_would_not_notice(
+    server: Engine, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def blind(self: RedisBroker, link: Link) -> None:
+        nonlocal looks
+        looks += 1
+        self._look_at = time.monotonic() + 0.01
+
+    monkeypatch.setattr(RedisBroker, "_look", blind)
+    one = await start()
+    await one.publish(3)
+    old = epoch(one)
+    async with talk(one.url) as client:
+        server.ask("FLUSHALL")
+        seen = looks
+        await until(lambda: looks > seen + 5)
+        await client.call("hub:ping")
+        assert (client.events, epoch(one)) == ([], old)
+
+
+# ---- one loss, seen by several
+
+
+async def lose_the_tail(server: Engine, *hubs: HubInside) -> None:
+    """Take the newest event away, as a replica does that has become the master without it, under the same run."""
+    server.ask("XDEL", "{hub}:e", "5-0")
+    server.ask("EVAL", "redis.call('XTRIM', KEYS[1], 'MAXLEN', 4)", 1, "{hub}:e")
+    server.ask("XSETID", "{hub}:e", "4-0")
+    server.ask("HSET", "{hub}:m", "seq", "4")
+    for hub in hubs:
+        hub.hub.broker._link.close()  # type: ignore[attr-defined]
+
+
+async def epochs_after_a_loss(server: Engine, one: HubInside, two: HubInside) -> int:
+    """How many epochs two hubs make of what both have seen go."""
+    await one.publish(5)
+    await until(lambda: two.hub.cursor.seq == 5)
+    old = epoch(one)
+    await lose_the_tail(server, one)
+    await until(lambda: epoch(one) != old)
+    two.hub.broker._link.close()  # type: ignore[attr-defined]
+    await until(lambda: epoch(two) != old)
+    await one.publish(1)
+    await until(lambda: one.hub.broker.head == two.hub.broker.head == 5)
+    return len(two.hub.broker.lineage)
+
+
+async def test_one_loss_is_one_epoch(server: Engine, start: Start) -> None:
+    assert await epochs_after_a_loss(server, await start("one"), await start("two")) == 1
+
+
+async def test_weakened_each_witness_would_make_one(
+    server: Engine, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = resources.files("hub.stream.brokers").joinpath("library.lua").read_text()
+    weak = code.replace("(found[1] == mine and position", "(position")
+    assert weak != code
+    (tmp_path / "library.lua").write_text(weak)
+    monkeypatch.setattr(link, "resources", SimpleNamespace(files=lambda package: tmp_path))
+    monkeypatch.setattr(RedisBroker, "_must_open", lambda self, stream, run: stream.head < self.head or not stream.run)
+    assert await epochs_after_a_loss(server, await start("one"), await start("two")) == 2

@@ -1,5 +1,6 @@
 """Several hubs on one Redis: one stream, of which everybody gets the same."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,10 @@ from running import HubInside, hub_app, run_hub, seq, talk, until
 
 from hub.config import Config
 from hub.errors import UsageError
+from hub.stream.brokers import redis as module
 from hub.stream.brokers.connection import Server
+from hub.stream.brokers.redis import RedisBroker
+from hub.wire.names import Cursor
 
 Start = Callable[..., Any]
 
@@ -98,3 +102,91 @@ async def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         Config(broker_file=str(tmp_path / "none"))
+
+
+# ---- clients that go from hub to hub
+
+
+def lag(hub: HubInside, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a hub lag behind the stream, until the gate is open."""
+    broker: Any = hub.hub.broker
+    hand_on = broker._hand_on
+
+    async def late(rows: Any) -> None:
+        await gate.wait()
+        await hand_on(rows)
+
+    monkeypatch.setattr(broker, "_hand_on", late)
+
+
+async def test_a_hub_that_lags_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = await start("one"), await start("two")
+    gate = asyncio.Event()
+    lag(two, gate, monkeypatch)
+    await one.publish(3)
+    cursor = str(one.hub.cursor)
+    asked = [
+        asyncio.create_task(two.get("api/events", after=cursor)),
+        asyncio.create_task(two.get("api/state", after=cursor)),
+    ]
+    async with talk(one.url) as client:
+        await client.call("hub:ping")
+    assert not any(task.done() for task in asked)
+    assert two.hub.cursor.seq == 0
+    gate.set()
+    assert {(await task).status for task in asked} == {200}
+    async with talk(two.url, f"?after={cursor}") as client:
+        await one.publish(1)
+        assert await client.numbers(1) == [4]
+        beyond = await two.get("api/events", after=f"{cursor[:8]}:5")
+        beyond.refused(400, "unknown_cursor")
+
+
+async def test_a_hub_that_lags_too_long_is_unavailable(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = await start("one"), await start("two")
+    gate = asyncio.Event()
+    lag(two, gate, monkeypatch)
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    await one.publish(1)
+    (await two.get("api/events", after=str(one.hub.cursor))).refused(503, "broker_unavailable")
+    gate.set()
+
+
+async def test_weakened_a_client_that_moves_would_be_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(self: RedisBroker, cursor: Cursor) -> None:
+        pass
+
+    monkeypatch.setattr(RedisBroker, "reach", at_once)
+    one, two = await start("one"), await start("two")
+    gate = asyncio.Event()
+    lag(two, gate, monkeypatch)
+    await one.publish(1)
+    (await two.get("api/events", after=str(one.hub.cursor))).refused(400, "unknown_cursor")
+    gate.set()
+
+
+async def test_an_epoch_that_a_hub_has_not_learned_is_asked_for(
+    start: Start, redis_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await start("one"), await start("two")
+    await one.publish(3)
+    await until(lambda: two.hub.cursor.seq == 3)
+    gate, broker = asyncio.Event(), two.hub.broker
+    look = broker._look
+
+    async def late(link: Any) -> None:
+        await gate.wait()
+        await look(link)
+
+    monkeypatch.setattr(broker, "_look", late)
+    server, old = one.hub.broker.server, one.hub.cursor.epoch
+    redis_engine.ask("HSET", server.keys[1], "run", "another")
+    one.hub.broker._link.close()
+    await until(lambda: one.hub.cursor.epoch != old)
+    asking = asyncio.create_task(two.get("api/events", after=str(one.hub.cursor)))
+    async with talk(one.url) as client:
+        await client.call("hub:ping")
+    assert not asking.done()
+    gate.set()
+    assert (await asking).status == 200
+    assert two.hub.cursor == one.hub.cursor

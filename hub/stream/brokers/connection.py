@@ -41,7 +41,12 @@ class Away(Trouble):
 
 
 class Refused(Trouble):
-    """The server has answered that it does not do this: nothing was done. `str()` is one sentence on why."""
+    """The server has answered that it does not do this: nothing was done. `str()` is one sentence on why, `name` one of
+    MEANINGS, or ''."""
+
+    def __init__(self, sentence: str, name: str = "") -> None:
+        super().__init__(sentence)
+        self.name = name
 
 
 class Moved(Trouble):
@@ -107,14 +112,15 @@ class Server:
             return Moved(text)
         if code == "UNBLOCKED":
             return Away(f"Redis at {self.place} has become a replica.")
-        name = NAMES.get(kind.__name__, code if code.isupper() else "")
+        name = "NOPERM" if DENIED in text or DENIED_7_0 in text else NAMES.get(kind.__name__, code)
         if meaning := MEANINGS.get(name):
-            return Refused(f"Redis at {self.place} {meaning} ({name}).")
+            return Refused(f"Redis at {self.place} {meaning} ({name}).", name)
         return Refused(f"Redis at {self.place} refuses: {text.splitlines()[0][:200]}.")
 
 
 # What the library takes the code away from.
 NAMES = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
+DENIED, DENIED_7_0 = "ACL failure in script", "executing the script can't"  # inside of a function
 MEANINGS = {
     "OOM": "is out of memory: give it more, or keep less",
     "READONLY": "is a replica and takes nothing",

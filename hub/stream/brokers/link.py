@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-from .connection import Away, Connection, Server
+from .connection import Away, Connection, Refused, Server
 
 LIBRARY = "library.lua"
 
@@ -25,6 +25,7 @@ class Link:
             if runs[0] != runs[1]:
                 raise Away(f"Redis at {server.place} is being replaced by another.")
             await _load(made[0])
+            await _try(made[0])
         except BaseException:
             for connection in made:
                 connection.close()
@@ -49,3 +50,13 @@ async def _load(connection: Connection) -> None:
     found = await connection.send("FUNCTION", "LIST", "LIBRARYNAME", "hub", "WITHCODE")
     if not any(code in library for library in found):
         await connection.send("FUNCTION", "LOAD", "REPLACE", code)
+
+
+async def _try(connection: Connection) -> None:
+    """See to it that nothing is refused in its middle. What the server takes nothing for just now is no reason to stay
+    away: it may be read."""
+    try:
+        await connection.run("hub_try", keys=[f"{{{connection.server.prefix}}}:try"])
+    except Refused as error:
+        if error.name in ("", "NOPERM"):
+            raise

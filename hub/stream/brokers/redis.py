@@ -230,12 +230,16 @@ class RedisBroker:
 
     async def _open_stream(self, link: Link) -> Stream:
         stream = Stream.read(await link.asks.run("hub_look"))
-        if stream.run == link.run and not (stream.epoch == self.epoch and self.head > stream.head):
+        if not self._must_open(stream, link.run):
             return stream
         limits, state = self.limits, self._state
         kept = limits.events, limits.bytes, str(limits.seconds or 0), state.events, state.bytes
         fresh = os.urandom(4).hex()
         return Stream.read(await link.asks.run("hub_open", link.run, fresh, self.epoch, self.head, *kept))
+
+    def _must_open(self, stream: Stream, run: str) -> bool:
+        """Whether it is new, or may have lost something; the server itself judges once more, for all who ask."""
+        return stream.run != run or (stream.epoch == self.epoch and self.head > stream.head)
 
     async def _go_on(self, link: Link, stream: Stream) -> None:
         """Go on in this stream; where it has lost what this hub has handed on, behind what is left."""
