@@ -18,6 +18,7 @@ from .commands import builtin
 from .commands.asked import Asked, Person, account
 from .commands.call import Handler
 from .commands.clients import Clients
+from .commands.elsewhere import Across
 from .commands.providers import Providers
 from .commands.questions import Questions
 from .commands.registry import RESERVED, Args, Registry
@@ -88,6 +89,7 @@ class Hub:
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
+        self.across = Across(self.broker.peers, self.commands, self.providers)
         self.questions = Questions(self.bus, self.audit, self.state)
         self.outward = Outward(config, self.broadcaster, self.state, self.bus)
         self.panels: list[Any] = []
@@ -306,7 +308,9 @@ class Hub:
             await self.audit.record("hub.started", None, "SYSTEM", self._words(epoch=self.broker.epoch))
             self._said = True
         life.at_end("listeners of on_stop", self._tell_of_stop)
+        life.at_end("the way to other hubs", self.across.stop)
         life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
+        await self.across.start(self)
         await self.questions.restore()
         life.at_end("open questions", lambda: self.questions.stop(GRACE))
         self.github_secret = file.github_secret or self.github_secret

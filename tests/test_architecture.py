@@ -31,8 +31,8 @@ ORDER = [
         ("stream", "events eventtypes"),
         (
             "stream/brokers",
-            "broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
-            "connection link entries appends redis schemes",
+            "peers broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
+            "connection link entries appends redispeers redis schemes",
         ),
         (
             "stream",
@@ -41,7 +41,7 @@ ORDER = [
         ("stream", "tasks pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
-        ("commands", "provided providers listing asked questions seen builtin ratelimit session"),
+        ("commands", "provided providers elsewhere listing asked questions seen builtin ratelimit session"),
         (
             "adapters",
             "reading identities shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping "

@@ -41,6 +41,7 @@ class Call:
     _work: Work | None = None  # while the handler runs, and only then
     _ended: Code | None = None  # what has asked it to end before its handler ran
     _turn: "Turn | None" = None  # at its idempotency key
+    _admitted: bool = False  # by another hub, where it was confirmed if it had to be
     _open: bool = False  # admitted, and its handler is not done
     _size: int = 0  # of the result, while its end is being recorded
     _on_record: bool = False  # its beginning may be in the audit log

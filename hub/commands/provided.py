@@ -21,17 +21,17 @@ MAX_SENTENCE = 1000  # characters of a provider's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provided(Command):
-    """A command that a client serves, and the JSON Schema that it gave for the args."""
+class Served(Command):
+    """A command that a client serves, `provider`, and the JSON Schema that it gave for the args."""
 
-    client: Client
+    provider: str
     given: ArgSchema | None = None
 
     def describe(self) -> dict[str, Any]:
         """As `hub:commands` shows it."""
         # Not super(): a dataclass with slots is another class than the one that the compiler has seen.
         args = {"args": self.given.given} if self.given else {}
-        return {**Command.describe(self), **args, "provider": self.client.id}
+        return {**Command.describe(self), **args, "provider": self.provider}
 
     def is_heavy(self, weight: int) -> bool:
         """What a schema asks for may be much, and many may call at once."""
@@ -42,6 +42,13 @@ class Provided(Command):
         if self.given and (problems := self.given.problems(args)):
             raise misfit("invalid_args", f"The args of {self.name} do not fit", problems)
         return dict(args)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provided(Served):
+    """One that a client of this very hub serves."""
+
+    client: Client
 
 
 class Asked:

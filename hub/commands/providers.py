@@ -5,7 +5,7 @@ answer. What ends with its provider ends in the step in which that leaves.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CommandError, HubError
@@ -16,7 +16,7 @@ from ..wire.validation import misfit
 from ..wire.vocabulary import Disconnection
 from .call import Call, Command
 from .clients import Client, Clients
-from .provided import Asked, Provided, Provider, result_of
+from .provided import Asked, Provided, Provider, Served, result_of
 from .registry import RESERVED, Registry
 from .runner import provider_gone
 
@@ -35,6 +35,11 @@ class Providers:
         self._commands, self._clients, self._audit = commands, clients, audit
         self._max_calls = max_calls
         self._providers: dict[Client, Provider] = {}  # those, too, that have taken everything back
+        self._turn = asyncio.Lock()  # of who takes commands: other hubs are asked, too
+        self.claim: Callable[[Sequence[Provided]], Awaitable[bool]] = (
+            _alone  # have other hubs keep off; whether any can
+        )
+        self.release: Callable[[list[str]], None] = lambda names: None
 
     def __len__(self) -> int:
         return sum(1 for provider in self._providers.values() if provider.commands)
@@ -51,15 +56,23 @@ class Providers:
         if client.send is None:
             raise CommandError("Only a client on /ws can provide commands: the calls are sent to it there.")
         schemas = await _schemas(wanted)
-        # From here on nothing waits: what has been found is true while the commands are taken.
-        if client not in self._clients:
-            raise HubError("cancelled", "The client has gone.")
         given = [self._provided(client, each, schema) for each, schema in zip(wanted, schemas, strict=True)]
+        async with self._turn:
+            return await self._take(client, given)
+
+    async def _take(self, client: Client, given: list[Provided]) -> list[str]:
+        """Take the commands, in the client's turn. Where there are other hubs, none of them has one of these names."""
+        self._check(client, given)
+        if given and await self.claim(given):
+            try:
+                self._check(client, given)
+            except HubError:
+                self.release([command.name for command in given if command.name not in self.names(client)])
+                raise
+        # From here on nothing waits: what has been found is true while the commands are taken.
         if not given:
             self._take_back(client, "taken back")
             return []
-        self._check_names(client, given)
-        self._check_room(client, given)
         provider = self._providers.setdefault(client, Provider(client))
         added = {command.name: command for command in given}
         provider.commands |= added
@@ -67,10 +80,22 @@ class Providers:
         self._note("provider.joined", client, {"commands": list(added)})
         return self.names(client)
 
+    def _check(self, client: Client, given: list[Provided]) -> None:
+        if client not in self._clients:
+            raise HubError("cancelled", "The client has gone.")
+        self._check_names(client, given)
+        self._check_room(client, given)
+
+    def lose(self, names: Sequence[str]) -> None:
+        """Take back what is provided by a client of another hub by now."""
+        for client in list(self._providers):
+            if lost := [name for name in self.names(client) if name in names]:
+                self._forget(client, lost, "already_provided")
+
     def leave(self, client: Client, reason: Disconnection) -> None:
         """What it provides is gone, its open calls fail; and what it has called for elsewhere ends with it."""
         for call in client.calls.values():
-            if isinstance(call.command, Provided) and call.idempotency_key is None:  # else it may come back for it
+            if isinstance(call.command, Served) and call.idempotency_key is None:  # else it may come back for it
                 call.cancel()
         self._take_back(client, reason)
         if (provider := self._providers.pop(client, None)) is None:
@@ -88,10 +113,14 @@ class Providers:
 
     def _take_back(self, client: Client, reason: str) -> None:
         if names := self.names(client):
-            self._providers[client].commands.clear()
-            for name in names:
-                del self._commands.provided[name]
-            self._note("provider.left", client, {"commands": names, "reason": reason})
+            self._forget(client, names, reason)
+            self.release(names)
+
+    def _forget(self, client: Client, names: list[str], reason: str) -> None:
+        for name in names:
+            del self._providers[client].commands[name]
+            del self._commands.provided[name]
+        self._note("provider.left", client, {"commands": names, "reason": reason})
 
     def _provided(self, client: Client, wanted: Mapping[str, Any], schema: ArgSchema | None) -> Provided:
         return Provided(
@@ -100,8 +129,9 @@ class Providers:
             schema=None,
             effect=wanted["effect"],
             summary=wanted["summary"],
-            client=client,
+            provider=client.id,
             given=schema,
+            client=client,
         )
 
     def _check_names(self, client: Client, given: list[Provided]) -> None:
@@ -114,8 +144,8 @@ class Providers:
             raise misfit("invalid_args", "The args of hub:provide do not fit", {"commands": problems})
         for name in names:
             other = self._commands.provided.get(name)
-            if isinstance(other, Provided) and other.client is not client:
-                raise HubError("already_provided", f"{name} is provided by the client {other.client.id}.")
+            if isinstance(other, Served) and other.provider != client.id:
+                raise already_provided(name, other.provider)
 
     def _problem(self, name: str, before: set[str]) -> str | None:
         if name.startswith(RESERVED):
@@ -169,6 +199,15 @@ class Providers:
         if len(provider.asked) >= self._max_calls or provider.held + size > HELD:
             sentence = f"The provider of {name} has {len(provider.asked)} calls to answer; wait for one to end."
             raise HubError("busy", sentence, retry_after=1)
+
+
+async def _alone(given: Sequence[Provided]) -> bool:
+    return False
+
+
+def already_provided(name: str, provider: str) -> HubError:
+    """Make the refusal for a name that another client has."""
+    return HubError("already_provided", f"{name} is provided by the client {provider}.")
 
 
 async def _schemas(wanted: Sequence[Mapping[str, Any]]) -> list[ArgSchema | None]:

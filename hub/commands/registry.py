@@ -210,7 +210,7 @@ class Registry:
         return HubError("unknown_command", f"There is no command {redact_text(name)}; {lists}")
 
     def _confirm(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
-        if command.effect != "dangerous":
+        if command.effect != "dangerous" or call._admitted:
             return
         try:
             what = digest(call.client.account, command.name, args)

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from ...errors import HubError
 from ...wire.names import Cursor
 from ..events import Draft, Event
+from .peers import Peers
 
 RETRY_SECONDS = 1.0  # after which it is worth to try again
 
@@ -84,6 +85,7 @@ class Broker(Protocol):
     limits: Limits
     answers: Answers
     problem: str | None  # one sentence on why events cannot be kept just now
+    peers: Peers | None  # the other hubs of the stream, if there can be any
 
     async def open(self, pump: Pump) -> None:
         """Get ready; from `begin` on give every event to `pump`, in order, in batches, one batch at a time.

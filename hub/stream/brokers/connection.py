@@ -146,6 +146,7 @@ class Connection:
         self.server = server
         self.cut: Exception | None = None  # why
         self.on_cut: Callable[[Exception], None] = lambda reason: None
+        self.heard: Callable[[bytes, bytes], None] | None = None  # channel and message, of what it subscribes to
         self._wire: Any = wire  # half of it has no types
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, Answered]] = deque()  # since when, and who
@@ -207,6 +208,9 @@ class Connection:
                 except ResponseError as error:
                     _fail(self._waiting.popleft()[1], self.server.trouble(error))
                 else:
+                    if self.heard is not None and result[0] == b"message":
+                        self.heard(result[1], result[2])
+                        continue
                     answer = self._waiting.popleft()[1]
                     if not answer.done():  # else whoever asked has gone
                         answer.set_result(result)

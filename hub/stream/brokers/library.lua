@@ -374,3 +374,135 @@ redis.register_function({ function_name = 'hub_names', callback = names, flags =
 redis.register_function({ function_name = 'hub_recall', callback = recall, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'hub_told', callback = told, flags = { 'no-writes' } })
 redis.register_function({ function_name = 'hub_values', callback = values, flags = { 'no-writes' } })
+
+-- ---- the hubs of this stream
+
+-- Keys: l hub -> until when it lives (ms) and the name of its connection; '#' counts what changes · p name of a command
+-- -> hub, its connection, and what is said of it. Whatever changes is told on the channel that is the first argument.
+
+local function tell(keys, channel)
+    redis.call('HINCRBY', keys[1], '#', 1)
+    redis.call('PUBLISH', channel, '')
+end
+
+local function take_back(keys, is_gone)
+    local rows, some = redis.call('HGETALL', keys[2]), false
+    for at = 1, #rows, 2 do
+        if is_gone(string.match(rows[at + 1], '^%w+')) then
+            redis.call('HDEL', keys[2], rows[at])
+            some = true
+        end
+    end
+    return some
+end
+
+-- Hubs whose lease has ended go, with all that they provide.
+local function bury(keys, channel)
+    local at, gone, some = tonumber(now()), {}, false
+    local rows = redis.call('HGETALL', keys[1])
+    for place = 1, #rows, 2 do
+        if rows[place] ~= '#' and tonumber(string.match(rows[place + 1], '^%d+')) < at then
+            redis.call('HDEL', keys[1], rows[place])
+            gone[rows[place]], some = true, true
+        end
+    end
+    if some then
+        take_back(keys, function(hub)
+            return gone[hub]
+        end)
+        tell(keys, channel)
+    end
+end
+
+local function live(keys, hub, link, ms)
+    redis.call('HSET', keys[1], hub, string.format('%d %s', tonumber(now()) + ms, link))
+end
+
+-- args: channel, hub, its connection, ms, then name, what is said of it, …: all that it provides, and nothing else.
+-- Returns the names that are another's by now.
+local function join(keys, args)
+    local channel, hub, link = args[1], args[2], args[3]
+    bury(keys, channel)
+    live(keys, hub, link, tonumber(args[4]))
+    take_back(keys, function(owner)
+        return owner == hub
+    end)
+    local taken = {}
+    for at = 5, #args, 2 do
+        if redis.call('HSETNX', keys[2], args[at], hub .. ' ' .. link .. ' ' .. args[at + 1]) == 0 then
+            taken[#taken + 1] = args[at]
+        end
+    end
+    tell(keys, channel)
+    return taken
+end
+
+-- args: channel, hub, its connection, ms, what it knows of. Returns '' if the lease has ended; else the number of what
+-- it knows of then, hub, connection, …; and name, hub, connection and description, … if that is news.
+local function renew(keys, args)
+    local channel, hub, link = args[1], args[2], args[3]
+    bury(keys, channel)
+    local mine = redis.call('HGET', keys[1], hub)
+    if not mine or string.match(mine, ' (%w+)$') ~= link then
+        return { '' }
+    end
+    live(keys, hub, link, tonumber(args[4]))
+    local number, hubs = redis.call('HGET', keys[1], '#') or '0', {}
+    for _, word in ipairs(redis.call('HGETALL', keys[1])) do
+        hubs[#hubs + 1] = word
+    end
+    if number == args[5] then
+        return { number, hubs }
+    end
+    return { number, hubs, redis.call('HGETALL', keys[2]) }
+end
+
+-- args: channel, hub, its connection, name, what is said of it, …: all of them or none. Returns the first name that is
+-- another hub's, and what that says of it.
+local function claim(keys, args)
+    local channel, hub, link = args[1], args[2], args[3]
+    bury(keys, channel)
+    local mine = redis.call('HGET', keys[1], hub)
+    if not mine or string.match(mine, ' (%w+)$') ~= link then
+        return redis.error_reply(MOVED)
+    end
+    for at = 4, #args, 2 do
+        local found = redis.call('HGET', keys[2], args[at])
+        if found and string.match(found, '^%w+') ~= hub then
+            return { args[at], found }
+        end
+    end
+    for at = 4, #args, 2 do
+        redis.call('HSET', keys[2], args[at], hub .. ' ' .. link .. ' ' .. args[at + 1])
+    end
+    tell(keys, channel)
+    return {}
+end
+
+-- args: channel, hub, name, …
+local function release(keys, args)
+    for at = 3, #args do
+        local found = redis.call('HGET', keys[2], args[at])
+        if found and string.match(found, '^%w+') == args[2] then
+            redis.call('HDEL', keys[2], args[at])
+        end
+    end
+    tell(keys, args[1])
+    return 1
+end
+
+-- args: channel, hub. It stops.
+local function part(keys, args)
+    redis.call('HDEL', keys[1], args[2])
+    take_back(keys, function(owner)
+        return owner == args[2]
+    end)
+    tell(keys, args[1])
+    return 1
+end
+
+redis.register_function('hub_join', join)
+redis.register_function('hub_renew', renew)
+redis.register_function('hub_claim', claim)
+redis.register_function('hub_release', release)
+redis.register_function('hub_part', part)

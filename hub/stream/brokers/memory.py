@@ -10,6 +10,7 @@ from ...wire.names import Cursor
 from ..events import Draft, Event
 from .answers import MemoryAnswers
 from .broker import Answers, Kept, Limits, OnLost, Outlet, Pump, Receipt, unavailable
+from .peers import Peers
 
 
 class MemoryBroker:
@@ -22,6 +23,7 @@ class MemoryBroker:
         self.limits = Limits(most, most_bytes)
         self.answers: Answers = MemoryAnswers()
         self.problem: str | None = None
+        self.peers: Peers | None = None
         self._kept: dict[int, Event] = {}
         self._ids: dict[str, int] = {}
         self._outlet: Outlet | None = None

@@ -21,6 +21,8 @@ from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavaila
 from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
 from .entries import Stream, epoch_of, parted, unpacked
 from .link import Link
+from .peers import Peers
+from .redispeers import RedisPeers
 
 log = logging.getLogger("hub")
 
@@ -44,6 +46,7 @@ class RedisBroker:
         self.limits, self._state = limits, state
         self.problem: str | None = None
         self.answers: Answers = ServerAnswers(self._ask)
+        self.peers: Peers | None = RedisPeers(server)
         self._stream = Stream.read([None] * 12)
         self._link: Link | None = None
         self._appends = Appends(self._trouble)

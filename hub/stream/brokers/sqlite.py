@@ -23,6 +23,7 @@ from .answers import DiskAnswers
 from .broker import Answers, Kept, Limits, OnLost, Outlet, Pump, Receipt, unavailable
 from .care import Care
 from .database import Database
+from .peers import Peers
 from .retention import STEP
 from .rounds import Rounds
 from .storefile import WAL_PAGES, DatabaseError, is_full
@@ -46,6 +47,7 @@ class SqliteBroker:
         self.lineage: Mapping[str, int] = {}
         self.limits = limits
         self.problem: str | None = None
+        self.peers: Peers | None = None  # nobody else writes here
         self._database = Database(directory / FILE, limits, state, full=full)
         self.answers: Answers = DiskAnswers(self._database, self._readable, self._writing)
         self._full, self._open = full, False

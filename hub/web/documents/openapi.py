@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from aiohttp import web
 
 from ...commands.call import Command
-from ...commands.provided import Provided
+from ...commands.provided import Served
 from ...commands.providers import provided
 from ...hub import Hub
 from ...stream.eventtypes import EventType
@@ -154,7 +154,7 @@ def _command(command: Command, titles: Titles, tokens: bool) -> Part:
 
 def _refusals(command: Command) -> tuple[int, ...]:
     others = (
-        (404, isinstance(command, Provided)),
+        (404, isinstance(command, Served)),
         (409, command.name == "hub:ask"),
         (428, command.effect == "dangerous"),
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 from ...commands.builtin import PROTOCOL
 from ...commands.call import Command
-from ...commands.provided import Provided
+from ...commands.provided import Served
 from ...commands.registry import EFFECTS
 from ...errors import Code
 from ...stream.eventtypes import EventType
@@ -245,7 +245,7 @@ class Titles:
 
 def args_of(command: Command, title: str) -> Part:
     """The args of a command, for a document in which they are the schema of this title."""
-    if isinstance(command, Provided) and command.given:
+    if isinstance(command, Served) and command.given:
         return moved(command.given.given, ref(title)["$ref"])
     return json_schema(command.schema)
 

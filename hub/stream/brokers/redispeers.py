@@ -1,0 +1,174 @@
+"""The hubs of one stream in Redis: a lease for each, what they provide in a hash, and words by publish and subscribe.
+
+Such words are lost when nobody hears. So a hub that was cut off, or whose lease has ended, comes back under another
+link: whoever has sent something to the one before knows that there is no answer to come.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import HubError
+from .broker import unavailable
+from .connection import PATIENCE, Away, Connection, Moved, Server, Trouble
+from .peers import Ears, Names, Offer
+
+log = logging.getLogger("hub")
+
+LEASE, RENEW = 5.0, 1.0  # seconds that a hub lives by itself, and after which it says that it does
+PAUSE = 0.2  # seconds between two tries to come back
+KEYS = "lp"
+
+
+class RedisPeers:
+    """A hub among those that share the stream of `server`."""
+
+    def __init__(self, server: Server) -> None:
+        self.id, self.link = os.urandom(8).hex(), ""
+        self._server = server
+        self._keys = [f"{{{server.prefix}}}:{name}" for name in KEYS]
+        self._channel = f"{{{server.prefix}}}:n"
+        self._asks: Connection | None = None
+        self._number = ""  # of what is known of the others
+        self._news, self._joined = asyncio.Event(), asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def start(self, ears: Ears) -> None:
+        self._ears = ears
+        self._running = asyncio.get_running_loop().create_task(self._run())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._joined.wait(), PATIENCE)
+
+    async def claim(self, names: Names) -> tuple[str, bytes] | None:
+        words = [word for pair in names.items() for word in pair]
+        found = await self._run_function("hub_claim", self._channel, self.id, self.link, *words)
+        return (found[0].decode(), found[1].split(b" ", 2)[2]) if found else None
+
+    def release(self, names: list[str]) -> None:
+        if self._asks is not None:
+            _heed_not(self._asks.run("hub_release", self._channel, self.id, *names, keys=self._keys))
+
+    async def send(self, link: str, message: bytes) -> bool:
+        if self._asks is None:
+            return False
+        try:
+            heard: int = await self._asks.send("PUBLISH", self._channel_of(link), message)
+        except Trouble:
+            return False
+        return heard > 0
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._asks is not None:
+            with contextlib.suppress(Trouble):
+                await self._asks.run("hub_part", self._channel, self.id, keys=self._keys)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    def _channel_of(self, link: str) -> str:
+        return f"{{{self._server.prefix}}}:h:{link}"
+
+    async def _run_function(self, name: str, *args: bytes | str | int) -> Any:
+        if self._asks is None:
+            raise unavailable("This hub is not among those of its stream just now.")
+        try:
+            return await self._asks.run(name, *args, keys=self._keys)
+        except Moved:
+            self._news.set()  # the lease has ended: the next look makes another link
+            raise unavailable("This hub has come back to those of its stream just now.") from None
+        except Trouble as error:
+            raise unavailable(str(error)) from None
+
+    # ---- being one of them
+
+    async def _run(self) -> None:
+        """Be one of them, for as long as there is a hub; whatever is wrong is said where events are kept."""
+        while True:
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    await self._live(*[await self._connected(stack) for _ in range(2)])
+            except Trouble as error:
+                log.debug("not among the hubs of the stream: %s", error)
+            except HubError:
+                log.debug("not among the hubs of the stream")
+            finally:
+                self._lose()
+            await asyncio.sleep(PAUSE)
+
+    async def _connected(self, stack: contextlib.AsyncExitStack) -> Connection:
+        connection = await self._server.connect()
+        stack.callback(connection.close)
+        connection.on_cut = lambda reason: self._news.set()
+        return connection
+
+    async def _live(self, asks: Connection, hears: Connection) -> None:
+        """Join under a new link, and stay. Raises Trouble when that has ended."""
+        link, self._number = os.urandom(8).hex(), ""
+        hears.heard = self._hear
+        await hears.send("SUBSCRIBE", self._channel_of(link))
+        await hears.send("SUBSCRIBE", self._channel)
+        words = [word for pair in self._ears.names().items() for word in pair]
+        # What is provided meanwhile is claimed only once there is a link, and this is the step in which there is one.
+        joined = asks.run("hub_join", self._channel, self.id, link, _ms(LEASE), *words, keys=self._keys)
+        self._asks, self.link = asks, link
+        if taken := await joined:
+            self._ears.refused([name.decode() for name in taken])
+        while True:
+            self._news.clear()
+            await self._renew(asks)
+            self._joined.set()
+            await hears.send("PING")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), RENEW)
+
+    async def _renew(self, asks: Connection) -> None:
+        words = self._channel, self.id, self.link, _ms(LEASE), self._number
+        number, *found = await asks.run("hub_renew", *words, keys=self._keys)
+        if not number:
+            raise Away("the lease of this hub has ended")
+        links = _links(found[0])
+        links.pop(self.id, None)
+        if len(found) > 1:
+            self._number = number.decode()
+            self._ears.offers(_offers(found[1], self.id))
+        self._ears.alive(frozenset(links.values()))
+
+    def _lose(self) -> None:
+        if self.link:
+            self._asks, self.link = None, ""
+            self._ears.cut()
+
+    def _hear(self, channel: bytes, message: bytes) -> None:
+        if channel == self._channel.encode():
+            self._news.set()
+        elif channel == self._channel_of(self.link).encode():
+            self._ears.message(message)
+
+
+def _links(rows: list[bytes]) -> dict[str, str]:
+    """The link of each hub; what counts the changes is none."""
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return {hub.decode(): lease.split()[1].decode() for hub, lease in pairs if hub != b"#"}
+
+
+def _offers(rows: list[bytes], mine: str) -> Mapping[str, Offer]:
+    found = {}
+    for name, row in zip(rows[::2], rows[1::2], strict=True):
+        hub, link, described = row.split(b" ", 2)
+        if hub.decode() != mine:
+            found[name.decode()] = Offer(link.decode(), described)
+    return found
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)
+
+
+def _heed_not(answer: "asyncio.Future[Any]") -> None:
+    """Nobody waits for it; where it fails, the link ends with it."""
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
