@@ -3,6 +3,7 @@
 The docstring of a handler is what `hub:commands` shows.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
@@ -226,7 +227,7 @@ async def ask(call: Call) -> Any:
         call.client if "while" in args else None,
         call.idempotency_key,
     )
-    return await call.hub.questions.ask(asked, person(call.client), lambda: call.ended == "cancelled")
+    return await call.hub.questions.ask(asked, person(call.client), lambda: call.ended == "cancelled", call)
 
 
 @own.command(
@@ -325,9 +326,16 @@ async def provide(call: Call) -> Any:
 
 @own.command("hub:cancel", {"id": fields.String(required=True, **about("of a running call of yours"))}, effect="read")
 async def cancel(call: Call) -> Any:
-    """End a running call of your own."""
+    """End a running call of your own. Not `cancelled`: it has ended otherwise, and is answered with that."""
     other = call.client.calls.get(call.args["id"])
-    return {"cancelled": other is not None and other is not call and other.cancel()}
+    if other is None or other is call:
+        return {"cancelled": False}
+    withdrawn = await call.hub.questions.withdraw(other, person(call.client))
+    if withdrawn is not None:
+        return {"cancelled": withdrawn}
+    if (is_ended := other.cancel()) and other.task is not None:
+        await asyncio.wait({other.task})  # its handler may answer all the same
+    return {"cancelled": is_ended and other.outcome in (None, "cancelled")}
 
 
 @own.command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError
 
-from ..errors import Code, HubError
+from ..errors import Code, HubError, Outcome
 from ..redaction import redact
 from ..wire.framing import notice
 from ..wire.jsonschema import json_schema
@@ -38,6 +38,7 @@ class Call:
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     task: asyncio.Task[None] | None = None  # that runs and answers it, where a session does
+    outcome: Outcome | None = None  # when its end is recorded
     _work: Work | None = None  # while the handler runs, and only then
     _ended: Code | None = None  # what has asked it to end before its handler ran
     _turn: "Turn | None" = None  # at its idempotency key

@@ -128,7 +128,7 @@ async def _told(call: Call, data: Any) -> None:
 def result_of(name: str, answer: Answer) -> Any:
     """What it has answered. Whatever it refuses with is `command_failed`: the other codes are the hub's own word."""
     if answer.problem:
-        raise CommandError(f"The provider of {name} has answered with a frame that does not fit.")
+        raise CommandError(f"The provider of {name} has answered with a frame that does not fit: {answer.problem}")
     if answer.type == "response":
         return answer.payload
     said: Mapping[str, Any] = answer.payload if isinstance(answer.payload, dict) else {}

@@ -13,6 +13,7 @@ from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
 from ..wire.vocabulary import Settled
 from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, seconds
+from .call import Call
 from .clients import Client
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Question:
     """An open one. `over` is set by its end, for everybody who waits for it."""
 
     record: dict[str, Any]
-    asker: Client | None
+    askers: set[Client]  # with whose connections it ends: with the last of them
     over: "asyncio.Future[dict[str, Any]]"
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one end at a time: the first that is recorded wins
     timer: asyncio.TimerHandle | None = None
@@ -57,6 +58,7 @@ class Questions:
         self.on_settled: Callable[[Settled], None] = lambda how: None
         self._bus, self._audit, self._state = bus, audit, state
         self._open: dict[str, _Question] = {}
+        self._awaited: dict[object, _Question] = {}  # by the call that waits for its end
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -69,22 +71,32 @@ class Questions:
 
     # ---- asking
 
-    async def ask(self, asked: Asked, by: Person, is_withdrawn: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """Ask, and wait for the end: `{question, answer, by, timed_out}`.
+    async def ask(
+        self, asked: Asked, by: Person, is_withdrawn: Callable[[], bool] = lambda: False, call: Call | None = None
+    ) -> dict[str, Any]:
+        """Ask, and wait for the end: `{question, answer, by, timed_out}`. `call`: that asks, to be found by `withdraw`.
 
         Raises HubError `invalid_args` for what cannot be asked, `timeout` when nobody has answered and there is no
         default, `cancelled` when the question was withdrawn, `busy` when MOST are open; `audit_unavailable` or
         `broker_unavailable` when it cannot be recorded or kept. Whoever is cancelled here waits no longer; the question
-        is withdrawn with that only if `is_withdrawn` says so.
+        is withdrawn with that only if `is_withdrawn` says so, and nobody else waits for it.
         """
-        question = self._find(asked, by)
+        question, waiter = self._find(asked, by), call or object()
+        self._awaited[waiter] = question
         try:
             end = await asyncio.shield(question.over)
         except asyncio.CancelledError:
-            if is_withdrawn():
+            if is_withdrawn() and not self._is_awaited(question, besides=waiter):
                 self._spawn(self._end(question, "withdrawn", by))
             raise
+        finally:
+            del self._awaited[waiter]
         return outcome(end)
+
+    def _is_awaited(self, question: _Question, besides: object) -> bool:
+        """Whether somebody else waits for its end who is there to hear it."""
+        others = (waiter for waiter, known in self._awaited.items() if known is question and waiter is not besides)
+        return any(not isinstance(waiter, Call) or not waiter.client.gone for waiter in others)
 
     def _find(self, asked: Asked, by: Person) -> _Question:
         """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
@@ -99,13 +111,14 @@ class Questions:
             if not is_same(known.record, record):
                 problem = {"idempotency_key": ["Another question was asked with this key."]}
                 raise misfit("invalid_args", "This is another question", problem)
-            known.asker = asked.asker  # who has come back: the end of the connection before means nothing any more
+            if asked.asker is not None:  # it may have come back: the end of the connection before means little then
+                known.askers.add(asked.asker)
             return known
         if len(self._open) >= MOST:
             raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
         if len(dumpb(record)) > LARGEST:
             raise HubError("too_large", f"A question can have {LARGEST} bytes, with its options and details.")
-        self._open[record["id"]] = question = _Question(record, asked.asker, _future())
+        self._open[record["id"]] = question = _Question(record, {asked.asker} if asked.asker else set(), _future())
         self._spawn(self._begin(question, by))
         return question
 
@@ -116,7 +129,7 @@ class Questions:
             return None
         if (record := event.data)["status"] == "withdrawn":
             return None
-        question = _Question(record, None, _future())
+        question = _Question(record, set(), _future())
         question.over.set_result(question.record)
         return question
 
@@ -153,10 +166,23 @@ class Questions:
             raise misfit("invalid_args", "This is no answer", {"answer": [f"Must be one of: {options}."]})
         return await asyncio.shield(self._spawn(self._settle(question, "answered", by, answer, by.name)))
 
+    async def withdraw(self, call: Call, by: Person) -> bool | None:
+        """Take back the question for whose end this call waits; return whether that is its end, and not an answer that
+        was on its way: the call is answered with what is on record. None if it waits for none.
+
+        Raises HubError where that cannot be recorded or kept: it is tried again, as long as nothing else ends it.
+        """
+        question = self._awaited.get(call)
+        if question is None:
+            return None
+        return await asyncio.shield(self._spawn(self._end(question, "withdrawn", by)))
+
     def withdraw_of(self, asker: Client) -> None:
-        """Withdraw what ends with this asker's connection: it has ended."""
-        for question in [question for question in self._open.values() if question.asker is asker]:
-            self._spawn(self._end(question, "withdrawn", NOBODY))
+        """Withdraw what ends with this asker's connection, unless somebody else has asked the same: it has ended."""
+        for question in [question for question in self._open.values() if asker in question.askers]:
+            question.askers.discard(asker)
+            if not question.askers:
+                self._spawn(self._end(question, "withdrawn", NOBODY))
 
     async def _settle(
         self, question: _Question, how: Settled, by: Person, answer: str | None = None, name: str | None = None
@@ -192,15 +218,16 @@ class Questions:
         end = lambda: None if self._stopping else self._spawn(self._end(question, how, by))  # noqa: E731
         question.timer = asyncio.get_running_loop().call_later(seconds, end)
 
-    async def _end(self, question: _Question, how: Settled, by: Person) -> None:
-        """End one without an answer of anybody's. Without audit log or store that cannot be said yet: who waits hears
-        why, and it is tried again."""
+    async def _end(self, question: _Question, how: Settled, by: Person) -> bool:
+        """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
+        cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
         try:
-            await self._settle(question, how, by, question.record["default"] if how == "timed_out" else None)
+            return await self._settle(question, how, by, question.record["default"] if how == "timed_out" else None)
         except HubError as error:
             _fail(question, error)
             question.over = _future()
             self._later(RETRY, question, how, by)
+            raise
 
     async def _record(self, action: str, question: _Question, by: Person, more: Mapping[str, Any]) -> None:
         details = self._audit.reduced({"id": question.record["id"], **more})
@@ -231,7 +258,7 @@ class Questions:
         killed, and not kept yet, is the end: nobody else can win any more."""
         for event in self._state.of(EVENT):
             if (record := event.data)["status"] == "open":
-                self._open[record["id"]] = _Question(record, None, _future())
+                self._open[record["id"]] = _Question(record, set(), _future())
         ends = await self._recorded_ends() if self._open else {}
         for id, question in self._open.items():
             if end := ends.get(id):

@@ -248,6 +248,7 @@ class Registry:
                 raise
             self.audit.unrecorded += 1
         finally:
+            call.outcome = outcome
             self._unsettled.discard(call)
             self._changed.set()
             await self.on_call.send(command.name, outcome, seconds)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import HubError
+from ..errors import Code, HubError
 from ..wire.messages import Answer, BadFrame, Command, failure, load_command, response
 from .call import Call
 from .clients import Client
@@ -53,7 +53,7 @@ class Session:
             command = load_command(text)
         except BadFrame as error:
             if error.answer and self.hub.providers.answered(self.client, error.answer):
-                self._answered(error.answer, counted=not wait and error.answer.type != "progress")
+                self._answered(error, error.answer, counted=not wait and error.answer.type != "progress")
             elif wait:
                 self._refuse_flood(error.id, "", wait)
             else:
@@ -73,12 +73,13 @@ class Session:
             self._bucket = Bucket(self._rate)
         return self._bucket.take()
 
-    def _answered(self, answer: Answer, *, counted: bool) -> None:
+    def _answered(self, error: BadFrame, answer: Answer, *, counted: bool) -> None:
         """It is about a call that the hub has sent to this client: that is no flood of the client's."""
         if counted:
             self._bucket.give()
         if answer.problem:
-            self._send(failure(answer.id, HubError("invalid_message", answer.problem)))
+            code: Code = "invalid_json" if error.code == "invalid_json" else "invalid_message"
+            self._send(failure(answer.id, HubError(code, answer.problem)))
 
     def ping(self) -> bool:
         """Whether a control frame may be answered; a flood of them counts like any other."""

@@ -243,7 +243,7 @@ def load_command(text: str | bytes) -> Command:
     try:
         frame = loads(text)
     except HubError as error:
-        raise BadFrame(error) from None
+        raise BadFrame(error, answer=_unread(text, error.message)) from None
     if not isinstance(frame, dict):
         raise BadFrame(HubError("invalid_json", "A message is one JSON object."))
     id = frame.get("id")
@@ -258,7 +258,8 @@ def load_command(text: str | bytes) -> Command:
     try:
         loaded = load(FRAME, frame)
     except ValidationError as error:
-        raise BadFrame(invalid("invalid_message", "The message does not fit", error), id) from None
+        problem = invalid("invalid_message", "The message does not fit", error)
+        raise BadFrame(problem, id, _odd(frame, id, problem.message)) from None
     payload = loaded["payload"]
     return Command(
         loaded["id"], payload["command"], payload["args"], payload.get("confirm"), payload.get("idempotency_key")
@@ -274,6 +275,23 @@ def _answer(frame: dict[str, Any], id: str | None) -> Answer | None:
     if not {"type", "id", "payload"} <= frame.keys() <= {"type", "id", "payload", "timestamp"}:
         problem = "An answer has type, id and payload, and may have a timestamp."
     return Answer(frame["type"], id, frame.get("payload"), problem)
+
+
+def _odd(frame: dict[str, Any], id: str | None, problem: str) -> Answer | None:
+    """What is no command, and has an id: as somebody answers who speaks another protocol."""
+    return None if id is None or frame.get("type") == "command" else Answer("error", id, None, problem)
+
+
+def _unread(text: str | bytes, problem: str) -> Answer | None:
+    """An answer that is no JSON: whoever waits for it hears of it, if its id can be told."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    id = _OF_A_CALL.search(text)
+    return Answer("error", id[1], None, problem) if id and _ANSWERS.search(text) else None
+
+
+_OF_A_CALL = re.compile(r'"id"\s*+:\s*+"(call-[0-9]{1,19})"')  # as the hub names those that it sends on
+_ANSWERS = re.compile(r'"type"\s*+:\s*+"(?:response|error)"|"jsonrpc"\s*+:')
 
 
 def _progress(frame: dict[str, Any]) -> Answer | None:

@@ -16,6 +16,7 @@ from hub.commands import providers as module
 from hub.commands.clients import Client
 from hub.commands.provided import Provided
 from hub.errors import HubError
+from hub.wire import messages
 from hub.wire.argschema import ArgSchema
 
 
@@ -148,6 +149,56 @@ async def test_what_is_provided_is_bounded(hub: Hub, worker: Visitor, monkeypatc
 
 
 # ---- what it answers
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"type": "response", "id": "ID", "payload": NaN}',
+        '{"type": "response", "id": "ID", "payload": {"a": 1, "a": 2}}',
+        '{"id": "ID", "payload": "\\ud800", "type": "response"}',
+        '{"type": "error", "id": "ID", "payload": ' + "[" * 40 + "]" * 40 + "}",
+        '{"type": "response", "id": "ID", "payload": {"text": "cut off',
+        '{"jsonrpc": "2.0", "id": "ID", "result": 5}',
+        '{"type": "result", "id": "ID", "payload": 5}',
+        '{"id": "ID", "payload": 5}',
+        '{"type": "response", "id": "ID", "result": 5}',
+    ],
+)
+async def test_an_odd_answer_is_one_at_once(
+    worker: Visitor, caller: Visitor, frame: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller would wait until the time of the call is over."""
+    if weakened:
+        for name in ("_unread", "_odd", "_answer"):
+            monkeypatch.setattr(messages, name, lambda *args: None)
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, _, _ = await worker.request()
+    worker.session.receive(frame.replace("ID", id))
+    if weakened:
+        await passes(50)
+        assert "1" not in caller.answers
+    else:
+        error = refused(await caller.answer("1"), "command_failed")
+        assert error["error"].startswith("The provider of a:b has answered with a frame that does not fit: ")
+        assert worker.answers[id]["code"] in ("invalid_json", "invalid_message")
+
+
+async def test_an_odd_frame_about_nothing_that_was_asked_ends_no_call(worker: Visitor, caller: Visitor) -> None:
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, _, _ = await worker.request()
+    for frame in (
+        f'{{"type": "command", "id": "{id}", "payload": NaN}}',
+        f'{{"type": "command", "id": "{id}", "payload": {{"command": 5}}}}',
+        '{"type": "response", "id": "call-99", "payload": NaN}',
+        '{"type": "response", "id": "mine", "payload": NaN}',
+    ):
+        worker.session.receive(frame)
+    worker.say(type="response", id=id, payload="well")
+    assert await caller.answer("1") == "well"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Questions: one answer wins and is on record before anybody hears it, and how a question ends."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import QUESTION, UID, asked, call, client_of, ends, refused, value
+from asking import QUESTION, UID, asked, away, call, client_of, ends, refused, value
 from logs import everything
 from running import until
 
@@ -153,11 +154,89 @@ async def test_a_call_that_is_cancelled_withdraws_its_question(hub: Hub, tmp_pat
     await until(lambda: list(hub.questions.records()))
     (record,) = hub.questions.records()
     assert await call(hub, "hub:cancel", by=client, id="1") == {"cancelled": True}
-    with pytest.raises(HubError, match="cancelled"):
+    with pytest.raises(HubError, match="withdrawn") as error:
         await waiting
-    await until(lambda: not len(hub.questions))
+    assert error.value.code == "cancelled"
     assert ends(tmp_path, record["id"]) == [("withdrawn", None)]
     assert await call(hub, "hub:answer", question=record["id"], answer="yes") == {"accepted": False}
+
+
+@pytest.mark.parametrize("first", ["answer", "cancel"])
+async def test_whoever_cancels_hears_what_is_on_record_and_so_does_who_asked(
+    hub: Hub, first: str, tmp_path: Path
+) -> None:
+    client = client_of()
+    client.calls["1"] = mine = Call(hub, client, "1")
+    waiting = asyncio.ensure_future(hub.commands.call(mine, "hub:ask", QUESTION))
+    await until(lambda: list(hub.questions.records()))
+    (record,) = hub.questions.records()
+    ways = {
+        "answer": call(hub, "hub:answer", question=record["id"], answer="yes"),
+        "cancel": call(hub, "hub:cancel", by=client, id="1"),
+    }
+    both = [asyncio.ensure_future(ways.pop(first)), asyncio.ensure_future(*ways.values())]  # both are on their way
+    told = {name: value for result in await asyncio.gather(*both) for name, value in result.items()}
+    assert told["accepted"] is not told["cancelled"]
+    if told["accepted"]:
+        assert json.loads(await waiting)["answer"] == "yes"
+    else:
+        with pytest.raises(HubError, match="withdrawn"):
+            await waiting
+    assert ends(tmp_path, record["id"]) == [("answered", "yes") if told["accepted"] else ("withdrawn", None)]
+
+
+async def test_what_cannot_be_recorded_is_not_withdrawn_yet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of()
+    client.calls["1"] = mine = Call(hub, client, "1")
+    waiting = asyncio.ensure_future(hub.commands.call(mine, "hub:ask", QUESTION))
+    await until(lambda: list(hub.questions.records()))
+    with monkeypatch.context() as patch:
+        away("audit", patch, hub)
+        await refused(hub, "audit_unavailable", "hub:cancel", by=client, id="1")
+    with pytest.raises(HubError, match="Away"):
+        await waiting
+    await until(lambda: not len(hub.questions))  # it was tried again
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_of_two_who_ask_the_same_the_last_that_leaves_withdraws_it(
+    hub: Hub, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Client("websocket", f"127.0.0.1:{port}", UID) for port in (1, 2))
+    for client in (first, second):
+        hub.clients.join(client)
+    async with asked(hub, by=first, key="k", **{"while": "connected"}) as (id, waiting):
+        again = asyncio.ensure_future(call(hub, "hub:ask", by=second, key="k", **QUESTION, **{"while": "connected"}))
+        await until(lambda: len(hub.questions._open[id].askers) == 2)
+        if weakened:
+            hub.questions._open[id].askers.remove(first)
+        hub.clients.leave(second, "lost")
+        await asyncio.sleep(0)
+        accepted = await call(hub, "hub:answer", question=id, answer="yes")
+        assert accepted == {"accepted": not weakened}
+        if not weakened:
+            assert await waiting == await again
+        await asyncio.wait({again})
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_request_that_leaves_takes_no_question_from_who_still_waits(
+    hub: Hub, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(questions.Questions, "_is_awaited", lambda *args, besides: False)
+    leaving = client_of()
+    async with asked(hub, key="k") as (id, waiting):
+        mine = Call(hub, leaving, "1", idempotency_key="k")
+        again = asyncio.ensure_future(hub.commands.call(mine, "hub:ask", QUESTION))
+        await until(lambda: len(hub.questions._awaited) == 2)
+        leaving.gone = True
+        mine.cancel()
+        with pytest.raises(HubError, match="cancelled"):
+            await again
+        assert await call(hub, "hub:answer", question=id, answer="yes") == {"accepted": not weakened}
+        if not weakened:
+            assert (await waiting)["answer"] == "yes"
 
 
 @pytest.mark.parametrize("bound", [True, False])

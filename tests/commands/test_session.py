@@ -1,6 +1,7 @@
 """A client's conversation, without a socket: push a frame, read the answer."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -117,6 +118,21 @@ async def test_cancelling_an_own_call(talk: Talk, hub: Hub) -> None:
     by_id = {answer["id"]: answer["payload"] for answer in answers}
     assert by_id["c"] == {"cancelled": True}
     assert by_id["slow"]["code"] == "cancelled"
+
+
+async def test_who_cancels_hears_whether_the_call_was(talk: Talk, hub: Hub) -> None:
+    @hub.command("test:stubborn")
+    async def stubborn(call: Call) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "done all the same"
+
+    talk.call("slow", "test:stubborn")
+    while not hub.commands.running:
+        await asyncio.sleep(0)
+    talk.call("c", "hub:cancel", id="slow")
+    by_id = {answer["id"]: answer["payload"] for answer in [await talk.hear() for _ in range(2)]}
+    assert by_id == {"slow": "done all the same", "c": {"cancelled": False}}
 
 
 @pytest.mark.parametrize(
