@@ -216,8 +216,8 @@ async def hub_app(
     prepare(hub)
     app = create_app(hub)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=hub.config.deadline, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
+    try:  # also of a start that fails
+        await runner.setup()
         assert runner.server is not None
         app[keys.GUARD].watch(runner.server)
         listener = socket.create_server(("127.0.0.1", 0))

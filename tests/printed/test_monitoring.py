@@ -150,10 +150,18 @@ async def prometheus(folder: Path, rules: Path, port: int, door: socket.socket) 
         await until(lambda: process.returncode is not None or listens(door), "Prometheus listening")
         assert process.returncode is None, (folder / "prometheus.log").read_text()
         async with ClientSession() as http:
+            while not await is_ready(http, f"http://{address}/-/ready"):
+                await asyncio.sleep(0.05)
             yield Prometheus(http, f"http://{address}")
     finally:
         send_signal(process, signal.SIGTERM)
         await process.wait()
+
+
+async def is_ready(http: ClientSession, url: str) -> bool:
+    """Whether it has read what it kept: before, it answers 503."""
+    async with http.get(url) as answer:
+        return answer.status == 200
 
 
 def listens(door: socket.socket) -> bool:

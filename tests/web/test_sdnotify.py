@@ -25,6 +25,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         yield sock
 
 
+@pytest.mark.parametrize("manager", ["abstract"], indirect=True)
 async def test_a_hub_says_when_it_is_ready_reloads_and_stops(manager: socket.socket, tmp_path: Path) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     async with hub_process(tmp_path) as hub:
@@ -55,6 +56,13 @@ async def test_a_hub_that_cannot_start_is_never_ready(tmp_path: Path, monkeypatc
         assert (await run_hub(tmp_path, "--port", "0", "--state-dir", str(tmp_path)))[0] == 2
         with pytest.raises(BlockingIOError):
             manager.recv(4096)
+
+
+def test_it_is_told_in_one_datagram(manager: socket.socket) -> None:
+    systemd = Systemd()
+    systemd.ready()
+    systemd.stopping()
+    assert [manager.recv(4096), manager.recv(4096)] == [b"READY=1", b"STOPPING=1"]
 
 
 def test_nobody_asked_and_nobody_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
