@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise HubError("invalid_json", f"{settings.file} is left as it is: {error}.") from None
     if args.remove:
         _remove(settings, text, kept)
-        say(printable(f"{args.agent}: hub's hooks are no longer in {settings.file}."))
+        gone = "were not" if text is None or kept == known else "are no longer"
+        say(printable(f"{args.agent}: hub's hooks {gone} in {settings.file}."))
         return 0
     _write(settings.file, text, with_own(kept, settings.entries(own_command(), args.ask)))
     say(printable(f"{args.agent}: hub's hooks are in {settings.file}; they are used by what starts from now on."))

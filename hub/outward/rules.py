@@ -85,10 +85,11 @@ class Rules:
         if data["status"] != "open" or "question" not in self._notify.rules:
             return
         details = data.get("details")
-        is_agents = isinstance(details, dict) and isinstance(details.get("agent"), str)
+        agent = details.get("agent") if isinstance(details, dict) else None
+        is_agents = isinstance(agent, str)
         who, colon, what = str(data["question"]).partition(": ")
         if not is_agents or not colon:
-            who, what = str(data["asked_by"]), str(data["question"])
+            who, what = str(agent if is_agents else data["asked_by"]), str(data["question"])
         due = seconds(data["asked_at"]) + self._notify.question_after
         yield self._message(
             "question", event, f"{who} asks", what,

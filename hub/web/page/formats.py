@@ -6,6 +6,7 @@ Times are written as `<time datetime=…>` with a `data-as`: without its script 
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,6 +19,7 @@ As = Literal["ago", "since", "left", "clock"]
 
 ELLIPSIS = "…"
 LONGEST_ID = 60  # characters of a key in an id, before it is quoted
+SESSION = re.compile(r"\A([a-z-]+):([0-9a-fA-F]{4})[0-9a-fA-F-]{12,}(/.*)?\Z", re.DOTALL)  # and a subagent's id
 OUTLINED = 400  # characters of an outline: what comes from outside may be of any size
 
 
@@ -180,6 +182,11 @@ def slug(value: object) -> str:
     return written if len(whole) <= LONGEST_ID else f"{written}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
+def agent(value: Any) -> str:
+    """An agent's id as it is called: `claude-code:7c1b4a52-0d3e-…` as `claude-code 7c1b`; any other as it is."""
+    return SESSION.sub(r"\1 \2\3", text(value))
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 task`, `3 tasks`."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
@@ -197,6 +204,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "cut": lambda value, most: cut(text(value), most),
     "outline": outline,
     "plural": plural,
+    "agent": agent,
     "slug": slug,
     "rooted": rooted,
 }

@@ -168,6 +168,7 @@ def question_row(event: Event, stale: bool) -> Question:
     named = details if isinstance(details, dict) else {}
     agent, task = (value if isinstance(value := named.get(name), str) else "" for name in ("agent", "task"))
     rest = {name: value for name, value in named.items() if not (name in ("agent", "task") and value in (agent, task))}
+    rest = _beside(rest, cut(data["question"], 1000))
     return Question(
         **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
         question=cut(data["question"], 1000),
@@ -179,6 +180,16 @@ def question_row(event: Event, stale: bool) -> Question:
         agent=agent,
         task=task,
     )
+
+
+def _beside(details: Mapping[str, Any], question: str) -> dict[str, Any]:
+    """What the details say that the question does not: one as a sender's hook asks it has it all in its text."""
+    found = {}
+    for name, value in details.items():
+        value = _beside(value, question) if isinstance(value, dict) and name == "input" else value
+        if value != {} and not (isinstance(value, str) and value in question):
+            found[name] = value
+    return found
 
 
 def vote_row(event: Event, stale: bool) -> Vote:

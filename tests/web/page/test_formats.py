@@ -37,6 +37,10 @@ from hub.web.page import formats
         ("span", 7500, "2 h 5 min"),
         ("words", "waiting_approval", "waiting approval"),
         ("outline", {"b": [1, 2.5], "a": {"x": None}}, "b: 1, 2.5, a: x:"),
+        ("agent", "claude-code:7c1b4a52-0d3e-4f6a-9b1c-2e5d8f0a1b22", "claude-code 7c1b"),
+        ("agent", "codex:019a2b3c4d5e6f70/helper", "codex 019a/helper"),
+        ("agent", "team:long-name-of-an-agent", "team:long-name-of-an-agent"),
+        ("agent", "builder", "builder"),
         ("slug", "a b/<c>", "a%20b%2F%3Cc%3E"),
     ],
 )

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import ChoiceLoader, DictLoader, Environment
+from jinja2 import ChoiceLoader, DictLoader, Environment, FileSystemLoader
 
 from hub import Hub, Panel
 from hub.commands.clients import Client
-from hub.web.page import shown
-from hub.web.page.board import Board
+from hub.web.page import board as boards
+from hub.web.page import frame, shown
+from hub.web.page.board import Board, Slices
 from hub.web.page.frame import compile_all
 from hub.web.page.panel import Asked
+from hub.web.page.panels import panels
 from hub.web.page.shown import Shown
 from hub.web.viewers import Viewers
 
@@ -270,3 +272,49 @@ async def test_what_cannot_be_compiled_beforehand_ends_nothing() -> None:
     tried: list[str] = []
     await compile_all(Environment(loader=Bare({"a.html": "", "b.html": ""}), autoescape=True))
     assert tried == ["a.html", "b.html"]
+
+
+async def longest_step(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The most rows that are drawn, and values that are taken in, between two turns of the others."""
+    env = frame.prepare_environment(Environment(loader=FileSystemLoader(frame.folder()), autoescape=True))
+    env.globals["places"] = {}
+    board = boards.Board(hub)
+    page = Shown(hub, env, board, Viewers())
+    steps, most, take, row = 0, 0, boards.TAKES["task:progress"], page.row
+
+    def counted(*args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        take(*args)
+
+    def draw(template: str, one: Any) -> Any:
+        nonlocal steps
+        steps += (template, one.key, one.mark, shown.minute()) not in page._rows
+        return row(template, one)
+
+    monkeypatch.setattr(boards, "SLICE", 0.0)
+    monkeypatch.setattr(boards, "TAKES", {**boards.TAKES, "task:progress": counted})
+    monkeypatch.setattr(page, "row", draw)
+    env.globals["row"] = draw
+    for number in range(60):
+        await hub.publish("task:progress", {"id": str(number), "agent": f"a{number}", "status": "running"})
+    (working,) = (panel for panel in panels(board) if panel.name == "working")
+    work = asyncio.ensure_future(page.get([(working, Asked())]))
+    while not work.done():
+        await asyncio.sleep(0)
+        steps, most = 0, max(most, steps)
+    assert "data-task" in (await work)[0].html
+    return most
+
+
+async def test_the_longest_step_of_a_draw_is_one_row_or_one_value(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await longest_step(drawn.hub, monkeypatch) == 1
+
+
+async def test_weakened_a_draw_holds_the_loop_to_its_end(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_turn(slices: Slices) -> None: ...
+
+    monkeypatch.setattr(Slices, "turn", no_turn)
+    assert await longest_step(drawn.hub, monkeypatch) >= 60
