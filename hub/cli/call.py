@@ -20,7 +20,7 @@ from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
-from .words import STDIN, fields, is_json, is_pipe, json_text, parsed, read_stdin, says_something
+from .words import STDIN, fields, is_given, is_json, json_text, parsed, read_stdin, says_something
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
 LARGEST = 64 * 1024 * 1024  # bytes of args; no hub takes as many
@@ -43,7 +43,10 @@ def add(commands: Any) -> None:
     )
     command.usage = "hub call [COMMAND [JSON | key=value … | key:=JSON … | --help]] [--yes] [--key KEY] [FLAG …]"
     command.add_argument(
-        "words", metavar="WORD", nargs="*", help="its name, and its args; - (or nothing, in a pipe) reads them as JSON"
+        "words",
+        metavar="WORD",
+        nargs="*",
+        help="its name, and its args; - (or nothing, behind | or <) reads them as JSON",
     )
     command.add_argument("-h", "--help", action="store_true", help="explain the command, from what it takes")
     command.add_argument("--yes", action="store_true", help="run a dangerous command without being asked")
@@ -160,7 +163,7 @@ class Command:
 
     def args(self, words: Sequence[str]) -> dict[str, Any]:
         """The args that the words say, or stdin. Raises UsageError."""
-        if list(words) == [STDIN] or (not words and is_pipe() and self._reads()):
+        if list(words) == [STDIN] or (not words and is_given() and self._reads()):
             return _read()
         if is_json(words):
             return _object(words[0])

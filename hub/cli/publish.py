@@ -16,7 +16,7 @@ from ..wire.vocabulary import EVENTS
 from .grammar import add_command, refusal
 from .http import Silent, add_where, connection
 from .terminal import printable
-from .words import STDIN, fields, is_json, is_pipe, json_text, read_stdin
+from .words import STDIN, fields, is_given, is_json, json_text, read_stdin
 
 if TYPE_CHECKING:
     from .documents import Line
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("event", metavar="EVENT", help="the event's name, domain:action")
     command.add_argument(
-        "words", metavar="DATA", nargs="*", help="its data; - (or nothing, in a pipe) reads one JSON, or one a line"
+        "words", metavar="DATA", nargs="*", help="its data; - (or nothing, behind | or <) reads one JSON, or one a line"
     )
     command.add_argument("--id", help="the event's id; the hub keeps an id once")
     command.add_argument("--ttl", type=float, metavar="SECONDS", help="how long its state counts as fresh")
@@ -108,8 +108,8 @@ def _meant(event: str) -> str | None:
 
 
 def _is_stream(args: argparse.Namespace) -> bool:
-    """Whether stdin is read: where it is named, and a pipe also where nothing else is."""
-    return args.words == [STDIN] or (not args.words and is_pipe())
+    """Whether stdin is read: where it is named, and a pipe or a file also where nothing else is."""
+    return args.words == [STDIN] or (not args.words and is_given())
 
 
 def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":

@@ -84,9 +84,10 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # ---- stdin
 
 
-def is_pipe() -> bool:
-    """Whether stdin is a pipe: then it is read where no words say anything else."""
-    return stat.S_ISFIFO(os.fstat(0).st_mode)
+def is_given() -> bool:
+    """Whether stdin is a pipe or a file: then it is read where no words say anything else."""
+    mode = os.fstat(0).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def read_stdin(size: int) -> bytes:

@@ -60,11 +60,12 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
 
 @contextlib.contextmanager
 def _as_stdin(data: bytes) -> Iterator[None]:
-    """Descriptor 0 gives `data` and then ends."""
+    """Descriptor 0 is a file that gives `data` and then ends; without any it leads nowhere."""
     kept = os.dup(0)
-    file = os.memfd_create("stdin")
-    os.write(file, data)
-    os.lseek(file, 0, os.SEEK_SET)
+    file = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY)
+    if data:
+        os.write(file, data)
+        os.lseek(file, 0, os.SEEK_SET)
     os.dup2(file, 0)
     os.close(file)
     try:
@@ -442,6 +443,17 @@ def test_a_mistyped_event_is_published_all_the_same(run: Run) -> None:
     assert published.out.strip() == cursor(run)
     refused = run("publish", "task:progres", "1", "--ttl", "-1")
     assert (refused.status, refused.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.usefixtures("hub")
+def test_a_file_is_read_without_being_named(run: Run) -> None:
+    before = cursor(run)
+    assert run("publish", "cli:file", stdin=b'{"n": 1}').status == 0
+    assert run("publish", "cli:file").status == 0  # nothing is there to be read
+    tail = run("tail", "cli:file", "--after", before, "--count", "2", "--json")
+    assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == [{"n": 1}, None]
+    assert json.loads(run("call", "hub:ping", stdin=b'{"n": 1}').out)["args"] == {"n": 1}
 
 
 @pytest.mark.usefixtures("hub")

@@ -121,7 +121,24 @@ _CLOUDEVENT: Part = {
     },
     "required": ["specversion", *cloudevents.REQUIRED],
 }
-_DOCUMENT = {200: answer("The document.", OBJECT), 304: answer("It is as you know it (`If-None-Match`).")}
+_KNOWN = answer("It is as you know it (`If-None-Match`).")
+_DOCUMENT = {200: answer("The document.", OBJECT), 304: _KNOWN}
+_NONE = content(ref("Error"))
+_PLACE = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+_PANELS = {"in": "query", "name": "panel", "schema": listed(TEXT), "style": "form", "explode": True}
+_PAGE: tuple[Part, ...] = (
+    _PANELS | {"description": "Only this panel; may be repeated."},
+    parameter("page", _PLACE | {"minimum": 1}, "Which page of the panels that have some."),
+    parameter("filter", TEXT, "Only what has this in it."),
+    parameter("before", _PLACE, "Of what has happened, what came before this number."),
+    parameter("viewer", TEXT, "Who looks, as `hub:page` has named it: it is told of what is newer from here on."),
+    parameter("only", TEXT, "With a viewer: it looks at these panels alone."),
+    parameter("call", TEXT, "The form of this command."),
+    parameter("done", TEXT, "With `call`: which answer to show."),
+    parameter("task", TEXT, "All about this task."),
+    parameter("agent", TEXT, "All about this agent."),
+    parameter("search", TEXT, "Where these words stand."),
+)
 
 JOB = parameter("job", TEXT | {"pattern": f"^{ping.NAME.pattern}$"}, "The job's name.", "path")
 WHAT = parameter("what", TEXT, "`start`, `fail`, `log`, or the exit status, 0 to 255.", "path")
@@ -228,7 +245,17 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         {200: answer("All do.", _READY), 503: answer("Some do not; `reasons` says why, by part.", _READY)},
         tag="health",
     ),
-    ("GET", "/"): Route("dashboard", "Look at the page.", {200: answer("The page.", TEXT, HTML)}, tag="page"),
+    ("GET", "/"): Route(
+        "dashboard",
+        "Look at the page, at some of its panels, or at one of the pages beside it.",
+        {
+            200: answer("The page.", TEXT, HTML),
+            304: _KNOWN,
+            404: {"description": "There is no such command, task or agent.", "content": content(TEXT, HTML) | _NONE},
+        },
+        parameters=_PAGE,
+        tag="page",
+    ),
     ("GET", "/static/{name}"): Route(
         "static",
         "Get one of the page's files; `hub.js` is the client for browsers.",

@@ -35,6 +35,7 @@ PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {
     "agent": details.agent,
     "search": search.show,
 }
+QUERY = ("panel", "page", "filter", "before", "viewer", "only")  # what the page itself can be asked for
 BODIES = 32  # pages that are kept as they were put together
 MOST_PAGES = 1000
 Place = tuple[str, Asked, bool, str]
@@ -146,7 +147,7 @@ class Pages:
 
     def _asked(self, request: web.Request) -> tuple[set[str], Asked, str]:
         """Which panels are wanted (none: all of them), what of them, and the viewer who asks. Raises HubError."""
-        given = query(request, "panel", "page", "filter", "before", "viewer", "only")
+        given = query(request, *QUERY)
         names = set(request.query.getall("panel", ()))
         known = [panel.name for panel in self.panels()]
         if not names <= {*known}:

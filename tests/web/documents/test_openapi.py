@@ -23,6 +23,7 @@ from hub.commands.asked import Person
 from hub.errors import HubError
 from hub.web import api, hooks, pings
 from hub.web.documents.routes import ROUTES
+from hub.web.page import dashboard
 
 QUESTION: dict[str, Any] = {"question": "Go on?", "options": ["yes", "no"]}
 EXAMPLES: dict[str, Any] = {
@@ -154,7 +155,8 @@ async def other_host(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch
 
 
 async def nothing_there(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
-    return (await ask(hubs.usual, operation, name="no:such")).status
+    query = "?call=no:such" if operation.path == "/" else ""
+    return (await ask(hubs.usual, operation, query, name="no:such")).status
 
 
 async def half_a_body(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
@@ -186,7 +188,9 @@ async def taken_back(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch
 async def large_body(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
     patch.setattr(hooks, "LARGEST", 1000)
     patch.setattr(pings, "LARGEST", 1000)
-    return (await ask(hubs.usual, operation, body="x" * 1000)).status
+    patch.setattr(hubs.usual.hub, "github_secret", b"secret")  # of an agent it is passed over
+    name = {"name": "github"} if operation.path == "/hooks/{adapter}" else {}
+    return (await ask(hubs.usual, operation, body="x" * 1000, **name)).status
 
 
 async def other_type(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
@@ -323,6 +327,12 @@ async def test_it_has_every_route_and_no_other(tmp_path: Path) -> None:
         routes -= forms
         assert found == calls | routes
         assert set(ROUTES) == routes, "a row of a route that is not there any more"
+
+
+async def test_it_names_what_the_page_can_be_asked_for(hub: HubInside) -> None:
+    (page,) = (operation for operation in operations(await document(hub)) if operation[:2] == ("GET", "/"))
+    named = {parameter["name"] for parameter in page.said["parameters"]}
+    assert named == {*dashboard.QUERY, *dashboard.PAGES, "done"}
 
 
 async def test_a_route_that_nobody_has_described_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
