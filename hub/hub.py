@@ -90,7 +90,8 @@ class Hub:
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
         self.across = Across(self.broker.peers, self.commands, self.providers)
-        self.questions = Questions(self.bus, self.audit, self.state)
+        judge = self.broker.peers.judge if self.broker.peers is not None else None
+        self.questions = Questions(self.bus, self.audit, self.state, judge)
         self.outward = Outward(config, self.broadcaster, self.state, self.bus)
         self.panels: list[Any] = []
         self.github_secret: bytes | None = None  # that what comes to /hooks/github must be signed with
@@ -113,6 +114,7 @@ class Hub:
             clients=self.clients,
             providers=self.providers,
             questions=self.questions,
+            across=self.across,
             audit=self.audit,
             outward=self.outward,
             metrics=self.metrics,

@@ -15,6 +15,7 @@ from .stream.events import Event
 if TYPE_CHECKING:
     from .audit.log import AuditLog
     from .commands.clients import Client, Clients
+    from .commands.elsewhere import Across
     from .commands.providers import Providers
     from .commands.questions import Questions
     from .commands.registry import Registry
@@ -45,6 +46,7 @@ def connect(
     clients: "Clients",
     providers: "Providers",
     questions: "Questions",
+    across: "Across",
     audit: "AuditLog",
     outward: "Outward",
     metrics: "Metrics",
@@ -60,6 +62,7 @@ def connect(
     # through; then the clients get it, it is counted, the page hears that there is news, and last the application.
     bus.on_event.append(_own(metrics, state.apply))
     bus.on_event.append(_own(metrics, broadcaster.deliver))
+    bus.on_event.append(_own(metrics, questions.apply))
     bus.on_event.append(_own(metrics, liveness.apply))
     bus.on_event.append(_own(metrics, metrics.events))
     bus.on_event.append(_own(metrics, lambda batch: outward.wake()))
@@ -81,6 +84,7 @@ def connect(
     clients.on_leave.append(lambda client, reason: metrics.disconnected(reason))
 
     commands.on_stopping = questions.release
+    across.on_alive = questions.alive
 
     # What is counted: on the way in,
     bus.on_redacted = metrics.redacted

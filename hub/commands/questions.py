@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,6 +19,7 @@ from .clients import Client
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
+    from ..stream.brokers.peers import Judge
     from ..stream.bus import EventBus
     from ..stream.events import Event
     from ..stream.state import State
@@ -30,6 +32,7 @@ MOST = 1000  # questions open at once
 LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
 REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
 LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is not kept is among the newest
+REACH = 2.0  # seconds that a hub gets to read of a question that is answered on it
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
 SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
 
@@ -41,8 +44,18 @@ class _Question:
     record: dict[str, Any]
     askers: set[Client]  # with whose connections it ends: with the last of them
     over: "asyncio.Future[dict[str, Any]]"
+    publishing: bool = False  # this hub is about to publish its end
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one end at a time: the first that is recorded wins
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What tells it from another one with the same key: its id, and when it was asked."""
+        return self.record["id"], self.record["asked_at"]
+
+    def once(self, what: str) -> str:
+        """The id of an event that any hub may publish about it, and of all only the first."""
+        return f"{what}-{self.record['id']}-{self.record['asked_at']}"
 
 
 class Questions:
@@ -52,11 +65,17 @@ class Questions:
     outlives its asker and a restart. It ends once: answered, timed out, withdrawn. Each end is recorded in the audit
     log, then published, and only then told to whoever waits; one that cannot be recorded or kept has not happened.
     Nobody who is cancelled takes back what is on its way: each step runs in a task of the hub's own.
+
+    With a `judge` they are the open questions of all hubs of the stream: each can be answered, and asked again, on any
+    of them, and each hub sees to the deadlines of all. The judge says whose end is the end; what another hub has ended
+    is put on record here, too, before it is told here.
     """
 
-    def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State") -> None:
+    def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State", judge: "Judge | None" = None) -> None:
         self.on_settled: Callable[[Settled], None] = lambda how: None
-        self._bus, self._audit, self._state = bus, audit, state
+        self._bus, self._audit, self._state, self._judge = bus, audit, state, judge
+        self._noted: dict[tuple[str, str], asyncio.Task[None] | None] = {}  # ends on record here
+        self._links: frozenset[str] = frozenset()  # of the other hubs
         self._open: dict[str, _Question] = {}
         self._awaited: dict[object, _Question] = {}  # by the call that waits for its end
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,6 +110,8 @@ class Questions:
             raise
         finally:
             del self._awaited[waiter]
+        if self._judge is not None:
+            await self._on_record(end)
         return outcome(end)
 
     def _is_awaited(self, question: _Question, besides: object) -> bool:
@@ -109,10 +130,11 @@ class Questions:
         known = self._open.get(record["id"]) or (self._ended(record["id"]) if asked.key else None)
         if known is not None:
             if not is_same(known.record, record):
-                problem = {"idempotency_key": ["Another question was asked with this key."]}
-                raise misfit("invalid_args", "This is another question", problem)
+                raise another()
             if asked.asker is not None:  # it may have come back: the end of the connection before means little then
                 known.askers.add(asked.asker)
+                if self._judge is not None:
+                    self._spawn(self._own(known))
             return known
         if len(self._open) >= MOST:
             raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
@@ -133,16 +155,29 @@ class Questions:
         question.over.set_result(question.record)
         return question
 
+    async def _own(self, question: _Question) -> None:
+        """Have the question end with a connection to this hub, and with this hub. Return what is asked."""
+        assert self._judge is not None
+        last, record = self._state.get(EVENT, question.record["id"]), question.record
+        over = last.data["asked_at"] if last is not None and last.data["status"] != "open" else ""
+        left = seconds(record["deadline"]) - time.time()
+        found = json.loads(await self._judge.ask(*question.name, max(left, 0.0), dumpb(record), over))
+        if not is_same(found, record):
+            raise another()
+        question.record = found
+
     async def _begin(self, question: _Question, by: Person) -> None:
         async with question.turn:
             try:
+                if self._judge is not None:
+                    await self._own(question)
                 await self._record("question.asked", question, by, {"question": question.record["question"]})
             except BaseException as error:
                 del self._open[question.record["id"]]
                 _fail(question, error)
                 raise
             try:
-                await self._bus.keep(EVENT, question.record["id"], question.record)
+                await self._keep_value(question, question.record, "asked")
             except HubError as error:  # it may have been kept all the same
                 _fail(question, error)
                 question.over = _future()
@@ -158,7 +193,7 @@ class Questions:
         Raises HubError `invalid_args` for what is none of the options, `audit_unavailable` or `broker_unavailable` when
         it cannot be recorded or kept: the question is open then as before.
         """
-        question = self._open.get(id)
+        question = self._open.get(id) or await self._reached(id)
         if question is None:
             return False
         if answer not in question.record["options"]:
@@ -182,56 +217,164 @@ class Questions:
         for question in [question for question in self._open.values() if asker in question.askers]:
             question.askers.discard(asker)
             if not question.askers:
-                self._spawn(self._end(question, "withdrawn", NOBODY))
+                self._spawn(self._end(question, "withdrawn", NOBODY, as_="orphan"))
 
     async def _settle(
-        self, question: _Question, how: Settled, by: Person, answer: str | None = None, name: str | None = None
+        self,
+        question: _Question,
+        how: Settled,
+        by: Person,
+        answer: str | None = None,
+        name: str | None = None,
+        as_: str | None = None,
     ) -> bool:
         """End a question; return whether this is its end."""
         async with question.turn:
             if question.over.done() or question.timer is None:
                 return False
-            await self._record(f"question.{how}", question, by, {"answer": answer, "by": name})
-            await self._publish_end(question, how, answer, name)
-        return True
+            mine = end = {**question.record, "status": how, "answer": answer, "by": name}
+            if self._judge is not None:
+                found = await self._judged(question, as_ or how, mine)
+                if found is None:
+                    return False
+                end, by = found, by if found == mine else NOBODY
+            try:
+                details = {"answer": end["answer"], "by": end["by"]}
+                await self._record(f"question.{end['status']}", question, by, details)
+            except HubError:
+                if self._judge is not None and end is mine:
+                    await self._judge.unsettle(*question.name)
+                raise
+            await self._publish_end(question, end)
+        return end is mine
 
-    async def _publish_end(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
+    async def _judged(self, question: _Question, how: str, end: dict[str, Any]) -> dict[str, Any] | None:
+        """The end of the question that this hub is to record and publish: this one, or one that a hub which died has
+        left behind; None if it has none, or another hub sees to it."""
+        assert self._judge is not None
+        deadline = seconds(question.record["deadline"])
+        what, more = await self._judge.settle(*question.name, how, deadline, dumpb(end))
+        if what == "mine":
+            return end
+        if what == "take":
+            assert isinstance(more, bytes)
+            found: dict[str, Any] = json.loads(more)
+            return found
+        wait = more if isinstance(more, float) else RETRY
+        self._later(max(wait, 0.001), question, "timed_out", NOBODY)
+        return None
+
+    async def _publish_end(self, question: _Question, end: dict[str, Any]) -> None:
         """Keep an end that is on record, and tell it to who waits. In the question's turn."""
-        record = {**question.record, "status": how, "answer": answer, "by": name}
-        await self._bus.keep(EVENT, record["id"], record)
-        del self._open[record["id"]]
+        question.publishing = True
+        try:
+            await self._keep_value(question, end, "ended")
+        finally:
+            question.publishing = False
+        self._note(question.name, None)
+        self._is_over(question, end)
+        self.on_settled(end["status"])
+        if self._judge is not None:
+            with contextlib.suppress(HubError):  # then the next that asks publishes it again, which nobody sees
+                await self._judge.over(*question.name)
+
+    def _is_over(self, question: _Question, end: dict[str, Any]) -> None:
+        if self._open.get(end["id"]) is question:
+            del self._open[end["id"]]
         if question.timer is not None:
             question.timer.cancel()
-        question.record = record
+        question.record = end
         if not question.over.done():  # else the hub stops, and who waits has heard that
-            question.over.set_result(record)
-        self.on_settled(how)
+            question.over.set_result(end)
+
+    async def _keep_value(self, question: _Question, record: dict[str, Any], what: str) -> None:
+        once = () if self._judge is None else (question.once(what),)
+        await self._bus.keep(EVENT, record["id"], record, *once)
 
     def _await_deadline(self, question: _Question) -> None:
         left = seconds(question.record["deadline"]) - time.time()
         self._later(max(left, 0.0), question, "timed_out", NOBODY)
 
-    def _later(self, seconds: float, question: _Question, how: Settled, by: Person) -> None:
+    def _later(self, seconds: float, question: _Question, how: Settled, by: Person, as_: str | None = None) -> None:
         """End it then, if nothing has ended it before."""
         if question.timer is not None:
             question.timer.cancel()
-        end = lambda: None if self._stopping else self._spawn(self._end(question, how, by))  # noqa: E731
+        end = lambda: None if self._stopping else self._spawn(self._end(question, how, by, as_))  # noqa: E731
         question.timer = asyncio.get_running_loop().call_later(seconds, end)
 
-    async def _end(self, question: _Question, how: Settled, by: Person) -> bool:
+    async def _end(self, question: _Question, how: Settled, by: Person, as_: str | None = None) -> bool:
         """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
         cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
+        answer = question.record["default"] if how == "timed_out" else None
         try:
-            return await self._settle(question, how, by, question.record["default"] if how == "timed_out" else None)
+            return await self._settle(question, how, by, answer, as_=as_)
         except HubError as error:
             _fail(question, error)
             question.over = _future()
-            self._later(RETRY, question, how, by)
+            self._later(RETRY, question, how, by, as_)
             raise
 
     async def _record(self, action: str, question: _Question, by: Person, more: Mapping[str, Any]) -> None:
         details = self._audit.reduced({"id": question.record["id"], **more})
         await self._audit.record(action, by.actor, by.trust, details)
+
+    # ---- other hubs
+
+    def apply(self, batch: "Sequence[Event]") -> None:
+        """Follow what other hubs ask and end. Never waits."""
+        for event in batch if self._judge is not None else ():
+            if event.name == EVENT:
+                self._follow(event.data)
+
+    def _follow(self, record: dict[str, Any]) -> None:
+        question = self._open.get(record["id"])
+        if record["status"] == "open":
+            if question is None and not self._stopping:
+                self._open[record["id"]] = question = _Question(record, set(), _future())
+                self._await_deadline(question)
+        elif question is not None and question.name[1] == record["asked_at"] and not question.publishing:
+            self._spawn(self._heard(question, record))
+
+    async def _heard(self, question: _Question, end: dict[str, Any]) -> None:
+        async with question.turn:
+            self._is_over(question, end)
+
+    async def _on_record(self, end: dict[str, Any]) -> None:
+        """Return when the end is on record here, whichever hub has taken it. Raises HubError `audit_unavailable`."""
+        name = end["id"], end["asked_at"]
+        if name not in self._noted:
+            details = self._audit.reduced({"id": end["id"], "answer": end["answer"], "by": end["by"]})
+            work = self._audit.record(f"question.{end['status']}", NOBODY.actor, NOBODY.trust, details)
+            self._note(name, self._spawn(work))
+        if (task := self._noted[name]) is not None:
+            try:
+                await asyncio.shield(task)
+            except HubError:
+                self._noted.pop(name, None)
+                raise
+
+    def _note(self, name: tuple[str, str], task: "asyncio.Task[None] | None") -> None:
+        self._noted[name] = task
+        if len(self._noted) > 2 * MOST:
+            del self._noted[next(iter(self._noted))]
+
+    async def _reached(self, id: str) -> _Question | None:
+        """A question that is asked, and that this hub has not read yet: whoever answers it has been faster."""
+        if self._judge is None or not await self._judge.is_asked(id):
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REACH):
+                while id not in self._open:
+                    await asyncio.sleep(0.01)
+        return self._open.get(id)
+
+    def alive(self, links: frozenset[str]) -> None:
+        """Withdraw what ended with a hub that is not there any more, and with it the connection of who asks."""
+        if self._links - links:
+            for id, question in self._open.items():
+                if id.startswith(WITH_ITS_ASKER) and not question.askers:
+                    self._spawn(self._end(question, "withdrawn", NOBODY, as_="orphan"))
+        self._links = links
 
     # ---- what is kept of it
 
@@ -243,12 +386,12 @@ class Questions:
             return
         question = self._open.get(event.data["id"])
         if question is not None and question.timer is not None:
-            self._spawn(self._keep(question))
+            self._spawn(self._keep(question, event.seq))
 
-    async def _keep(self, question: _Question) -> None:
+    async def _keep(self, question: _Question, seq: int) -> None:
         async with question.turn:
             if not question.over.done():
-                await self._bus.keep(EVENT, question.record["id"], question.record)
+                await self._keep_value(question, question.record, f"kept-{seq}")
 
     # ---- start and stop
 
@@ -257,14 +400,14 @@ class Questions:
         asker's connection is withdrawn: no connection outlives the hub. And an end that was on record when the hub was
         killed, and not kept yet, is the end: nobody else can win any more."""
         for event in self._state.of(EVENT):
-            if (record := event.data)["status"] == "open":
+            if (record := event.data)["status"] == "open" and record["id"] not in self._open:
                 self._open[record["id"]] = _Question(record, set(), _future())
         ends = await self._recorded_ends() if self._open else {}
         for id, question in self._open.items():
             if end := ends.get(id):
                 self._spawn(self._complete(question, *end))
-            elif id.startswith(WITH_ITS_ASKER):
-                self._later(0.0, question, "withdrawn", NOBODY)
+            elif id.startswith(WITH_ITS_ASKER) and not question.askers:
+                self._later(0.0, question, "withdrawn", NOBODY, "orphan")
             else:
                 self._await_deadline(question)
 
@@ -282,10 +425,14 @@ class Questions:
 
     async def _complete(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
         """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
+        end: dict[str, Any] | None = {**question.record, "status": how, "answer": answer, "by": name}
         async with question.turn:
             while not self._stopping:
                 try:
-                    await self._publish_end(question, how, answer, name)
+                    if self._judge is not None and end is not None:
+                        end = await self._judged(question, "record", end)
+                    if end is not None and not question.over.done():
+                        await self._publish_end(question, end)
                 except HubError:
                     await asyncio.sleep(RETRY)
                 else:
@@ -320,6 +467,12 @@ class Questions:
                 error,
                 exc_info=error,
             )
+
+
+def another() -> HubError:
+    """Make the refusal of a question with the key of another one."""
+    problem = {"idempotency_key": ["Another question was asked with this key."]}
+    return misfit("invalid_args", "This is another question", problem)
 
 
 def _future() -> "asyncio.Future[dict[str, Any]]":

@@ -84,9 +84,11 @@ class EventBus:
         """Publish numbered events of the hub's own domain, by their ids, all or none."""
         await self.broker.append([Draft(name, id, dumpb(one)) for id, one in data.items()])
 
-    async def keep(self, name: str, key: str, data: Any) -> None:
-        """Publish a last value of the hub's own; returns when it has gone through. Raises `broker_unavailable`."""
-        drafts = [Draft(name, new_id(), dumpb(data), key)]
+    async def keep(self, name: str, key: str, data: Any, id: str | None = None) -> None:
+        """Publish a last value of the hub's own; returns when it has gone through. Raises `broker_unavailable`.
+
+        With an `id` all hubs of the stream together publish it once."""
+        drafts = [Draft(name, id or new_id(), dumpb(data), key, None, id is not None)]
         await self._published(drafts, await self.broker.append(drafts))
 
     async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:

@@ -67,6 +67,8 @@ def packed(draft: Draft) -> tuple[bytes, bytes]:
     recognised, does = id if draft.given else b"", b""
     if key is not None:
         does = f"k{draft.name}\0{key}".encode()
+        if draft.given and draft.name.startswith("hub:"):  # as of hub:stale
+            recognised = b"\0" + id
     elif draft.name == "hub:stale":  # every hub says it; nobody can publish an id like this one, and keep it from us
         ended = json.loads(draft.body)
         recognised = b"\0" + id

@@ -506,3 +506,111 @@ redis.register_function('hub_renew', renew)
 redis.register_function('hub_claim', claim)
 redis.register_function('hub_release', release)
 redis.register_function('hub_part', part)
+
+-- ---- questions of all hubs
+
+-- Keys: l as above · o question -> hub of who asks, when it was asked, deadline (ms), the question · q question and when
+-- it was asked -> hub that ends it ('-' once all is done), ms, the end.
+
+local MANY = 4096 -- questions and ends that are remembered before the old ones go
+
+local function is_alive(keys, hub)
+    local lease = redis.call('HGET', keys[1], hub)
+    return lease and tonumber(string.match(lease, '^%d+')) >= tonumber(now())
+end
+
+local function clear(key, pattern, at)
+    if redis.call('HLEN', key) > MANY then
+        local rows = redis.call('HGETALL', key)
+        for place = 1, #rows, 2 do
+            if tonumber(string.match(rows[place + 1], pattern)) < at - 1000 * HOUR then
+                redis.call('HDEL', key, rows[place])
+            end
+        end
+    end
+end
+
+-- args: hub, question, when it was asked, ms that it waits, its text, when one was asked that is known to be over.
+-- Returns the text of the one that is asked: this, or an earlier one of the same name.
+local function ask(keys, args)
+    local hub, id, at = args[1], args[2], tonumber(now())
+    local found = redis.call('HGET', keys[2], id)
+    if found then
+        local asked, deadline, text = string.match(found, '^%S+ (%S+) (%d+) (.*)$')
+        if asked ~= args[6] then
+            redis.call('HSET', keys[2], id, hub .. ' ' .. asked .. ' ' .. deadline .. ' ' .. text)
+            return text
+        end
+    end
+    clear(keys[2], '^%S+ %S+ (%d+)', at)
+    local deadline = string.format('%d', at + tonumber(args[4]))
+    redis.call('HSET', keys[2], id, hub .. ' ' .. args[3] .. ' ' .. deadline .. ' ' .. args[5])
+    return args[5]
+end
+
+-- args: hub, question. Returns 1 if somebody has asked it.
+local function asked(keys, args)
+    return redis.call('HEXISTS', keys[2], args[2])
+end
+
+-- args: hub, question, when it was asked, how it ends, its deadline (ms) as the question says, the end. The first end is
+-- the end, and whose hub dies before it is published leaves it to the next that asks. Returns 'mine' · 'take' and the
+-- end that is to be published in its place · 'wait' and for how many ms · 'late'.
+local function settle(keys, args)
+    local hub, id, asked, how, at = args[1], args[2], args[3], args[4], tonumber(now())
+    local place, owner, deadline = id .. ' ' .. asked, nil, tonumber(args[5])
+    local ended = redis.call('HGET', keys[3], place)
+    if ended then
+        local by, rest = string.match(ended, '^(%S+) %d+ (.*)$')
+        if by == '-' then
+            return { 'late' }
+        elseif by ~= hub and is_alive(keys, by) then
+            return { 'wait', 1000 }
+        end
+        redis.call('HSET', keys[3], place, hub .. ' ' .. string.format('%d', at) .. ' ' .. rest)
+        return { 'take', rest }
+    end
+    local open = redis.call('HGET', keys[2], id)
+    if open then
+        local who, when, till = string.match(open, '^(%S+) (%S+) (%d+)')
+        if when == asked then
+            owner, deadline = who, tonumber(till)
+        end
+    end
+    if how == 'timed_out' and at < deadline then
+        return { 'wait', deadline - at }
+    elseif how == 'answered' and at >= deadline then
+        return { 'late' }
+    elseif how == 'orphan' and owner and owner ~= hub and is_alive(keys, owner) then
+        return { 'wait', deadline - at }
+    end
+    clear(keys[3], '^%S+ (%d+)', at)
+    redis.call('HSET', keys[3], place, hub .. ' ' .. string.format('%d', at) .. ' ' .. args[6])
+    return { 'mine' }
+end
+
+-- args: hub, question, when it was asked. It could not be recorded: the question is open as before.
+local function unsettle(keys, args)
+    local place = args[2] .. ' ' .. args[3]
+    local ended = redis.call('HGET', keys[3], place)
+    if ended and string.match(ended, '^%S+') == args[1] then
+        redis.call('HDEL', keys[3], place)
+    end
+    return 1
+end
+
+-- args: hub, question, when it was asked. Its end is published.
+local function over(keys, args)
+    local open = redis.call('HGET', keys[2], args[2])
+    if open and string.match(open, '^%S+ (%S+)') == args[3] then
+        redis.call('HDEL', keys[2], args[2])
+    end
+    redis.call('HSET', keys[3], args[2] .. ' ' .. args[3], '- ' .. now() .. ' ')
+    return 1
+end
+
+redis.register_function('hub_ask', ask)
+redis.register_function({ function_name = 'hub_asked', callback = asked, flags = { 'no-writes' } })
+redis.register_function('hub_settle', settle)
+redis.register_function('hub_unsettle', unsettle)
+redis.register_function('hub_over', over)

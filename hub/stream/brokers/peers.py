@@ -2,7 +2,7 @@
 other."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Names = Mapping[str, bytes]  # of provided commands, each with what is said of it
 
@@ -25,12 +25,45 @@ class Ears(NamedTuple):
     cut: Callable[[], None]  # nothing that was sent to this hub before will be heard, and nobody is alive to it
 
 
+Verdict = tuple[Literal["mine", "take", "wait", "late"], bytes | float]
+
+
+class Judge(Protocol):
+    """Who decides about a question that all hubs have: the first end is the end, by one clock.
+
+    A question is named by its id and when it was asked. Every method raises HubError `broker_unavailable`.
+    """
+
+    async def ask(self, id: str, asked_at: str, seconds: float, record: bytes, over: str) -> bytes:
+        """Ask this question, on behalf of who is connected here; return it, or the one that is asked under this id
+        already, but for the one that was asked at `over`."""
+
+    async def is_asked(self, id: str) -> bool:
+        """Whether a hub has asked it, and it is not over."""
+
+    async def settle(self, id: str, asked_at: str, how: str, deadline: float, end: bytes) -> Verdict:
+        """End it, `answered`, `timed_out`, `withdrawn`, as it is on `record` already, or as an `orphan`: if the hub of
+        who asks is this one, or is not there any more.
+
+        `mine`: this is the end, and nobody else can end it. `take`: it has another one already, which nobody alive sees
+        to; now this hub does. `wait`: not yet, or another hub sees to it; ask again in so many seconds. `late`: it is
+        over, or its deadline has passed.
+        """
+
+    async def unsettle(self, id: str, asked_at: str) -> None:
+        """Take back the end that this hub sees to: it cannot be recorded."""
+
+    async def over(self, id: str, asked_at: str) -> None:
+        """Say that the end which this hub sees to has been published."""
+
+
 class Peers(Protocol):
     """The hubs of one stream. Each has a lease and a link, which is where it is reached: another one whenever it may
     have missed something."""
 
     id: str  # of this hub, for as long as it runs
     link: str  # empty while it has none
+    judge: Judge
 
     async def start(self, ears: Ears) -> None:
         """Become one of them. Returns when that is so, or cannot be yet."""

@@ -14,13 +14,13 @@ from typing import Any
 from ...errors import HubError
 from .broker import unavailable
 from .connection import PATIENCE, Away, Connection, Moved, Server, Trouble
-from .peers import Ears, Names, Offer
+from .peers import Ears, Judge, Names, Offer, Verdict
 
 log = logging.getLogger("hub")
 
 LEASE, RENEW = 5.0, 1.0  # seconds that a hub lives by itself, and after which it says that it does
 PAUSE = 0.2  # seconds between two tries to come back
-KEYS = "lp"
+KEYS, QUESTIONS = "lp", "loq"
 
 
 class RedisPeers:
@@ -28,6 +28,7 @@ class RedisPeers:
 
     def __init__(self, server: Server) -> None:
         self.id, self.link = os.urandom(8).hex(), ""
+        self.judge: Judge = RedisJudge(self)
         self._server = server
         self._keys = [f"{{{server.prefix}}}:{name}" for name in KEYS]
         self._channel = f"{{{server.prefix}}}:n"
@@ -45,7 +46,7 @@ class RedisPeers:
 
     async def claim(self, names: Names) -> tuple[str, bytes] | None:
         words = [word for pair in names.items() for word in pair]
-        found = await self._run_function("hub_claim", self._channel, self.id, self.link, *words)
+        found = await self.run("hub_claim", KEYS, self._channel, self.id, self.link, *words)
         return (found[0].decode(), found[1].split(b" ", 2)[2]) if found else None
 
     def release(self, names: list[str]) -> None:
@@ -73,11 +74,12 @@ class RedisPeers:
     def _channel_of(self, link: str) -> str:
         return f"{{{self._server.prefix}}}:h:{link}"
 
-    async def _run_function(self, name: str, *args: bytes | str | int) -> Any:
+    async def run(self, name: str, keys: str, *args: bytes | str | int) -> Any:
+        """Call a function of the library. Raises HubError `broker_unavailable`."""
         if self._asks is None:
             raise unavailable("This hub is not among those of its stream just now.")
         try:
-            return await self._asks.run(name, *args, keys=self._keys)
+            return await self._asks.run(name, *args, keys=[f"{{{self._server.prefix}}}:{key}" for key in keys])
         except Moved:
             self._news.set()  # the lease has ended: the next look makes another link
             raise unavailable("This hub has come back to those of its stream just now.") from None
@@ -148,6 +150,33 @@ class RedisPeers:
             self._news.set()
         elif channel == self._channel_of(self.link).encode():
             self._ears.message(message)
+
+
+class RedisJudge:
+    """Decides in the server, by its clock."""
+
+    def __init__(self, peers: RedisPeers) -> None:
+        self._peers = peers
+
+    async def ask(self, id: str, asked_at: str, seconds: float, record: bytes, over: str) -> bytes:
+        found: bytes = await self._run("hub_ask", id, asked_at, _ms(seconds), record, over)
+        return found
+
+    async def is_asked(self, id: str) -> bool:
+        return bool(await self._run("hub_asked", id))
+
+    async def settle(self, id: str, asked_at: str, how: str, deadline: float, end: bytes) -> Verdict:
+        what, *more = await self._run("hub_settle", id, asked_at, how, _ms(deadline), end)
+        return what.decode(), more[0] / 1000 if what == b"wait" else more[0] if more else b""
+
+    async def unsettle(self, id: str, asked_at: str) -> None:
+        await self._run("hub_unsettle", id, asked_at)
+
+    async def over(self, id: str, asked_at: str) -> None:
+        await self._run("hub_over", id, asked_at)
+
+    async def _run(self, name: str, *args: bytes | str | int) -> Any:
+        return await self._peers.run(name, QUESTIONS, self._peers.id, *args)
 
 
 def _links(rows: list[bytes]) -> dict[str, str]:
