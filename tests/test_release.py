@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from prints import printed, program
 from running import PATIENCE
+from services import observed
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
 
@@ -164,3 +165,45 @@ def test_the_linter_has_nothing_to_say(tmp_path: Path) -> None:
     assert run(linter, "--no-color", str(path)) == ""
     path.write_text(path.read_text().replace(":3.13-slim", ""))
     assert subprocess.run([linter, str(path)], capture_output=True, check=False).returncode != 0
+
+
+PROBE = """
+show() { systemctl show hub --property "$1" --value; }
+get() { curl -s -m 5 -o /dev/null -w '%{http_code}' "http://127.0.0.1:PORT/$1"; }
+as() { su "$1" -s /bin/bash -c "$(declare -f get); $2"; }
+until_active() { for _ in $(seq 600); do [ "$(systemctl is-active hub)" = active ] && return; sleep 0.1; done; }
+echo "ready: $(systemctl is-active hub) $(get readyz)"
+echo "daemon: $(as daemon 'get api/state') games: $(as games 'get api/state')"
+echo "published: $(as daemon 'HUB_STATE_DIR=/var/lib/tested /opt/hub/bin/python -P -m hub publish a:b x=1')"
+systemctl reload hub && echo "reloaded: $(systemctl is-active hub) $(show ReloadResult)"
+grep -E 'NoNewPrivs|CapBnd|Seccomp:' /proc/$(show MainPID)/status
+kill -9 $(show MainPID); sleep 1; until_active
+echo "killed: $(systemctl is-active hub) $(show NRestarts) $(get readyz)"
+as daemon 'HUB_STATE_DIR=/var/lib/tested /opt/hub/bin/python -P -m hub tail --after start --count 1 --json'
+systemctl stop hub; echo "stopped: $(systemctl is-active hub) $(show Result) $(show ExecMainStatus)"
+journalctl -u hub --no-pager -o cat
+"""
+
+
+def test_a_real_systemd_runs_the_printed_unit(image: Image, port: int, tmp_path: Path) -> None:
+    """Ready when it listens, in its whole sandbox; reloaded, killed and started again, stopped."""
+    python = image.root / "opt/hub/bin/python"
+    words = ("--user", "daemon", "--state-dir", "/var/lib/tested", "--port", str(port))
+    unit = run(str(python), "-P", "-m", "hub", "print", "systemd-unit", *words, cwd=tmp_path)
+    unit = unit.replace(f"ExecStart={python}", "ExecStart=/opt/hub/bin/python")
+    probe = PROBE.replace("PORT", str(port))
+    seen = observed(tmp_path, image.root / "opt/hub", unit, "daemon", "/var/lib/tested", probe)
+    for line in (
+        "ready: active 200",
+        "daemon: 200 games: 403",
+        "reloaded: active success",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "killed: active 1 200",
+        "stopped: inactive success 0",
+    ):
+        assert line in seen.splitlines(), seen
+    assert re.search(r"published: [0-9a-f]{8}:1$", seen, re.MULTILINE), seen
+    assert '"data":{"x":"1"}' in seen
+    assert "hub.toml was read again: there is none" in seen
