@@ -19,6 +19,7 @@ As = Literal["ago", "since", "left", "clock"]
 
 ELLIPSIS = "…"
 LONGEST_ID = 60  # characters of a key in an id, before it is quoted
+CODE = re.compile(r"`([^`]+)`")
 SESSION = re.compile(r"\A([a-z-]+):([0-9a-fA-F]{4})[0-9a-fA-F-]{12,}(/.*)?\Z", re.DOTALL)  # and a subagent's id
 OUTLINED = 400  # characters of an outline: what comes from outside may be of any size
 
@@ -187,6 +188,11 @@ def agent(value: Any) -> str:
     return SESSION.sub(r"\1 \2\3", text(value))
 
 
+def coded(value: Any) -> Markup:
+    """A sentence of a docstring: what stands in `backticks` as code."""
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text(value)))))
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 task`, `3 tasks`."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
@@ -205,6 +211,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "outline": outline,
     "plural": plural,
     "agent": agent,
+    "coded": coded,
     "slug": slug,
     "rooted": rooted,
 }

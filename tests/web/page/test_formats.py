@@ -41,6 +41,7 @@ from hub.web.page import formats
         ("agent", "codex:019a2b3c4d5e6f70/helper", "codex 019a/helper"),
         ("agent", "team:long-name-of-an-agent", "team:long-name-of-an-agent"),
         ("agent", "builder", "builder"),
+        ("coded", "or the `default` <b>", "or the <code>default</code> &lt;b&gt;"),
         ("slug", "a b/<c>", "a%20b%2F%3Cc%3E"),
     ],
 )
