@@ -67,7 +67,8 @@ ORDER = [
         ("printed", "render"),
         (
             "cli",
-            "terminal grammar exchange http lasting words documents publish places beginnings writing following tail",
+            "terminal grammar exchange http lasting words documents publish places beginnings writing following tail "
+            "forwarding forward",
         ),
         ("cli", "child relays reports run hook settings connect samples status checks agents promise doctor"),
         ("cli", "explain call ask token audit mcp print serve completion main"),

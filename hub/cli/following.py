@@ -13,8 +13,6 @@ from functools import partial
 from ..client import connections
 from ..client.client import HubClient
 from ..client.items import Gap, Received
-from ..errors import HubError
-from ..private import Unsafe
 from ..spelling import nearest
 from ..stdio import complain
 from ..wire.vocabulary import EVENTS
@@ -64,7 +62,7 @@ class Following:
         """Write until there are enough, or until it is stopped: that is how a tail ends. Raises HubError, Unwritten."""
         task = asyncio.current_task()
         assert task is not None
-        stopping, unread = _stopping(lambda number: self._stop(task, number)), self._output.cancelled_when_unread(task)
+        stopping, unread = stopped(lambda number: self._stop(task, number)), self._output.cancelled_when_unread(task)
         self._keep()
         try:
             with suppress(asyncio.CancelledError), stopping, unread:
@@ -87,12 +85,8 @@ class Following:
                     return
 
     def _keep(self, *, durable: bool = False) -> None:
-        if self._place is None or self.cursor is None:
-            return
-        try:
+        if self._place is not None and self.cursor is not None:
             self._place.keep(self.cursor, durable=durable)
-        except (OSError, Unsafe) as error:
-            raise HubError("internal", f"The place of {self._place.name} cannot be kept: {error}.") from None
 
     def _stop(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:
         self._interrupted = number == signal.SIGINT
@@ -106,7 +100,8 @@ class Following:
 
 
 @contextmanager
-def _stopping(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+def stopped(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `stop` when this process is asked to end."""
     loop = asyncio.get_running_loop()
     for number in STOPPED_BY:
         loop.add_signal_handler(number, stop, number)

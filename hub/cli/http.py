@@ -42,16 +42,21 @@ def address(args: argparse.Namespace) -> str:
 
 
 def token_of(args: argparse.Namespace) -> str | None:
-    """What is in `--token-file`; the token itself never stands on a command line, which everybody can read."""
-    if args.token_file is None:
+    """What is in `--token-file`."""
+    return token_in(args.token_file)
+
+
+def token_in(path: Path | None) -> str | None:
+    """The token in a file; itself it never stands on a command line, which everybody can read. Raises UsageError."""
+    if path is None:
         return None
     try:
-        text = args.token_file.read_text("utf-8").strip()
+        text = path.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read {args.token_file}: {error}.") from None
+        raise UsageError(f"Cannot read {path}: {error}.") from None
     if not text:
-        raise UsageError(f"There is no token in {args.token_file}.")
-    return str(text)
+        raise UsageError(f"There is no token in {path}.")
+    return text
 
 
 def connection(args: argparse.Namespace, **options: Any) -> "Connection":

@@ -27,7 +27,7 @@ LONGEST = 4000  # characters of the sentence that says why
 # The commands, each a module here that is imported when it is asked for.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "run a hub": ("serve", "token"),
-    "events": ("publish", "tail", "run"),
+    "events": ("publish", "tail", "run", "forward"),
     "commands and questions": ("call", "ask"),
     "agents and services": ("connect", "hook", "mcp"),
     "look after it": ("status", "doctor", "audit", "print"),

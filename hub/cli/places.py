@@ -1,5 +1,6 @@
-"""How far a `hub tail --resume NAME` has come: kept in the state directory, from one run to the next."""
+"""How far a `hub tail --resume NAME` or a `hub forward` has come: kept in the state directory, from run to run."""
 
+import argparse
 import fcntl
 import os
 import re
@@ -24,12 +25,21 @@ def place_name(text: str) -> str:
     return text
 
 
+def place(text: str) -> str:
+    """As `place_name`, for the command line."""
+    try:
+        return place_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class Place:
     """One place, held by one process at a time: two that go on from the same cursor would both write what follows."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self.name = name
-        self._folder, self._path = directory / FOLDER, directory / FOLDER / f"{name}.cursor"
+    def __init__(self, directory: Path, name: str, folder: str = FOLDER, whose: str = "hub tail --resume") -> None:
+        """`whose`: the command that keeps it, for who is told that it is held."""
+        self.name, self._whose = name, whose
+        self._folder, self._path = directory / folder, directory / folder / f"{name}.cursor"
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -41,7 +51,7 @@ class Place:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.__exit__()
-            raise UsageError(f"Another hub tail --resume {self.name} is running.") from None
+            raise UsageError(f"Another {self._whose} {self.name} is running.") from None
         except (OSError, Unsafe) as error:
             self.__exit__()
             raise UsageError(f"No place can be kept in {self._folder}: {_why(error)}.") from None
@@ -65,8 +75,11 @@ class Place:
 
     def keep(self, cursor: str, *, durable: bool = False) -> None:
         """Keep the cursor, in place of the one before: whoever reads finds one of the two. Waits for the disk only if
-        it is to be `durable`. Raises OSError, Unsafe."""
-        write_whole(self._path, f"{cursor}\n".encode(), durable=durable)
+        it is to be `durable`. Raises HubError if it cannot be kept."""
+        try:
+            write_whole(self._path, f"{cursor}\n".encode(), durable=durable)
+        except (OSError, Unsafe) as error:
+            raise HubError("internal", f"The place of {self.name} cannot be kept: {error}.") from None
 
 
 def _why(error: Exception) -> str:

@@ -11,7 +11,7 @@ from ..stdio import give_up, was_closed
 from .beginnings import add_beginning
 from .grammar import add_command, positive
 from .http import add_where
-from .places import Place, place_name
+from .places import Place, place
 from .terminal import add_form
 
 
@@ -24,18 +24,11 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--resume",
         metavar="NAME",
-        type=_name,
+        type=place,
         help="go on where the tail with this NAME has ended; begin as the other flags say only the first time",
     )
     command.add_argument("--count", type=positive, metavar="N", help="end after N events")
     add_form(command)
-
-
-def _name(text: str) -> str:
-    try:
-        return place_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from .writing import Unwritten
 
     try:
-        with contextlib.suppress(KeyboardInterrupt), _place(args) as place:
-            asyncio.run(follow(args, place))
+        with contextlib.suppress(KeyboardInterrupt), _place(args) as kept:
+            asyncio.run(follow(args, kept))
     except Unwritten as unwritten:
         return int(give_up(unwritten.error))
     return 0

@@ -1,0 +1,193 @@
+"""What `hub forward` does: a client of this hub's stream that publishes it to another one, behind a cursor."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import aiohttp
+
+from ..client.client import HubClient
+from ..client.connections import Backoff
+from ..client.discovery import NoHub, answer, verifying
+from ..client.items import Gap, Received
+from ..client.sockets import UNREACHABLE, Connector, no_hub
+from ..errors import HubError
+from ..stdio import complain
+from .beginnings import START, begin, in_words
+from .following import Items, stopped
+from .http import address, named_address, token_in, token_of
+from .places import Place
+from .terminal import printable
+
+AHEAD, BATCH_BYTES = 100, 512 * 1024  # events that are read before they are published; bytes of one request, about
+ANSWER_TIMEOUT = 20.0  # seconds until a publish is tried again
+IDLE = 5.0  # seconds between two looks how far the stream has come without an event to forward
+OWN = "hub:"  # what the hub says of itself, and nobody else may publish
+
+
+async def forward(args: argparse.Namespace, place: Place) -> None:
+    """Forward as the flags say, until this process is asked to end. Raises HubError, NoHub, UsageError."""
+    logging.basicConfig(format="hub: %(message)s")
+    kept = place.read()
+    where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
+    another = partial(HubClient, named_address(args), **where)
+    after = kept or (args.after if args.after != START else None)
+    async with _there(args) as there, another(topics=args.patterns or ("*",), after=after) as hub:
+        what = " ".join(args.patterns) or "every event"
+        since = f"behind {kept}, where it was" if kept else in_words(args, hub.cursor)
+        complain(printable(f"hub: Forwarding {what} from {address(args)} to {args.to}, {since}. Ctrl-C ends."))
+        items = hub if kept else await begin(args, hub, lambda cursor: another(after=cursor))
+        await Forwarding(hub, there, place).run(items)
+
+
+class There:
+    """The other hub, which may be away for days."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, way_in: Mapping[str, Any]) -> None:
+        self._url, self._session, self._way_in = url, session, way_in
+        self._away = False
+
+    async def publish(self, events: Sequence[Received]) -> None:
+        """Return when it has them all, but for those of which it has said that it takes none such, each told.
+
+        Tried again until there is an answer: every event has its id, and a hub keeps an id once. Raises HubError for a
+        hub that does not let this client publish, or that takes nothing of what is asked.
+        """
+        backoff = Backoff()
+        while events:
+            try:
+                await self._post(events)
+            except HubError as error:
+                events, wait = self._without(events, error), error.retry_after or 0.0
+                if error.retryable:
+                    await self._wait(error, max(wait, backoff.next()))
+            except NoHub as error:
+                await self._wait(error, backoff.next())
+            else:
+                break
+        if self._away:
+            self._away = False
+            complain(printable(f"hub: {self._url} takes events again."))
+
+    async def _post(self, events: Sequence[Received]) -> None:
+        body = "\n".join(map(_line, events)).encode()
+        try:
+            async with (
+                asyncio.timeout(ANSWER_TIMEOUT),
+                self._session.post(f"{self._url}/api/events", data=body, allow_redirects=False, **self._way_in) as said,
+            ):
+                status, text = said.status, await said.read()
+        except UNREACHABLE as error:
+            raise no_hub(self._url, error) from None
+        answer(self._url, status, text)
+
+    def _without(self, events: Sequence[Received], error: HubError) -> Sequence[Received]:
+        """What is left of them when those that do not fit are told. Raises the error if it is about something else."""
+        if error.retryable:
+            return events
+        misfits = {int(key): why for key, why in (error.details or {}).items() if key.isdecimal()}
+        if not misfits and len(events) == 1 and error.code in ("invalid_message", "too_large"):
+            misfits = {0: error.details or error.message}
+        if not misfits:
+            raise error
+        for number, why in misfits.items():
+            event = events[number]
+            complain(printable(f"hub: {event.name} {event.id} is not forwarded: {json.dumps(why)}"))
+        return [event for number, event in enumerate(events) if number not in misfits]
+
+    async def _wait(self, error: Exception, seconds: float) -> None:
+        if not self._away:
+            self._away = True
+            complain(printable(f"hub: {error} What happens here is forwarded when it takes events."))
+        await asyncio.sleep(seconds)
+
+
+class Forwarding:
+    """One forward, and how far it has come: up to the place that is kept the other hub has everything."""
+
+    def __init__(self, hub: HubClient, there: There, place: Place) -> None:
+        self._hub, self._there, self._place = hub, there, place
+        self._read = asyncio.Queue[Received | Gap](AHEAD)
+        self._idle = True
+
+    async def run(self, items: Items) -> None:
+        """Forward until asked to end. Raises HubError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._keep(self._hub.cursor)
+        try:
+            with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
+                async with asyncio.TaskGroup() as group:
+                    for work in (self._take(items), self._hand_on(), self._move_on()):
+                        group.create_task(work)
+        except* HubError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            if self._idle and self._read.empty():
+                self._keep(self._hub.cursor, durable=True)
+
+    async def _take(self, items: Items) -> None:
+        async for item in items:
+            await self._read.put(item)
+
+    async def _hand_on(self) -> None:
+        while True:
+            self._idle = True
+            item = await self._read.get()
+            self._idle = False
+            taken, size = [item], _size(item)
+            while size < BATCH_BYTES and not self._read.empty():
+                taken.append(self._read.get_nowait())
+                size += _size(taken[-1])
+            for gap in (item for item in taken if isinstance(item, Gap)):
+                many = "Some events" if gap.count is None else f"{gap.count} events"
+                complain(printable(f"hub: {many} behind {gap.after} are no longer kept here, and not forwarded."))
+            events = [item for item in taken if isinstance(item, Received)]
+            await self._there.publish([event for event in events if not event.name.startswith(OWN)])
+            if events:
+                self._keep(events[-1].cursor)
+
+    async def _move_on(self) -> None:
+        """Where nothing matches, or all is forwarded, the place must not grow older than what is kept."""
+        while True:
+            await asyncio.sleep(IDLE)
+            if self._idle and self._read.empty():
+                self._keep(self._hub.cursor)
+
+    def _keep(self, cursor: str | None, *, durable: bool = False) -> None:
+        if cursor is not None:
+            self._place.keep(cursor, durable=durable)
+
+
+def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+
+
+def _size(item: Received | Gap) -> int:
+    return len(_line(item)) if isinstance(item, Received) else 0
+
+
+def _line(event: Received) -> str:
+    """The event as it is published there. Its process is none of that machine's."""
+    data = event.data
+    if event.name == "agent:status_change" and isinstance(data, Mapping) and "pid" in data:
+        data = {name: value for name, value in data.items() if name != "pid"}
+    return json.dumps({"event": event.name, "id": event.id, "data": data}, ensure_ascii=False, separators=(",", ":"))
+
+
+@asynccontextmanager
+async def _there(args: argparse.Namespace) -> AsyncIterator[There]:
+    """The hub of `--to`. It gets no token but its own: HUB_TOKEN is that of the hub here."""
+    token = token_in(args.to_token_file) or os.environ.get("HUB_FORWARD_TOKEN")
+    headers = {"Content-Type": "application/x-ndjson"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    way_in: dict[str, Any] = {"headers": headers}
+    if args.to.startswith("https:"):
+        way_in["ssl"] = verifying(args.to_ca)
+    async with aiohttp.ClientSession(connector=Connector()) as session:
+        yield There(args.to, session, way_in)

@@ -1,0 +1,218 @@
+"""`hub forward`: everything once, in order, whatever is away meanwhile; and what is not handed on."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from marshmallow import fields
+from running import JSON, HubInside, environment, hub_app, hub_process, run_hub, until
+
+from hub import Hub
+from hub.cli import forwarding
+from hub.cli.forward import FOLDER
+from hub.cli.forwarding import Forwarding, forward
+from hub.cli.main import parser
+from hub.cli.places import Place
+from hub.client.items import Received
+
+NAME = "to"
+
+
+@contextlib.asynccontextmanager
+async def forwarding_to(there: str, here: HubInside, folder: Path, *words: str) -> AsyncIterator[Place]:
+    """A forward inside this process from one hub to the address of another."""
+    args = parser().read(["forward", "--to", there.rstrip("/"), "--url", here.url, "--after", "start", *words])
+    with Place(folder, NAME, FOLDER) as place:
+        running = asyncio.create_task(forward(args, place))
+        try:
+            yield place
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+async def kept(hub: HubInside) -> list[dict[str, Any]]:
+    """All events."""
+    return await history(hub.http, hub.url)
+
+
+async def history(http: ClientSession, url: str) -> list[dict[str, Any]]:
+    async with http.get(f"{url}api/events?limit=1000") as answer:
+        return list((await answer.json())["events"])
+
+
+def told(events: list[dict[str, Any]]) -> list[tuple[str, str, Any]]:
+    return [(event["id"], event["payload"]["event"], event["payload"]["data"]) for event in events]
+
+
+async def test_each_event_once_and_in_order(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        await here.publish(250)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await here.publish(50)
+            await until(lambda: there.hub.cursor.seq == 300)
+            await until(lambda: place.read() == str(here.hub.cursor))
+        await here.publish(30)
+        async with forwarding_to(there.url, here, tmp_path):
+            await until(lambda: there.hub.cursor.seq == 330)
+        assert told(await kept(there)) == told(await kept(here))
+
+
+async def test_what_happens_while_it_is_away_is_forwarded_when_it_is_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with hub_app(tmp_path / "here") as here:
+        async with hub_app(tmp_path / "there" / "state") as there:
+            port = there.port
+            async with forwarding_to(there.url, here, tmp_path):
+                await here.publish(5)
+                await until(lambda: there.hub.cursor.seq == 5)
+        async with forwarding_to(f"http://127.0.0.1:{port}", here, tmp_path) as place:
+            await here.publish(300)
+            said = ""
+            while "What happens here is forwarded when it takes events." not in said:
+                await asyncio.sleep(0.01)
+                said += capfd.readouterr().err
+            assert f"No hub answers at http://127.0.0.1:{port}" in said
+            assert place.read() == f"{here.hub.cursor.epoch}:5"
+            async with hub_process(tmp_path / "there", "--port", str(port)) as process:
+                await until(lambda: place.read() == str(here.hub.cursor))
+                found = await history(process.http, process.url)
+        assert told(found) == told(await kept(here))
+        assert "takes events again." in capfd.readouterr().err
+
+
+async def test_a_forward_that_is_killed_repeats_nothing_and_leaves_nothing_out(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        words = ("forward", "--to", there.url.rstrip("/"), "--url", here.url, "--after", "start")
+        environ = {**environment(), "HUB_STATE_DIR": str(tmp_path / "state")}
+        for round in range(3):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "hub", *words, cwd=tmp_path, env=environ, stderr=asyncio.subprocess.DEVNULL
+            )
+            for _ in range(20):
+                await here.publish(10)
+            await until(lambda round=round: there.hub.cursor.seq > round * 200 + 20)  # type: ignore[misc]
+            process.send_signal(signal.SIGKILL if round < 2 else signal.SIGTERM)
+            assert await process.wait() == (-signal.SIGKILL if round < 2 else 0)
+        async with forwarding_to(there.url, here, tmp_path):
+            await until(lambda: there.hub.cursor.seq == 600)
+        assert told(await kept(there)) == told(await kept(here))
+
+
+async def test_a_place_that_runs_ahead_would_lose_events_weakened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `test_what_happens_while_it_is_away…` asserts of the place holds because it is kept behind the answer."""
+    hand_on = Forwarding._take
+
+    async def too_early(self: Forwarding, items: Any) -> None:
+        async def noted() -> AsyncIterator[Any]:
+            async for item in items:
+                self._place.keep(item.cursor)
+                yield item
+
+        await hand_on(self, noted())
+
+    monkeypatch.setattr(Forwarding, "_take", too_early)
+    async with hub_app(tmp_path / "here") as here:
+        await here.publish(3)
+        async with forwarding_to("http://127.0.0.1:9", here, tmp_path) as place:
+            await until(lambda: place.read() == f"{here.hub.cursor.epoch}:3")
+
+
+async def test_what_does_not_fit_there_is_told_and_the_rest_is_forwarded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def strict(hub: Hub) -> None:
+        hub.event_type("shop:paid", {"order": fields.Integer(strict=True, required=True)})
+
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there", prepare=strict) as there:
+        for data in ({"order": 1}, {"order": "two"}, {"order": 3}, 4):
+            await here.hub.publish("shop:paid", data)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+            assert [event["payload"]["data"]["order"] for event in await kept(there)] == [1, 3]
+            await here.hub.publish("shop:paid", "alone", id="the-fifth")
+            await until(lambda: place.read() == str(here.hub.cursor))
+    said = capfd.readouterr().err
+    assert said.count("is not forwarded") == 3
+    assert "hub: shop:paid the-fifth is not forwarded: " in said
+
+
+async def test_the_hubs_own_events_and_processes_of_this_machine_stay(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        agent = {"id": "builder", "status": "active", "pid": os.getpid()}
+        await here.hub.publish("agent:status_change", agent, ttl=0.1)
+        await until(lambda: here.hub.cursor.seq == 2)  # hub:stale
+        await here.publish(1)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+        assert [(name, data) for _, name, data in told(await kept(there))] == [
+            ("agent:status_change", {"id": "builder", "status": "active"}),
+            ("a:x", {"n": 3}),
+        ]
+
+
+async def test_patterns_and_a_place_that_does_not_grow_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "IDLE", 0.02)
+    async with hub_app(tmp_path / "here", heartbeat=1.0) as here, hub_app(tmp_path / "there") as there:
+        await here.publish(1, "b:y")
+        async with forwarding_to(there.url, here, tmp_path, "b:*") as place:
+            await until(lambda: there.hub.cursor.seq == 1)
+            await here.publish(40)
+            await until(lambda: place.read() == f"{here.hub.cursor.epoch}:41", "the place")  # by a mark
+
+
+async def test_what_is_no_longer_kept_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with (
+        hub_app(tmp_path / "here", keep_events=1000, window_events=100) as here,
+        hub_app(tmp_path / "there") as there,
+    ):
+        await here.publish(1)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+        for _ in range(2):
+            await here.hub.accept([{"event": "a:x", "data": n} for n in range(1000)], None, many=True)
+        await until(lambda: here.hub.broker.tail > 2)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+    assert f"behind {here.hub.cursor.epoch}:1 are no longer kept here, and not forwarded." in capfd.readouterr().err
+
+
+async def test_the_other_hub_gets_its_own_token_and_never_that_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hub_app(tmp_path / "here") as here, hub_process(tmp_path, "--auth", "token") as there:
+        monkeypatch.setenv("HUB_TOKEN", (there.state_dir / "token").read_text().strip())
+        await here.publish(1)
+        words = ("forward", "--to", there.url.rstrip("/"), "--url", here.url, "--state-dir", str(tmp_path / "own"))
+        status, _, said = await run_hub(tmp_path, *words, "--after", "start")
+        assert (status, "token" in said) == (1, True), said
+        own = ("--to-token-file", str(there.state_dir / "token"))
+        async with forwarding_to(there.url, here, tmp_path, *own) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+        headers = {**JSON, "Authorization": f"Bearer {os.environ['HUB_TOKEN']}"}
+        async with there.http.get(f"{there.url}api/events", headers=headers) as answer:
+            assert len((await answer.json())["events"]) == 1
+
+
+async def test_two_of_one_place_are_refused(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "here") as here:
+        with Place(tmp_path, "to-127.0.0.1_9", FOLDER):
+            words = ("--to", "127.0.0.1:9", "--url", here.url, "--state-dir", str(tmp_path))
+            status, _, said = await run_hub(tmp_path, "forward", *words)
+    assert (status, said) == (2, "hub: Another hub forward --name to-127.0.0.1_9 is running.\n")
+
+
+def test_an_event_is_published_as_it_was() -> None:
+    event = Received("a:x", {"pid": 1, "ü": "\u2028"}, "id", "2026-01-01T00:00:00.000Z", "e:1", {})
+    assert forwarding._line(event) == '{"event":"a:x","id":"id","data":{"pid":1,"ü":"\u2028"}}'
