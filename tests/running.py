@@ -8,7 +8,6 @@ import signal
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
+from forks import PIPE, Forked, fork
 
 import hub as package
 from hub import Hub, create_app
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 class HubProcess:
     """A running `python -m hub`."""
 
-    process: asyncio.subprocess.Process
+    process: Forked
     state_dir: Path
     url: str
     http: ClientSession
@@ -81,7 +81,7 @@ class HubProcess:
             return await self.process.wait()
 
 
-def send_signal(process: asyncio.subprocess.Process, number: int) -> None:
+def send_signal(process: asyncio.subprocess.Process | Forked, number: int) -> None:
     """Send it to a process that may have ended.
 
     `Process.send_signal` looks first whether it has, and so takes the status away from the loop's own watch, which then
@@ -101,14 +101,9 @@ async def run_hub(cwd: Path, *args: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def _python(cwd: Path, *args: str) -> asyncio.subprocess.Process:
-    """In another folder than the checkout, which would be imported in place of what is under test; and without the
-    terminal of who runs the tests, which a SIGHUP would be the end of."""
-    pipe = asyncio.subprocess.PIPE
-    command = (sys.executable, "-m", "hub", *args)
-    return await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=environment(), stdout=pipe, stderr=pipe, start_new_session=True
-    )
+async def _python(cwd: Path, *args: str) -> Forked:
+    """In a folder of the test's; and without the terminal of who runs the tests, which a SIGHUP would be the end of."""
+    return await fork(*args, cwd=cwd, env=environment(), stdout=PIPE, stderr=PIPE, start_new_session=True)
 
 
 @asynccontextmanager

@@ -3,13 +3,12 @@
 import argparse
 import contextlib
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..statedir import state_directory
 from .beginnings import add_beginning
-from .grammar import add_command, url
+from .grammar import add_command, folder, url
 from .http import add_where
 from .places import Place, place
 
@@ -27,7 +26,7 @@ def add(commands: Any) -> None:
     there = command.add_argument_group("to which hub")
     there.add_argument("--to", type=url, metavar="URL", required=True, help="its address")
     there.add_argument(
-        "--to-token-file", type=Path, metavar="FILE", help="the file of its token (HUB_FORWARD_TOKEN: the token)"
+        "--to-token-file", type=folder, metavar="FILE", help="the file of its token (HUB_FORWARD_TOKEN: the token)"
     )
     there.add_argument("--to-ca", metavar="FILE", help="certificates to trust for it")
     add_beginning(command)

@@ -6,13 +6,16 @@
 import argparse
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, parts, running_hub, verifying
 from ..client.ownership import check_server
 from ..errors import UsageError
 from .exchange import Broken, Exchange
 from .grammar import folder, url
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
 LOOK_AFTER, LOOK_TIMEOUT, LOOK_AGAIN = 4.0, 5.0, 10.0  # seconds: whether a hub lives that lets a call wait
@@ -46,7 +49,7 @@ def token_of(args: argparse.Namespace) -> str | None:
     return token_in(args.token_file)
 
 
-def token_in(path: Path | None) -> str | None:
+def token_in(path: "Path | None") -> str | None:
     """The token in a file; itself it never stands on a command line, which everybody can read. Raises UsageError."""
     if path is None:
         return None

@@ -5,13 +5,13 @@ import contextlib
 import json
 import shlex
 import signal
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import PIPE, Forked, fork
 from running import HubProcess, environment, hub_process, run_hub, send_signal, until
 from terminals import CTRL_C, on_terminal
 
@@ -19,11 +19,10 @@ from hub.cli.ask import RETRY
 
 
 @contextlib.asynccontextmanager
-async def asking(state: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def asking(state: Path, *words: str) -> AsyncIterator[Forked]:
     """A `hub ask` that waits."""
-    command = (sys.executable, "-m", "hub", "ask", *words, "--state-dir", str(state))
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment())
+    where = ("--state-dir", str(state))
+    process = await fork("ask", *words, *where, stdout=PIPE, stderr=PIPE, env=environment())
     try:
         yield process
     finally:
@@ -45,7 +44,7 @@ async def open_question(state: Path) -> dict[str, Any]:
     return question
 
 
-async def outcome(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+async def outcome(process: Forked) -> tuple[int | None, str, str]:
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

@@ -4,14 +4,13 @@ import asyncio
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import DEVNULL, PIPE, Forked, fork
 from marshmallow import fields, validate
 from running import HubInside, environment, hub_app, send_signal, until
 from terminals import CTRL_C, on_terminal
@@ -56,13 +55,10 @@ Outcome = tuple[int | None, str, str]
 
 
 @asynccontextmanager
-async def calling(
-    hub: HubInside, *words: str, stdin: int | None = subprocess.DEVNULL
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def calling(hub: HubInside, *words: str, stdin: int | None = DEVNULL) -> AsyncIterator[Forked]:
     """A running `hub call`."""
-    pipe, command = subprocess.PIPE, (sys.executable, "-m", "hub", "call", *words, "--url", hub.url)
     env = {**environment(), "COLUMNS": "80"}
-    process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=pipe, stderr=pipe, env=env)
+    process = await fork("call", *words, "--url", hub.url, stdin=stdin, stdout=PIPE, stderr=PIPE, env=env)
     try:
         yield process
     finally:
@@ -71,7 +67,7 @@ async def calling(
 
 
 async def call(hub: HubInside, *words: str, stdin: bytes | None = None) -> Outcome:
-    async with calling(hub, *words, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
+    async with calling(hub, *words, stdin=DEVNULL if stdin is None else PIPE) as process:
         out, err = await process.communicate(stdin)
         return process.returncode, out.decode(), err.decode()
 
@@ -172,7 +168,7 @@ async def test_a_pipe_is_read(hub: HubInside, words: list[str]) -> None:
 async def test_a_pipe_into_which_nothing_comes_keeps_no_read_waiting(hub: HubInside) -> None:
     said = "hub: Nothing comes on stdin, so it is called without args; - waits for them.\n"
     for name, err in (("hub:info", ""), ("hub:history", said)):
-        async with calling(hub, name, stdin=subprocess.PIPE) as process:
+        async with calling(hub, name, stdin=PIPE) as process:
             assert process.stdout
             assert process.stderr
             assert json.loads(await process.stdout.read())["cursor"]
@@ -180,7 +176,7 @@ async def test_a_pipe_into_which_nothing_comes_keeps_no_read_waiting(hub: HubIns
 
 
 async def test_what_writes_waits_for_its_pipe_and_says_so(hub: HubInside) -> None:
-    async with calling(hub, "orders:cancel", stdin=subprocess.PIPE) as process:
+    async with calling(hub, "orders:cancel", stdin=PIPE) as process:
         assert process.stderr
         assert await process.stderr.readline() == b"hub: Waiting for the args on stdin.\n"
         out, err = await process.communicate(b'{"order": 5}')

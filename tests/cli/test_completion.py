@@ -1,13 +1,11 @@
 """What a shell is offered when somebody presses Tab: as argcomplete asks, against a running hub."""
 
-import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import PIPE, fork
 from marshmallow import fields, validate
 from running import HubInside, environment, hub_app
 
@@ -46,11 +44,8 @@ async def offered(folder: Path, line: str, url: str, before: str = "") -> tuple[
         "HUB_URL": url,
     }
     answer.touch()
-    command = (sys.executable, "-c", f"import sys;{before}from hub.cli.main import main;sys.exit(main())")
-    pipe = subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env={**environment(), **asked}, stdout=pipe, stderr=pipe
-    )
+    env = {**environment(), **asked}
+    process = await fork(cwd=folder, env=env, stdout=PIPE, stderr=PIPE, before=f"import sys;{before}")
     out, err = await process.communicate()
     assert process.returncode == 0
     return [word.strip() for word in answer.read_text().split("\n") if word], out + err

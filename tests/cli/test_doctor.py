@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from forks import PIPE, fork
 from running import HubInside, environment, hub_app, hub_process, run_hub
 from terminals import on_terminal
 
@@ -33,9 +33,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
 
 async def examined(*words: str, **variables: str) -> tuple[int, dict[str, str], list[str]]:
     """The exit status, what was wrong by its check, and the checks that were well."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hub", "doctor", *words), stdout=-1, stderr=-1, env={**environment(), **variables}
-    )
+    process = await fork("doctor", *words, stdout=PIPE, stderr=PIPE, env={**environment(), **variables})
     out, err = await process.communicate()
     assert (err, process.returncode is None) == (b"", False)
     found = [json.loads(line) for line in out.splitlines()]

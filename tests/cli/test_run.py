@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import PIPE, Forked, fork
 from running import HubInside, environment, hub_app, hub_process, run_hub, send_signal, until
 from terminals import CTRL_C, on_terminal
 
@@ -26,27 +27,27 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
         yield running
 
 
-def command(*words: str | bytes, before: str = "") -> list[str | bytes]:
+async def started(*words: str | bytes, before: str = "") -> Forked:
     """`hub run …`, with code that runs before it."""
+    texts, env = map(os.fsdecode, words), environment()
+    return await fork("run", *texts, env=env, before=before, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+
+
+def command(*words: str | bytes, before: str = "") -> list[str | bytes]:
+    """The same, as an interpreter of its own."""
     return [sys.executable, "-c", f"{before}import sys;from hub.cli.main import main;sys.exit(main())", "run", *words]
 
 
 async def ran(*words: str | bytes, stdin: bytes = b"", before: str = "") -> tuple[int, bytes, bytes]:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command(*words, before=before), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
-    )
+    process = await started(*words, before=before)
     out, err = await process.communicate(stdin)
     assert process.returncode is not None
     return process.returncode, out, err
 
 
 @contextlib.asynccontextmanager
-async def running(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command(*words), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
-    )
+async def running(*words: str) -> AsyncIterator[Forked]:
+    process = await started(*words)
     try:
         yield process
     finally:

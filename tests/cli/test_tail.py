@@ -7,13 +7,13 @@ import os
 import re
 import select
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import PIPE, Forked, fork
 from running import HubInside, environment, hub_app, run_hub, send_signal, until
 from shells import MAIN, by_shell
 from terminals import CTRL_C, on_terminal
@@ -30,7 +30,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
 class Tail:
     """A running `hub tail`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Forked) -> None:
         self.process = process
 
     async def line(self) -> dict[str, Any]:
@@ -44,12 +44,9 @@ class Tail:
 
 
 @contextlib.asynccontextmanager
-async def tailing(
-    hub: HubInside, folder: Path, *words: str, stdout: int = asyncio.subprocess.PIPE
-) -> AsyncIterator[Tail]:
-    command = (sys.executable, "-m", "hub", "tail", *words, "--url", hub.url)
-    pipe, variables = asyncio.subprocess.PIPE, {**environment(), "HUB_STATE_DIR": str(folder / "state")}
-    process = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=pipe, cwd=folder, env=variables)
+async def tailing(hub: HubInside, folder: Path, *words: str, stdout: int = PIPE) -> AsyncIterator[Tail]:
+    variables = {**environment(), "HUB_STATE_DIR": str(folder / "state")}
+    process = await fork("tail", *words, "--url", hub.url, stdout=stdout, stderr=PIPE, cwd=folder, env=variables)
     try:
         yield Tail(process)
     finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType
 from asked import JSON, NDJSON
+from forks import PIPE, fork
 from running import HubInside, environment, hub_app, until
 
 from hub import Call, Hub
@@ -84,11 +84,8 @@ async def by_command(hub: HubInside, record: Record) -> str:
 
 
 async def by_command_line(hub: HubInside, record: Record) -> str:
-    pipe = asyncio.subprocess.PIPE
     command = ["publish", "--url", hub.url, "a:x", "-", *(["--id", record["id"]] if "id" in record else [])]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hub", *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(), cwd="/"
-    )
+    process = await fork(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(), cwd="/")
     _, said = await process.communicate(written(record["data"]).encode())
     if process.returncode == 0:
         return "ok"
