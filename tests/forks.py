@@ -83,7 +83,7 @@ async def _all_of(stream: asyncio.StreamReader | None) -> bytes:
 async def fork(
     *words: str,
     env: Mapping[str, str],
-    cwd: str | Path = ".",
+    cwd: str | Path | None = None,
     stdin: int | None = None,
     stdout: int | None = None,
     stderr: int | None = None,
@@ -99,7 +99,7 @@ async def fork(
     read, write = os.pipe()
     request = {
         "words": words,
-        "cwd": os.path.abspath(cwd),
+        "cwd": os.getcwd() if cwd is None else str(cwd),
         "env": dict(env),
         "session": start_new_session,
         "before": before,
@@ -244,7 +244,7 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
-    sys.path.insert(0, request["cwd"])  # as `python -m` does
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
     sys.argv = ["hub", *request["words"]]
     sys.stdin = os.fdopen(0, encoding=sys.stdin.encoding, closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)

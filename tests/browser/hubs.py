@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,9 @@ import aiohttp
 import aiohttp_jinja2
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+from forks import PIPE, Forked, fork
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader
+from running import environment
 
 from hub import Hub, create_app
 
@@ -25,17 +26,15 @@ class HubProcess:
 
     def __init__(self, state_dir: Path, *flags: str) -> None:
         self._state_dir, self._flags = state_dir, flags
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Forked | None = None
         self.port = 0
         self.url = ""
 
     async def start(self) -> None:
-        command = [sys.executable, "-m", "hub", "--port", str(self.port), "--state-dir", str(self._state_dir)]
+        where = ("--port", str(self.port), "--state-dir", str(self._state_dir))
         log = await asyncio.to_thread((self._state_dir.parent / "hub.log").open, "ab")
         with log:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, *self._flags, stdout=asyncio.subprocess.PIPE, stderr=log
-            )
+            self._process = await fork(*where, *self._flags, env=environment(), stdout=PIPE, stderr=log.fileno())
         assert self._process.stdout
         async with asyncio.timeout(START):
             line = (await self._process.stdout.readline()).decode()
