@@ -24,6 +24,7 @@ from typing import Any
 
 HEAVY = {"hub.__main__", "hub.client.tools"}  # the program itself; and what brings an SDK along, for `hub mcp` alone
 LARGEST = 1 << 20  # bytes of a request
+SOON = 20  # passes of the loop
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
 
@@ -47,8 +48,13 @@ class Forked:
         return self.returncode
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
-        return await asyncio.shield(self._ended)
+        """Its exit status, once it has ended and what it has said is here, as far as that is read."""
+        status = await asyncio.shield(self._ended)
+        for _ in range(SOON):
+            if all(stream is None or stream.at_eof() for stream in (self.stdout, self.stderr)):
+                break
+            await asyncio.sleep(0)
+        return status
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:
         """All that it says, once it has ended."""
