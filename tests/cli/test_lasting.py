@@ -95,8 +95,10 @@ def test_where_none_was_nobody_waits(clock: list[float], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_stream_outlasts_a_restart_of_its_hub(tmp_path: Path, weakened: bool) -> None:
-    off = "publish.Lasting = publish.connection" if weakened else "pass"
-    words = f"import sys; from hub.cli import main, publish; {off}; sys.exit(main.main())"
+    off = (
+        "lasting.Lasting = lambda args, timeout: http.connection(args, answer_timeout=timeout)" if weakened else "pass"
+    )
+    words = f"import sys; from hub.cli import http, lasting, main; {off}; sys.exit(main.main())"
     command = [sys.executable, "-c", words, "publish", "a:b", "--state-dir", str(tmp_path)]
     pipe, data = subprocess.PIPE, list[Any]()
     async with hub_app(tmp_path) as hub:
