@@ -44,7 +44,7 @@ export interface Options {
   heartbeat?: number;
   /** Called whenever the connection changes; with "waiting", the seconds until the next try. */
   onstate?: (state: "connecting" | "live" | "waiting" | "closed", delay?: number) => void;
-  /** Opens a WebSocket; for a token, or where there is no WebSocket. */
+  /** Opens a WebSocket; for a token, or where there is no WebSocket. Whatever it ends with, it is called again. */
   connect?: (url: URL) => WebSocket;
 }
 

@@ -17,6 +17,7 @@ const FIRST_DELAY = 0.5; // seconds below which the wait before the first try ag
 const LONGEST_DELAY = 30;
 const STEADY = 5; // seconds after which a connection counts as good
 const NOT_ALLOWED = 1008; // a close code: coming back cannot help
+const FOR_GOOD = [401, 403, 421]; // statuses: coming back cannot help either
 const NO_EVENTS = "hub:none"; // a pattern that nothing matches
 const NOT_BEGUN = ["rate_limited", "busy"]; // refusals of what has not run
 const FOR_A_WHILE = [...NOT_BEGUN, "shutting_down", "broker_unavailable", "audit_unavailable"];
@@ -27,6 +28,7 @@ const delayBelow = (ceiling) => Math.random() * ceiling; // full jitter: a thous
 export class HubClient {
   #url;
   #open;
+  #isOwn; // the way to open a connection is the program's
   #topics;
   #heartbeat;
   #tell;
@@ -61,6 +63,7 @@ export class HubClient {
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     this.#url.searchParams.set("topics", NO_EVENTS);
     this.#open = connect ?? ((address) => new WebSocket(address));
+    this.#isOwn = connect !== undefined;
     this.#topics = [...topics];
     this.#heartbeat = heartbeat;
     this.#tell = onstate ?? (() => {});
@@ -153,10 +156,23 @@ export class HubClient {
     socket.onopen = mine(() => this.#begin(socket));
     socket.onmessage = mine(({ data }) => this.#take(data));
     socket.onclose = mine(({ code, reason }) => {
-      if (code === NOT_ALLOWED) this.#finish({ error: refusal("forbidden", `The hub ended this: ${reason}.`) });
-      else this.#lost();
+      if (code === NOT_ALLOWED) return this.#finish({ error: refusal("forbidden", `The hub ended this: ${reason}.`) });
+      if (!this.#opened) this.#ask();
+      this.#lost();
     });
     socket.onerror = () => {}; // onclose says it, too
+  }
+
+  /** Ask the hub why it has refused a handshake: a WebSocket tells nobody. What would be refused again is the end. */
+  async #ask() {
+    if (this.#isOwn) return; // it may have a token, which this has not
+    const address = new URL(this.#url);
+    address.protocol = address.protocol.replace("ws", "http");
+    try {
+      const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(CONNECT * 1000) });
+      const { error, code } = FOR_GOOD.includes(answer.status) ? await answer.json() : {};
+      if (error && code && !this.#opened) this.#finish({ error: refusal("forbidden", error) });
+    } catch {} // nobody answers, or no hub does, or this page may not hear it: perhaps the next time
   }
 
   async #begin(socket) {

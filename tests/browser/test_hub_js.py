@@ -369,3 +369,19 @@ async def test_whatever_happens_to_the_connection(
     kept = await page.evaluate("hub.call('hub:history', { topics: ['a:*'], limit: 1000 })")
     assert found == [event["payload"]["data"]["n"] for event in kept["events"]]
     page.forgive(*LOST)
+
+
+async def test_a_hub_that_lets_it_in_no_more_is_asked_why_and_is_the_end(
+    page: Page, wired: tuple[HubProcess, str]
+) -> None:
+    hub, url = wired
+    await client(page, url, topics=["a:*"])
+    await hub.stop()
+    await page.until("states.at(-1) === 'waiting'")
+    hub._flags = ("--rate", "0")  # it does not know that address any more
+    await hub.start()
+    await page.until("states.at(-1) === 'closed'")
+    assert await page.evaluate("failed") == "forbidden"
+    told = await page.evaluate("hub.call('hub:ping').catch(({message}) => message)")
+    assert "--allow-host" in told
+    page.forgive(*LOST)
