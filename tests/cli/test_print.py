@@ -12,6 +12,8 @@ from hub.cli.main import main
 from hub.errors import UsageError
 from hub.printed.render import FILES, render, wanted
 
+pytestmark = pytest.mark.once
+
 VALUES = dict.fromkeys("host port state_dir user domain python password digest".split(), "plain")
 
 

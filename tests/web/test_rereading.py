@@ -14,6 +14,8 @@ from running import HubProcess, Talk, hub_app, hub_process, run_hub, talk, until
 
 from hub.commands.session import Session
 
+pytestmark = pytest.mark.once
+
 
 def certify(folder: Path, name: str) -> tuple[str, str]:
     """A certificate for this machine, under this name."""

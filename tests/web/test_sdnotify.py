@@ -13,6 +13,8 @@ from running import PATIENCE, hub_process, run_hub, until
 
 from hub.web.sdnotify import Systemd
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
