@@ -489,3 +489,83 @@ async def test_who_falls_behind_again_at_once_is_led_by_one(stream: Stream) -> N
     wire.read_on()
     await settle()
     assert wire.events == [1, 2, 3, 4]
+
+
+# ---- a stream that has lost its newest events
+
+
+def lose(stream: Stream, kept: int) -> str:
+    """Take all behind this number out of the stream, which goes on in another epoch. Its old one."""
+    broker, old = stream.broker, stream.broker.epoch
+    for seq in range(kept + 1, broker.head + 1):
+        del broker._kept[seq]
+    broker.head, broker.epoch, broker.lineage = kept, "ffffffff", {old: kept}
+    assert broker._outlet is not None
+    broker._outlet._head = kept
+    stream.broadcaster.lose(old, kept)
+    return old
+
+
+async def test_who_has_seen_what_is_lost_is_told_and_nobody_else(stream: Stream) -> None:
+    await stream.publish(*(["a:x"] * 5))
+    live, slow = stream.join(), stream.join(after=0)
+    slow.reading = False
+    await settle()
+    wide = [stream.join(after=seq) for seq in (2, 5)]
+    await stream.publish("a:x")  # on its way when it is lost
+    old = lose(stream, 5)
+    await stream.publish("a:y", "a:z")
+    slow.read_on()
+    await settle()
+    assert [wire.gaps for wire in (live, slow, *wide)] == [[]] * 4
+    assert [wire.events for wire in (live, slow, *wide)] == [
+        [6, 7],
+        [1, 2, 3, 4, 5, 6, 7],
+        [3, 4, 5, 6, 7],
+        [6, 7],
+    ]
+    lose(stream, 6)
+    await stream.publish("a:z")
+    await settle()
+    gap = {"after": "ffffffff:7", "before": "ffffffff:7", "count": None, "reason": "epoch"}
+    assert [wire.gaps for wire in (live, slow, *wide)] == [[gap]] * 4
+    assert {wire.events[-1] for wire in (live, slow, *wide)} == {7}
+    assert old != stream.broker.epoch
+
+
+async def test_one_that_cannot_be_told_of_a_loss_is_cut(
+    stream: Stream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stream.publish("a:x", "a:x")
+    broken, other = stream.join(), stream.join()
+    await settle()
+
+    def write(data: bytes) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(broken, "write", write)
+    lose(stream, 1)
+    await stream.publish("a:y")
+    await settle()
+    assert (broken.was_cut, other.events) == (True, [2])
+
+
+async def test_what_was_being_read_of_a_lost_stream_is_read_again() -> None:
+    stream = await opened(window=1)
+    await stream.publish(*(["a:x"] * 4))
+    await settle()
+    read, gate = stream.broker.read, asyncio.Event()
+
+    async def late(*args: Any) -> list[Event]:
+        found = await read(*args)
+        await gate.wait()
+        return found
+
+    stream.broker.read = late  # type: ignore[method-assign, assignment]
+    wire = stream.join(after=0)
+    await settle()
+    lose(stream, 2)
+    await stream.publish("b:y", "b:z", "b:z")
+    gate.set()
+    await settle()
+    assert [frame["payload"]["event"] for frame in wire.received] == ["a:x", "a:x", "b:y", "b:z", "b:z"]

@@ -37,7 +37,11 @@ class Trouble(Exception):
 
 
 class Away(Trouble):
-    """The server cannot be asked just now; `str()` is one sentence on why."""
+    """The server cannot be asked just now; `str()` is one sentence on why. `there`: it is, and may answer soon."""
+
+    def __init__(self, sentence: str, *, there: bool = False) -> None:
+        super().__init__(sentence)
+        self.there = there
 
 
 class Refused(Trouble):
@@ -90,10 +94,8 @@ class Server:
             raise
         return Connection(self, wire)
 
-    def trouble(self, error: Exception) -> Exception:
+    def trouble(self, error: BaseException) -> Trouble:
         """What an error of the library, or of the network, means for a hub."""
-        if isinstance(error, Trouble | UsageError):
-            return error
         if isinstance(error.__cause__, RedisError):  # what went wrong when it had just connected
             error = error.__cause__
         if isinstance(error, ResponseError):
@@ -101,12 +103,12 @@ class Server:
         if isinstance(error, AuthenticationError | AuthorizationError):
             return Refused(f"Redis at {self.place} does not let the hub in: {_words(error)}.")
         if isinstance(error, BusyLoadingError):
-            return Away(f"Redis at {self.place} is loading its data (LOADING).")
+            return Away(f"Redis at {self.place} is loading its data (LOADING).", there=True)
         if isinstance(error, TimeoutError) or "imeout" in type(error).__name__:
-            return Away(f"Redis at {self.place} does not answer.")
+            return Away(f"Redis at {self.place} does not answer.", there=True)
         return Away(f"Redis at {self.place} cannot be reached: {_words(error)}.")
 
-    def _answered(self, text: str, kind: type[Exception]) -> Exception:
+    def _answered(self, text: str, kind: type[BaseException]) -> Trouble:
         code = text.partition(" ")[0]
         if code == "EPOCH" or text.startswith("Function not found"):
             return Moved(text)
@@ -130,7 +132,7 @@ MEANINGS = {
 }
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """What an error says, without the library's own number and full stop."""
     text = str(error.__cause__ or error) or type(error).__name__
     return text.splitlines()[0][:200].rstrip(".")

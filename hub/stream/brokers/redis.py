@@ -78,7 +78,7 @@ class RedisBroker:
             try:
                 return await self._attach()
             except Trouble as error:
-                if "LOADING" not in str(error) or time.monotonic() > ends:
+                if not (isinstance(error, Away) and error.there) or time.monotonic() > ends:
                     raise UsageError(str(error)) from None
             await asyncio.sleep(PAUSES[-1])
 
@@ -134,7 +134,8 @@ class RedisBroker:
             raise unavailable(f"This hub has not come up to the cursor {cursor} yet.") from None
 
     def _has_reached(self, cursor: Cursor) -> bool:
-        return self._stream.holds(*cursor) and (cursor.epoch != self.epoch or cursor.seq <= self.head)
+        known = self.head if cursor.epoch == self.epoch else self.lineage.get(cursor.epoch, -1)
+        return cursor.seq <= known
 
     async def _may_reach(self, cursor: Cursor) -> bool:
         """Whether the stream has what this hub has not; or nobody can say just now."""
@@ -215,13 +216,12 @@ class RedisBroker:
                     raise
                 return
             except Trouble as error:
-                if tries > 1 or not isinstance(error, Moved):
-                    self._drop(Away(str(error)))
+                self._drop(Away(str(error)))
 
     async def _attach(self) -> tuple[Link, Stream]:
         """Connect, and see which stream there is. Raises Away, Refused or Moved."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(2 * PATIENCE):
                 link = await Link.make(self.server)
                 try:
                     return link, await self._open_stream(link)
@@ -229,7 +229,7 @@ class RedisBroker:
                     link.close()
                     raise
         except TimeoutError:
-            raise Away(f"Redis at {self.server.place} does not answer.") from None
+            raise Away(f"Redis at {self.server.place} does not answer.", there=True) from None
 
     async def _open_stream(self, link: Link) -> Stream:
         stream = Stream.read(await link.asks.run("hub_look"))

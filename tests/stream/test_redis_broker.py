@@ -1,0 +1,357 @@
+"""What the Redis broker does when something comes at an odd moment."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from engines import Engine, Line, broker, line
+from running import until
+from stores import PLENTY, Store, draft, passes
+
+from hub import Hub
+from hub.errors import HubError, UsageError
+from hub.stream.brokers import connection as connections
+from hub.stream.brokers import link as links
+from hub.stream.brokers import redis as module
+from hub.stream.brokers.broker import Limits, Lost
+from hub.stream.brokers.connection import Away, Connection, Moved, Refused, Server
+from hub.stream.brokers.redis import RedisBroker
+from hub.wire.names import Cursor
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@pytest.fixture
+async def way(redis_engine: Engine) -> AsyncIterator[Line]:
+    async with line(redis_engine, uuid4().hex[:8]) as found:
+        yield found
+
+
+@pytest.fixture
+async def it(way: Line) -> AsyncIterator[Store]:
+    found = Store(RedisBroker(Server(way.url(prefix=uuid4().hex)), PLENTY, Limits(100, 2**20)))
+    await found.open()
+    yield found
+    await found.broker.close()
+
+
+async def again(it: Store) -> None:
+    await until(lambda: it.broker._link is not None and it.broker.problem is None, "the broker")
+
+
+async def another_epoch(engine: Engine, it: Store) -> Store:
+    """Let another hub find another run of the server; that hub."""
+    engine.ask("HSET", it.broker.server.keys[1], "run", "another")
+    other = Store(broker(engine, prefix=it.broker.server.prefix))
+    await other.open()
+    return other
+
+
+# ---- the stream
+
+
+async def test_limits_are_those_of_the_stream(
+    redis_engine: Engine, it: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Store(broker(redis_engine, Limits(7, 7, 7.0), prefix=it.broker.server.prefix))
+    await other.open()
+    assert other.broker.limits == PLENTY
+    assert "limits of its own" in caplog.text
+    await other.broker.close()
+
+
+async def test_an_entry_of_another_epoch_is_found_out(redis_engine: Engine, it: Store) -> None:
+    await it.put(draft("a"))
+    it.broker._look_at = time.monotonic() + 1000  # it does not look
+    other = await another_epoch(redis_engine, it)
+    await other.put(draft("b"))
+    await until(lambda: len(it.pumped) == 2)
+    assert it.broker.epoch == other.broker.epoch == it.pumped[1].cursor.epoch != it.pumped[0].cursor.epoch
+    assert it.lost == []
+    await other.broker.close()
+
+
+async def test_another_epoch_is_found_out_where_nothing_can_be_written(
+    redis_engine: Engine, it: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await another_epoch(redis_engine, it)
+    run = Connection.run
+
+    def full(self: Connection, name: str, *args: Any, **more: Any) -> Any:
+        if name == "hub_tidy" and self.server is it.broker.server:
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_exception(Refused("It is full.", "OOM"))
+            return answer
+        return run(self, name, *args, **more)
+
+    monkeypatch.setattr(Connection, "run", full)
+    await until(lambda: it.broker.epoch == other.broker.epoch)
+    await until(lambda: it.broker.problem == "It is full.")
+    await other.broker.close()
+
+
+async def test_what_is_too_old_goes_in_steps(redis_engine: Engine) -> None:
+    it = Store(broker(redis_engine, Limits(10_000, 2**24, 0.01), prefix=uuid4().hex))
+    await it.open()
+    await it.put(*(draft(f"{n}", given=True) for n in range(2500)))
+    await until(lambda: it.broker.tail == 2501)
+    assert (it.broker.bytes, await it.broker.read(0, 10)) == (0, [])
+    assert redis_engine.ask("HLEN", it.broker.server.keys[2]) == 0
+    assert await it.put(draft("0", given=True)) == [2501]
+    await it.broker.close()
+
+
+async def test_last_values_are_bounded(redis_engine: Engine) -> None:
+    it = Store(broker(redis_engine, state=Limits(3, 1000), prefix=uuid4().hex))
+    await it.open()
+
+    async def values() -> list[tuple[int, int]]:
+        return [(kept.event.seq, kept.stale) for kept in await it.broker.last_values()]
+
+    for key in ("a", "b", "c", "d\n\0"):
+        await it.put(draft(key.strip("\n\0"), name="x:y", key=key))
+    assert await values() == [(2, 0), (3, 0), (4, 0)]
+    assert (await it.broker.last_values())[-1].event.key == "d\n\0"
+    await it.put(draft("more", name="x:y", key="b"))
+    assert await values() == [(3, 0), (4, 0), (5, 0)]
+    large = draft("large", name="x:y", key="b")
+    large.body = b'"%b"' % (b"x" * 2000)
+    await it.put(large)
+    assert await values() == [(3, 0), (4, 0)]
+    large.body, large.key = b'"%b"' % (b"x" * 900), "e"
+    await it.put(large)
+    assert await values() == [(7, 0)]
+    await it.broker.close()
+
+
+# ---- trouble
+
+
+async def test_while_it_is_away_nothing_can_be_read_and_a_cursor_may_be_known(
+    it: Store, way: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.put(draft("a"))
+    way.deaf = way.dumb = True
+    way.cut()
+    await until(lambda: it.broker._link is None)
+    for asked in (it.broker.read(0, 1), it.broker.names(0, 1), it.broker.answers.recall(b"a"), it.put(draft("b"))):
+        with pytest.raises(HubError) as refused:
+            await asked
+        assert refused.value.code == "broker_unavailable"
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    with pytest.raises(HubError, match="has not come up to"):
+        await it.broker.reach(Cursor(it.broker.epoch, 9))
+    await it.broker.reach(Cursor(it.broker.epoch, 1))
+    way.deaf = way.dumb = False
+    way.cut()
+    await again(it)
+
+
+async def test_a_read_that_is_cut_says_so(it: Store, way: Line) -> None:
+    way.deaf = True
+    reading = asyncio.create_task(it.broker.read(0, 1))
+    await passes(5)
+    way.deaf = False
+    way.cut()
+    with pytest.raises(HubError, match="cannot be reached"):
+        await reading
+    await again(it)
+
+
+async def test_a_server_that_cannot_begin_an_epoch_is_away(redis_engine: Engine, it: Store) -> None:
+    redis_engine.ask("HSET", it.broker.server.keys[1], "run", "another")
+    redis_engine.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        it.broker._link.close()
+        await until(lambda: "NOREPLICAS" in str(it.broker.problem))
+    finally:
+        redis_engine.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    await again(it)
+
+
+async def test_what_waits_while_it_is_attached_anew_is_refused_when_it_is_not(it: Store, way: Line) -> None:
+    way.deaf = way.dumb = True
+    link = it.broker._link
+    it.broker._drop(Moved("The stream is of another epoch now."))
+    waiting = asyncio.create_task(it.put(draft("a")))
+    gone = asyncio.create_task(it.put(draft("b")))
+    await passes(3)
+    gone.cancel()
+    with pytest.raises(HubError, match="does not answer"):
+        await waiting
+    way.deaf = way.dumb = False
+    way.cut()
+    assert link.asks.cut is not None
+    await again(it)
+
+
+async def test_a_listener_that_fails_at_a_loss_is_called_again(
+    redis_engine: Engine, it: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await it.put(draft("a"))
+    calls = list[Lost]()
+
+    def lost(lost: Lost) -> None:
+        calls.append(lost)
+        if len(calls) == 1:
+            raise RuntimeError("no")
+
+    it.broker._on_lost = lost
+    redis_engine.ask("DEL", *it.broker.server.keys)
+    await until(lambda: bool(calls))
+    await again(it)
+    assert (await it.put(draft("b")), it.broker.head) == ([1], 1)
+
+
+async def test_what_was_answered_and_has_not_been_seen_may_be_gone(it: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def late(rows: Any) -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(it.broker, "_hand_on", late)
+    putting = asyncio.create_task(it.put(draft("a")))
+    await until(lambda: bool(it.broker._appends._passing))
+    it.broker._drop(Away("The server has gone."))
+    with pytest.raises(HubError, match=r"has gone.*may have been kept"):
+        await putting
+    gate.set()
+
+
+async def test_a_cut_before_anything_is_sent_keeps_it_waiting(it: Store) -> None:
+    putting = asyncio.create_task(it.put(draft("a")))
+    await passes(1)
+    it.broker._drop(Moved("The stream is of another epoch now."))
+    it.broker._appends._send()
+    await again(it)
+    assert await putting == [1]
+
+
+# ---- one connection
+
+
+async def served(serve: Serve, path: Path) -> asyncio.Server:
+    return await asyncio.start_unix_server(serve, str(path))
+
+
+async def test_a_server_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_engine: Engine
+) -> None:
+    path = redis_engine.folder / "silent"
+    monkeypatch.setattr(connections, "PATIENCE", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await served(silent, path):
+        with pytest.raises(Away, match="does not answer"):
+            await Server(f"unix://{path}").connect()
+
+
+async def test_another_program_says_something_else(redis_engine: Engine) -> None:
+    path = redis_engine.folder / "other"
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"-ERR 220 mail.example.org\r\n" * 3)
+        await reader.read()
+        writer.close()
+
+    async with await served(other, path):
+        with pytest.raises(Refused, match="refuses: 220 mail"):
+            await Server(f"unix://{path}").connect()
+
+
+async def test_a_connection_that_was_cut_says_why(redis_engine: Engine) -> None:
+    found = await Server(redis_engine.url()).connect()
+    assert await found.send("PING") == b"PONG"
+    found.close(Away("It was enough."))
+    with pytest.raises(Away, match="enough"):
+        await found.send("PING")
+    found.close()
+
+
+async def test_whoever_goes_harms_no_other(redis_engine: Engine) -> None:
+    found = await Server(redis_engine.url()).connect()
+    gone, other = found.send("PING"), found.send("ECHO", "other")
+    gone.cancel()
+    assert await other == b"other"
+    found.close()
+
+
+async def test_a_write_that_fails_cuts_it(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await Server(redis_engine.url()).connect()
+
+    async def fail(*args: Any, **more: Any) -> None:
+        raise OSError("broken pipe")
+
+    monkeypatch.setattr(found._wire, "send_packed_command", fail)
+    with pytest.raises(Away, match="broken pipe"):
+        await found.send("PING")
+
+
+async def test_it_is_this_process_that_stood_still(way: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await Server(way.url()).connect()
+    monkeypatch.setattr(connections, "PATIENCE", 0.1)
+    monkeypatch.setattr(connections, "STALL", 0.2)
+    way.delay = 0.05
+    answer = found.send("PING")
+    await passes(2)
+    time.sleep(0.4)  # noqa: ASYNC251 - that is the fault
+    assert await answer == b"PONG"
+    way.delay = 0.0
+    way.deaf = True
+    with pytest.raises(Away, match="does not answer"):
+        await found.send("PING")
+
+
+async def test_two_servers_are_not_one(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = ["one", "two"]
+
+    async def run_of(connection: Connection) -> str:
+        return runs.pop()
+
+    monkeypatch.setattr(links, "run_of", run_of)
+    with pytest.raises(Away, match="being replaced"):
+        await links.Link.make(Server(redis_engine.url()))
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hub.stream.brokers.connection", None)
+    with pytest.raises(UsageError, match=r"needs the extra redis: pip install 'aiohttp-hub\[redis\]'"):
+        Hub(state_dir=tmp_path, broker="redis://")
+
+
+async def test_a_connection_that_rests_is_left_alone(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+    found = await Server(redis_engine.url()).connect()
+    assert await found.send("PING") == b"PONG"
+    await until(lambda: found._timer is None)
+    assert await found.send("PING") == b"PONG"
+    found.close()
+
+
+async def test_a_start_that_takes_too_long_is_given_up(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(server: Server) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(links.Link, "make", never)
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "START", 0.0)
+    it = Store(broker(redis_engine))
+    with pytest.raises(UsageError, match="does not answer"):
+        await it.open()
+
+
+async def test_one_that_never_began_is_closed_all_the_same(redis_engine: Engine) -> None:
+    it = Store(broker(redis_engine, prefix=uuid4().hex))
+    await it.broker.open(it.pump)
+    await it.broker.close()
+    with pytest.raises(HubError, match="stopping"):
+        await it.put(draft("a"))
