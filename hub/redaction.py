@@ -59,9 +59,10 @@ class Secrets(NamedTuple):
 def _secrets_in(value: JSON) -> Secrets | None:
     """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
     texts, keys = _new_texts(value)
-    naming = set(filter(names_a_secret, keys))
+    naming = set(filter(names_a_secret, keys)) if keys else keys
     if not naming and not ((texts or keys) and is_suspicious("\n".join([*texts, *keys]))):
-        _remember(keys)
+        if keys:
+            _remember(keys)
         return None
     secrets = clean_each([*texts, *keys])
     _remember(keys - naming - secrets.keys())

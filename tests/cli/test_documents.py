@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hub.cli import documents as documents_
-from hub.cli.documents import documents
+from hub.cli.documents import _state, documents
 from hub.errors import HubError, UsageError
 from hub.wire.strictjson import LARGEST
 
@@ -186,3 +186,18 @@ def test_weakened_all_of_it_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(documents(counting(b'"', *LONG[:100])[0], told.append)) == []
     assert len(told) == 1
     assert "1048576" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (b"1", "whole"),
+        (b"[1", "unfinished"),
+        (b"1 2", "wrong"),
+        (b'"\xff"', "wrong"),
+        (b"[" * 100_000, "wrong"),
+        (b"", "unfinished"),
+    ],
+)
+def test_what_a_text_is(text: bytes, state: str) -> None:
+    assert _state(text) == state

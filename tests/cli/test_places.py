@@ -1,5 +1,6 @@
 """Where the place of a tail is kept: a private file, one holder, no way out of the folder."""
 
+import argparse
 import contextlib
 import fcntl
 from pathlib import Path
@@ -12,7 +13,7 @@ from hub.cli import following, places
 from hub.cli.beginnings import begin
 from hub.cli.following import Following
 from hub.cli.main import parser
-from hub.cli.places import Place, place_name
+from hub.cli.places import Place, place, place_name
 from hub.cli.writing import Unwritten
 from hub.client.client import HubClient
 from hub.errors import UsageError
@@ -138,3 +139,10 @@ async def test_a_place_that_cannot_be_kept_ends_the_tail(tmp_path: Path, monkeyp
             async with HubClient(hub.url) as client:
                 with pytest.raises(Exception, match="The place of a cannot be kept"):
                     await Following(args, client, place).run(client)
+
+
+@pytest.mark.parametrize("text", ["", "../x", "a b", "x" * 200])
+def test_what_cannot_name_a_place_is_said_in_one_sentence(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        place(text)
+    assert "\n" not in str(error.value)

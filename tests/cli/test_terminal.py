@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from values import HOSTILE
 
 from hub.cli import terminal
-from hub.cli.terminal import envelope, has_colour, printable, readable
+from hub.cli.terminal import envelope, has_colour, is_terminal, printable, readable
 from hub.client.items import Gap, Received
 
 
@@ -109,3 +109,9 @@ def test_an_event_cannot_drive_the_terminal(weakened: bool, monkeypatch: pytest.
         monkeypatch.setattr(terminal, "printable", lambda text: text)
     lines = [readable(event(HOSTILE)), readable(Gap(None, "e:1", 1, HOSTILE, {})), envelope(event(HOSTILE))]
     assert [line.isprintable() for line in lines] == [not weakened] * 3
+
+
+def test_what_is_closed_is_no_terminal() -> None:
+    stream = io.StringIO()
+    stream.close()
+    assert not is_terminal(stream)

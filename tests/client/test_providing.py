@@ -135,7 +135,7 @@ def nested(depth: int) -> Any:
 async def test_whatever_a_handler_answers_somebody_hears_of_it(
     caller: Talk, worker: HubClient, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the hub could not read would keep whoever called waiting until the call's time is over."""
+    """Of what the hub could not read, whoever has called would hear that, and nothing of what the handler has said."""
     if weakened:
         monkeypatch.setattr("hub.client.connections.text_of", json.dumps)
     answers: list[Any] = []
@@ -150,9 +150,7 @@ async def test_whatever_a_handler_answers_somebody_hears_of_it(
     answers += [nested(depth) for depth in range(29, 34)]
     if weakened:
         id = await caller.begin("a:odd", n=answers.index(nested(32)))
-        await caller.call("hub:ping")
-        await caller.call("hub:cancel", "cancel", id=id)
-        assert (await caller.answer(id))["payload"]["code"] == "cancelled"  # it has waited
+        assert "a frame that does not fit" in (await caller.answer(id))["payload"]["error"]
         return
     answers += [CommandError("no file caf\udce9"), CommandError(b"bytes"), CommandError("No.", {"deep": nested(40)})]  # type: ignore[arg-type]
     answers += [{"half": "\udce9"}, float("nan"), {1, 2}]
