@@ -8,6 +8,7 @@ process that reports, however many run the tests.
 the others). A weakened build, whose test has "weakened" in its name, is tried once, too.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -81,6 +82,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "weakened" in item.name.partition("[")[0]:
             item.add_marker("once")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are there to stay: looking through them again and again finds no garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def _judge(report: Report) -> Report:
