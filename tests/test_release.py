@@ -22,7 +22,7 @@ from prints import printed, program
 from running import PATIENCE
 from services import observed
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.once
 
 CHECKOUT = Path(__file__).parents[1]
 SOURCES = "setup.cfg setup.py MANIFEST.in README.md CHANGELOG.md LICENSE hub templates".split()
@@ -65,10 +65,10 @@ def run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = Non
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(folder: Path) -> Path:
     """The sources as they are released, built from a copy: nothing of an earlier build is in it."""
-    copy, dist = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
+    copy, dist = folder / "copy", folder / "dist"
+    copy.mkdir()
     for name in SOURCES:
         if (CHECKOUT / name).is_dir():
             shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -79,7 +79,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def port() -> Iterator[int]:
     """One that nobody else is given meanwhile."""
     with socket.socket() as sock:
@@ -88,14 +88,13 @@ def port() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def image(sdist: Path, port: int, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def made(sdist: Path, port: int, folder: Path) -> Image:
     """The printed Dockerfile, its steps done on the unpacked sdist."""
-    context = tmp_path_factory.mktemp("context")
+    context = folder / "context"
     with tarfile.open(sdist) as archive:
         archive.extractall(context, filter="data")
     (sources,) = context.iterdir()
-    image = Image(tmp_path_factory.mktemp("root"))
+    image = Image(folder / "image")
     image.read(printed("dockerfile", "--port", str(port)))
     (image.root / "usr/local/bin").mkdir(parents=True)
     where = image.root
@@ -115,12 +114,23 @@ def image(sdist: Path, port: int, tmp_path_factory: pytest.TempPathFactory) -> I
     return image
 
 
-def test_the_index_would_take_it(sdist: Path, image: Image) -> None:
+@pytest.mark.timeout(600)
+def test_what_is_released_is_built_and_installed_and_runs(port: int, tmp_path: Path) -> None:
+    """In one test: it is built once, whichever process runs it."""
+    sdist = built(tmp_path)
+    image = made(sdist, port, tmp_path)
+    the_index_would_take_it(sdist, image)
+    what_is_installed_is_everything(image)
+    the_container_is_no_root_and_its_health_is_told(image, port, tmp_path)
+    a_real_systemd_runs_the_printed_unit(image, port, tmp_path)
+
+
+def the_index_would_take_it(sdist: Path, image: Image) -> None:
     (wheel,) = (image.root / "wheels").glob("aiohttp_hub-*.whl")
     run(program("twine", "twine"), "check", "--strict", str(sdist), str(wheel))
 
 
-def test_what_is_installed_is_everything(image: Image) -> None:
+def what_is_installed_is_everything(image: Image) -> None:
     (found,) = (image.root / "opt/hub").glob("lib/python3*/site-packages/hub")
     installed = {path.relative_to(found).as_posix() for path in found.rglob("*") if path.is_file()}
     wanted = {
@@ -132,7 +142,7 @@ def test_what_is_installed_is_everything(image: Image) -> None:
     assert wanted - installed == set()
 
 
-def test_the_container_is_no_root_and_its_health_is_told(image: Image, port: int, tmp_path: Path) -> None:
+def the_container_is_no_root_and_its_health_is_told(image: Image, port: int, tmp_path: Path) -> None:
     assert image.said("USER") == "10001:10001"
     assert (image.root / "state").stat().st_mode & 0o777 == 0o700
     environment = {"PATH": os.environ["PATH"], **image.environment}
@@ -185,7 +195,7 @@ journalctl -u hub --no-pager -o cat
 """
 
 
-def test_a_real_systemd_runs_the_printed_unit(image: Image, port: int, tmp_path: Path) -> None:
+def a_real_systemd_runs_the_printed_unit(image: Image, port: int, tmp_path: Path) -> None:
     """Ready when it listens, in its whole sandbox; reloaded, killed and started again, stopped."""
     python = image.root / "opt/hub/bin/python"
     words = ("--user", "daemon", "--state-dir", "/var/lib/tested", "--port", str(port))
