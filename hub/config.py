@@ -66,6 +66,7 @@ class Config:
         1000, "messages or requests a second for each client; 0 means no limit", Range(0, MANY), kind=int
     )
     max_clients: int = setting(10_000, "clients at once", Range(1, MANY), kind=int)
+    workers: int = setting(1, "processes on the one port; several need --broker redis://…", Range(1, 64), kind=int)
     load: tuple[str, ...] = setting((), "import MODULE and call its setup(hub)", kind=list)
     config: str = setting(
         "", "hub.toml: whom to tell, webhooks, secrets; else the one in the state directory", kind=str
@@ -84,6 +85,9 @@ class Config:
     keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", Range(1, STORED), kind=int)
     keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", Range(0.001, CENTURY), kind=float)
     sync: str = setting("normal", "full: also power loss takes no event", kind=str, choices=("normal", "full"))
+
+    shared_dir: str = setting("", "folder of the token and of hub.toml, if that is not the state directory")
+    tells: bool = setting(True, "tell others what hub.toml says: of several workers one does")
 
     max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in", Range(125, HELD))
     max_body: int = setting(1024 * 1024, "bytes of one HTTP body", Range(1, HELD))
@@ -115,6 +119,11 @@ class Config:
         """The defaults, then `HUB_…`, then what is `given`. Raises UsageError for a value that does not fit."""
         values = {f.name: _read(_variable(f), environ[_variable(f)], f) for f in flags() if environ.get(_variable(f))}
         return cls(**{**values, **given})
+
+    @property
+    def common_dir(self) -> Path:
+        """The folder of what all workers of one port have in common: the token, hub.toml."""
+        return Path(self.shared_dir) if self.shared_dir else self.state_dir
 
     def changed(self, **values: Any) -> "Config":
         """The same with these values, which have been checked. No file is read again."""
@@ -178,7 +187,7 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
 GROUPS: Mapping[str, str] = {
     "where it listens": "host port tls_cert tls_key open",
     "who gets in": "auth allow_host allow_origin trusted_proxy",
-    "how much at once": "rate max_clients heartbeat",
+    "how much at once": "rate max_clients heartbeat workers",
     "what it runs": "load demo config",
     "its log": "log_level log_format",
     "what it keeps": "state_dir ephemeral broker broker_file sync keep_events keep_bytes keep_seconds state_items "

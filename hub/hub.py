@@ -276,7 +276,8 @@ class Hub:
         file = await asyncio.to_thread(read_file, self.config)
         self.github_secret = file.github_secret
         self._limit(file)
-        await self.outward.apply(file)
+        if self.config.tells:
+            await self.outward.apply(file)
         return file
 
     def _limit(self, file: ConfigFile) -> None:
@@ -318,7 +319,8 @@ class Hub:
         self.github_secret = file.github_secret or self.github_secret
         self._limit(file)
         life.at_end("what is told to others", lambda: self.outward.stop(ACKNOWLEDGED))
-        await self.outward.start(file)
+        if self.config.tells:
+            await self.outward.start(file)
         await self._tell_of_start()
 
     async def _take_directory(self) -> None:

@@ -54,14 +54,14 @@ ORDER = [
         ("web/access", "peer connections origin proxy credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
-        ("web", "api room toolcalls hooks pings health streams viewers"),
+        ("web", "api room toolcalls hooks pings seats health streams viewers"),
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
         ("web/page", "formats formfields sparklines shared trails results panel rows board history earlier panels"),
         ("web/page", "shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
-        ("web", "rereading app"),
+        ("web", "rereading workers app"),
         ("client", "items paging discovery ownership sockets connections links calls providing client sync logs tools"),
         ("", "scenes story demo"),
         ("printed", "render"),
@@ -292,9 +292,9 @@ def test_what_is_installed_is_what_is_in_the_checkout() -> None:
 
 
 def test_only_the_hubs_own_process_is_ended() -> None:
-    """A mounted hub must never end the process of its application: only programs do, `_serve` and `script`."""
+    """A mounted hub must never end the process of its application: only programs do."""
     found = sources()
-    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/shutdown"]
+    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/shutdown", "web/workers"]
     users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("shutdown.Ending")]
     assert users == ["web/app"]
     (function,) = [

@@ -30,7 +30,7 @@ LARGEST = 256 * 1024  # bytes of the file
 
 def read(config: Config) -> ConfigFile:
     """The file that `--config` names, else hub.toml in the state directory, if there is one. Raises BadFile."""
-    path = Path(config.config) if config.config else config.state_dir / NAME
+    path = Path(config.config) if config.config else config.common_dir / NAME
     try:
         text = _text(path)
     except (FileNotFoundError, NotADirectoryError):  # of the state directory others will say what is wrong with it

@@ -15,6 +15,7 @@ import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -26,7 +27,7 @@ from ..stderr import Seldom, set_up_logging, unhurried
 from ..stdio import mention
 from ..wire.messages import now
 from ..wire.vocabulary import Refusal
-from . import answers, api, health, hooks, outgoing, pings, sse, startup, streams
+from . import answers, api, health, hooks, outgoing, pings, sse, startup, streams, workers
 from .access import login
 from .access.guard import Guard, refuse_bind
 from .documents import served
@@ -34,6 +35,7 @@ from .keys import GUARD, HUB
 from .page import dashboard
 from .rereading import reread
 from .sdnotify import Systemd
+from .seats import READY, WORKERS, Seat, Workers
 from .shutdown import Ending
 from .tls import server_context
 from .ws import connection
@@ -122,11 +124,22 @@ def serve(config: Config) -> int:
 
     Raises UsageError if it cannot start as asked.
     """
+    if config.workers > 1:
+        return workers.run(config, _url, _work)
     with unhurried():
         return _run(config)
 
 
-def _run(config: Config) -> int:
+def _work(config: Config, seat: Seat) -> int:
+    """Run one of several workers, with a state directory of its own under that of all of them."""
+    own: dict[str, Any] = {"state_dir": config.state_dir / f"worker-{seat.number}", "port": seat.port, "open": False}
+    first = seat.number == 1
+    own |= {"shared_dir": str(config.state_dir), "tells": first, "demo": config.demo and first}
+    with unhurried():
+        return _run(config.changed(**own), seat)
+
+
+def _run(config: Config, seat: Seat | None = None) -> int:
     set_up_logging(config)
     _take_descriptors()
     for sentence in unknown_variables():
@@ -137,7 +150,7 @@ def _run(config: Config) -> int:
     if not startup.load(hub, (*config.load, *(["hub.demo"] if config.demo else []))):
         return 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(hub, context))
+        return runner.run(_serve(hub, context, seat))
 
 
 def _take_descriptors() -> None:
@@ -158,8 +171,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
+async def _serve(hub: Hub, context: ssl.SSLContext | None, seat: Seat | None) -> int:
     app = create_app(hub)
+    if seat is not None:
+        app[WORKERS] = Workers(seat, hub.metrics.registry)
     asked, systemd = asyncio.Event(), Systemd()
     ending = Ending(hub.config.stop_timeout + LAST, hub.end, asked.set)
     runner = web.AppRunner(
@@ -173,7 +188,7 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
     if not await startup.begin(runner):
         return 1
     try:
-        sock = _listen(hub.config)
+        sock = _listen(hub.config, socket.SO_REUSEADDR if seat is None else socket.SO_REUSEPORT)
         assert runner.server is not None
         app[GUARD].watch(runner.server)
         loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
@@ -182,12 +197,15 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         )
         url = _url(hub.config, sock)
         # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
-        with _announced(hub, url):
+        with _announced(hub, url) if seat is None else contextlib.nullcontext():
             await server.start_serving()
             sock.listen(BACKLOG)
             _calm_collector()
-            mention(f"hub is listening on {url}")
-            _show(app, url)
+            if seat is None:
+                mention(f"hub is listening on {url}")
+                _show(app, url)
+            else:
+                _take(app, seat, url, ending.asked.set)
             systemd.ready()
             reading = asyncio.get_running_loop().create_task(reread(app, context, asked, systemd))
             await ending.asked.wait()
@@ -202,6 +220,14 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None) -> int:
         await runner.cleanup()
     ending.done()
     return 0
+
+
+def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) -> None:
+    """Take a seat among the workers of a port: their parent says where they are, and that they are there."""
+    app[HUB].outward.url = url
+    app[HUB].spawn(app[WORKERS].answer)
+    seat.watch(stop)
+    seat.tell(READY)
 
 
 def _show(app: web.Application, url: str) -> None:
@@ -234,10 +260,10 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _listen(config: Config) -> socket.socket:
+def _listen(config: Config, option: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, option, 1)
     try:
         sock.bind((config.host, config.port))
     except OSError as error:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from ..wire.strictjson import dumpb
 from .answers import answer, query
 from .keys import HUB, PEER
+from .seats import WORKERS
 
 POSITION = "Hub-Cursor"
 OPENMETRICS = "application/openmetrics-text"
@@ -37,20 +38,21 @@ class Scrapes:
         asks = OPENMETRICS in ",".join(request.headers.getall(hdrs.ACCEPT, ()))
         encode, kind = choose_encoder(OPENMETRICS if asks else "")
         draw = self._shared if request[PEER].trust == "NONE" else _draw
-        text = draw(kind, encode, request.app[HUB].metrics.registry)
+        text = await draw(kind, encode, request.app)
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: kind})
 
-    def _shared(self, kind: str, encode: Callable[[Any], bytes], registry: Any) -> bytes:
+    async def _shared(self, kind: str, encode: Callable[[Any], bytes], app: web.Application) -> bytes:
         now = time.monotonic()
         until, text = self._drawn.get(kind, (0.0, b""))
         if now >= until:
-            text = _draw(kind, encode, registry)
+            text = await _draw(kind, encode, app)
             self._drawn[kind] = now + SHARED_SECONDS, text
         return text
 
 
-def _draw(kind: str, encode: Callable[[Any], bytes], registry: Any) -> bytes:
-    return encode(registry)
+async def _draw(kind: str, encode: Callable[[Any], bytes], app: web.Application) -> bytes:
+    """Of one hub; or of all workers of its port, whichever of them is asked."""
+    return encode(await app[WORKERS].counted() if WORKERS in app else app[HUB].metrics.registry)
 
 
 async def health(request: web.Request) -> web.Response:

@@ -79,7 +79,7 @@ class Guard:
         self.refused = refused
         self.limit = limit
         self.users = frozenset({0, os.geteuid()})
-        self.tokens = Tokens(config.state_dir) if mode(config) == "token" else None
+        self.tokens = Tokens(config.common_dir) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
         self.accepted = Watch(self.users, functools.partial(refused, "too_many"))
         self.checks: dict[Refusal, Check] = {
