@@ -38,6 +38,7 @@ from .sdnotify import Systemd
 from .seats import READY, WORKERS, Seat, Workers
 from .shutdown import Ending
 from .tls import server_context
+from .viewers import VIEWERS
 from .ws import connection
 
 log = logging.getLogger("hub")
@@ -225,7 +226,10 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None, seat: Seat | None) ->
 def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) -> None:
     """Take a seat among the workers of a port: their parent says where they are, and that they are there."""
     app[HUB].outward.url = url
-    app[HUB].spawn(app[WORKERS].answer)
+    hub, others, viewers = app[HUB], app[WORKERS], app[VIEWERS]
+    others.on_fetched = viewers.fetched_elsewhere
+    viewers.on_unknown = lambda id: others.fetched(id, hub.cursor.seq)
+    hub.spawn(others.answer)
     seat.watch(stop)
     seat.tell(READY)
 

@@ -1,5 +1,6 @@
-"""A worker's place among the workers of one port: what it was given by the process that started it, and what all of
-them have counted together."""
+"""A worker's place among the workers of one port: what it was given by the process that started it, and what they tell
+each other: what they have counted, and which page has fetched its news from another worker than the one that told it.
+"""
 
 import asyncio
 import contextlib
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 PATIENCE = 1.0  # seconds that another worker gets to say what it has counted; then it is what it said last
+LONGEST = 128  # characters of the id of a page
 LARGEST = 16 * 1024 * 1024  # bytes of that
 READY, REFUSED = b"+", b"-"  # what a worker tells: that it listens, or in a sentence why it cannot start
 
@@ -65,21 +67,43 @@ class Seat(NamedTuple):
 
 
 class Workers:
-    """What all workers have counted, as one of them says it."""
+    """The workers of one port, as one of them sees them. `on_fetched(viewer, position)`: a page fetched elsewhere."""
 
     def __init__(self, seat: Seat, registry: CollectorRegistry) -> None:
         self._seat, self._registry = seat, registry
+        self.on_fetched: Callable[[str, int], None] = lambda viewer, position: None
+        self._telling: set[asyncio.Task[None]] = set()
         self._last: dict[bytes, list[Family]] = {}  # what each of the others has said last
 
     async def answer(self) -> None:
-        """Tell every worker that asks. Ends when cancelled."""
+        """Hear every worker that asks or tells. Ends when cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(self._seat.asked)
-            with connection, contextlib.suppress(OSError, TimeoutError):
+            with connection, contextlib.suppress(OSError, TimeoutError, ValueError):
                 if _is_ours(connection):
                     async with asyncio.timeout(PATIENCE):
-                        await loop.sock_sendall(connection, json.dumps(families(self._registry)).encode())
+                        await self._hear(connection)
+
+    async def _hear(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        viewer, position = json.loads(await loop.sock_recv(connection, 1024))
+        if viewer:
+            self.on_fetched(viewer, position)
+        else:
+            await loop.sock_sendall(connection, json.dumps(families(self._registry)).encode())
+
+    def fetched(self, viewer: str, position: int) -> None:
+        """Tell the others that this page, which none here tells of news, has fetched what was there at `position`."""
+        for address in self._seat.others if len(viewer) <= LONGEST else ():
+            task = asyncio.get_running_loop().create_task(self._tell(address, viewer, position))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, address: bytes, viewer: str, position: int) -> None:
+        with contextlib.suppress(OSError, TimeoutError):  # then the page hears nothing more until it connects again
+            async with asyncio.timeout(PATIENCE):
+                await _said(address, viewer, position)
 
     async def counted(self) -> "Summed":
         """What all have counted."""
@@ -90,18 +114,20 @@ class Workers:
         """One that does not answer is starting, or stands still: what it has said last is true of it, or nothing."""
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(PATIENCE):
-                self._last[address] = json.loads(await _read(address))
+                self._last[address] = json.loads(await _said(address))
 
 
 WORKERS: web.AppKey[Workers] = web.AppKey("workers", Workers)
 
 
-async def _read(address: bytes) -> bytes:
+async def _said(address: bytes, viewer: str = "", position: int = 0) -> bytes:
+    """What a worker answers."""
     loop, found = asyncio.get_running_loop(), bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
         await loop.sock_connect(connection, address)
         if not _is_ours(connection):
             return b""
+        await loop.sock_sendall(connection, json.dumps([viewer, position]).encode())
         while (data := await loop.sock_recv(connection, 65536)) and len(found) < LARGEST:
             found += data
     return bytes(found)

@@ -21,14 +21,14 @@ class Viewer:
     """One page that is open. `looks_at`: what it shows, None for all of the page. `knows`: the versions that it has or
     was told of, by panel."""
 
-    __slots__ = ("id", "is_free", "knows", "looks_at", "send", "told_at")
+    __slots__ = ("id", "is_free", "knows", "looks_at", "position", "send", "told_at")
 
     def __init__(self, id: str, send: Callable[[bytes], None]) -> None:
         self.id, self.send = id, send
         self.looks_at: Mapping[str, Any] | None = None
         self.knows: dict[str, str] = {}
         self.is_free = True  # it has fetched what it was told of
-        self.told_at = 0.0
+        self.told_at, self.position = 0.0, 0  # when it was told last, and where the stream was
 
 
 class Viewers:
@@ -36,6 +36,7 @@ class Viewers:
 
     def __init__(self) -> None:
         self.on_free: Callable[[], None] = lambda: None
+        self.on_unknown: Callable[[str], None] = lambda id: None  # somebody has fetched who is no viewer here
         self._viewers: dict[str, Viewer] = {}
 
     def join(self, client: Client, send: Callable[[bytes], None]) -> None:
@@ -49,13 +50,25 @@ class Viewers:
 
     def fetched(self, id: str, versions: Mapping[str, str], looks_at: Mapping[str, Any] | None = None) -> None:
         """The viewer has fetched these versions. With `looks_at`, by panel, it shows no more than what it has named so.
-        An id that nobody has is passed over: that page has gone."""
+        An id that nobody has is passed over: that page has gone, or is told of news by another worker of this port."""
         viewer = self._viewers.get(id)
+        if viewer is None and id:
+            self.on_unknown(id)
         if viewer is not None:
             viewer.is_free = True
             if looks_at is not None:
                 viewer.looks_at = {**(viewer.looks_at or {}), **looks_at}
             viewer.knows.update(versions)
+            self.on_free()
+
+    def fetched_elsewhere(self, id: str, position: int) -> None:
+        """The viewer has fetched from another worker, which was at this position of the stream: what is newer it is
+        told of, and all of it once more where that worker was behind. An id that nobody has is passed over."""
+        viewer = self._viewers.get(id)
+        if viewer is not None:
+            viewer.is_free = True
+            if position < viewer.position:
+                viewer.knows.clear()
             self.on_free()
 
     def free(self) -> Iterator[Viewer]:
@@ -70,7 +83,11 @@ class Viewers:
             return
         viewer.is_free, viewer.told_at = False, now
         viewer.knows = dict(versions)
+        viewer.position = int(cursor.rpartition(":")[2])
         viewer.send(notice("hub:page", {"viewer": viewer.id, "panels": viewer.knows, "cursor": cursor}))
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._viewers
 
     def __len__(self) -> int:
         return len(self._viewers)

@@ -17,8 +17,10 @@ from engines import Engine
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from running import HubProcess, Talk, hub_process, run_hub, talk, until
 
+from hub.commands.clients import Client
 from hub.web import seats
 from hub.web.seats import Seat, Summed, Workers, families
+from hub.web.viewers import Viewers
 
 
 @asynccontextmanager
@@ -39,6 +41,12 @@ async def scraped(hub: HubProcess) -> dict[str, float]:
     async with hub.http.get(f"{hub.url}metrics") as response:
         lines = (await response.text()).splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+async def published(hub: HubProcess, number: int) -> None:
+    body = {"event": "agent:status_change", "data": {"id": f"agent-{number}", "status": "active"}}
+    async with hub.http.post(f"{hub.url}api/events", json=body) as response:
+        assert response.status == 200
 
 
 async def provided(worker: Talk) -> None:
@@ -75,6 +83,12 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
         for each in talks[1:]:
             assert await each.call("jobs:run") == "done"
         serving.cancel()
+        async with talk(hub.url, "?page=1") as page:
+            for number in range(8):
+                viewer = (await page.event())["payload"]["data"]["viewer"]
+                await published(hub, number)
+                async with hub.http.get(f"{hub.url}?viewer={viewer}", headers={"Connection": "close"}) as response:
+                    assert response.status == 200
         os.kill(first[0], signal.SIGKILL)
         await until(lambda: len(found := workers(hub)) == 2 and first[0] not in found, "that it is started again")
         await until(lambda: "has ended, and is started again in" in hub.log)
@@ -82,6 +96,40 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
             while (await scraped(hub))["hub_broker_up"] != 1:
                 await asyncio.sleep(0.01)
     assert not (hub.state_dir / "server.json").exists()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_page_hears_of_news_wherever_it_fetches(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[dict[str, Any]]()
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        for each in (one, two):
+            each.bind("")
+            each.listen()
+            each.setblocking(False)
+        here = Workers(Seat(1, 0, one, (two.getsockname(),), -1, -1), counted(1))
+        there = Workers(Seat(2, 0, two, (one.getsockname(),), -1, -1), counted(2))
+        if weakened:
+            monkeypatch.setattr(here, "fetched", lambda viewer, position: None)
+        mine, others = Viewers(), Viewers()
+        there.on_fetched = others.fetched_elsewhere
+        mine.on_unknown = lambda id: here.fetched(id, 7)
+        client = Client("websocket", "127.0.0.1:1")
+        others.join(client, lambda text: told.append(json.loads(text)["payload"]["data"]))
+        answering = asyncio.ensure_future(there.answer())
+        for cursor in ("e:7", "e:8"):  # the second time the other worker is behind
+            (viewer,) = others.free()
+            others.tell(viewer, {"agents": cursor}, cursor)
+            mine.fetched(client.id, {"agents": "of another"})
+            if weakened:
+                assert await here.counted()
+                assert not list(others.free())
+                break
+            await until(lambda: list(others.free()), "that it is free")
+            others.tell(viewer, {"agents": cursor}, cursor)
+        assert len(told) == (1 if weakened else 3)
+        answering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
 
 
 async def test_without_a_stream_for_several_it_says_what_is_needed(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class Pages:
     async def head(self, request: web.Request) -> Mapping[str, Any]:
         """What stands in the head of every page."""
         viewer = request.query.get("viewer", "")
-        (variant,) = await self.shown.get([(self._own[0], Asked())], live=bool(viewer))
+        (variant,) = await self.shown.get([(self._own[0], Asked())], live=viewer in self.viewers)
         self.viewers.fetched(viewer, {variant.panel.name: variant.version})
         return {"summary": variant, "host": platform.node(), **counts(self.board)}
 
@@ -120,7 +120,7 @@ class Pages:
         head, *others = self.panels()
         wanted: list[Look] = [(panel, asked) for panel in others if panel.name in names]
         looks: list[Look] = [(head, Asked()), *(wanted if names else [(panel, Asked()) for panel in others])]
-        variants = await self.shown.get(looks, live=bool(viewer))
+        variants = await self.shown.get(looks, live=viewer in self.viewers)
         if viewer:
             has = {variant.panel.name: variant.version for variant in variants}
             named = {look[0].name: look for look in looks}
