@@ -31,8 +31,7 @@ class Confirmations:
         one that was handed out for it, was used, or is too old."""
         now = time.monotonic_ns()
         if given is None or not self._use(given, digest, now):
-            sentence = f"{name} is dangerous: call it once more within {GOOD_SECONDS} s, with this confirmation."
-            raise HubError("confirmation_required", sentence, {"confirm": self._make(digest, now)})
+            raise required(name, self._make(digest, now))
 
     def _make(self, digest: bytes, now: int) -> str:
         serial = f"{now:016x}.{os.urandom(8).hex()}"
@@ -58,6 +57,12 @@ class Confirmations:
         while (oldest := next(iter(self._used.items())))[1] + GOOD_SECONDS * 10**9 < now or len(self._used) > MAX_USED:
             del self._used[oldest[0]]
             self._floor = max(self._floor, oldest[1])
+
+
+def required(name: str, value: str) -> HubError:
+    """Make the refusal that hands out a value."""
+    sentence = f"{name} is dangerous: call it once more within {GOOD_SECONDS} s, with this confirmation."
+    return HubError("confirmation_required", sentence, {"confirm": value})
 
 
 def is_equal(given: str, right: str) -> bool:

@@ -64,6 +64,7 @@ class Across:
         self._hub = hub
         if self._peers is not None:
             await asyncio.to_thread(load_library)  # where schemas come from elsewhere, nobody can wait for it
+            self._commands.peers = self._peers
             self._providers.claim, self._providers.release = self._claim, self._peers.release
             await self._peers.start(
                 Ears(self._names, self._providers.lose, self._offered, self._alive, self._hear, self._cut)

@@ -24,13 +24,14 @@ from ..wire.validation import bounded
 from ..wire.vocabulary import Effect, Turns
 from .call import Call, Command, Handler, check_trust
 from .clients import Client
-from .confirmation import Confirmations, digest
+from .confirmation import GOOD_SECONDS, Confirmations, digest, required
 from .idempotency import Answer, Idempotency, Turn
 from .runner import Runner, internal, is_asked_to_end
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
     from ..stream.brokers.broker import Answers
+    from ..stream.brokers.peers import Peers
 
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
@@ -57,6 +58,7 @@ class Registry:
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
         self._changed = asyncio.Event()  # there are fewer of them
         self._confirmations = Confirmations()
+        self.peers: Peers | None = None  # the other hubs of the stream, where there can be any
         self._commands: dict[str, Command] = {}
         self.provided: dict[str, Command] = {}  # by clients; the hub's own of that name comes first
 
@@ -119,7 +121,8 @@ class Registry:
             await asyncio.sleep(0)  # to read it has taken a while already
         command = self._admit(call, name, args)
         try:
-            if not _is_repeatable(call, command):
+            if not _is_repeatable(call, command):  # else what has run already needs no confirmation
+                await self._confirmed(call, command, args)
                 return await self._through(call, command, args)
             return await self._once(call, command, args)
         finally:
@@ -132,7 +135,7 @@ class Registry:
         if not isinstance(found, Turn):
             return await self._answer_again(call, command, found, time.monotonic() - begun)
         try:
-            self._confirm(call, command, args)
+            await self._confirmed(call, command, args)
             call._turn = found
             return await self._through(call, command, args)
         finally:
@@ -198,8 +201,6 @@ class Registry:
         except HubError as error:
             self.refuse(call.client, call.id, name, error.code)
             raise
-        if not _is_repeatable(call, command):  # else what has run already needs no confirmation
-            self._confirm(call, command, args)
         return command
 
     def _unknown(self, name: str) -> HubError:
@@ -208,6 +209,21 @@ class Registry:
         near = nearest(name[: MAX_NAME + 1], chain(self._commands, self.provided))
         lists = f"did you mean {near}? hub:commands lists them all." if near else "hub:commands lists them."
         return HubError("unknown_command", f"There is no command {redact_text(name)}; {lists}")
+
+    async def _confirmed(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
+        """Where there are other hubs, a value that one has handed out is good on all of them, and once on all of
+        them."""
+        if self.peers is None:
+            self._confirm(call, command, args)
+        elif command.effect == "dangerous" and not call._admitted:
+            try:
+                what = digest(call.client.account, command.name, args)
+                fresh = await self.peers.confirm(what, call.confirm or "", GOOD_SECONDS)
+                if fresh is not None:
+                    raise required(command.name, fresh)
+            except HubError as error:
+                self.refuse(call.client, call.id, command.name, error.code)
+                raise
 
     def _confirm(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
         if command.effect != "dangerous" or call._admitted:

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 from engines import Engine
-from running import HubInside, Talk, hub_app, talk, until
+from running import JSON, HubInside, Talk, hub_app, talk, until
 
+from hub import Call
 from hub.commands import elsewhere
 from hub.stream.brokers import redispeers
 
@@ -155,6 +156,35 @@ async def test_a_dangerous_one_is_confirmed_where_it_is_called(here: HubInside, 
     number, _ = await asked(worker)
     await say(worker, number, "done")
     assert (await caller.answer("sure"))["payload"] == "done"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_one_hub_has_handed_out_is_good_once_on_all(
+    here: HubInside, there: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[str]()
+
+    async def drop(call: Call) -> None:
+        ran.append(call.id)
+
+    async def believed(*args: Any) -> None:
+        """Whatever comes."""
+
+    for hub in (here, there):
+        hub.hub.commands.add("test:drop", drop, effect="dangerous")
+    confirm = (await here.post("api/commands/test:drop", {})).refused(428, "confirmation_required")["details"][
+        "confirm"
+    ]
+    other = (await there.post("api/commands/test:drop", {"n": 1}, {"Hub-Confirm": confirm, **JSON})).json
+    assert other["code"] == "confirmation_required"
+    if weakened:
+        monkeypatch.setattr(redispeers.RedisPeers, "confirm", believed)
+    codes = [
+        (await hub.post("api/commands/test:drop", {}, {"Hub-Confirm": confirm, **JSON})).status
+        for hub in (there, here, there)
+    ]
+    assert codes == ([200, 200, 200] if weakened else [200, 428, 428])
+    assert len(ran) == codes.count(200)
 
 
 async def test_a_repeated_call_reaches_it_once(here: HubInside, caller: Talk, worker: Talk) -> None:

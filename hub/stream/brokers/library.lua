@@ -614,3 +614,18 @@ redis.register_function({ function_name = 'hub_asked', callback = asked, flags =
 redis.register_function('hub_settle', settle)
 redis.register_function('hub_unsettle', unsettle)
 redis.register_function('hub_over', over)
+
+-- ---- confirmations
+
+-- Keys: of the value that came with a call, and of a fresh one. args: what stands for the call, ms. Returns 1 and uses
+-- the value up, if it was handed out for this call; else 0, and hands out the fresh one.
+local function confirm(keys, args)
+    if redis.call('GET', keys[1]) == args[1] then
+        redis.call('DEL', keys[1])
+        return 1
+    end
+    redis.call('SET', keys[2], args[1], 'PX', args[2])
+    return 0
+end
+
+redis.register_function('hub_confirm', confirm)

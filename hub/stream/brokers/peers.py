@@ -75,6 +75,10 @@ class Peers(Protocol):
     def release(self, names: list[str]) -> None:
         """Let go of them. Never waits: if they cannot be let go now, they are at the next link."""
 
+    async def confirm(self, digest: bytes, given: str, seconds: float) -> str | None:
+        """Use up a value that any of the hubs has handed out for the call of this digest; return None, or a new one if
+        it is none, was used or is too old. Raises HubError `broker_unavailable`."""
+
     async def send(self, link: str, message: bytes) -> bool:
         """Send to another hub; return whether it was there. What it does not hear is lost, and so is its link."""
 

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...errors import HubError
@@ -53,6 +54,12 @@ class RedisPeers:
         if self._asks is not None:
             _heed_not(self._asks.run("hub_release", self._channel, self.id, *names, keys=self._keys))
 
+    async def confirm(self, digest: bytes, given: str, seconds: float) -> str | None:
+        fresh = os.urandom(16).hex()
+        known = given if re.fullmatch("[0-9a-f]{32}", given) else "-"
+        used = await self.run("hub_confirm", (f"k:{known}", f"k:{fresh}"), digest, _ms(seconds))
+        return None if used else fresh
+
     async def send(self, link: str, message: bytes) -> bool:
         if self._asks is None:
             return False
@@ -74,7 +81,7 @@ class RedisPeers:
     def _channel_of(self, link: str) -> str:
         return f"{{{self._server.prefix}}}:h:{link}"
 
-    async def run(self, name: str, keys: str, *args: bytes | str | int) -> Any:
+    async def run(self, name: str, keys: Iterable[str], *args: bytes | str | int) -> Any:
         """Call a function of the library. Raises HubError `broker_unavailable`."""
         if self._asks is None:
             raise unavailable("This hub is not among those of its stream just now.")
