@@ -169,7 +169,9 @@ class Crew:
         heard, self._heard = self._heard, []
         for number in heard:
             if number == signal.SIGHUP and not has_terminal():
+                self._systemd.reloading()
                 self._end_all(signal.SIGHUP)
+                self._systemd.ready()  # each worker says in the log what it has read
             elif number != signal.SIGCHLD:
                 self._stop(number)
         if self._stopping and time.monotonic() >= self._stopping:
