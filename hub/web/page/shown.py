@@ -220,6 +220,7 @@ class Shown:
             seq = min(seq, variant.known)  # what has happened since is not in it
         this = minute()
         given = given_to(variant.panel, self.hub, variant.asked, context)
+        await slices.turn()
         for template, row in (given or {}).get("rows", ()) if variant.panel.in_rows else ():
             self.row(template, row)
             await slices.turn()
