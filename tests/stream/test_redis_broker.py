@@ -3,13 +3,17 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from engines import Engine, Line, broker, line
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from running import until
 from stores import PLENTY, Store, draft, passes
 
@@ -20,6 +24,7 @@ from hub.stream.brokers import link as links
 from hub.stream.brokers import redis as module
 from hub.stream.brokers.broker import Limits, Lost
 from hub.stream.brokers.connection import Away, Connection, Moved, Refused, Server
+from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.redis import RedisBroker
 from hub.wire.names import Cursor
 
@@ -355,3 +360,75 @@ async def test_one_that_never_began_is_closed_all_the_same(redis_engine: Engine)
     await it.broker.close()
     with pytest.raises(HubError, match="stopping"):
         await it.put(draft("a"))
+
+
+# ---- any publishes at all
+
+IDS = st.sampled_from(["a", "b", "c", "d e", "é\u2028"])
+KEYS = st.none() | st.sampled_from(["", "k", "k\n\0k"])
+DRAFTS = st.lists(st.tuples(IDS, st.booleans(), KEYS, st.integers(0, 40)), max_size=6, unique_by=lambda one: one[0])
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is over a limit goes at once, however young it is."""
+    folder = tmp_path_factory.mktemp("library")
+    code = resources.files("hub.stream.brokers").joinpath("library.lua").read_text("utf-8")
+    changed = code.replace("local YOUNG = 1000", "local YOUNG = -1000")
+    assert changed != code
+    (folder / "library.lua").write_text(changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(links, "resources", SimpleNamespace(files=lambda package: folder))
+        yield
+
+
+@pytest.mark.once
+@settings(max_examples=25)
+@given(
+    batches=st.lists(DRAFTS, max_size=10), most=st.integers(1, 20), size=st.integers(1, 3000), again=st.integers(0, 9)
+)
+async def test_it_keeps_what_memory_keeps(
+    redis_engine: Engine, at_once: None, batches: list[Any], most: int, size: int, again: int
+) -> None:
+    """And the last values of them all, over another start, behind a restart of the server."""
+    prefix, last = uuid4().hex, dict[str, tuple[int, str]]()
+    model = Store(MemoryBroker(most, size))
+    await model.open()
+    it = Store(broker(redis_engine, Limits(most, size, 86400.0), prefix=prefix))
+    await it.open()
+    for number, batch in enumerate(batches):
+        if number == again:
+            await it.broker.close()
+            redis_engine.ask("HSET", it.broker.server.keys[1], "run", "another")
+            it = Store(broker(redis_engine, prefix=prefix))
+            await it.open()
+        drafts = [draft(id, given=given, name="x:y", key=key, ttl=9.0 if key else None) for id, given, key, _ in batch]
+        for one, (_, _, _, pad) in zip(drafts, batch, strict=True):
+            one.body = b'"%b"' % (b"x" * 10 * pad)
+        receipts = await it.broker.append(drafts)
+        assert receipts == await model.broker.append(drafts)
+        for one, (seq, known) in zip(drafts, receipts, strict=True):
+            if one.key is not None and not known:
+                last.pop(one.key, None)
+                last[one.key] = seq, one.id
+        await it.broker._look(it.broker._link)
+        facts = [(each.head, each.tail, each.bytes) for each in (it.broker, model.broker)]
+        assert facts[0] == facts[1]
+        for after, limit in ((0, 50), (3, 2), (17, 4)):
+            pages = [await each.read(after, limit) for each in (it.broker, model.broker)]
+            seen = [[(e.seq, e.id, e.body, e.key, e.ttl, e.size) for e in page] for page in pages]
+            assert seen[0] == seen[1]
+            assert await it.broker.names(after, limit) == await model.broker.names(after, limit)
+    values = [(kept.event.key, (kept.event.seq, kept.event.id)) for kept in await it.broker.last_values()]
+    assert values == list(last.items())
+    await it.broker.close()
+
+
+async def test_a_retention_shorter_than_a_batch_takes_nothing_from_who_is_there(redis_engine: Engine) -> None:
+    it = Store(broker(redis_engine, Limits(3, 100, 0.001), prefix=uuid4().hex))
+    await it.open()
+    for batch in range(5):
+        await it.put(*(draft(f"{batch}-{n}") for n in range(20)))
+    assert [event.seq for event in it.pumped] == list(range(1, 101))
+    await until(lambda: it.broker.tail == 101)
+    await it.broker.close()

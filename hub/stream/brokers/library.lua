@@ -14,6 +14,7 @@
 -- Lua writes numbers from 1e14 on as 1e+14, so times are texts here.
 
 local EARLIER = 32 -- epochs that are remembered
+local YOUNG = 1000 -- milliseconds in which every hub has read an entry: a younger one goes only if there are far too many
 local STEP = 256 -- entries that are read at once; what is over a limit by less may wait
 local HEAD = '^(%d+) (%w+) (%d+) (%d+) %d+ ()'
 local MOVED = 'EPOCH the stream is of another epoch now'
@@ -152,8 +153,12 @@ local function append(keys, args)
         end
         local slack = math.min(STEP, math.floor(most / 100))
         if seq - tail + 1 > most + slack or bytes > weight * 1.01 then
-            tail, bytes = forget(keys, tail, seq, bytes, seq - reply[1] + 4 * STEP, function(_, oldest, left)
-                return seq - oldest + 1 <= most and left <= weight
+            local young = tonumber(ms) - YOUNG
+            tail, bytes = forget(keys, tail, seq, bytes, seq - reply[1] + 4 * STEP, function(at, oldest, left)
+                local count = seq - oldest + 1
+                return count <= most and left <= weight
+                    or oldest > reply[1]
+                    or tonumber(at) > young and count <= 2 * most + 4 * STEP and left <= 2 * weight + 1048576
             end)
         end
         redis.call('HSET', meta, 'seq', seq, 'tail', tail, 'bytes', bytes, 'filled', filled)
@@ -207,8 +212,9 @@ local function tidy(keys, args)
     local seq, tail, bytes = tonumber(found[2]), tonumber(found[3]), tonumber(found[4])
     local most, weight = tonumber(found[5]), tonumber(found[6])
     local oldest = tonumber(found[12]) - 1000 * tonumber(found[7])
+    local young = tonumber(found[12]) - YOUNG
     local left, rest, done = forget(keys, tail, seq, bytes, 4 * STEP, function(ms, first, filled)
-        return seq - first + 1 <= most and filled <= weight and tonumber(ms) >= oldest
+        return seq - first + 1 <= most and filled <= weight and tonumber(ms) >= oldest or tonumber(ms) > young
     end)
     redis.call('HSET', keys[2], 'tail', left, 'bytes', rest)
     found[3], found[4] = string.format('%d', left), string.format('%d', rest)

@@ -332,10 +332,9 @@ class RedisBroker:
             self._link.close(error)
 
     def _say(self, problem: str | None) -> None:
-        if problem and problem != self.problem:
-            log.error(
-                "events cannot be kept: %s; publishing is refused until they can be, clients stay connected", problem
-            )
+        if problem and not self.problem:
+            words = "events cannot be kept: %s; publishing is refused until they can be, clients stay connected"
+            log.error(words, problem.rstrip("."))
         elif self.problem and not problem:
             log.warning("events can be kept again; whoever was refused may publish again")
         self.problem = problem
