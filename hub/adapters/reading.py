@@ -12,6 +12,7 @@ LEVELS, MEMBERS = 6, 32  # of what is kept of a value
 LINE, INPUT = 200, 2048  # characters of a line for people, bytes of a tool's input
 LONGEST_NUMBER = 18  # digits
 
+_LONG = re.compile(rf"[0-9]{{{LONGEST_NUMBER}}}")
 _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings whole, so that their brackets are none
 
 
@@ -20,7 +21,7 @@ def read(data: bytes) -> Any:
     text = data.decode("utf-8-sig", "replace")
     if text.count("[") + text.count("{") > DEEPEST:
         text = _shallow(text)
-    return json.loads(text, parse_int=_int)
+    return json.loads(text, parse_int=_int if _LONG.search(text) else None)  # a hook takes longer than a number
 
 
 def _int(text: str) -> int | None:

@@ -97,3 +97,13 @@ def test_lines_and_moments() -> None:
     assert between("2026-11-25T10:00:00Z", "2026-11-25T10:00:02.5Z") == 2500
     assert between("2026-11-25T10:00:00Z", "2026-11-25T09:00:00Z") is None
     assert between("2026-11-25T10:00:00", "2026-11-25T09:00:00Z") is None
+
+
+def test_a_long_number_is_none_beside_any_others() -> None:
+    assert read(b"[12345678901234567890, 123456789012345678, -123456789012345678, 1]") == [
+        None,
+        123456789012345678,
+        None,
+        1,
+    ]
+    assert read(b"[1, -2]") == [1, -2]
