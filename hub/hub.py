@@ -362,6 +362,7 @@ class Hub:
         """Go on behind what is left of a stream whose newest events are gone: everybody who may have seen them is told.
         Never waits."""
         self.state.restore(lost.values, self.broker.head)
+        self.questions.go_on()
         self.bus.position = self.broker.head
         self.broadcaster.lose(lost.epoch, lost.kept)
         self.outward.wake()

@@ -75,6 +75,7 @@ class Questions:
         self.on_settled: Callable[[Settled], None] = lambda how: None
         self._bus, self._audit, self._state, self._judge = bus, audit, state, judge
         self._noted: dict[tuple[str, str], asyncio.Task[None] | None] = {}  # ends on record here
+        self._ends: dict[tuple[str, str], tuple[Settled, str | None, str | None]] = {}  # of questions that are over
         self._links: frozenset[str] = frozenset()  # of the other hubs
         self._open: dict[str, _Question] = {}
         self._awaited: dict[object, _Question] = {}  # by the call that waits for its end
@@ -283,6 +284,9 @@ class Questions:
             del self._open[end["id"]]
         if question.timer is not None:
             question.timer.cancel()
+        self._ends[question.name] = end["status"], end["answer"], end["by"]
+        if len(self._ends) > 2 * MOST:
+            del self._ends[next(iter(self._ends))]
         question.record = end
         if not question.over.done():  # else the hub stops, and who waits has heard that
             question.over.set_result(end)
@@ -410,6 +414,17 @@ class Questions:
                 self._later(0.0, question, "withdrawn", NOBODY, "orphan")
             else:
                 self._await_deadline(question)
+
+    def go_on(self) -> None:
+        """Go on where the stream has lost its newest events: a question that is open again in it ends as it has ended,
+        where this hub knows how. Never waits."""
+        for event in self._state.of(EVENT):
+            if (record := event.data)["status"] == "open" and record["id"] not in self._open:
+                self._open[record["id"]] = question = _Question(record, set(), _future())
+                if end := self._ends.get(question.name):
+                    self._spawn(self._complete(question, *end))
+                else:
+                    self._await_deadline(question)
 
     async def _recorded_ends(self) -> dict[str, tuple[Settled, str | None, str | None]]:
         """How each question has ended, by the newest records of an audit log that is intact."""

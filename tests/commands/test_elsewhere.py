@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from engines import Engine
+from engines import Engine, engine, redis_program
 from running import JSON, HubInside, Talk, hub_app, talk, until
 
 from hub import Call
@@ -272,3 +272,28 @@ async def test_weakened_a_call_would_wait_for_a_hub_that_has_gone(
     await until(lambda: "jobs:run" in provided_by and provided_by["jobs:run"].link != before)
     assert await caller.call("hub:ping")
     assert id not in caller.answers
+
+
+@pytest.mark.parametrize("what", ["restarted", "emptied"])
+async def test_commands_are_there_again_when_the_server_is(tmp_path: Path, what: str) -> None:
+    with engine(redis_program()) as server:
+        async with (
+            hub_app(tmp_path / "here", broker=server.url()) as here,
+            hub_app(tmp_path / "there", broker=server.url()) as there,
+            talk(here.url, "?topics=no:thing") as caller,
+            talk(there.url, "?topics=no:thing") as worker,
+        ):
+            await provided(worker, here)
+            id = await caller.begin("jobs:run")
+            await asked(worker)
+            if what == "emptied":
+                await asyncio.to_thread(server.ask, "FLUSHALL")
+                await asyncio.to_thread(server.ask, "FUNCTION", "FLUSH")
+            else:
+                await asyncio.to_thread(server.restart)
+            assert (await caller.answer(id))["payload"]["code"] == "provider_gone"
+            await until(lambda: "jobs:run" in here.hub.commands.provided, "that it is listed again")
+            assert (await asked(worker))[1]["command"] == "hub:cancel"
+            id = await caller.begin("jobs:run")
+            await say(worker, (await asked(worker))[0], 1)
+            assert (await caller.answer(id))["payload"] == 1

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -14,6 +14,7 @@ from running import HubInside, Talk, hub_app, talk, until
 
 from hub.errors import HubError
 from hub.stream.brokers import redispeers
+from hub.stream.brokers.broker import Kept
 
 QUESTION: dict[str, Any] = {"question": "Now?", "options": ["yes", "no"], "timeout": 60}
 
@@ -230,3 +231,27 @@ async def test_an_answer_is_given_out_only_where_it_is_on_record(
     else:
         with pytest.raises(HubError, match="full"):
             await asking
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_end_that_the_stream_has_lost_is_the_end_again(
+    hubs: list[HubInside], talks: list[Talk], weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await ask(talks[0], "k")
+    (record,) = await opened(*hubs)
+    opening = next(event for event in hubs[0].hub.window.events() if event.name == "hub:question")
+    assert await talks[1].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
+    await talks[0].answer(call)
+    questions, peers = hubs[0].hub.questions, cast("Any", hubs[0].hub.broker.peers)
+    if weakened:
+        monkeypatch.setattr(questions, "_ends", {})
+    await peers._asks.send("DEL", peers._keys[0][:-1] + "i")  # the end is not recognised any more
+    hubs[0].hub.state.restore([Kept(opening, 0)], hubs[0].hub.cursor.seq)
+    questions.go_on()
+    if weakened:
+        assert [one["id"] for one in questions.records()] == [record["id"]]
+    else:
+        await until(lambda: published(hubs[1]) == ["open", "answered", "answered"])
+        await until(lambda: not len(questions))
+        again = await questions.answer(record["id"], "no", person())
+        assert not again

@@ -568,7 +568,9 @@ local function settle(keys, args)
     local ended = redis.call('HGET', keys[3], place)
     if ended then
         local by, rest = string.match(ended, '^(%S+) %d+ (.*)$')
-        if by == '-' then
+        if by == '-' and how == 'record' then -- the stream has lost it
+            return { 'mine' }
+        elseif by == '-' then
             return { 'late' }
         elseif by ~= hub and is_alive(keys, by) then
             return { 'wait', 1000 }
