@@ -37,6 +37,7 @@ ELSEWHERE = {
     "$ .venv/bin/hub --auth token --host 0.0.0.0": "it listens for everybody; web/test_tls.py",
     "$ python tests/bench/bench.py": "it measures for minutes; tests/bench is never part of the suite",
     "$ .venv/bin/hub run -- make": "it needs something to make; cli/test_run.py; the cron line: web/test_pings.py",
+    "$ HUB_BROKER=": "it needs a Redis elsewhere; stream/test_redis.py, printed/test_redis_conf.py",
     "templates/ ": "it is a map; test_architecture.py",
     '{"mcpServers"': "the settings of an agent; cli/test_mcp.py",
     "const schema = ": "test_serving.py",
