@@ -381,7 +381,7 @@ async def test_the_file_is_the_threads_until_it_lets_go(tmp_path: Path, monkeypa
     """Two at a connection at once would end the process."""
     async with store(tmp_path) as it:
         go, checkpoint = threading.Event(), it.broker._database.checkpoint
-        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (go.wait(5), checkpoint()))
+        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (go.wait(30), checkpoint()))
         it.broker._database.unsaved = 10**6
         it.broker._care.soon()
         await until(it.broker._file.locked, "the checkpoint")

@@ -252,7 +252,7 @@ async def test_nothing_is_trimmed_while_a_thread_may_be_at_the_file(
             more: bool = trim(until, lazily=lazily)
             return more
 
-        monkeypatch.setattr(database, "checkpoint", lambda: (go.wait(5), checkpoint()))
+        monkeypatch.setattr(database, "checkpoint", lambda: (go.wait(30), checkpoint()))
         monkeypatch.setattr(database, "trim", watched)
         disk.go.clear()
         database.unsaved = 10**6

@@ -66,7 +66,7 @@ async def test_publishers_wait_in_order_while_the_file_is_in_use(
         go, real = threading.Event(), it.broker._database.checkpoint
 
         def checkpoint() -> None:
-            assert go.wait(5)
+            assert go.wait(30)
             real()
 
         monkeypatch.setattr(it.broker._database, "checkpoint", checkpoint)
