@@ -1,5 +1,6 @@
 """What `hub print redis` prints, in real servers: hubs share a stream through its user, and nobody else gets in."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -120,6 +121,31 @@ async def test_hubs_share_a_stream_through_its_user(running: Server, tmp_path: P
         kept = (await two.get("api/events", topics="task:*")).json
         assert len(kept.get("events", ())) == 3, kept
         assert (await two.post("api/events", body)).json["duplicates"] == 1
+
+
+async def test_commands_and_questions_go_from_hub_to_hub_through_its_user(running: Server, tmp_path: Path) -> None:
+    async with (
+        hub_app(tmp_path / "one", broker=running.url) as one,
+        hub_app(tmp_path / "two", broker=running.url) as two,
+        talk(one.url, "?topics=no:events") as provider,
+        talk(two.url, "?topics=no:events") as caller,
+        talk(two.url, "?topics=no:events") as asker,
+    ):
+        await provider.call("hub:provide", commands=[{"name": "greet:hello", "effect": "read"}])
+        while "greet:hello" not in (await two.get("api/commands")).text:
+            await asyncio.sleep(0.02)
+        call = await caller.begin("greet:hello")
+        asked = await provider.frame()
+        assert asked is not None
+        await provider.send({"type": "response", "id": asked["id"], "payload": "hello"})
+        assert (await caller.answer(call))["payload"] == "hello"
+        question = await asker.begin("hub:ask", question="Deploy?", options=["yes", "no"])
+        while not (await one.post("api/commands/hub:questions", {})).json:
+            await asyncio.sleep(0.02)
+        (open_one,) = (await one.post("api/commands/hub:questions", {})).json
+        given = {"question": open_one["id"], "answer": "yes"}
+        assert (await one.post("api/commands/hub:answer", given)).json == {"accepted": True}
+        assert (await asker.answer(question))["payload"]["answer"] == "yes"
 
 
 def test_nobody_else_gets_in(running: Server) -> None:
