@@ -43,7 +43,8 @@ class RedisPeers:
         self._ears = ears
         self._running = asyncio.get_running_loop().create_task(self._run())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._joined.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._joined.wait()
 
     async def claim(self, names: Names) -> tuple[str, bytes] | None:
         words = [word for pair in names.items() for word in pair]
@@ -97,7 +98,7 @@ class RedisPeers:
 
     async def _run(self) -> None:
         """Be one of them, for as long as there is a hub; whatever is wrong is said where events are kept."""
-        while True:
+        while not self._stopping:
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     await self._live(*[await self._connected(stack) for _ in range(2)])
@@ -132,8 +133,9 @@ class RedisPeers:
             await self._renew(asks)
             self._joined.set()
             await hears.send("PING")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), RENEW)
+            with contextlib.suppress(TimeoutError):  # not wait_for, which on Python 3.11 can lose a cancellation
+                async with asyncio.timeout(RENEW):
+                    await self._news.wait()
 
     async def _renew(self, asks: Connection) -> None:
         words = self._channel, self.id, self.link, _ms(LEASE), self._number
