@@ -163,13 +163,14 @@ async def test_many_at_once_are_told_as_one(tmp_path: Path, monkeypatch: pytest.
     async with receiver(note) as got:
         write_config(tmp_path, config(got.url))
         async with hub_app(tmp_path) as hub:
+            began = time.monotonic()
             for n in range(40):
                 await hub.hub.publish("task:progress", {"id": f"t{n}", "status": "failed"})
             await until(lambda: len(got.got) == MOST + 1)
             assert titles(got) == [*(f"t{n} failed" for n in range(MOST)), "35 more messages"]
             assert got.got[-1].json["message"].startswith("t5 failed; t6 failed; ")
             assert got.got[-1].json["message"].endswith("; and 25 more")
-            assert came[-1] - came[0] >= 0.9
+            assert came[-1] - began >= 1.0
             await hub.hub.publish("task:progress", {"id": "last", "status": "failed"})
             await until(lambda: titles(got)[-1] == "last failed")
     assert WITHIN == 10.0
