@@ -122,6 +122,7 @@ class Line:
         self.deaf = self.dumb = False  # what the server says does not arrive; what the hub says does not
         self.heard = 0  # bytes that the server has said
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def url(self, **query: str) -> str:
         return self._engine.url(**query).replace(str(self._engine.path), str(self.path))
@@ -130,14 +131,31 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def end(self) -> None:
+        """End all that goes on here."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)
+
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
+        task, both = asyncio.current_task(), {writer}
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
             onward, back = await asyncio.open_unix_connection(str(self._engine.path))
-            both = {writer, back}
-            self._writers |= both
+            both.add(back)
+            self._writers.add(back)
             await asyncio.gather(self._pass(reader, back, up=True), self._pass(onward, writer, up=False))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for each in both:
+                each.transport.abort()
             self._writers -= both
-        writer.close()
+            self._tasks.discard(task)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         with suppress(OSError):
@@ -155,8 +173,7 @@ async def line(engine: Engine, name: str = "line") -> AsyncIterator[Line]:
     server = await asyncio.start_unix_server(found._come, str(found.path))
     yield found
     server.close()
-    found.cut()
-    await asyncio.sleep(0)
+    await found.end()
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from hub.stream.brokers.appends import Appends
 from hub.stream.brokers.connection import Away, Server
 from hub.stream.brokers.redis import RedisBroker
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Engine]:

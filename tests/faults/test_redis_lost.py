@@ -18,6 +18,8 @@ from hub.stream.brokers import link
 from hub.stream.brokers.link import Link
 from hub.stream.brokers.redis import RedisBroker
 
+pytestmark = pytest.mark.once
+
 Start = Callable[..., Any]
 
 

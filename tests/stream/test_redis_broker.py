@@ -28,6 +28,8 @@ from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.redis import RedisBroker
 from hub.wire.names import Cursor
 
+pytestmark = pytest.mark.once
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
 
@@ -382,7 +384,6 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.once
 @settings(max_examples=25)
 @given(
     batches=st.lists(DRAFTS, max_size=10), most=st.integers(1, 20), size=st.integers(1, 3000), again=st.integers(0, 9)
