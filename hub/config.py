@@ -4,6 +4,7 @@ import argparse
 import copy
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -81,6 +82,7 @@ class Config:
         metadata={"help": "where events are kept: sqlite:, memory:, redis://…, rediss://…, unix://…", "kind": str},
     )
     broker_file: str = setting("", "file with the URL of the broker, when it has a password", kind=str)
+    hub_id: str = setting("", "name of this hub among those of one stream", kind=str)
     keep_events: int = setting(100_000, "newest events kept", Range(1, MANY), kind=int)
     keep_bytes: int = setting(64 * 1024 * 1024, "bytes of events kept", Range(1, STORED), kind=int)
     keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", Range(0.001, CENTURY), kind=float)
@@ -136,6 +138,8 @@ class Config:
         for f in fields(self):
             check(f.name, getattr(self, f.name), f)
         object.__setattr__(self, "state_dir", Path(self.state_dir))  # from Python also a text
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", self.hub_id):  # it stands in names of the store
+            raise UsageError(f"hub_id must be up to 64 letters, digits, dots, - and _, not {self.hub_id[:80]!r}.")
         if self.broker_file:
             object.__setattr__(self, "broker", _url_in(self.broker_file))
         if self.ephemeral:
@@ -190,8 +194,8 @@ GROUPS: Mapping[str, str] = {
     "how much at once": "rate max_clients heartbeat workers",
     "what it runs": "load demo config",
     "its log": "log_level log_format",
-    "what it keeps": "state_dir ephemeral broker broker_file sync keep_events keep_bytes keep_seconds state_items "
-    "state_bytes",
+    "what it keeps": "state_dir ephemeral broker broker_file hub_id sync keep_events keep_bytes keep_seconds "
+    "state_items state_bytes",
     "its audit log": "audit_file_bytes audit_file_seconds audit_keep_files audit_keep_bytes audit_keep_seconds",
 }
 

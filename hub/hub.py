@@ -308,7 +308,7 @@ class Hub:
             self._run(self._alone(background))
         self._run(self.recent.go_on(self.broker, self.window.tail))
         with suppress(HubError):
-            await self.audit.record("hub.started", None, "SYSTEM", self._words(epoch=self.broker.epoch))
+            await self.audit.record("hub.started", None, "SYSTEM", self._beginning())
             self._said = True
         life.at_end("listeners of on_stop", self._tell_of_stop)
         life.at_end("the way to other hubs", self.across.stop)
@@ -379,6 +379,10 @@ class Hub:
     def end(self) -> None:
         """Close the audit log without the event loop, from any thread, because the process ends now."""
         self.audit.end("hub.stopped", self._words(forced=True))
+
+    def _beginning(self) -> dict[str, Any]:
+        named = {"hub_id": self.config.hub_id} if self.config.hub_id else {}
+        return self._words(**named, epoch=self.broker.epoch)
 
     def _words(self, **more: Any) -> dict[str, Any]:
         """What the hub says of itself in its records."""

@@ -136,6 +136,8 @@ def _work(config: Config, seat: Seat) -> int:
     own: dict[str, Any] = {"state_dir": config.state_dir / f"worker-{seat.number}", "port": seat.port, "open": False}
     first = seat.number == 1
     own |= {"shared_dir": str(config.state_dir), "tells": first, "demo": config.demo and first}
+    if config.hub_id:
+        own["hub_id"] = f"{config.hub_id[:61]}-{seat.number}"
     with unhurried():
         return _run(config.changed(**own), seat)
 

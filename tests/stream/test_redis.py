@@ -190,3 +190,17 @@ async def test_an_epoch_that_a_hub_has_not_learned_is_asked_for(
     gate.set()
     assert (await asking).status == 200
     assert two.hub.cursor == one.hub.cursor
+
+
+async def test_a_hub_that_was_given_a_name_has_it_in_its_log_and_among_the_others(start: Start) -> None:
+    hub = await start("one", hub_id="attic.1")
+    [record] = await hub.records("hub.started")
+    assert record["details"]["hub_id"] == "attic.1"
+    assert hub.hub.broker.peers
+    assert hub.hub.broker.peers.id.startswith("attic.1-")
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "{a}", "a:b"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="hub_id must be up to 64"):
+        Config(hub_id=name)

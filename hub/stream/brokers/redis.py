@@ -39,14 +39,14 @@ class RedisBroker:
     """Keeps events where `server` is. `limits` and `state` are those of a stream that this hub is the first to open;
     after that they are the stream's."""
 
-    def __init__(self, server: Server, limits: Limits, state: Limits) -> None:
+    def __init__(self, server: Server, limits: Limits, state: Limits, name: str = "") -> None:
         self.server = server
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
         self.lineage: Mapping[str, int] = {}
         self.limits, self._state = limits, state
         self.problem: str | None = None
         self.answers: Answers = ServerAnswers(self._ask)
-        self.peers: Peers | None = RedisPeers(server)
+        self.peers: Peers | None = RedisPeers(server, name)
         self._stream = Stream.read([None] * 12)
         self._link: Link | None = None
         self._appends = Appends(self._trouble)

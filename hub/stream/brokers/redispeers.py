@@ -27,8 +27,9 @@ KEYS, QUESTIONS = "lp", "loq"
 class RedisPeers:
     """A hub among those that share the stream of `server`."""
 
-    def __init__(self, server: Server) -> None:
-        self.id, self.link = os.urandom(8).hex(), ""
+    def __init__(self, server: Server, name: str = "") -> None:
+        """`name` is in front of the id that each start of a hub makes for itself."""
+        self.id, self.link = f"{name}{name and '-'}{os.urandom(8).hex()}", ""
         self.judge: Judge = RedisJudge(self)
         self._server = server
         self._keys = [f"{{{server.prefix}}}:{name}" for name in KEYS]
