@@ -85,12 +85,13 @@ class Hub:
         self.recent = Recent()
         self.liveness = Liveness(self.bus, self.state, config.state_dir)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
-        self.commands = Registry(self.audit, config.call_timeout, self.broker.answers)
+        peers = self.broker.peers
+        turns, judge = (peers.turns, peers.judge) if peers is not None else (None, None)
+        self.commands = Registry(self.audit, config.call_timeout, self.broker.answers, turns)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
-        self.across = Across(self.broker.peers, self.commands, self.providers)
-        judge = self.broker.peers.judge if self.broker.peers is not None else None
+        self.across = Across(peers, self.commands, self.providers)
         self.questions = Questions(self.bus, self.audit, self.state, judge)
         self.outward = Outward(config, self.broadcaster, self.state, self.bus)
         self.panels: list[Any] = []

@@ -4,6 +4,8 @@ Of each such call there is a row in the store, by the account and the key of who
 that it is about to; and then what it was answered. So there are three things that a repeat can find. Nothing: it runs.
 An answer: it gets that. Or only that the call has begun, and nobody runs it any more: the hub died, or the call was
 cancelled or took too long. Then nobody knows how much of it was done, and the repeat is told so.
+
+Where there are other hubs one of all has the turn at a key; the others wait until it has left it.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from .confirmation import digest
 
 if TYPE_CHECKING:
     from ..stream.brokers.broker import Answers, Past
+    from ..stream.brokers.peers import Turns
 
 # What a call ends with of which nobody knows how far it came; and what one that has done nothing yet. So no answer that
 # says that sending it again can help is kept.
@@ -27,6 +30,7 @@ UNKNOWN: frozenset[Code] = frozenset(
 )
 UNDONE: frozenset[Code] = frozenset({"busy", "rate_limited"})
 MAX_UNBEGUN = 1000  # that are remembered
+PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks whether another hub has left its turn, longer and longer
 
 Answer = bytes | HubError  # a result as JSON, or a refusal
 RESULT, REFUSAL = b"=", b"!"  # what an answer in the store begins with
@@ -45,7 +49,7 @@ class Turn:
     async def begin(self) -> None:
         """Keep that the handler is about to run. Raises HubError `broker_unavailable`: then it must not."""
         self._calls.unbegun(self._place)
-        await self._calls.answers.remember(self._place, self._what, None)
+        await self._calls.turns.begin(self._place, self._what)
         self._calls.begun(self._place)
         self.begun = True
 
@@ -72,11 +76,28 @@ class Turn:
         await self._over.wait()
 
 
+class _Alone:
+    """The turns of a hub that shares its stream with no other."""
+
+    def __init__(self, calls: "Idempotency") -> None:
+        self._calls = calls
+
+    async def take(self, place: bytes, what: bytes, unbegun: bool) -> None:
+        """It is this hub's."""
+
+    async def begin(self, place: bytes, what: bytes) -> None:
+        await self._calls.answers.remember(place, what, None)
+
+    def leave(self, place: bytes, unbegun: bool) -> None:
+        """Nobody else waits for it."""
+
+
 class Idempotency:
     """Which calls with a key run, and what is known of those that did."""
 
-    def __init__(self, answers: "Answers") -> None:
+    def __init__(self, answers: "Answers", turns: "Turns | None" = None) -> None:
         self.answers = answers
+        self.turns: Turns | _Alone = turns or _Alone(self)
         self._running: dict[bytes, Turn] = {}
         self._unbegun: dict[bytes, None] = {}  # may be in the store as about to run, and have not run
 
@@ -89,6 +110,7 @@ class Idempotency:
             await running.wait(what)
         turn = self._running[place] = Turn(self, place, what)
         try:
+            await self._take(place, what)
             past = await self.answers.recall(place)
         except BaseException:
             turn.leave()
@@ -98,6 +120,17 @@ class Idempotency:
         turn.leave()
         _check_same(what, past.what)
         return await self._answer(call, place, past)
+
+    async def _take(self, place: bytes, what: bytes) -> None:
+        """Return when no other hub runs it."""
+        pause = PAUSE
+        while (other := await self.turns.take(place, what, place in self._unbegun)) is not None:
+            self.begun(place)  # or may have, by now
+            _check_same(what, other)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if not isinstance(self.turns, _Alone):
+            self.begun(place)  # what is kept is right by now, whoever has had the turn meanwhile
 
     async def _answer(self, call: Call, place: bytes, past: "Past") -> Answer:
         """What it was answered, when the client has room for it: it weighs from then on."""
@@ -126,6 +159,7 @@ class Idempotency:
 
     def left(self, place: bytes) -> None:
         del self._running[place]
+        self.turns.leave(place, place in self._unbegun)
 
 
 def _check_same(what: bytes, other: bytes) -> None:

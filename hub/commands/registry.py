@@ -30,8 +30,8 @@ from .runner import Runner, internal, is_asked_to_end
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
+    from ..stream.brokers import peers
     from ..stream.brokers.broker import Answers
-    from ..stream.brokers.peers import Peers
 
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
@@ -47,10 +47,12 @@ class Registry:
     for every one that was not, `on_stopping()` when no more are taken: what runs only because it waits should end.
     """
 
-    def __init__(self, audit: "AuditLog", limit: float, answers: "Answers | None" = None) -> None:
+    def __init__(
+        self, audit: "AuditLog", limit: float, answers: "Answers | None" = None, of_hubs: "peers.Turns | None" = None
+    ) -> None:
         self.audit = audit
         self._runner = Runner(audit, limit)
-        self._repeats = Idempotency(answers or MemoryAnswers())
+        self._repeats = Idempotency(answers or MemoryAnswers(), of_hubs)
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
         self.on_stopping: Callable[[], None] = lambda: None
@@ -58,7 +60,7 @@ class Registry:
         self._unsettled: set[Call] = set()  # admitted, and their end is not recorded
         self._changed = asyncio.Event()  # there are fewer of them
         self._confirmations = Confirmations()
-        self.peers: Peers | None = None  # the other hubs of the stream, where there can be any
+        self.peers: peers.Peers | None = None  # the other hubs of the stream, where there can be any
         self._commands: dict[str, Command] = {}
         self.provided: dict[str, Command] = {}  # by clients; the hub's own of that name comes first
 

@@ -297,3 +297,13 @@ async def test_commands_are_there_again_when_the_server_is(tmp_path: Path, what:
             id = await caller.begin("jobs:run")
             await say(worker, (await asked(worker))[0], 1)
             assert (await caller.answer(id))["payload"] == 1
+
+
+async def test_a_hub_with_a_name_knows_what_is_its_own(start: Start) -> None:
+    """A name may have all that an id may have: what is a hub's is found by all of it."""
+    hubs = [await start(name, hub_id=f"east-{name}.x") for name in ("one", "two")]
+    async with talk(hubs[0].url, "?topics=no:thing") as worker:
+        await provided(worker, *hubs)
+        peers: Any = hubs[0].hub.broker.peers
+        assert await peers.claim({"jobs:run": b"again"}) is None
+    await until(lambda: not any(hub.hub.commands.provided for hub in hubs), "that it is taken back")

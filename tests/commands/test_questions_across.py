@@ -255,3 +255,16 @@ async def test_an_end_that_the_stream_has_lost_is_the_end_again(
         await until(lambda: not len(questions))
         again = await questions.answer(record["id"], "no", person())
         assert not again
+
+
+@pytest.mark.once
+async def test_of_very_many_ends_the_old_ones_are_forgotten(hubs: list[HubInside], talks: list[Talk]) -> None:
+    call = await ask(talks[0])
+    (record,) = await opened(*hubs)
+    peers = cast("Any", hubs[0].hub.broker.peers)
+    key, at = peers._keys[0][:-1] + "q", int((await peers._asks.send("TIME"))[0])
+    old = [word for number in range(4096) for word in (f"old-{number}", f"- {1000 * (at - 4000)} ")]
+    await peers._asks.send("HSET", key, *old, "young", f"- {1000 * at} ")
+    assert await talks[1].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
+    await talks[0].answer(call)
+    assert await peers._asks.send("HLEN", key) == 2

@@ -5,13 +5,11 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from engines import DURABLE, Engine, engine, redis_program
+from engines import DURABLE, Engine, engine, redis_program, weakened_library
 from running import HubInside, hub_app, talk, until
 
 from hub.stream.brokers import link
@@ -216,10 +214,7 @@ async def test_one_loss_is_one_epoch(server: Engine, start: Start) -> None:
 async def test_weakened_each_witness_would_make_one(
     server: Engine, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code = resources.files("hub.stream.brokers").joinpath("library.lua").read_text()
-    weak = code.replace("(found[1] == mine and position", "(position")
-    assert weak != code
-    (tmp_path / "library.lua").write_text(weak)
-    monkeypatch.setattr(link, "resources", SimpleNamespace(files=lambda package: tmp_path))
+    weak = weakened_library(tmp_path, "(found[1] == mine and position", "(position")
+    monkeypatch.setattr(link, "resources", weak)
     monkeypatch.setattr(RedisBroker, "_must_open", lambda self, stream, run: stream.head < self.head or not stream.run)
     assert await epochs_after_a_loss(server, await start("one"), await start("two")) == 2

@@ -4,14 +4,12 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from engines import Engine, Line, broker, line
+from engines import Engine, Line, broker, line, weakened_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import until
@@ -375,12 +373,8 @@ DRAFTS = st.lists(st.tuples(IDS, st.booleans(), KEYS, st.integers(0, 40)), max_s
 def at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is over a limit goes at once, however young it is."""
     folder = tmp_path_factory.mktemp("library")
-    code = resources.files("hub.stream.brokers").joinpath("library.lua").read_text("utf-8")
-    changed = code.replace("local YOUNG = 1000", "local YOUNG = -1000")
-    assert changed != code
-    (folder / "library.lua").write_text(changed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(links, "resources", SimpleNamespace(files=lambda package: folder))
+        patch.setattr(links, "resources", weakened_library(folder, "local YOUNG = 1000", "local YOUNG = -1000"))
         yield
 
 

@@ -4,7 +4,7 @@ from importlib import resources
 
 from .connection import Away, Connection, Refused, Server
 
-LIBRARY = "library.lua"
+LIBRARY = "library.lua", "peers.lua"  # one behind the other they are one
 
 
 class Link:
@@ -46,7 +46,7 @@ async def run_of(connection: Connection) -> str:
 
 async def _load(connection: Connection) -> None:
     """See to it that the server has the functions of this hub's version."""
-    code = resources.files(__package__).joinpath(LIBRARY).read_bytes()
+    code = b"\n".join(resources.files(__package__).joinpath(name).read_bytes() for name in LIBRARY)
     found = await connection.send("FUNCTION", "LIST", "LIBRARYNAME", "hub", "WITHCODE")
     if not any(code in library for library in found):
         await connection.send("FUNCTION", "LOAD", "REPLACE", code)

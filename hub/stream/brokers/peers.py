@@ -57,6 +57,23 @@ class Judge(Protocol):
         """Say that the end which this hub sees to has been published."""
 
 
+class Turns(Protocol):
+    """Which hub runs a call that may be repeated: one of all, at each `place`. A hub that dies, or was cut off, has
+    lost its turns."""
+
+    async def take(self, place: bytes, what: bytes, unbegun: bool) -> bytes | None:
+        """Take the turn; or return what is called there by another hub that has it. `unbegun`: what is kept of this
+        hub's last turn there has not run, and is forgotten if nobody else has had the turn since. Raises HubError
+        `broker_unavailable`."""
+
+    async def begin(self, place: bytes, what: bytes) -> None:
+        """Keep that the call is about to run, as `Answers.remember` does. Raises HubError `broker_unavailable`, also if
+        the turn was lost: then it must not run."""
+
+    def leave(self, place: bytes, unbegun: bool) -> None:
+        """The turn is over; `unbegun`: whatever is kept of it, it has not run. Never waits."""
+
+
 class Peers(Protocol):
     """The hubs of one stream. Each has a lease and a link, which is where it is reached: another one whenever it may
     have missed something."""
@@ -64,6 +81,7 @@ class Peers(Protocol):
     id: str  # of this hub, for as long as it runs
     link: str  # empty while it has none
     judge: Judge
+    turns: Turns
 
     async def start(self, ears: Ears) -> None:
         """Become one of them. Returns when that is so, or cannot be yet."""

@@ -9,13 +9,15 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import HubError
+from .answers import KEPT
 from .broker import unavailable
+from .connection import KEYS as STREAM
 from .connection import PATIENCE, Away, Connection, Moved, Server, Trouble
-from .peers import Ears, Judge, Names, Offer, Verdict
+from .peers import Ears, Judge, Names, Offer, Turns, Verdict
 
 log = logging.getLogger("hub")
 
@@ -31,6 +33,7 @@ class RedisPeers:
         """`name` is in front of the id that each start of a hub makes for itself."""
         self.id, self.link = f"{name}{name and '-'}{os.urandom(8).hex()}", ""
         self.judge: Judge = RedisJudge(self)
+        self.turns: Turns = RedisTurns(self)
         self._server = server
         self._keys = [f"{{{server.prefix}}}:{name}" for name in KEYS]
         self._channel = f"{{{server.prefix}}}:n"
@@ -53,8 +56,7 @@ class RedisPeers:
         return (found[0].decode(), found[1].split(b" ", 2)[2]) if found else None
 
     def release(self, names: list[str]) -> None:
-        if self._asks is not None:
-            _heed_not(self._asks.run("hub_release", self._channel, self.id, *names, keys=self._keys))
+        self.tell("hub_release", KEYS, self._channel, self.id, *names)
 
     async def confirm(self, digest: bytes, given: str, seconds: float) -> str | None:
         fresh = os.urandom(16).hex()
@@ -94,6 +96,11 @@ class RedisPeers:
             raise unavailable("This hub has come back to those of its stream just now.") from None
         except Trouble as error:
             raise unavailable(str(error)) from None
+
+    def tell(self, name: str, keys: Iterable[str], *args: bytes | str | int) -> None:
+        """Call one whose answer nobody waits for. What cannot be told ends with the link."""
+        if self._asks is not None:
+            _heed_not(self._asks.run(name, *args, keys=[f"{{{self._server.prefix}}}:{key}" for key in keys]))
 
     # ---- being one of them
 
@@ -187,6 +194,28 @@ class RedisJudge:
 
     async def _run(self, name: str, *args: bytes | str | int) -> Any:
         return await self._peers.run(name, QUESTIONS, self._peers.id, *args)
+
+
+class RedisTurns:
+    """Gives them out in the server, by the leases of the hubs."""
+
+    def __init__(self, peers: RedisPeers) -> None:
+        assert KEPT.seconds is not None
+        self._peers, self._kept = peers, (KEPT.events, KEPT.bytes, _ms(KEPT.seconds))
+
+    async def take(self, place: bytes, what: bytes, unbegun: bool) -> bytes | None:
+        other: bytes | None = await self._peers.run("hub_take", *self._at(place), what, int(unbegun), self._kept[-1])
+        return other
+
+    async def begin(self, place: bytes, what: bytes) -> None:
+        await self._peers.run("hub_begin", *self._at(place), what, "0", b"", *self._kept)
+
+    def leave(self, place: bytes, unbegun: bool) -> None:
+        self._peers.tell("hub_leave", *self._at(place), int(unbegun))
+
+    def _at(self, place: bytes) -> tuple[Sequence[str], str, str, bytes]:
+        """The keys, and what the arguments of each begin with."""
+        return (*STREAM, "l", f"t:{place.hex()}"), self._peers.id, self._peers.link, place
 
 
 def _links(rows: list[bytes]) -> dict[str, str]:
