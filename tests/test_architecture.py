@@ -51,7 +51,7 @@ ORDER = [
         ("outward", "outgoing notes follower webhooks rules channels notify outward"),
         ("", "life signals hub"),
         ("web", "keys sdnotify startup shutdown tls outgoing"),
-        ("web/access", "peer connections origin proxy credentials reader"),
+        ("web/access", "peer connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
         ("web", "api room toolcalls hooks pings seats health streams viewers"),

@@ -237,11 +237,10 @@ def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) 
 
 
 def _show(app: web.Application, url: str) -> None:
-    """Open the page if asked to; in token mode print the way to it, once good. A browser is not started with that:
-    every account of the machine can read the arguments of a program."""
+    """Open the page if asked to; in token mode print the way to it."""
     tokens = app[GUARD].tokens
     if tokens is not None:
-        mention(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
+        login.invite(tokens, url)
     elif app[HUB].config.open:
         _open_browser(url)
 

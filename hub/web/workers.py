@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from types import FrameType
 
 from ..config import Config
-from ..errors import UsageError
+from ..errors import HubError, UsageError
 from ..private import Locked, Unsafe, lock, prepare_directory, write_whole
 from ..stderr import set_up_logging
 from ..stdio import mention
 from ..wire.messages import now
-from .access.guard import mode
+from .access import login
+from .access.credentials import Tokens
+from .access.guard import common_tickets, mode
+from .access.tickets import KINDS, TICKETS, clear
 from .sdnotify import Systemd
 from .seats import READY, Seat
 from .shutdown import has_terminal
@@ -68,8 +71,6 @@ def run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serv
     """Run the workers until SIGTERM or SIGINT; return the exit status. Raises UsageError if they cannot start."""
     check(config)
     set_up_logging(config)
-    if mode(config) == "token":
-        log.warning("a browser's session is known to one worker only; programs, which send the token, are known to all")
     try:
         prepare_directory(config.state_dir)
         held = lock(config.state_dir)
@@ -78,10 +79,23 @@ def run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serv
     except OSError as error:
         raise UsageError(f"The state directory {config.state_dir} cannot be used: {error}.") from None
     try:
+        _clear_tickets(config)
         with contextlib.closing(_reserve(config)) as port:
             return Crew(config, port.getsockname()[1], url(config, port), serve).run()
     finally:
+        with contextlib.suppress(UsageError):
+            _clear_tickets(config)
         os.close(held)
+
+
+def _clear_tickets(config: Config) -> None:
+    """End the sessions and links of the last time: they end with the hub. Raises UsageError."""
+    folder = config.state_dir / TICKETS
+    try:
+        for kind in KINDS:
+            clear(folder / kind)
+    except OSError as error:
+        raise UsageError(f"Old sessions in {folder} cannot be ended: {error.strerror}.") from None
 
 
 def _reserve(config: Config) -> socket.socket:
@@ -275,7 +289,16 @@ class Crew:
         except (OSError, Unsafe) as error:
             log.error("programs cannot find this hub: %s; make room, or name it to them with HUB_URL", error)
         mention(f"hub is listening on {self._url}")
+        self._invite()
         self._systemd.ready()
+
+    def _invite(self) -> None:
+        if mode(self._config) == "token":
+            tokens = Tokens(self._config.state_dir, common_tickets(self._config))
+            try:
+                login.invite(tokens, self._url)
+            except HubError as error:
+                log.error("there is no link to the page: %s; hub token --link makes one", error)
 
     def _withdraw(self) -> None:
         if self._started:

@@ -98,6 +98,31 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
     assert not (hub.state_dir / "server.json").exists()
 
 
+async def test_a_link_opens_one_session_that_all_know(redis_engine: Engine, tmp_path: Path) -> None:
+    async with crew(redis_engine, tmp_path, "--auth", "token") as hub:
+        assert hub.process.stdout
+        async with asyncio.timeout(30):
+            link = (await hub.process.stdout.readline()).decode().split()[-1]
+        found = await asyncio.gather(*(fetched(hub, link) for _ in range(8)))
+        assert sorted(status for status, _ in found) == [303] + [401] * 7
+        cookie = next(cookie for status, cookie in found if status == 303)
+        for _ in range(16):  # of both workers, but for one run in 32,768
+            assert (await fetched(hub, f"{hub.url}api/state", Cookie=cookie))[0] == 200
+        kept = list((hub.state_dir / "tickets").rglob("*"))
+        assert {path.stat().st_mode & 0o777 for path in kept} == {0o600, 0o700}
+        status, _, err = await run_hub(tmp_path, "token", "--new", "--state-dir", str(hub.state_dir))
+        assert status == 0, err
+        for _ in range(16):
+            assert (await fetched(hub, f"{hub.url}api/state", Cookie=cookie))[0] in (401, 429)
+    assert not [path for path in (hub.state_dir / "tickets").rglob("*") if path.is_file()]
+
+
+async def fetched(hub: HubProcess, url: str, **headers: str) -> tuple[int, str]:
+    """Status and cookie of what is there, over a connection of its own."""
+    async with hub.http.get(url, headers={"Connection": "close", **headers}, allow_redirects=False) as response:
+        return response.status, response.headers.get("Set-Cookie", "").partition(";")[0]
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_page_hears_of_news_wherever_it_fetches(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     told = list[dict[str, Any]]()

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import hdrs, web
@@ -18,6 +18,7 @@ from ...wire.vocabulary import Trust
 from ..keys import LOGIN_ROUTE, OPEN_ROUTES
 from .connections import Accepted
 from .peer import Peer
+from .tickets import KINDS, CommonTickets, OwnTickets, Ticket, Tickets, whose
 
 LINK_SECONDS = 600.0
 SESSION_SECONDS = 30 * 86_400.0
@@ -29,36 +30,23 @@ ADDRESSES = 1024  # whose failures are remembered
 log = logging.getLogger("hub")
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a session or a one-time link is good for, until when (monotonic), and for whom."""
-
-    trust: Trust
-    until: float
-    whose: int | str | None = None
-
-    def is_good(self) -> bool:
-        return time.monotonic() <= self.until
-
-    def is_for(self, peer: Peer) -> bool:
-        """Stops another account's server on this machine: a browser sends its cookies to every port of a host, so that
-        one may get to see a session's. And, elsewhere, whoever has read it on its way."""
-        return self.whose == whose(peer)
-
-
 class Tokens:
     """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
 
-    Sessions and links live in memory and are looked up by digest, so that neither the time of a comparison nor a dump
-    of the dictionaries gives one away. They end with the hub, and with the token that they stand for.
+    They end with the hub, and with the token that they stand for. With a `common` folder they are those of all workers
+    of a port: a link opens one session, and that is good at each of them.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, common: Path | None = None) -> None:
         self.directory = directory
         self._held: dict[Trust, bytes] = {}  # trust → token
         self._seen: dict[Trust, tuple[int, ...] | None] = {}  # trust → which file that was
-        self._sessions: OrderedDict[bytes, Ticket] = OrderedDict()
-        self._links: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._sessions: Tickets = OwnTickets(SESSIONS)
+        self._links: Tickets = OwnTickets(LINKS)
+        if common is not None:
+            sessions, links = (common / kind for kind in KINDS)
+            self._sessions = CommonTickets(sessions, SESSIONS, self._held.get)
+            self._links = CommonTickets(links, LINKS, self._held.get)
         self._replaced: set[Trust] = set()
         self.failures = Failures()
 
@@ -69,7 +57,7 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read again what `hub token --new` has replaced, and end the sessions and links that stood for it."""
-        changed = set()
+        changed = set[Trust]()
         for trust, name in tokens.FILES.items():
             found = _which(self.directory / name)
             if trust not in self._seen or found != self._seen[trust]:
@@ -80,9 +68,8 @@ class Tokens:
                 if before is not None and before != self._held.get(trust):
                     changed.add(trust)
         if changed:
-            for tickets in (self._sessions, self._links):
-                for key in [key for key, ticket in tickets.items() if ticket.trust in changed]:
-                    del tickets[key]
+            self._sessions.end(changed)
+            self._links.end(changed)
         self._replaced |= changed
 
     def replaced(self) -> frozenset[Trust]:
@@ -138,26 +125,28 @@ class Tokens:
 
     def _session(self, secret: str, peer: Peer) -> Trust | None:
         """The trust of a session, for whoever began it."""
-        ticket = self._sessions.get(_digest(secret))
+        ticket = self._sessions.find(_digest(secret))
         return ticket.trust if ticket and ticket.is_good() and ticket.is_for(peer) else None
 
     # ---- links and sessions
 
     def link(self, trust: Trust) -> str:
-        """A code that opens one session with this trust, within LINK_SECONDS."""
+        """A code that opens one session with this trust, within LINK_SECONDS. Raises HubError `command_failed` if it
+        cannot be kept."""
         code = secrets.token_urlsafe(32)
-        _keep(self._links, code, Ticket(trust, time.monotonic() + LINK_SECONDS), LINKS)
+        self.refresh()
+        self._links.keep(_digest(code), Ticket(trust, time.monotonic() + LINK_SECONDS))
         return code
 
     def enter(self, code: str, peer: Peer) -> str | None:
         """The secret of a new session for a code that has not been used; None for any other."""
         self.refresh()
-        link = self._links.pop(_digest(code), None)
+        link = self._links.take(_digest(code))
         if link is None or not link.is_good():
             return None
         secret = secrets.token_urlsafe(32)
         ticket = Ticket(link.trust, time.monotonic() + SESSION_SECONDS, whose(peer))
-        _keep(self._sessions, secret, ticket, SESSIONS)
+        self._sessions.keep(_digest(secret), ticket)
         return secret
 
 
@@ -188,11 +177,6 @@ def _source(peer: Peer) -> tuple[str, int | None]:
     return peer.address, peer.uid
 
 
-def whose(peer: Peer) -> int | str:
-    """Who a peer is to a session: the account on this machine, elsewhere the address."""
-    return peer.address if peer.uid is None else peer.uid
-
-
 def _which(path: Path) -> tuple[int, ...] | None:
     try:
         facts = os.lstat(path)
@@ -203,9 +187,3 @@ def _which(path: Path) -> tuple[int, ...] | None:
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-
-
-def _keep(tickets: OrderedDict[bytes, Ticket], secret: str, ticket: Ticket, most: int) -> None:
-    tickets[_digest(secret)] = ticket
-    while len(tickets) > most:
-        tickets.popitem(last=False)

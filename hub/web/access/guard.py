@@ -9,6 +9,7 @@ import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from aiohttp import WSCloseCode, hdrs, web
 from aiohttp.typedefs import Handler
@@ -26,6 +27,7 @@ from .origin import Names, origin_of, shown, target_authority
 from .peer import Peer
 from .proxy import Proxies, is_forwarded
 from .reader import read_by
+from .tickets import TICKETS
 
 # As multidict keeps names: to put them into a response costs a third.
 HEADERS = CIMultiDict(
@@ -79,7 +81,7 @@ class Guard:
         self.refused = refused
         self.limit = limit
         self.users = frozenset({0, os.geteuid()})
-        self.tokens = Tokens(config.common_dir) if mode(config) == "token" else None
+        self.tokens = Tokens(config.common_dir, common_tickets(config)) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
         self.accepted = Watch(self.users, functools.partial(refused, "too_many"))
         self.checks: dict[Refusal, Check] = {
@@ -240,6 +242,11 @@ def security_headers(response: web.StreamResponse) -> None:
 def mode(config: Config) -> str:
     """`--auth`, or what stands in its place: the token where the system does not say whose a connection is."""
     return config.auth or ("local" if supported() else "token")
+
+
+def common_tickets(config: Config) -> Path | None:
+    """The folder of the links and sessions that several workers have in common."""
+    return config.common_dir / TICKETS if config.workers > 1 else None
 
 
 def refuse_bind(config: Config) -> None:

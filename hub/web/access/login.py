@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from ...errors import UsageError
 from ...private import Unsafe
+from ...stdio import mention
 from ...wire.strictjson import dumpb
 from ...wire.vocabulary import Trust
 from ..answers import answer
@@ -49,6 +50,12 @@ async def enter(request: web.Request) -> web.Response:
         samesite="Strict",
     )
     return response
+
+
+def invite(tokens: Tokens, url: str) -> None:
+    """Print the way to the page, once good. A browser is not started with it: every account of the machine can read the
+    arguments of a program."""
+    mention(f"open its page, once and within ten minutes, with {url}login/{tokens.link('OPERATOR')}")
 
 
 def _tokens(app: web.Application) -> Tokens:

@@ -339,7 +339,7 @@ def test_nothing_listens_where_it_is_not_safe(
 ) -> None:
     served: list[str] = []
 
-    async def serve(hub: Hub, context: object) -> int:
+    async def serve(hub: Hub, context: object, seat: object) -> int:
         served.append(hub.config.host)
         return 0
 
