@@ -360,11 +360,11 @@ class Hub:
             raise
 
     def _lose(self, lost: Lost) -> None:
-        """Go on behind what is left of a stream whose newest events are gone: everybody who may have seen them is told.
-        Never waits."""
+        """Go on behind what is left of a stream of which events are gone: everybody who may have seen them, or has
+        still to get them, is told. Never waits."""
         self.state.restore(lost.values, self.broker.head)
         self.questions.go_on()
-        self.bus.position = self.broker.head
+        self.bus.move(self.broker.head)
         self.broadcaster.lose(lost.epoch, lost.kept)
         self.outward.wake()
         for listener in self.on_moved:

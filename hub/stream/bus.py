@@ -162,7 +162,11 @@ class EventBus:
         The listeners of `on_event` never wait, so a batch goes through in one step of the event loop.
         """
         await self.on_event.send(batch)
-        self.position = batch[-1].seq
+        self.move(batch[-1].seq)
+
+    def move(self, position: int) -> None:
+        """Go on behind this number: whoever waits for one up to there has waited long enough. Never waits."""
+        self.position = position
         while self._waiting and self._waiting[0][0] <= self.position:
             future = self._waiting.popleft()[1]
             if not future.done():

@@ -12,7 +12,7 @@ import pytest
 from engines import Engine, Line, broker, line, weakened_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import until
+from running import hub_app, talk, until
 from stores import PLENTY, Store, draft, passes
 
 from hub import Hub
@@ -98,6 +98,55 @@ async def test_another_epoch_is_found_out_where_nothing_can_be_written(
     await until(lambda: it.broker.epoch == other.broker.epoch)
     await until(lambda: it.broker.problem == "It is full.")
     await other.broker.close()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_has_gone_before_a_hub_has_read_it_is_told_without_another_event(
+    redis_engine: Engine, tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To its clients, by one gap; and whoever has published there among it waits no longer."""
+    looks, skip = list[int](), RedisBroker._skip
+    gate, held = asyncio.Event(), asyncio.Event()
+
+    async def skipped(self: RedisBroker, *args: Any) -> None:
+        looks.append(self.head)
+        if not weakened:
+            await skip(self, *args)
+
+    monkeypatch.setattr(RedisBroker, "_skip", skipped)
+    async with hub_app(tmp_path, broker=redis_engine.url(prefix=uuid4().hex)) as hub, talk(hub.url) as client:
+        it: Any = hub.hub.broker
+        pump = it._pump
+
+        async def holding(events: Any) -> None:
+            held.set()
+            await gate.wait()
+            await pump(events)
+
+        it._pump = holding
+        first = asyncio.ensure_future(hub.hub.publish("a:x", 1))
+        await held.wait()
+        others = [asyncio.ensure_future(hub.hub.publish("a:x", n)) for n in (2, 3, 4)]
+        stream, meta = it.server.keys[:2]
+        await until(lambda: redis_engine.ask("XLEN", stream) == 4)
+        redis_engine.ask("XTRIM", stream, "MINID", "5-0")
+        redis_engine.ask("HSET", meta, "tail", 5, "bytes", 0)
+        gate.set()
+        assert (await client.event())["payload"]["data"] == 1
+        await first
+        if weakened:
+            await until(lambda: len(looks) == 2, "that it has looked twice")
+            assert (it.head, [each.done() for each in others]) == (1, [False] * 3)
+        else:
+            gap = (await client.event())["payload"]
+            assert gap["event"] == "hub:gap"
+            assert (gap["data"]["after"], gap["data"]["before"]) == (f"{it.epoch}:1", f"{it.epoch}:5")
+            assert (gap["data"]["count"], gap["data"]["reason"]) == (3, "slow")
+            assert [(await each).cursor.seq for each in others] == [2, 3, 4]
+            assert (await hub.hub.publish("a:x", 5)).cursor.seq == 5
+            assert (await client.event())["payload"]["data"] == 5
+        for each in others:
+            each.cancel()
 
 
 async def test_what_is_too_old_goes_in_steps(redis_engine: Engine) -> None:

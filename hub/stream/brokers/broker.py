@@ -63,8 +63,8 @@ class Answers(Protocol):
 
 
 class Lost(NamedTuple):
-    """Events that have been through the pump are gone from the stream: all behind the number `kept`. It goes on behind
-    the broker's new `head`, with these last values."""
+    """Events are gone from the stream: of those that have been through the pump all behind the number `kept`, or all
+    that had still to come, up to the new head. It goes on behind the broker's new `head`, with these last values."""
 
     epoch: str  # in which they were seen
     kept: int

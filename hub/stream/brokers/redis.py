@@ -315,8 +315,21 @@ class RedisBroker:
         if stream.epoch != self.epoch:
             raise Moved("The stream is of another epoch now.")
         self._note(stream)
+        if stream.head > self.head and stream.tail > stream.head:
+            await self._skip(link, stream)
         if facts[12:] == [b"1"]:
             self._look_at = time.monotonic() + SOON
+
+    async def _skip(self, link: Link, stream: Stream) -> None:
+        """Go on behind what has gone before this hub has read it: no event is left that would tell of that."""
+        log.warning(
+            "events up to %s:%d went before this hub had read them; it had %d", self.epoch, stream.head, self.head
+        )
+        lost = Lost(self.epoch, self.head, await self._values(link, stream))
+        self.head = stream.head
+        self._on_lost(lost)
+        self._appends.passed(self.head)
+        self._has_moved()
 
     def _has_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
