@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import HubError
 from ..wire.strictjson import dumpb
@@ -35,6 +35,9 @@ LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is n
 REACH = 2.0  # seconds that a hub gets to read of a question that is answered on it
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
 SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
+
+
+_End = dict[str, Any] | Literal[False] | None  # False: not now, None: others wait for it
 
 
 @dataclass(eq=False, slots=True)
@@ -103,6 +106,8 @@ class Questions:
         """
         question, waiter = self._find(asked, by), call or object()
         self._awaited[waiter] = question
+        if self._judge is not None:
+            self._judge.awaits(question.record["id"])
         try:
             end = await asyncio.shield(question.over)
         except asyncio.CancelledError:
@@ -111,11 +116,17 @@ class Questions:
             raise
         finally:
             del self._awaited[waiter]
+            self._left(question)
         if self._judge is not None:
             await self._on_record(end)
         return outcome(end)
 
-    def _is_awaited(self, question: _Question, besides: object) -> bool:
+    def _left(self, question: _Question) -> None:
+        """Somebody here does not wait any more: tell other hubs if that was the last one."""
+        if self._judge is not None and not self._is_awaited(question):
+            self._judge.leaves(question.record["id"])
+
+    def _is_awaited(self, question: _Question, besides: object = None) -> bool:
         """Whether somebody else waits for its end who is there to hear it."""
         others = (waiter for waiter, known in self._awaited.items() if known is question and waiter is not besides)
         return any(not isinstance(waiter, Call) or not waiter.client.gone for waiter in others)
@@ -200,21 +211,25 @@ class Questions:
         if answer not in question.record["options"]:
             options = ", ".join(map(repr, question.record["options"]))
             raise misfit("invalid_args", "This is no answer", {"answer": [f"Must be one of: {options}."]})
-        return await asyncio.shield(self._spawn(self._settle(question, "answered", by, answer, by.name)))
+        return bool(await asyncio.shield(self._spawn(self._settle(question, "answered", by, answer, by.name))))
 
     async def withdraw(self, call: Call, by: Person) -> bool | None:
         """Take back the question for whose end this call waits; return whether that is its end, and not an answer that
-        was on its way: the call is answered with what is on record. None if it waits for none.
+        was on its way: the call is answered with what is on record. None if it waits for none, or is not the last that
+        does, here or on another hub.
 
         Raises HubError where that cannot be recorded or kept: it is tried again, as long as nothing else ends it.
         """
         question = self._awaited.get(call)
-        if question is None:
+        if question is None or self._is_awaited(question, besides=call):
             return None
         return await asyncio.shield(self._spawn(self._end(question, "withdrawn", by)))
 
     def withdraw_of(self, asker: Client) -> None:
         """Withdraw what ends with this asker's connection, unless somebody else has asked the same: it has ended."""
+        for call in asker.calls.values():
+            if question := self._awaited.get(call):
+                self._left(question)
         for question in [question for question in self._open.values() if asker in question.askers]:
             question.askers.discard(asker)
             if not question.askers:
@@ -228,16 +243,16 @@ class Questions:
         answer: str | None = None,
         name: str | None = None,
         as_: str | None = None,
-    ) -> bool:
-        """End a question; return whether this is its end."""
+    ) -> bool | None:
+        """End a question; return whether this is its end, None if it has none because others wait for it elsewhere."""
         async with question.turn:
             if question.over.done() or question.timer is None:
                 return False
             mine = end = {**question.record, "status": how, "answer": answer, "by": name}
             if self._judge is not None:
                 found = await self._judged(question, as_ or how, mine)
-                if found is None:
-                    return False
+                if not isinstance(found, dict):
+                    return found
                 end, by = found, by if found == mine else NOBODY
             try:
                 details = {"answer": end["answer"], "by": end["by"]}
@@ -249,9 +264,11 @@ class Questions:
             await self._publish_end(question, end)
         return end is mine
 
-    async def _judged(self, question: _Question, how: str, end: dict[str, Any]) -> dict[str, Any] | None:
+    async def _judged(
+        self, question: _Question, how: str, end: dict[str, Any]
+    ) -> dict[str, Any] | Literal[False] | None:
         """The end of the question that this hub is to record and publish: this one, or one that a hub which died has
-        left behind; None if it has none, or another hub sees to it."""
+        left behind; False if it has none, or another hub sees to it; None if somebody waits for it elsewhere."""
         assert self._judge is not None
         deadline = seconds(question.record["deadline"])
         what, more = await self._judge.settle(*question.name, how, deadline, dumpb(end))
@@ -261,9 +278,12 @@ class Questions:
             assert isinstance(more, bytes)
             found: dict[str, Any] = json.loads(more)
             return found
+        if what == "awaited":
+            self._await_deadline(question)
+            return None
         wait = more if isinstance(more, float) else RETRY
         self._later(max(wait, 0.001), question, "timed_out", NOBODY)
-        return None
+        return False
 
     async def _publish_end(self, question: _Question, end: dict[str, Any]) -> None:
         """Keep an end that is on record, and tell it to who waits. In the question's turn."""
@@ -306,7 +326,7 @@ class Questions:
         end = lambda: None if self._stopping else self._spawn(self._end(question, how, by, as_))  # noqa: E731
         question.timer = asyncio.get_running_loop().call_later(seconds, end)
 
-    async def _end(self, question: _Question, how: Settled, by: Person, as_: str | None = None) -> bool:
+    async def _end(self, question: _Question, how: Settled, by: Person, as_: str | None = None) -> bool | None:
         """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
         cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
         answer = question.record["default"] if how == "timed_out" else None
@@ -440,13 +460,13 @@ class Questions:
 
     async def _complete(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
         """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
-        end: dict[str, Any] | None = {**question.record, "status": how, "answer": answer, "by": name}
+        end: _End = {**question.record, "status": how, "answer": answer, "by": name}
         async with question.turn:
             while not self._stopping:
                 try:
-                    if self._judge is not None and end is not None:
+                    if self._judge is not None and end:
                         end = await self._judged(question, "record", end)
-                    if end is not None and not question.over.done():
+                    if end and not question.over.done():
                         await self._publish_end(question, end)
                 except HubError:
                     await asyncio.sleep(RETRY)

@@ -87,14 +87,80 @@ async def test_the_page_of_one_hub_answers_what_was_asked_on_another(hubs: list[
 async def test_the_same_key_is_the_same_question_on_all_hubs(hubs: list[HubInside], talks: list[Talk]) -> None:
     calls = [await ask(each, "k") for each in talks]
     (record,) = await opened(*hubs)
+    twice = await ask(talks[1], "k")
+    await until(lambda: len(hubs[1].hub.questions._awaited) == 2)
     assert await talks[0].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
     answers = [(await each.answer(call))["payload"] for each, call in zip(talks, calls, strict=True)]
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == (await talks[1].answer(twice))["payload"]
     assert published(hubs[0]) == ["open", "answered"]
     again = (await talks[1].answer(await ask(talks[1], "k")))["payload"]
     assert again == answers[0]
     other = (await talks[1].answer(await ask(talks[1], "k", question="Another?")))["payload"]
     assert other["code"] == "invalid_args"
+
+
+async def awaited(hub: HubInside, id: str) -> list[bytes]:
+    """The hubs on which somebody waits for its end, as the server knows."""
+    found: list[bytes] = await cast("Any", hub.hub.broker.peers)._asks.send(
+        "HKEYS", cast("Any", hub.hub.broker.peers)._keys[0][:-1] + f"w:{id}"
+    )
+    return found
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_of_those_who_wait_on_all_hubs_the_last_that_cancels_withdraws_it(
+    hubs: list[HubInside], talks: list[Talk], weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(redispeers.RedisJudge, "awaits", lambda self, id: None)
+    calls = [await ask(talks[0], "k")]
+    (record,) = await opened(*hubs)
+    calls.append(await ask(talks[1], "k"))
+    await until(lambda: len(hubs[1].hub.questions._awaited) == 1)
+    assert await talks[0].call("hub:cancel", id=calls[0]) == {"cancelled": True}
+    first = (await talks[0].answer(calls[0]))["payload"]
+    assert (first["code"], "withdrawn" in first["error"]) == ("cancelled", weakened)
+    if not weakened:
+        assert published(hubs[1]) == ["open"]
+        assert await talks[1].call("hub:cancel", id=calls[1]) == {"cancelled": True}
+    last = (await talks[1].answer(calls[1]))["payload"]
+    assert (last["code"], "withdrawn" in last["error"]) == ("cancelled", True)
+    assert published(hubs[0]) == ["open", "withdrawn"]
+    assert await awaited(hubs[0], record["id"]) == []
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("what", ["comes back", "dies", "has gone"])
+async def test_whoever_waits_counts_while_there_is_somebody_to_hear_it(
+    hubs: list[HubInside], talks: list[Talk], what: str
+) -> None:
+    call = await ask(talks[0], "k")
+    (record,) = await opened(*hubs)
+    other = await ask(talks[1], "k")
+    await until(lambda: len(hubs[1].hub.questions._awaited) == 1)
+    if what == "comes back":  # under another link
+        peers: Any = hubs[1].hub.broker.peers
+        link = peers.link
+        peers._asks.close()
+        await until(lambda: peers.link not in ("", link))
+        assert await talks[1].call("hub:ping")
+        await until(lambda: peers._joined.is_set())
+    elif what == "dies":
+        peers = hubs[1].hub.broker.peers
+        peers._running.cancel()
+        await until(lambda: not hubs[0].hub.questions._links)
+    else:
+        await talks[1].ws.close()
+        await until(lambda: hubs[1].clients("websocket") == 0)
+        async with asyncio.timeout(30):
+            while len(await awaited(hubs[0], record["id"])) > 1:
+                await asyncio.sleep(0.005)
+    assert await talks[0].call("hub:cancel", id=call) == {"cancelled": True}
+    mine = (await talks[0].answer(call))["payload"]
+    assert ("withdrawn" in mine["error"]) == (what != "comes back")
+    if what == "comes back":
+        assert await talks[0].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
+        assert (await talks[1].answer(other))["payload"]["answer"] == "yes"
 
 
 @pytest.mark.parametrize("weakened", [False, True])

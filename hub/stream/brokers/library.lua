@@ -197,6 +197,7 @@ local function try(keys)
         { 'ZREM', key, 'b' },
         { 'ZPOPMIN', key },
         { 'SET', key, 'a', 'PX', '1000' },
+        { 'PEXPIRE', key, '1000' },
         { 'GET', key },
         { 'DEL', key },
         { 'TIME' },

@@ -135,7 +135,8 @@ redis.register_function('hub_part', part)
 -- ---- questions of all hubs
 
 -- Keys: l as above · o question -> hub of who asks, when it was asked, deadline (ms), the question · q question and when
--- it was asked -> hub that ends it ('-' once all is done), ms, the end.
+-- it was asked -> hub that ends it ('-' once all is done), ms, the end · w of one question: hub -> its connection, where
+-- somebody waits for its end: true for as long as the hub lives on that connection.
 
 local MANY = 4096 -- questions and ends that are remembered before the old ones go
 local OLD = 3600000 -- milliseconds behind their end from which they may
@@ -143,6 +144,22 @@ local OLD = 3600000 -- milliseconds behind their end from which they may
 local function is_alive(keys, hub)
     local lease = redis.call('HGET', keys[1], hub)
     return lease and tonumber(string.match(lease, '^%d+')) >= tonumber(now())
+end
+
+local function lives(leases, hub, link)
+    local till, on = string.match(redis.call('HGET', leases, hub) or '', '^(%d+) (%S+)$')
+    return till and tonumber(till) >= tonumber(now()) and on == link
+end
+
+-- Whether somebody waits for the end of the question on another hub.
+local function is_awaited(keys, hub)
+    local rows = redis.call('HGETALL', keys[4])
+    for at = 1, #rows, 2 do
+        if rows[at] ~= hub and lives(keys[1], rows[at], rows[at + 1]) then
+            return true
+        end
+    end
+    return false
 end
 
 local function clear(key, pattern, at)
@@ -181,7 +198,8 @@ end
 
 -- args: hub, question, when it was asked, how it ends, its deadline (ms) as the question says, the end. The first end is
 -- the end, and whose hub dies before it is published leaves it to the next that asks. Returns 'mine' · 'take' and the
--- end that is to be published in its place · 'wait' and for how many ms · 'late'.
+-- end that is to be published in its place · 'wait' and for how many ms · 'late' · 'awaited' if it cannot be withdrawn,
+-- because somebody waits for it on another hub.
 local function settle(keys, args)
     local hub, id, asked, how, at = args[1], args[2], args[3], args[4], tonumber(now())
     local place, owner, deadline = id .. ' ' .. asked, nil, tonumber(args[5])
@@ -211,6 +229,8 @@ local function settle(keys, args)
         return { 'late' }
     elseif how == 'orphan' and owner and owner ~= hub and is_alive(keys, owner) then
         return { 'wait', deadline - at }
+    elseif how == 'withdrawn' and is_awaited(keys, hub) then
+        return { 'awaited' }
     end
     clear(keys[3], '^%S+ (%d+)', at)
     redis.call('HSET', keys[3], place, hub .. ' ' .. string.format('%d', at) .. ' ' .. args[6])
@@ -237,7 +257,20 @@ local function over(keys, args)
     return 1
 end
 
+-- Keys: w. args: hub, its connection, ms for which it may be true at most. Somebody waits there.
+local function await(keys, args)
+    redis.call('HSET', keys[1], args[1], args[2])
+    return redis.call('PEXPIRE', keys[1], args[3])
+end
+
+-- Keys: w. args: hub. Nobody waits there any more.
+local function unawait(keys, args)
+    return redis.call('HDEL', keys[1], args[1])
+end
+
 redis.register_function('hub_ask', ask)
+redis.register_function('hub_await', await)
+redis.register_function('hub_unawait', unawait)
 redis.register_function({ function_name = 'hub_asked', callback = asked, flags = { 'no-writes' } })
 redis.register_function('hub_settle', settle)
 redis.register_function('hub_unsettle', unsettle)
@@ -266,8 +299,7 @@ redis.register_function('hub_confirm', confirm)
 
 local function holder(keys, turn)
     local hub, link, what = string.match(turn, '^(%S+) (%S+) (.*)$')
-    local till, on = string.match(redis.call('HGET', keys[11], hub) or '', '^(%d+) (%S+)$')
-    if till and tonumber(till) >= tonumber(now()) and on == link then
+    if lives(keys[11], hub, link) then
         return hub .. ' ' .. link .. ' ', what
     end
 end

@@ -25,7 +25,7 @@ class Ears(NamedTuple):
     cut: Callable[[], None]  # nothing that was sent to this hub before will be heard, and nobody is alive to it
 
 
-Verdict = tuple[Literal["mine", "take", "wait", "late"], bytes | float]
+Verdict = tuple[Literal["mine", "take", "wait", "late", "awaited"], bytes | float]
 
 
 class Judge(Protocol):
@@ -47,8 +47,15 @@ class Judge(Protocol):
 
         `mine`: this is the end, and nobody else can end it. `take`: it has another one already, which nobody alive sees
         to; now this hub does. `wait`: not yet, or another hub sees to it; ask again in so many seconds. `late`: it is
-        over, or its deadline has passed.
+        over, or its deadline has passed. `awaited`: it cannot be `withdrawn`, because somebody waits for its end on
+        another hub.
         """
+
+    def awaits(self, id: str) -> None:
+        """Somebody who is connected here waits for its end. Never waits."""
+
+    def leaves(self, id: str) -> None:
+        """Nobody here does any more. Never waits."""
 
     async def unsettle(self, id: str, asked_at: str) -> None:
         """Take back the end that this hub sees to: it cannot be recorded."""

@@ -23,6 +23,7 @@ log = logging.getLogger("hub")
 
 LEASE, RENEW = 5.0, 1.0  # seconds that a hub lives by itself, and after which it says that it does
 PAUSE = 0.2  # seconds between two tries to come back
+AWAITED = 8 * 86_400.0  # seconds that it is known of a hub that died that somebody waited there
 KEYS, QUESTIONS = "lp", "loq"
 
 
@@ -32,7 +33,8 @@ class RedisPeers:
     def __init__(self, server: Server, name: str = "") -> None:
         """`name` is in front of the id that each start of a hub makes for itself."""
         self.id, self.link = f"{name}{name and '-'}{os.urandom(8).hex()}", ""
-        self.judge: Judge = RedisJudge(self)
+        self._judge = RedisJudge(self)
+        self.judge: Judge = self._judge
         self.turns: Turns = RedisTurns(self)
         self._server = server
         self._keys = [f"{{{server.prefix}}}:{name}" for name in KEYS]
@@ -136,6 +138,7 @@ class RedisPeers:
         self._asks, self.link = asks, link
         if taken := await joined:
             self._ears.refused([name.decode() for name in taken])
+        self._judge.joined()
         while True:
             self._news.clear()
             await self._renew(asks)
@@ -174,6 +177,7 @@ class RedisJudge:
 
     def __init__(self, peers: RedisPeers) -> None:
         self._peers = peers
+        self._awaited = set[str]()
 
     async def ask(self, id: str, asked_at: str, seconds: float, record: bytes, over: str) -> bytes:
         found: bytes = await self._run("hub_ask", id, asked_at, _ms(seconds), record, over)
@@ -183,8 +187,27 @@ class RedisJudge:
         return bool(await self._run("hub_asked", id))
 
     async def settle(self, id: str, asked_at: str, how: str, deadline: float, end: bytes) -> Verdict:
-        what, *more = await self._run("hub_settle", id, asked_at, how, _ms(deadline), end)
+        keys = *QUESTIONS, f"w:{id}"
+        what, *more = await self._peers.run("hub_settle", keys, self._peers.id, id, asked_at, how, _ms(deadline), end)
         return what.decode(), more[0] / 1000 if what == b"wait" else more[0] if more else b""
+
+    def awaits(self, id: str) -> None:
+        if id not in self._awaited:
+            self._awaited.add(id)
+            self._tell(id)
+
+    def leaves(self, id: str) -> None:
+        if id in self._awaited:
+            self._awaited.discard(id)
+            self._peers.tell("hub_unawait", [f"w:{id}"], self._peers.id)
+
+    def joined(self) -> None:
+        """Say again what was true only of the link before."""
+        for id in self._awaited:
+            self._tell(id)
+
+    def _tell(self, id: str) -> None:
+        self._peers.tell("hub_await", [f"w:{id}"], self._peers.id, self._peers.link, _ms(AWAITED))
 
     async def unsettle(self, id: str, asked_at: str) -> None:
         await self._run("hub_unsettle", id, asked_at)
