@@ -205,8 +205,8 @@ class Person:
 
     def _begun(self, line: str, terminal: Terminal) -> None:
         """Go on when it has begun, as a person would see."""
+        assert terminal.shows("…\n…" if "curl" in line else "hub: …"), f"$ {line}\n{terminal.text}"
         if "hub ask " not in line:
-            assert terminal.shows("…\n…" if "curl" in line else "hub: …"), f"$ {line}\n{terminal.text}"
             return
         while not (found := self._questions()):
             assert terminal.process.poll() is None, terminal.text

@@ -65,6 +65,11 @@ def test_secrets_go_at_any_depth_in_lists_and_in_keys() -> None:
     assert redact(("Bearer abc123",)) == (["Bearer [redacted]"], 1)
 
 
+def test_what_json_does_not_know_stays_as_it_is_beside_a_secret() -> None:
+    strange = frozenset({"a"})
+    assert redact([strange, "Bearer ghp_0123456789abcdefghij0123456789abcdef"])[0][0] is strange
+
+
 def test_depth_does_not_matter_to_the_first_look() -> None:
     deep: Any = "x"
     for _ in range(100_000):

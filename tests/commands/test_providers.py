@@ -575,3 +575,31 @@ async def test_a_schema_that_is_not_to_be_had_is_refused_by_its_path(worker: Vis
     assert "commands.1.args.properties.name.type" in error["error"]
     refused(await caller.ask("a:b"), "unknown_command")
     refused(await worker.provides("a:b", args={"$ref": "https://example.org/other"}), "invalid_args")
+
+
+# ---- where other hubs may have a name
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_client_that_goes_while_other_hubs_are_asked_provides_nothing(
+    hub: Hub, worker: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[list[str]] = []
+
+    async def claim(given: object) -> bool:
+        hub.clients.leave(worker.client, "lost")
+        return not weakened  # that somebody was asked, and time has gone by
+
+    monkeypatch.setattr(hub.providers, "claim", claim)
+    monkeypatch.setattr(hub.providers, "release", released.append)
+    answer = await worker.provides("greet:hello")
+    assert (answer.get("code"), released) == ((None, []) if weakened else ("cancelled", [["greet:hello"]]))
+    assert ("greet:hello" in hub.commands.provided) is weakened
+
+
+async def test_what_another_hub_has_by_now_is_taken_back(hub: Hub, worker: Visitor) -> None:
+    await worker.provides("greet:hello", "greet:bye")
+    hub.providers.lose(["greet:hello", "no:such"])
+    assert list(hub.commands.provided) == ["greet:bye"]
+    [left] = [record for record in await actions(hub, "provider.left") if record["action"] == "provider.left"]
+    assert left["details"]["commands"] == ["greet:hello"]
