@@ -41,7 +41,8 @@ ORDER = [
         ("stream", "tasks pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
-        ("commands", "provided providers elsewhere listing asked questions seen builtin ratelimit session"),
+        ("commands", "provided providers elsewhere listing asked question verdicts endings questions"),
+        ("commands", "seen builtin ratelimit session"),
         (
             "adapters",
             "reading identities shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping "

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
 from ..wire.strictjson import dumpb
@@ -16,6 +14,9 @@ from ..wire.vocabulary import Settled
 from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, seconds
 from .call import Call
 from .clients import Client
+from .endings import Ending, Endings
+from .question import Question, another
+from .verdicts import Verdict, verdicts
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
@@ -31,34 +32,8 @@ LONGEST = 604_800.0  # seconds that a question may wait
 MOST = 1000  # questions open at once
 LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
 REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
-LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is not kept is among the newest
 REACH = 2.0  # seconds that a hub gets to read of a question that is answered on it
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
-SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
-
-
-_End = dict[str, Any] | Literal[False] | None  # False: not now, None: others wait for it
-
-
-@dataclass(eq=False, slots=True)
-class _Question:
-    """An open one. `over` is set by its end, for everybody who waits for it."""
-
-    record: dict[str, Any]
-    askers: set[Client]  # with whose connections it ends: with the last of them
-    over: "asyncio.Future[dict[str, Any]]"
-    publishing: bool = False  # this hub is about to publish its end
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one end at a time: the first that is recorded wins
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> tuple[str, str]:
-        """What tells it from another one with the same key: its id, and when it was asked."""
-        return self.record["id"], self.record["asked_at"]
-
-    def once(self, what: str) -> str:
-        """The id of an event that any hub may publish about it, and of all only the first."""
-        return f"{what}-{self.record['id']}-{self.record['asked_at']}"
 
 
 class Questions:
@@ -76,12 +51,12 @@ class Questions:
 
     def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State", judge: "Judge | None" = None) -> None:
         self.on_settled: Callable[[Settled], None] = lambda how: None
-        self._bus, self._audit, self._state, self._judge = bus, audit, state, judge
-        self._noted: dict[tuple[str, str], asyncio.Task[None] | None] = {}  # ends on record here
-        self._ends: dict[tuple[str, str], tuple[Settled, str | None, str | None]] = {}  # of questions that are over
+        self._bus, self._audit, self._state, self._verdicts = bus, audit, state, verdicts(judge)
+        self._endings = Endings(audit)
+        self._ends: dict[tuple[str, str], Ending] = {}  # of questions that are over
         self._links: frozenset[str] = frozenset()  # of the other hubs
-        self._open: dict[str, _Question] = {}
-        self._awaited: dict[object, _Question] = {}  # by the call that waits for its end
+        self._open: dict[str, Question] = {}
+        self._awaited: dict[object, Question] = {}  # by the call that waits for its end
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -106,8 +81,7 @@ class Questions:
         """
         question, waiter = self._find(asked, by), call or object()
         self._awaited[waiter] = question
-        if self._judge is not None:
-            self._judge.awaits(question.record["id"])
+        self._verdicts.awaits(question.id)
         try:
             end = await asyncio.shield(question.over)
         except asyncio.CancelledError:
@@ -117,21 +91,21 @@ class Questions:
         finally:
             del self._awaited[waiter]
             self._left(question)
-        if self._judge is not None:
-            await self._on_record(end)
+        if self._verdicts.shared:
+            await self._endings.on_record(end, self._spawn)
         return outcome(end)
 
-    def _left(self, question: _Question) -> None:
+    def _left(self, question: Question) -> None:
         """Somebody here does not wait any more: tell other hubs if that was the last one."""
-        if self._judge is not None and not self._is_awaited(question):
-            self._judge.leaves(question.record["id"])
+        if self._verdicts.shared and not self._is_awaited(question):
+            self._verdicts.leaves(question.id)
 
-    def _is_awaited(self, question: _Question, besides: object = None) -> bool:
+    def _is_awaited(self, question: Question, besides: object = None) -> bool:
         """Whether somebody else waits for its end who is there to hear it."""
         others = (waiter for waiter, known in self._awaited.items() if known is question and waiter is not besides)
         return any(not isinstance(waiter, Call) or not waiter.client.gone for waiter in others)
 
-    def _find(self, asked: Asked, by: Person) -> _Question:
+    def _find(self, asked: Asked, by: Person) -> Question:
         """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
         ask at once get the same."""
         if self._stopping:
@@ -145,54 +119,50 @@ class Questions:
                 raise another()
             if asked.asker is not None:  # it may have come back: the end of the connection before means little then
                 known.askers.add(asked.asker)
-                if self._judge is not None:
+                if self._verdicts.shared:
                     self._spawn(self._own(known))
             return known
         if len(self._open) >= MOST:
             raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
         if len(dumpb(record)) > LARGEST:
             raise HubError("too_large", f"A question can have {LARGEST} bytes, with its options and details.")
-        self._open[record["id"]] = question = _Question(record, {asked.asker} if asked.asker else set(), _future())
+        self._open[record["id"]] = question = Question(record, {asked.asker} if asked.asker else set())
         self._spawn(self._begin(question, by))
         return question
 
-    def _ended(self, id: str) -> _Question | None:
+    def _ended(self, id: str) -> Question | None:
         """One that is over, and not for long. Who has taken a question back may ask it again."""
         event = self._state.get(EVENT, id)
         if event is None or time.time() - seconds(event.timestamp) > REPEATED:
             return None
         if (record := event.data)["status"] == "withdrawn":
             return None
-        question = _Question(record, set(), _future())
+        question = Question(record)
         question.over.set_result(question.record)
         return question
 
-    async def _own(self, question: _Question) -> None:
+    async def _own(self, question: Question) -> None:
         """Have the question end with a connection to this hub, and with this hub. Return what is asked."""
-        assert self._judge is not None
-        last, record = self._state.get(EVENT, question.record["id"]), question.record
+        last, record = self._state.get(EVENT, question.id), question.record
         over = last.data["asked_at"] if last is not None and last.data["status"] != "open" else ""
-        left = seconds(record["deadline"]) - time.time()
-        found = json.loads(await self._judge.ask(*question.name, max(left, 0.0), dumpb(record), over))
+        found = await self._verdicts.ask(record, over)
         if not is_same(found, record):
             raise another()
         question.record = found
 
-    async def _begin(self, question: _Question, by: Person) -> None:
+    async def _begin(self, question: Question, by: Person) -> None:
         async with question.turn:
             try:
-                if self._judge is not None:
-                    await self._own(question)
+                await self._own(question)
                 await self._record("question.asked", question, by, {"question": question.record["question"]})
             except BaseException as error:
                 del self._open[question.record["id"]]
-                _fail(question, error)
+                question.fail(error)
                 raise
             try:
-                await self._keep_value(question, question.record, "asked")
+                await self._keep_value(question.record, "asked")
             except HubError as error:  # it may have been kept all the same
-                _fail(question, error)
-                question.over = _future()
+                question.go_on(error)
                 self._later(RETRY, question, "withdrawn", by)
             else:
                 self._await_deadline(question)
@@ -237,7 +207,7 @@ class Questions:
 
     async def _settle(
         self,
-        question: _Question,
+        question: Question,
         how: Settled,
         by: Person,
         answer: str | None = None,
@@ -248,97 +218,81 @@ class Questions:
         async with question.turn:
             if question.over.done() or question.timer is None:
                 return False
-            mine = end = {**question.record, "status": how, "answer": answer, "by": name}
-            if self._judge is not None:
-                found = await self._judged(question, as_ or how, mine)
-                if not isinstance(found, dict):
-                    return found
-                end, by = found, by if found == mine else NOBODY
+            mine = Ending(how, answer, name).over(question.record)
+            end, _, awaited = await self._judged(question, as_ or how, mine)
+            if end is None:
+                return None if awaited else False
+            if end != mine:
+                by = NOBODY
             try:
                 details = {"answer": end["answer"], "by": end["by"]}
                 await self._record(f"question.{end['status']}", question, by, details)
             except HubError:
-                if self._judge is not None and end is mine:
-                    await self._judge.unsettle(*question.name)
+                if end is mine:
+                    await self._verdicts.unsettle(question.record)
                 raise
             await self._publish_end(question, end)
         return end is mine
 
-    async def _judged(
-        self, question: _Question, how: str, end: dict[str, Any]
-    ) -> dict[str, Any] | Literal[False] | None:
-        """The end of the question that this hub is to record and publish: this one, or one that a hub which died has
-        left behind; False if it has none, or another hub sees to it; None if somebody waits for it elsewhere."""
-        assert self._judge is not None
-        deadline = seconds(question.record["deadline"])
-        what, more = await self._judge.settle(*question.name, how, deadline, dumpb(end))
-        if what == "mine":
-            return end
-        if what == "take":
-            assert isinstance(more, bytes)
-            found: dict[str, Any] = json.loads(more)
-            return found
-        if what == "awaited":
+    async def _judged(self, question: Question, how: str, end: dict[str, Any]) -> Verdict:
+        """Whether this is its end. Where it has none yet, it is looked after again, in time."""
+        found = await self._verdicts.settle(question.record, how, end)
+        if found.awaited:
             self._await_deadline(question)
-            return None
-        wait = more if isinstance(more, float) else RETRY
-        self._later(max(wait, 0.001), question, "timed_out", NOBODY)
-        return False
+        elif found.end is None:
+            self._later(found.wait, question, "timed_out", NOBODY)
+        return found
 
-    async def _publish_end(self, question: _Question, end: dict[str, Any]) -> None:
+    async def _publish_end(self, question: Question, end: dict[str, Any]) -> None:
         """Keep an end that is on record, and tell it to who waits. In the question's turn."""
         question.publishing = True
         try:
-            await self._keep_value(question, end, "ended")
+            await self._keep_value(end, "ended")
         finally:
             question.publishing = False
-        self._note(question.name, None)
+        self._endings.note(question.name)
         self._is_over(question, end)
         self.on_settled(end["status"])
-        if self._judge is not None:
-            with contextlib.suppress(HubError):  # then the next that asks publishes it again, which nobody sees
-                await self._judge.over(*question.name)
+        await self._verdicts.over(question.record)
 
-    def _is_over(self, question: _Question, end: dict[str, Any]) -> None:
+    def _is_over(self, question: Question, end: dict[str, Any]) -> None:
         if self._open.get(end["id"]) is question:
             del self._open[end["id"]]
         if question.timer is not None:
             question.timer.cancel()
-        self._ends[question.name] = end["status"], end["answer"], end["by"]
+        self._ends[question.name] = Ending.of(end)
         if len(self._ends) > 2 * MOST:
             del self._ends[next(iter(self._ends))]
         question.record = end
         if not question.over.done():  # else the hub stops, and who waits has heard that
             question.over.set_result(end)
 
-    async def _keep_value(self, question: _Question, record: dict[str, Any], what: str) -> None:
-        once = () if self._judge is None else (question.once(what),)
-        await self._bus.keep(EVENT, record["id"], record, *once)
+    async def _keep_value(self, record: dict[str, Any], what: str) -> None:
+        await self._bus.keep(EVENT, record["id"], record, *self._verdicts.once(what, record))
 
-    def _await_deadline(self, question: _Question) -> None:
+    def _await_deadline(self, question: Question) -> None:
         left = seconds(question.record["deadline"]) - time.time()
         self._later(max(left, 0.0), question, "timed_out", NOBODY)
 
-    def _later(self, seconds: float, question: _Question, how: Settled, by: Person, as_: str | None = None) -> None:
+    def _later(self, seconds: float, question: Question, how: Settled, by: Person, as_: str | None = None) -> None:
         """End it then, if nothing has ended it before."""
         if question.timer is not None:
             question.timer.cancel()
         end = lambda: None if self._stopping else self._spawn(self._end(question, how, by, as_))  # noqa: E731
         question.timer = asyncio.get_running_loop().call_later(seconds, end)
 
-    async def _end(self, question: _Question, how: Settled, by: Person, as_: str | None = None) -> bool | None:
+    async def _end(self, question: Question, how: Settled, by: Person, as_: str | None = None) -> bool | None:
         """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
         cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
         answer = question.record["default"] if how == "timed_out" else None
         try:
             return await self._settle(question, how, by, answer, as_=as_)
         except HubError as error:
-            _fail(question, error)
-            question.over = _future()
+            question.go_on(error)
             self._later(RETRY, question, how, by, as_)
             raise
 
-    async def _record(self, action: str, question: _Question, by: Person, more: Mapping[str, Any]) -> None:
+    async def _record(self, action: str, question: Question, by: Person, more: Mapping[str, Any]) -> None:
         details = self._audit.reduced({"id": question.record["id"], **more})
         await self._audit.record(action, by.actor, by.trust, details)
 
@@ -346,7 +300,7 @@ class Questions:
 
     def apply(self, batch: "Sequence[Event]") -> None:
         """Follow what other hubs ask and end. Never waits."""
-        for event in batch if self._judge is not None else ():
+        for event in batch if self._verdicts.shared else ():
             if event.name == EVENT:
                 self._follow(event.data)
 
@@ -354,37 +308,18 @@ class Questions:
         question = self._open.get(record["id"])
         if record["status"] == "open":
             if question is None and not self._stopping:
-                self._open[record["id"]] = question = _Question(record, set(), _future())
+                self._open[record["id"]] = question = Question(record)
                 self._await_deadline(question)
         elif question is not None and question.name[1] == record["asked_at"] and not question.publishing:
             self._spawn(self._heard(question, record))
 
-    async def _heard(self, question: _Question, end: dict[str, Any]) -> None:
+    async def _heard(self, question: Question, end: dict[str, Any]) -> None:
         async with question.turn:
             self._is_over(question, end)
 
-    async def _on_record(self, end: dict[str, Any]) -> None:
-        """Return when the end is on record here, whichever hub has taken it. Raises HubError `audit_unavailable`."""
-        name = end["id"], end["asked_at"]
-        if name not in self._noted:
-            details = self._audit.reduced({"id": end["id"], "answer": end["answer"], "by": end["by"]})
-            work = self._audit.record(f"question.{end['status']}", NOBODY.actor, NOBODY.trust, details)
-            self._note(name, self._spawn(work))
-        if (task := self._noted[name]) is not None:
-            try:
-                await asyncio.shield(task)
-            except HubError:
-                self._noted.pop(name, None)
-                raise
-
-    def _note(self, name: tuple[str, str], task: "asyncio.Task[None] | None") -> None:
-        self._noted[name] = task
-        if len(self._noted) > 2 * MOST:
-            del self._noted[next(iter(self._noted))]
-
-    async def _reached(self, id: str) -> _Question | None:
+    async def _reached(self, id: str) -> Question | None:
         """A question that is asked, and that this hub has not read yet: whoever answers it has been faster."""
-        if self._judge is None or not await self._judge.is_asked(id):
+        if not await self._verdicts.is_asked(id):
             return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REACH):
@@ -412,10 +347,10 @@ class Questions:
         if question is not None and question.timer is not None:
             self._spawn(self._keep(question, event.seq))
 
-    async def _keep(self, question: _Question, seq: int) -> None:
+    async def _keep(self, question: Question, seq: int) -> None:
         async with question.turn:
             if not question.over.done():
-                await self._keep_value(question, question.record, f"kept-{seq}")
+                await self._keep_value(question.record, f"kept-{seq}")
 
     # ---- start and stop
 
@@ -425,11 +360,11 @@ class Questions:
         killed, and not kept yet, is the end: nobody else can win any more."""
         for event in self._state.of(EVENT):
             if (record := event.data)["status"] == "open" and record["id"] not in self._open:
-                self._open[record["id"]] = _Question(record, set(), _future())
-        ends = await self._recorded_ends() if self._open else {}
+                self._open[record["id"]] = Question(record)
+        ends = await self._endings.newest() if self._open else {}
         for id, question in self._open.items():
             if end := ends.get(id):
-                self._spawn(self._complete(question, *end))
+                self._spawn(self._complete(question, end))
             elif id.startswith(WITH_ITS_ASKER) and not question.askers:
                 self._later(0.0, question, "withdrawn", NOBODY, "orphan")
             else:
@@ -440,33 +375,21 @@ class Questions:
         where this hub knows how. Never waits."""
         for event in self._state.of(EVENT):
             if (record := event.data)["status"] == "open" and record["id"] not in self._open:
-                self._open[record["id"]] = question = _Question(record, set(), _future())
+                self._open[record["id"]] = question = Question(record)
                 if end := self._ends.get(question.name):
-                    self._spawn(self._complete(question, *end))
+                    self._spawn(self._complete(question, end))
                 else:
                     self._await_deadline(question)
 
-    async def _recorded_ends(self) -> dict[str, tuple[Settled, str | None, str | None]]:
-        """How each question has ended, by the newest records of an audit log that is intact."""
-        ends = dict[str, tuple[Settled, str | None, str | None]]()
-        with contextlib.suppress(OSError):
-            for record in await self._audit.tail(LOOKED_THROUGH) if self._audit.valid else ():
-                action, details = record["action"], record["details"]
-                if action == "question.asked":  # with its key once more, behind an end
-                    ends.pop(details.get("id"), None)
-                elif (how := SETTLED.get(action)) and "answer" in details:
-                    ends[details["id"]] = how, details["answer"], details["by"]
-        return ends
-
-    async def _complete(self, question: _Question, how: Settled, answer: str | None, name: str | None) -> None:
+    async def _complete(self, question: Question, ending: Ending) -> None:
         """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
-        end: _End = {**question.record, "status": how, "answer": answer, "by": name}
+        end: dict[str, Any] | None = ending.over(question.record)
         async with question.turn:
             while not self._stopping:
                 try:
-                    if self._judge is not None and end:
-                        end = await self._judged(question, "record", end)
-                    if end and not question.over.done():
+                    if end is not None:
+                        end = (await self._judged(question, "record", end)).end
+                    if end is not None and not question.over.done():
                         await self._publish_end(question, end)
                 except HubError:
                     await asyncio.sleep(RETRY)
@@ -481,7 +404,7 @@ class Questions:
                 question.timer.cancel()
             bound = question.record["id"].startswith(WITH_ITS_ASKER)
             fate = ", and takes the question back" if bound else "; the question stays open"
-            _fail(question, HubError("shutting_down", f"The hub is stopping{fate}.", retry_after=1))
+            question.fail(HubError("shutting_down", f"The hub is stopping{fate}.", retry_after=1))
 
     async def stop(self, seconds: float) -> None:
         """Let what is on its way be recorded; it gets so many seconds."""
@@ -502,20 +425,3 @@ class Questions:
                 error,
                 exc_info=error,
             )
-
-
-def another() -> HubError:
-    """Make the refusal of a question with the key of another one."""
-    problem = {"idempotency_key": ["Another question was asked with this key."]}
-    return misfit("invalid_args", "This is another question", problem)
-
-
-def _future() -> "asyncio.Future[dict[str, Any]]":
-    return asyncio.get_running_loop().create_future()
-
-
-def _fail(question: _Question, error: BaseException) -> None:
-    """Tell who waits; often nobody does, and that is no bug."""
-    if not question.over.done():
-        question.over.set_exception(error)
-        question.over.exception()

@@ -12,7 +12,7 @@ from logs import everything
 from running import until
 
 from hub import Call, Hub
-from hub.commands import questions
+from hub.commands import endings, questions
 from hub.commands.asked import account
 from hub.commands.clients import Client
 from hub.errors import HubError
@@ -113,6 +113,17 @@ async def test_too_much_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(questions, "MOST", 1)
     async with asked(hub):
         await refused(hub, "busy", "hub:ask", **QUESTION)
+
+
+async def test_only_so_many_ends_are_remembered(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "MOST", 1)
+    monkeypatch.setattr(endings, "MOST", 2)
+    for _ in range(4):
+        async with asked(hub) as (id, waiting):
+            await call(hub, "hub:answer", question=id, answer="yes")
+            await waiting
+    assert [name[0] == id for name in hub.questions._ends] == [False, True]
+    assert list(hub.questions._endings._recorded) == list(hub.questions._ends)
 
 
 async def test_no_secret_is_asked(hub: Hub, tmp_path: Path) -> None:

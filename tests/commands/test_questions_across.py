@@ -283,13 +283,13 @@ async def test_an_answer_is_given_out_only_where_it_is_on_record(
     async def full(*args: Any) -> None:
         raise HubError("audit_unavailable", "It is full.")
 
-    async def believed(end: Any) -> None:
+    async def believed(*args: Any) -> None:
         """As it was before there were others."""
 
     asking = asyncio.ensure_future(hubs[0].hub.ask("Now?", ["yes", "no"], key="k"))
     (record,) = await opened(*hubs)
     if weakened:
-        monkeypatch.setattr(hubs[0].hub.questions, "_on_record", believed)
+        monkeypatch.setattr(hubs[0].hub.questions._endings, "on_record", believed)
     monkeypatch.setattr(hubs[0].hub.audit, "record", full)
     assert await hubs[1].hub.questions.answer(record["id"], "yes", person())
     if weakened:

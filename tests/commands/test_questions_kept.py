@@ -12,6 +12,7 @@ from running import until
 from hub import Call, Hub
 from hub.commands import questions
 from hub.commands.clients import Client
+from hub.commands.endings import Endings
 from hub.commands.questions import EVENT, Questions
 from hub.errors import HubError
 
@@ -89,7 +90,7 @@ async def test_an_answer_on_record_is_the_answer_behind_a_kill(
     with pytest.MonkeyPatch.context() as patch:
         id = await die_behind_the_record(tmp_path, patch, again=again)
     if weakened:
-        monkeypatch.setattr(Questions, "_recorded_ends", lambda all: asyncio.sleep(0, {}))
+        monkeypatch.setattr(Endings, "newest", lambda all: asyncio.sleep(0, {}))
     hub = Hub(port=0, state_dir=tmp_path)
     await hub.start()
     try:
