@@ -12,6 +12,7 @@ import pytest
 from engines import Engine
 from running import HubInside, Talk, hub_app, talk, until
 
+from hub.commands import questions
 from hub.errors import HubError
 from hub.stream.brokers import redispeers
 from hub.stream.brokers.broker import Kept
@@ -263,9 +264,6 @@ async def test_an_end_that_a_dead_hub_has_taken_is_the_end(hubs: list[HubInside]
 async def test_what_cannot_be_recorded_can_be_answered_elsewhere(
     hubs: list[HubInside], talks: list[Talk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*args: Any) -> None:
-        raise HubError("audit_unavailable", "It is full.")
-
     call = await ask(talks[0])
     (record,) = await opened(*hubs)
     with monkeypatch.context() as patch:
@@ -280,9 +278,6 @@ async def test_what_cannot_be_recorded_can_be_answered_elsewhere(
 async def test_an_answer_is_given_out_only_where_it_is_on_record(
     hubs: list[HubInside], talks: list[Talk], weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*args: Any) -> None:
-        raise HubError("audit_unavailable", "It is full.")
-
     async def believed(*args: Any) -> None:
         """As it was before there were others."""
 
@@ -308,18 +303,18 @@ async def test_an_end_that_the_stream_has_lost_is_the_end_again(
     opening = next(event for event in hubs[0].hub.window.events() if event.name == "hub:question")
     assert await talks[1].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
     await talks[0].answer(call)
-    questions, peers = hubs[0].hub.questions, cast("Any", hubs[0].hub.broker.peers)
+    mine, peers = hubs[0].hub.questions, cast("Any", hubs[0].hub.broker.peers)
     if weakened:
-        monkeypatch.setattr(questions, "_ends", {})
+        monkeypatch.setattr(mine, "_ends", {})
     await peers._asks.send("DEL", peers._keys[0][:-1] + "i")  # the end is not recognised any more
     hubs[0].hub.state.restore([Kept(opening, 0)], hubs[0].hub.cursor.seq)
-    questions.go_on()
+    mine.go_on()
     if weakened:
-        assert [one["id"] for one in questions.records()] == [record["id"]]
+        assert [one["id"] for one in mine.records()] == [record["id"]]
     else:
         await until(lambda: published(hubs[1]) == ["open", "answered", "answered"])
-        await until(lambda: not len(questions))
-        again = await questions.answer(record["id"], "no", person())
+        await until(lambda: not len(mine))
+        again = await mine.answer(record["id"], "no", person())
         assert not again
 
 
@@ -334,3 +329,61 @@ async def test_of_very_many_ends_the_old_ones_are_forgotten(hubs: list[HubInside
     assert await talks[1].call("hub:answer", question=record["id"], answer="yes") == {"accepted": True}
     await talks[0].answer(call)
     assert await peers._asks.send("HLEN", key) == 2
+
+
+async def full(*args: Any) -> None:
+    raise HubError("audit_unavailable", "It is full.")
+
+
+@pytest.mark.once
+async def test_a_hub_that_has_not_read_of_a_question_asks_for_it(
+    hubs: list[HubInside], talks: list[Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is faster than the hub is answered all the same; but it waits no longer than REACH."""
+    gate, broker = asyncio.Event(), cast("Any", hubs[1].hub.broker)
+    pump = broker._pump
+
+    async def held(events: Any) -> None:
+        await gate.wait()
+        await pump(events)
+
+    broker._pump = held
+    call = await ask(talks[0], "k")
+    (record,) = await opened(hubs[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(questions, "REACH", 0.01)
+        assert await talks[1].call("hub:answer", question=record["id"], answer="yes") == {"accepted": False}
+    other = (await talks[1].answer(await ask(talks[1], "k", question="Another?")))["payload"]
+    assert other["code"] == "invalid_args"
+    answering = await talks[1].begin("hub:answer", question=record["id"], answer="yes")
+    assert await talks[1].call("hub:ping")  # it has heard of the answer by then
+    gate.set()
+    assert (await talks[1].answer(answering))["payload"] == {"accepted": True}
+    assert (await talks[0].answer(call))["payload"]["answer"] == "yes"
+
+
+async def answered(hub: HubInside, id: str) -> None:
+    """Answer until that is heard."""
+    async with asyncio.timeout(30):
+        while not await hub.hub.questions.answer(id, "yes", person()):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.once
+async def test_an_end_that_a_dead_hub_has_left_is_not_taken_back_where_it_cannot_be_recorded(
+    hubs: list[HubInside], talks: list[Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(talks[0], "k")
+    (record,) = await opened(*hubs)
+    end = {**record, "status": "answered", "answer": "no", "by": "somebody"}
+    peers: Any = hubs[0].hub.broker.peers
+    await peers.judge.settle(record["id"], record["asked_at"], "answered", 1e9, json.dumps(end).encode())
+    await die(hubs[0])
+    monkeypatch.setattr(questions, "RETRY", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(hubs[1].hub.audit, "record", full)
+        with pytest.raises(HubError, match="full"):
+            await answered(hubs[1], record["id"])
+    await until(lambda: published(hubs[1])[-1:] == ["answered"])
+    assert await ended(hubs[1]) == ["no"]
