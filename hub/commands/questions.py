@@ -383,14 +383,13 @@ class Questions:
 
     async def _complete(self, question: Question, ending: Ending) -> None:
         """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
-        end: dict[str, Any] | None = ending.over(question.record)
+        end = ending.over(question.record)
         async with question.turn:
             while not self._stopping:
                 try:
-                    if end is not None:
-                        end = (await self._judged(question, "record", end)).end
-                    if end is not None and not question.over.done():
-                        await self._publish_end(question, end)
+                    found = (await self._judged(question, "record", end)).end
+                    if found is not None and not question.over.done():
+                        await self._publish_end(question, found)
                 except HubError:
                     await asyncio.sleep(RETRY)
                 else:

@@ -126,6 +126,17 @@ async def test_only_so_many_ends_are_remembered(hub: Hub, monkeypatch: pytest.Mo
     assert list(hub.questions._endings._recorded) == list(hub.questions._ends)
 
 
+async def test_what_is_over_stays_as_it_has_ended(hub: Hub, tmp_path: Path) -> None:
+    """Also where an end of it is found on record once more, or the stream is another one."""
+    async with asked(hub) as (id, waiting):
+        question = hub.questions._open[id]
+        await call(hub, "hub:answer", question=id, answer="yes")
+        await waiting
+    await hub.questions._complete(question, endings.Ending("answered", "no", "somebody"))
+    hub.questions.go_on()
+    assert (value(hub, id)["answer"], len(hub.questions), ends(tmp_path, id)) == ("yes", 0, [("answered", "yes")])
+
+
 async def test_no_secret_is_asked(hub: Hub, tmp_path: Path) -> None:
     secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
     async with asked(hub, question=f"Use {secret}?", options=["yes", secret], details={"token": "x"}) as (id, _):
