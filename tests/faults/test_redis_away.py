@@ -2,9 +2,11 @@
 itself."""
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -208,18 +210,10 @@ async def test_a_server_that_does_not_let_the_hub_in(server: Engine) -> None:
 
 
 def allowed(*but: str) -> list[str]:
-    """What README and `hub print redis` allow the hub's user, without some of it."""
-    data = "xadd xrange xread xtrim hset hincrby hget hmget hstrlen hdel zadd zscore zcard zrange zrem zpopmin del time"
-    words = [
-        *data.split(),
-        "fcall",
-        "function|load",
-        "function|list",
-        "info",
-        "client|setname",
-        "select",
-    ]
-    return ["reset", "on", ">pw", "resetchannels", "~{hub}:*", *(f"+{word}" for word in words if word not in but)]
+    """What `hub print redis` allows the hub's user, without some of it."""
+    text = resources.files("hub.printed").joinpath("redis.conf").read_text("utf-8")
+    [words] = re.findall(r"^user hub on #@digest@ (.*)$", text, re.MULTILINE)
+    return ["reset", "on", ">pw", *words.split(), *(f"-{word}" for word in but)]
 
 
 async def test_a_user_that_may_do_what_a_hub_does(server: Engine) -> None:
