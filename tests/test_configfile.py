@@ -208,6 +208,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s")
     [line] = said("[github]\nsecret_file = 's'", tmp_path)
     assert "not a regular file" in line
+    os.mkfifo(tmp_path / "hub.toml")
+    with pytest.raises(BadFile, match="not a regular file"):
+        read(Config(state_dir=tmp_path))
 
 
 @given(st.text(alphabet="[].\"=\n#'ab \t,{}", max_size=60))

@@ -12,12 +12,12 @@ from typing import Any
 
 import aiohttp
 
-from ..client.client import HubClient
+from ..client.client import POSITION, HubClient
 from ..client.connections import Backoff
 from ..client.discovery import NoHub, answer, verifying
 from ..client.items import Gap, Received
 from ..client.sockets import UNREACHABLE, Connector, no_hub
-from ..errors import HubError
+from ..errors import HubError, UsageError
 from ..stdio import complain
 from .beginnings import START, begin, in_words
 from .following import Items, stopped
@@ -39,6 +39,8 @@ async def forward(args: argparse.Namespace, place: Place) -> None:
     another = partial(HubClient, named_address(args), **where)
     after = kept or (args.after if args.after != START else None)
     async with _there(args) as there, another(topics=args.patterns or ("*",), after=after) as hub:
+        if hub.cursor and await there.epoch() == hub.cursor.partition(":")[0]:
+            raise UsageError(f"{args.to} has the same stream as {address(args)}: there is nothing to forward.")
         what = " ".join(args.patterns) or "every event"
         since = f"behind {kept}, where it was" if kept else in_words(args, hub.cursor)
         complain(printable(f"hub: Forwarding {what} from {address(args)} to {args.to}, {since}. Ctrl-C ends."))
@@ -74,6 +76,16 @@ class There:
         if self._away:
             self._away = False
             complain(printable(f"hub: {self._url} takes events again."))
+
+    async def epoch(self) -> str | None:
+        """Of its stream; None while it is away."""
+        with suppress(TimeoutError, *UNREACHABLE):
+            async with (
+                asyncio.timeout(ANSWER_TIMEOUT),
+                self._session.get(f"{self._url}/readyz", allow_redirects=False, **self._way_in) as said,
+            ):
+                return said.headers.get(POSITION, "").partition(":")[0]
+        return None
 
     async def _post(self, events: Sequence[Received]) -> None:
         body = "\n".join(map(_line, events)).encode()

@@ -39,6 +39,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the file. Raises UsageError for a value that has no place in it."""
     places = wanted(args.what)
+    if "address" in places:
+        places |= {"host", "port"}
     for name in ("host", "port", "state_dir", "user", "domain"):
         if getattr(args, name) is not None and name not in places:
             raise UsageError(f"There is nothing of --{name.replace('_', '-')} in what hub print {args.what} prints.")
@@ -54,6 +56,7 @@ def _values(args: argparse.Namespace) -> Mapping[str, str]:
     password = secrets.token_urlsafe(32)
     return {
         "host": config.host,
+        "address": f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}",
         "port": str(config.port),
         "state_dir": os.path.abspath(state),
         "user": user,

@@ -15,7 +15,7 @@ FILES: Mapping[str, str] = {
     "redis": "redis.conf",
 }
 _PLACE = re.compile(r"@([a-z_]+)@")
-_PLAIN = re.compile(r"[A-Za-z0-9/._:@+-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9/._:@+-]+|\[[0-9a-fA-F:.]+\]:[0-9]+")  # or an address with its port
 
 
 def wanted(what: str) -> set[str]:

@@ -213,6 +213,14 @@ async def test_two_of_one_place_are_refused(tmp_path: Path) -> None:
     assert (status, said) == (2, "hub: Another hub forward --name to-127.0.0.1_9 is running.\n")
 
 
+async def test_to_itself_nothing_is_forwarded(tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "here") as here:
+        words = ("--to", here.url, "--url", here.url, "--state-dir", str(tmp_path))
+        status, _, said = await run_hub(tmp_path, "forward", *words)
+        assert (status, here.hub.cursor.seq) == (2, 0)
+    assert "has the same stream" in said
+
+
 def test_an_event_is_published_as_it_was() -> None:
     event = Received("a:x", {"pid": 1, "ü": "\u2028"}, "id", "2026-01-01T00:00:00.000Z", "e:1", {})
     assert forwarding._line(event) == '{"event":"a:x","id":"id","data":{"pid":1,"ü":"\u2028"}}'

@@ -142,3 +142,8 @@ def test_it_names_what_the_hub_has_to_be_told() -> None:
     text = printed("nginx", "--domain", DOMAIN, "--host", "127.0.0.1", "--port", "4000")
     assert f"HUB_AUTH=token HUB_TRUSTED_PROXY=127.0.0.1 HUB_ALLOW_HOST={DOMAIN}:443" in text
     assert re.findall(r"proxy_pass (\S+);", text) == ["http://127.0.0.1:4000"]
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    texts = [printed(what, "--host", "::1", "--port", "3141") for what in ("nginx", "prometheus-rules")]
+    assert [("[::1]:3141" in text, "//::1" in text) for text in texts] == [(True, False)] * 2

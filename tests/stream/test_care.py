@@ -380,11 +380,11 @@ async def test_a_store_that_nobody_looks_after_is_told(tmp_path: Path, caplog: p
 async def test_the_file_is_the_threads_until_it_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a connection at once would end the process."""
     async with store(tmp_path) as it:
-        go, checkpoint = threading.Event(), it.broker._database.checkpoint
-        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (go.wait(30), checkpoint()))
+        begun, go, checkpoint = threading.Event(), threading.Event(), it.broker._database.checkpoint
+        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (begun.set(), go.wait(30), checkpoint()))
         it.broker._database.unsaved = 10**6
         it.broker._care.soon()
-        await until(it.broker._file.locked, "the checkpoint")
+        await until(begun.is_set, "the checkpoint")
         it.broker._care._task.cancel()
         await passes()
         assert it.broker._file.locked()

@@ -63,16 +63,17 @@ async def test_publishers_wait_in_order_while_the_file_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with store(tmp_path) as it:
-        go, real = threading.Event(), it.broker._database.checkpoint
+        begun, go, real = threading.Event(), threading.Event(), it.broker._database.checkpoint
 
         def checkpoint() -> None:
+            begun.set()
             assert go.wait(30)
             real()
 
         monkeypatch.setattr(it.broker._database, "checkpoint", checkpoint)
         it.broker._database.unsaved = 10**6
         it.broker._care.soon()
-        await until(it.broker._file.locked, "the checkpoint")
+        await until(begun.is_set, "the checkpoint")
         tasks = [asyncio.create_task(it.put(draft(f"{i}"))) for i in range(10)]
         reading = asyncio.create_task(it.ids())
         await passes()
