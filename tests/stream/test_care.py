@@ -380,8 +380,14 @@ async def test_a_store_that_nobody_looks_after_is_told(tmp_path: Path, caplog: p
 async def test_the_file_is_the_threads_until_it_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a connection at once would end the process."""
     async with store(tmp_path) as it:
-        begun, go, checkpoint = threading.Event(), threading.Event(), it.broker._database.checkpoint
-        monkeypatch.setattr(it.broker._database, "checkpoint", lambda: (begun.set(), go.wait(30), checkpoint()))
+        begun, go, real = threading.Event(), threading.Event(), it.broker._database.checkpoint
+
+        def checkpoint() -> None:
+            begun.set()
+            go.wait(30)
+            real()
+
+        monkeypatch.setattr(it.broker._database, "checkpoint", checkpoint)
         it.broker._database.unsaved = 10**6
         it.broker._care.soon()
         await until(begun.is_set, "the checkpoint")
