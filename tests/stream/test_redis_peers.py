@@ -116,3 +116,26 @@ async def test_a_server_that_is_not_there_is_looked_for(
     await found.start(heard.ears())
     assert (found.link, heard.cuts, await found.send("x", b"")) == ("", 0, False)
     await found.stop()
+
+
+async def test_what_another_program_has_written_is_nobodys(
+    it: Any, heard: Heard, server: Server, redis_engine: Engine
+) -> None:
+    """Such a field took all hubs out of their group, and nobody heard of it."""
+    for key, field, value in (("p", "mine", "x"), ("p", "z", "a b c"), ("p", "\udcff", ""), ("l", "zz", "garbage")):
+        name = field.encode("utf-8", "surrogateescape")
+        redis_engine.ask("HSET", f"{{{server.prefix}}}:{key}", name, value)
+    other, second = Heard(theirs=b"{}"), RedisPeers(server)
+    await second.start(other.ears())
+    await until(lambda: list(heard.offered) == ["theirs"])
+    assert await it.claim({"mine": b"{}", "z": b"{}"}) is None
+    await until(lambda: set(other.offered) == {"mine", "z"})
+    assert heard.cuts == other.cuts == 0
+    await second.stop()
+
+
+async def test_it_comes_back_behind_a_bug(it: Any, heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
+    old, it._number = it.link, ""
+    heard.fails.append(ValueError("oops"))
+    await until(lambda: it.link not in ("", old))
+    assert "fell out of those of its stream, which is a bug of the hub" in caplog.text

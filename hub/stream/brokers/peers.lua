@@ -26,7 +26,7 @@ local function bury(keys, channel)
     local at, gone, some = tonumber(now()), {}, false
     local rows = redis.call('HGETALL', keys[1])
     for place = 1, #rows, 2 do
-        if rows[place] ~= '#' and tonumber(string.match(rows[place + 1], '^%d+')) < at then
+        if rows[place] ~= '#' and (tonumber(string.match(rows[place + 1], '^%d+')) or 0) < at then
             redis.call('HDEL', keys[1], rows[place])
             gone[rows[place]], some = true, true
         end
@@ -37,6 +37,12 @@ local function bury(keys, channel)
         end)
         tell(keys, channel)
     end
+end
+
+-- The hub that has a name, if it lives: what another program has written there is nobody's.
+local function owner_of(keys, name)
+    local owner = string.match(redis.call('HGET', keys[2], name) or '', '^%S+')
+    return owner and redis.call('HEXISTS', keys[1], owner) == 1 and owner
 end
 
 local function live(keys, hub, link, ms)
@@ -54,8 +60,10 @@ local function join(keys, args)
     end)
     local taken = {}
     for at = 5, #args, 2 do
-        if redis.call('HSETNX', keys[2], args[at], hub .. ' ' .. link .. ' ' .. args[at + 1]) == 0 then
+        if owner_of(keys, args[at]) then
             taken[#taken + 1] = args[at]
+        else
+            redis.call('HSET', keys[2], args[at], hub .. ' ' .. link .. ' ' .. args[at + 1])
         end
     end
     tell(keys, channel)
@@ -92,9 +100,9 @@ local function claim(keys, args)
         return redis.error_reply(MOVED)
     end
     for at = 4, #args, 2 do
-        local found = redis.call('HGET', keys[2], args[at])
-        if found and string.match(found, '^%S+') ~= hub then
-            return { args[at], found }
+        local owner = owner_of(keys, args[at])
+        if owner and owner ~= hub then
+            return { args[at], redis.call('HGET', keys[2], args[at]) }
         end
     end
     for at = 4, #args, 2 do

@@ -116,6 +116,8 @@ class RedisPeers:
                 log.debug("not among the hubs of the stream: %s", error)
             except HubError:
                 log.debug("not among the hubs of the stream")
+            except Exception:  # nobody would hear of a task that has died, and this hub would stay alone for good
+                log.exception("this hub fell out of those of its stream, which is a bug of the hub; it comes back")
             finally:
                 self._lose()
             await asyncio.sleep(PAUSE)
@@ -157,7 +159,7 @@ class RedisPeers:
         links.pop(self.id, None)
         if len(found) > 1:
             self._number = number.decode()
-            self._ears.offers(_offers(found[1], self.id))
+            self._ears.offers(_offers(found[1], links))
         self._ears.alive(frozenset(links.values()))
 
     def _lose(self) -> None:
@@ -242,16 +244,20 @@ class RedisTurns:
 
 
 def _links(rows: list[bytes]) -> dict[str, str]:
-    """The link of each hub; what counts the changes is none."""
-    pairs = zip(rows[::2], rows[1::2], strict=True)
-    return {hub.decode(): lease.split()[1].decode() for hub, lease in pairs if hub != b"#"}
+    """The link of each hub. What counts the changes is none, nor is what another program has written there."""
+    pairs = ((hub, lease.split()) for hub, lease in zip(rows[::2], rows[1::2], strict=True))
+    return {
+        hub.decode("latin-1"): words[1].decode("latin-1") for hub, words in pairs if hub != b"#" and len(words) == 2
+    }
 
 
-def _offers(rows: list[bytes], mine: str) -> Mapping[str, Offer]:
+def _offers(rows: list[bytes], links: Mapping[str, str]) -> Mapping[str, Offer]:
+    """What the hubs of these links have to offer; what another program has written there is passed over."""
     found = {}
     for name, row in zip(rows[::2], rows[1::2], strict=True):
-        hub, link, described = row.split(b" ", 2)
-        if hub.decode() != mine:
+        hub, _, rest = row.partition(b" ")
+        link, _, described = rest.partition(b" ")
+        if link and links.get(hub.decode("latin-1")) == link.decode("latin-1"):
             found[name.decode()] = Offer(link.decode(), described)
     return found
 
