@@ -146,11 +146,28 @@ def cut(value: str, most: int) -> str:
     return value if len(value) <= most else value[: most - 1].rstrip() + ELLIPSIS
 
 
+def seen(value: str) -> str:
+    """The text with what cannot be seen written out, but for what makes one picture of several. Stops a text that is
+    drawn as another one, by turning the direction of writing (Unicode Technical Report 36)."""
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t\u200d" else ascii(c)[1:-1] for c in value)
+
+
+def unfolded(value: str, most: int) -> str:
+    """The text of a question, as it is drawn line by line: where much of it is empty, how much. Stops what is to be
+    allowed from standing where nobody looks; what is left out is said."""
+    lines = re.sub(r"\n(?:[^\S\n]*\n){2,}", lambda found: f"\n⏎ × {found[0].count(chr(10))}\n", seen(value))
+    shown = re.sub(r"[^\S\n]{9,}", lambda found: f" ␣ × {len(found[0])} ", lines)
+    left = len(shown) - most
+    return shown if left <= 0 else f"{shown[:most]} {ELLIPSIS} ({left} more characters are not shown)"
+
+
 def outline(value: object, most: int = OUTLINED) -> str:
     """Any JSON as one line: `path: /etc, tries: 3`. No more of it is looked at than is shown."""
     written: list[str] = []
     _outline(value, written, most)
-    return cut("".join(written), most)
+    return cut(seen("".join(written)), most)
 
 
 def _outline(value: object, into: list[str], most: int) -> int:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ...stream.events import Event
-from .formats import cut, epoch, outline, text
+from .formats import cut, epoch, outline, seen, text, unfolded
+
+KEY = 300  # characters of a text in one line, and of what names another row
+QUESTION = 4200  # of a question: all that a hook asks
 
 OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -139,7 +142,7 @@ def task_row(event: Event, stale: bool, before: Task | None) -> Task:
         status=status,
         progress=data.get("progress"),
         message=_line(data.get("message")),
-        agent=_line(data.get("agent")),
+        agent=cut(text(data.get("agent")), KEY),
         error=_line(data.get("error")),
         duration=data.get("duration_ms"),
         started=started,
@@ -153,7 +156,7 @@ def agent_row(event: Event, stale: bool) -> Agent:
     return Agent(
         **_basics(event, stale),
         status=data["status"],
-        task=_line(data.get("task")),
+        task=cut(text(data.get("task")), KEY),
         reason=_line(data.get("reason")),
         type=_line(data.get("type")),
         host=_line(data.get("host")),
@@ -168,10 +171,11 @@ def question_row(event: Event, stale: bool) -> Question:
     named = details if isinstance(details, dict) else {}
     agent, task = (value if isinstance(value := named.get(name), str) else "" for name in ("agent", "task"))
     rest = {name: value for name, value in named.items() if not (name in ("agent", "task") and value in (agent, task))}
-    rest = _beside(rest, cut(data["question"], 1000))
+    question = unfolded(data["question"], QUESTION)
+    rest = _beside(rest, question)
     return Question(
         **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
-        question=cut(data["question"], 1000),
+        question=question,
         options=data["options"],
         default=data.get("default"),
         details=outline(rest if named else details) if details is not None else "",
@@ -238,4 +242,4 @@ def _basics(event: Event, stale: bool) -> dict[str, Any]:
 
 def _line(value: object) -> str:
     """As much of a text as a row shows."""
-    return cut(text(value), 300)
+    return cut(seen(text(value)[: KEY + 1]), KEY)

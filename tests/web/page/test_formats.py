@@ -93,3 +93,18 @@ def test_no_more_of_a_value_is_looked_at_than_is_shown() -> None:
 def test_no_two_keys_have_the_same_id(one: str, other: str) -> None:
     assert (formats.slug(one) == formats.slug(other)) is (one == other)
     assert not {" ", "\n", '"'} & {*formats.slug(one)}
+
+
+def test_what_a_question_asks_cannot_hide() -> None:
+    assert formats.unfolded("Bash: echo ok\nrm -rf /", 100) == "Bash: echo ok\nrm -rf /"
+    assert formats.unfolded("echo ok" + "\n" * 60 + "rm -rf /", 100) == "echo ok\n⏎ × 60\nrm -rf /"
+    assert formats.unfolded("echo ok\n \n\t\n\nrm -rf /", 100) == "echo ok\n⏎ × 4\nrm -rf /"
+    assert formats.unfolded("echo ok" + " " * 6000 + "; rm -rf /", 100) == "echo ok ␣ × 6000 ; rm -rf /"
+    assert formats.unfolded("x" * 150, 100) == "x" * 100 + " … (50 more characters are not shown)"
+    assert formats.unfolded("ls \u202e fr- mr", 100) == "ls \\u202e fr- mr"
+
+
+def test_what_turns_the_writing_or_cannot_be_seen_is_written_out() -> None:
+    assert formats.seen("a\u202eb\u200bc\u2066d\re") == "a\\u202eb\\u200bc\\u2066d\\re"
+    assert formats.seen("👩\u200d💻 שלום\n\tx") == "👩\u200d💻 שלום\n\tx"
+    assert formats.outline({"input": "\u202ex"}) == "input: \\u202ex"
