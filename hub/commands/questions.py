@@ -185,13 +185,13 @@ class Questions:
 
     async def withdraw(self, call: Call, by: Person) -> bool | None:
         """Take back the question for whose end this call waits; return whether that is its end, and not an answer that
-        was on its way: the call is answered with what is on record. None if it waits for none, or is not the last that
-        does, here or on another hub.
+        was on its way: the call is answered with what is on record. None if it waits for none; where there are other
+        hubs, also if it is not the last that waits, here or there.
 
         Raises HubError where that cannot be recorded or kept: it is tried again, as long as nothing else ends it.
         """
         question = self._awaited.get(call)
-        if question is None or self._is_awaited(question, besides=call):
+        if question is None or (self._verdicts.shared and self._is_awaited(question, besides=call)):
             return None
         return await asyncio.shield(self._spawn(self._end(question, "withdrawn", by)))
 

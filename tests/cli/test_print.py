@@ -14,7 +14,7 @@ from hub.printed.render import FILES, render, wanted
 
 pytestmark = pytest.mark.once
 
-VALUES = dict.fromkeys("host port state_dir user domain python password digest".split(), "plain")
+VALUES = dict.fromkeys("host port address state_dir user domain python password digest".split(), "plain")
 
 
 @pytest.mark.parametrize("what", FILES)

@@ -597,9 +597,10 @@ async def test_a_client_that_goes_while_other_hubs_are_asked_provides_nothing(
     assert ("greet:hello" in hub.commands.provided) is weakened
 
 
-async def test_what_another_hub_has_by_now_is_taken_back(hub: Hub, worker: Visitor) -> None:
+async def test_what_another_hub_has_by_now_is_taken_back(hub: Hub, worker: Visitor, caller: Visitor) -> None:
+    await caller.provides("weather:now")
     await worker.provides("greet:hello", "greet:bye")
     hub.providers.lose(["greet:hello", "no:such"])
-    assert list(hub.commands.provided) == ["greet:bye"]
+    assert list(hub.commands.provided) == ["weather:now", "greet:bye"]
     [left] = [record for record in await actions(hub, "provider.left") if record["action"] == "provider.left"]
     assert left["details"]["commands"] == ["greet:hello"]
