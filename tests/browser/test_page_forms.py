@@ -128,7 +128,7 @@ async def test_a_vote_is_cast_and_a_failure_marked_as_seen(hub: Hub, page: Page,
         assert is_seen(hub.state, "task:progress", "t2")
         await press_button(page, "Seen")
         await page.until("!document.querySelector('[data-threat]')")
-        assert await page.text("[data-section=threats] .end") == ["1 seen ▸"]
+        await page.until("document.querySelector('[data-section=threats] .end')?.textContent.includes('1 seen ▸')")
         await page.complete()
         await page.leave()
 
