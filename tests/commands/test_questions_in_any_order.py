@@ -182,7 +182,7 @@ class Lives(RuleBasedStateMachine):
         self.runner.run(until(agree, "that state and questions agree"))
 
 
-PATIENT = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+PATIENT = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_in_any_order_every_answer_is_on_record_before_it_is_heard() -> None:
