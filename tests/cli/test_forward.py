@@ -72,9 +72,9 @@ async def test_what_happens_while_it_is_away_is_forwarded_when_it_is_back(
     async with hub_app(tmp_path / "here") as here:
         async with hub_app(tmp_path / "there" / "state") as there:
             port = there.port
-            async with forwarding_to(there.url, here, tmp_path):
+            async with forwarding_to(there.url, here, tmp_path) as place:
                 await here.publish(5)
-                await until(lambda: there.hub.cursor.seq == 5)
+                await until(lambda: place.read() == f"{here.hub.cursor.epoch}:5")
         async with forwarding_to(f"http://127.0.0.1:{port}", here, tmp_path) as place:
             await here.publish(300)
             said = ""

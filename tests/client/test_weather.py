@@ -1,5 +1,6 @@
 """Some of `weather.py`: HubClients and a hub, with cuts, resets, black holes, restarts and kills between them."""
 
+import itertools
 import random
 from typing import Any
 
@@ -32,6 +33,12 @@ async def test_weakened_it_would_be(weakened: str, monkeypatch: pytest.MonkeyPat
         return {"topics": "a:*"} if weakened == "holes" else begun[self]
 
     monkeypatch.setattr(Stream, "_query", careless)
-    with pytest.raises(ExceptionGroup) as caught:
-        await weather(STORM, 1)
-    assert caught.group_contains(Complaint, match="is due|are due|has not ended")
+    found = list[str]()
+    for seed in itertools.count():  # a storm may pass without an event that could be missed
+        try:
+            await weather(STORM, seed)
+        except* Complaint as complaints:
+            found += map(str, complaints.exceptions)
+        if found:
+            break
+    assert all("is due" in complaint or "are due" in complaint or "has not ended" in complaint for complaint in found)
