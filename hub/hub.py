@@ -14,6 +14,7 @@ from aiosignal import Signal
 from . import signals
 from .audit.log import AuditLog
 from .audit.rotation import Limits
+from .background import Background
 from .commands import builtin
 from .commands.asked import Asked, Person, account
 from .commands.call import Handler
@@ -22,11 +23,11 @@ from .commands.elsewhere import Across
 from .commands.providers import Providers
 from .commands.questions import Questions
 from .commands.registry import RESERVED, Args, Registry
-from .commands.supervised import GRACE, Work, contained, keep
+from .commands.supervised import GRACE, Work, contained
 from .config import Config
 from .configfile.reading import read as read_file
 from .configfile.shapes import ConfigFile
-from .errors import ANYTHING, HubError, UsageError, is_closing
+from .errors import HubError, UsageError
 from .life import Life
 from .metrics import Metrics
 from .outward.outward import Outward
@@ -62,8 +63,6 @@ LISTENERS = 1.0  # seconds that they get at the end for what they were handed
 READ_BYTES = 1024 * 1024  # of kept events, at once
 ACKNOWLEDGED = 2.0  # seconds that a webhook on its way gets at the end
 TICK = 0.5  # seconds between two looks at how late the loop is
-OWN = 3  # tasks of the hub's own, before the application's
-Background = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Hub:
@@ -100,8 +99,7 @@ class Hub:
         self.on_start: Signal[Hub] = Signal(self)
         self.on_stop: Signal[Hub] = Signal(self)
         self._life = Life()
-        self._background: list[Background] = []
-        self._tasks: list[asyncio.Task[None]] = []  # OWN of the hub's own, then the application's
+        self._background = Background(lambda: self.metrics.failed("background"))
         self._started = 0.0
         self._said = False  # that it has started, in the audit log
         builtin.register(self.commands)
@@ -155,11 +153,9 @@ class Hub:
 
         return register
 
-    def spawn(self, background: Background) -> None:
+    def spawn(self, background: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `await background()` for as long as the hub runs. One that ends itself with an error is heard of."""
-        self._background.append(background)
-        if self._tasks:
-            self._run(self._alone(background))
+        self._background.add(background)
 
     def load(self, name: str) -> None:
         """Import a module, or the entry point of that name in the group hub.plugins, and call its `setup(hub)`.
@@ -251,7 +247,7 @@ class Hub:
         found = {}
         if self.commands.stopping or not self._life.running:
             found["hub"] = "The hub is not running."
-        if any(task.done() for task in self._tasks[:OWN]):
+        if self._background.is_broken:
             found["hub"] = "A part of the hub has ended; its log says why."
         if self.broker.problem:
             found["broker"] = self.broker.problem
@@ -300,14 +296,11 @@ class Hub:
         life.at_end("the record of running calls", self.commands.settle)
         life.at_end("listeners of events", lambda: self.bus.listeners.drain(LISTENERS))
         await life.take("the store of events", self._open_broker(), self._close_broker)
-        life.at_end("background work", self._end_background)
+        life.at_end("background work", self._background.end)
         self.liveness.start()
         life.at_end("the processes of agents", self._end_liveness)
-        for own in (self.state.run(), self._tick(), self.liveness.run()):
-            self._run(own)
-        for background in self._background:
-            self._run(self._alone(background))
-        self._run(self.recent.go_on(self.broker, self.window.tail))
+        self._background.start((self.state.run(), self._tick(), self.liveness.run()))
+        self._background.run(self.recent.go_on(self.broker, self.window.tail))
         with suppress(HubError):
             await self.audit.record("hub.started", None, "SYSTEM", self._beginning())
             self._said = True
@@ -411,33 +404,6 @@ class Hub:
             if not await contained("a listener of on_stop", left, listener, self):
                 self.metrics.failed("on_stop")
 
-    async def _alone(self, background: Background) -> None:
-        """Application code that ends itself only, however it does that."""
-        task = asyncio.current_task()
-        try:
-            await background()
-        except ANYTHING as error:
-            if isinstance(error, asyncio.CancelledError) and not self._tasks:  # the stop has come for it
-                raise
-            if is_closing(error, task):
-                raise
-            self.metrics.failed("background")
-            log.exception(
-                "background work of the application ended with an error; it is not started again before the hub is"
-            )
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(_report)
-        self._tasks.append(task)
-
-    async def _end_background(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in (await asyncio.wait(tasks, timeout=GRACE))[1]:
-            keep(task, "background work goes on although it was ended; nobody waits for it any more")
-
     async def _tick(self) -> None:
         """Look how late the loop is; once a heartbeat tell narrowed clients where they are."""
         marked = time.monotonic()
@@ -458,13 +424,3 @@ def _audit_limits(config: Config) -> Limits:
         config.audit_keep_bytes,
         config.audit_keep_seconds,
     )
-
-
-def _report(task: "asyncio.Task[None]") -> None:
-    """A background task that dies is heard of."""
-    if not task.cancelled() and (error := task.exception()):
-        log.error(
-            "a background task of the hub ended, which is a bug of the hub: %r; /readyz says so, restart the hub",
-            error,
-            exc_info=error,
-        )

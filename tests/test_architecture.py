@@ -50,7 +50,7 @@ ORDER = [
         ),
         ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower webhooks rules channels notify outward"),
-        ("", "life signals hub"),
+        ("", "life background signals hub"),
         ("web", "keys sdnotify startup shutdown tls outgoing"),
         ("web/access", "peer connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),

@@ -299,7 +299,7 @@ def test_python_that_clears_away_what_nobody_runs_is_not_held_up(
 ) -> None:
     """An event loop was left in the middle: Python closes what waits there, and that is no error of anybody's."""
     if weakened:
-        for module in ("hub.hub", "hub.life", "hub.stream.listeners"):
+        for module in ("hub.background", "hub.life", "hub.stream.listeners"):
             monkeypatch.setattr(f"{module}.is_closing", lambda error, task: False)
     loop = asyncio.new_event_loop()
 
@@ -309,10 +309,11 @@ def test_python_that_clears_away_what_nobody_runs_is_not_held_up(
         hub._life.at_end("a step", hangs)
         event = Event(Draft("a:x", "1", b"1"), Cursor("e", 1), "2026-01-01T00:00:00.000Z", 0.0)
         await hub.bus.listeners.offer([event])
-        hub._run(hub._alone(hangs))
+        hub._background.start([])
+        hub._background.add(hangs)
         hub._life._ending = loop.create_task(hub._life._undo())
         await asyncio.sleep(0)
-        return [*hub.bus.listeners._tasks, *hub._tasks, hub._life._ending]
+        return [*hub.bus.listeners._tasks, *hub._background._tasks, hub._life._ending]
 
     for task in loop.run_until_complete(begin()):
         task._log_destroy_pending = False
