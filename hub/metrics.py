@@ -4,14 +4,10 @@ Counting is cheap, because it happens on the way of every event: children are ke
 somebody scrapes. No label value comes from outside: what is not known here is counted as `other`.
 """
 
-import math
-from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from functools import cache
 from itertools import product
-from operator import attrgetter
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,9 +18,19 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from .collectors import (
+    OTHER,
+    TRANSPORTS,
+    UP_TO_5_S,
+    UP_TO_30_S,
+    Accepted,
+    AtScrape,
+    Collected,
+    DeliverySeconds,
+    Gauges,
+    known,
+)
 from .errors import CODES, Code, Outcome
 from .wire.vocabulary import (
     Adapter,
@@ -40,8 +46,6 @@ from .wire.vocabulary import (
     Transport,
 )
 
-OTHER = "other"
-TRANSPORTS: tuple[str, ...] = get_args(Transport)
 GAPS: tuple[str, ...] = get_args(GapReason)
 OUTCOMES = ("ok", *CODES)
 REFUSALS: tuple[str, ...] = get_args(Refusal)
@@ -49,11 +53,6 @@ DISCONNECTIONS: tuple[str, ...] = get_args(Disconnection)
 FAILURES: tuple[str, ...] = get_args(Failure)
 DELIVERIES: tuple[str, ...] = get_args(Delivery)
 SETTLED: tuple[str, ...] = get_args(Settled)
-
-MICROSECONDS = (50e-6, 100e-6, 250e-6, 500e-6)
-MILLISECONDS = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3)
-UP_TO_5_S = (*MICROSECONDS, *MILLISECONDS, 1.0, 2.5, 5.0)
-UP_TO_30_S = (*UP_TO_5_S, 10.0, 30.0)
 
 
 class Named(Protocol):
@@ -63,43 +62,9 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-class Accepted(Protocol):
-    """As much of an event as is timed: when it was accepted, on the monotonic clock."""
-
-    @property
-    def accepted(self) -> float: ...
-
-
-_accepted: Callable[[Accepted], float] = attrgetter("accepted")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauges:
-    """What is true now, as `Metrics.watch` asks for it at every scrape."""
-
-    clients: Mapping[str, int] = field(default_factory=dict)
-    lagging_clients: int = 0
-    providers: int = 0
-    history_events: int = 0
-    history_bytes: int = 0
-    state_items: int = 0
-    state_bytes: int = 0
-    questions_open: int = 0
-    webhook_lag_events: int = 0
-    broker_up: bool = False
-    audit_records: int = 0
-    audit_unrecorded: int = 0
-    audit_chain_valid: bool = False
-    log_dropped: int = 0
-
-
-def known(value: str, names: Container[str]) -> str:
-    """The value as a label, or `other`. Stops a client that makes a new time series with every message."""
-    return value if value in names else OTHER
-
-
 class Metrics:
-    """The counters of one hub, and `registry` for whoever serves them.
+    """The counters of one hub, and `registry` for whoever serves them. `gather` is what is shown: them, or what all
+    workers of a port have counted together.
 
     `events` and `commands` answer `name in …` for the names that the hub's own code has registered; never put
     names in them that a client chose (those of provided commands, say). Durations are in seconds. All methods
@@ -109,14 +74,15 @@ class Metrics:
     def __init__(self, version: str = "", *, events: Container[str] = (), commands: Container[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self._commands_known = commands
+        self.gather: Callable[[], Awaitable[Collected]] = self._alone
         self._gauges: Callable[[], Gauges] = Gauges
-        self._delivery = _Delivery()
+        self._delivery = DeliverySeconds()
         self._count_clients(self._counter)
         self._count_events(self._counter, events)
         self._time(self._histogram)
         Info("hub_build", "The hub's version.", registry=self.registry).info({"version": version})
         self.registry.register(self._delivery)
-        self.registry.register(_AtScrape(lambda: self._gauges()))
+        self.registry.register(AtScrape(lambda: self._gauges()))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -138,7 +104,7 @@ class Metrics:
         self._hook_outcome = cache(hooks.labels)  # bounded: both values are of a closed list
 
     def _count_events(self, new: Callable[..., Counter], events: Container[str]) -> None:
-        accepted = new("hub_events", "Events accepted.", event=())
+        accepted = new("hub_events", "Events accepted, by the hub that they were published to.", event=())
         delivered = new("hub_deliveries", "Events written to clients.", transport=TRANSPORTS)
         written = new("hub_delivered_bytes", "Bytes written to clients.", transport=TRANSPORTS)
         self._accepted = _Children(accepted, events)
@@ -167,6 +133,9 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
+    async def _alone(self) -> Collected:
+        return self.registry
+
     def connected(self, transport: Transport) -> None:
         """A client has joined."""
         self._connections.labels(known(transport, TRANSPORTS)).inc()
@@ -184,7 +153,7 @@ class Metrics:
         self._failures.labels(known(part, FAILURES)).inc()
 
     def events(self, batch: Iterable[Named]) -> None:
-        """These events were accepted. One increase for each name, however long the batch."""
+        """These events were accepted here. One increase for each name, however long the batch."""
         counts: dict[str, int] = {}
         for event in batch:
             name = event.name
@@ -253,22 +222,6 @@ class Metrics:
         """Ask this at every scrape for what is true now. It must neither wait nor raise."""
         self._gauges = gauges
 
-    def snapshot(self) -> dict[str, Any]:
-        """All `hub_…` metrics as plain JSON, by their names on `/metrics`.
-
-        Without a label a number (`"hub_missed_events_total": 3`), with one an object by its value
-        (`"hub_clients": {"sse": 0, "websocket": 2}`), with two an object in an object
-        (`"hub_commands_total": {"hub:ping": {"ok": 4}}`). What was never counted is left out of them.
-        A histogram is `{"count", "sum", "mean", "p50", "p95", "p99"}` in seconds: half of all took `p50` or
-        less, and so on. These are upper bounds (of the bucket), None where there is none to give.
-        """
-        found: dict[str, Any] = {}
-        for metric in self.registry.collect():
-            if metric.name.startswith("hub_"):
-                shape = _summaries if metric.type == "histogram" else _numbers
-                found[metric.name + SUFFIXES.get(metric.type, "")] = shape(metric)
-        return found
-
 
 class _Children(dict[str, Counter]):
     """The counters of one family by label value, kept: to ask the library costs more than to count."""
@@ -284,111 +237,3 @@ class _Children(dict[str, Counter]):
         if label == value:  # an unknown value is never kept: memory would grow with what clients send
             self[value] = child
         return child
-
-
-class _Delivery(Collector):
-    """The histogram of deliveries. Not the library's: a flush of many events costs a few additions."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(UP_TO_5_S) + 1)
-        self._sum = 0.0
-
-    def observe(self, events: Sequence[Accepted], written: float) -> None:
-        """Later events have waited less, so those of one bucket stand together: each bucket's share is cut out."""
-        self._sum += len(events) * written - sum(map(_accepted, events))
-        done, end = 0, len(events)
-        while done < end:
-            bucket = bisect_left(UP_TO_5_S, written - events[done].accepted)
-            share = end
-            if bucket and written - events[-1].accepted <= UP_TO_5_S[bucket - 1]:
-                share = bisect_left(events, written - UP_TO_5_S[bucket - 1], done + 1, key=_accepted)
-            self._counts[bucket] += share - done
-            done = share
-
-    def collect(self) -> Iterator[Metric]:
-        total, buckets = 0, []
-        for bound, count in zip((*UP_TO_5_S, math.inf), self._counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == math.inf else str(bound), float(total)))
-        text = "From an event's acceptance until it was written to a client."
-        yield HistogramMetricFamily("hub_delivery_seconds", text, buckets, self._sum)
-
-
-class _AtScrape(Collector):
-    """What the hub is asked for when somebody scrapes, in place of being counted along."""
-
-    def __init__(self, gauges: Callable[[], Gauges]) -> None:
-        self._gauges = gauges
-
-    def collect(self) -> Iterator[Metric]:
-        now = self._gauges()
-        counts = dict.fromkeys(("websocket", "sse"), 0)
-        for transport, count in now.clients.items():
-            label = known(transport, TRANSPORTS)
-            counts[label] = counts.get(label, 0) + count
-        clients = GaugeMetricFamily("hub_clients", "Clients connected now.", labels=["transport"])
-        for label, count in counts.items():
-            clients.add_metric([label], count)
-        yield clients
-        yield from (GaugeMetricFamily(name, text, value) for name, text, value in _plain(now))
-        yield CounterMetricFamily("hub_audit_records", "Records in the audit log.", now.audit_records)
-        yield CounterMetricFamily(
-            "hub_audit_unrecorded", "Reads answered that could not be recorded.", now.audit_unrecorded
-        )
-        yield CounterMetricFamily("hub_log_dropped", "Lines that nobody has read on stderr.", now.log_dropped)
-
-
-def _plain(now: Gauges) -> Iterator[tuple[str, str, float]]:
-    yield "hub_lagging_clients", "Clients that are behind the newest event.", now.lagging_clients
-    yield "hub_providers", "Clients that provide commands.", now.providers
-    yield "hub_history_events", "Events kept.", now.history_events
-    yield "hub_history_bytes", "Bytes of events kept.", now.history_bytes
-    yield "hub_state_items", "Last values kept.", now.state_items
-    yield "hub_state_bytes", "Bytes of last values kept.", now.state_bytes
-    yield "hub_questions_open", "Questions that wait for a person.", now.questions_open
-    yield "hub_webhook_lag_events", "Events that the hindmost webhook has before it.", now.webhook_lag_events
-    yield "hub_broker_up", "Whether events can be kept.", now.broker_up
-    yield "hub_audit_chain_valid", "Whether the chain of audit records is intact.", now.audit_chain_valid
-
-
-SUFFIXES = {"counter": "_total", "info": "_info"}
-
-
-def _numbers(metric: Metric) -> Any:
-    tree: dict[str, Any] = {}
-    for sample in metric.samples:
-        if sample.name.endswith("_created"):
-            continue
-        value = int(sample.value) if sample.value == int(sample.value) else sample.value
-        if not sample.labels:
-            return value
-        if not value and metric.type == "counter":
-            continue
-        *path, last = sample.labels.values()
-        branch = tree
-        for step in path:
-            branch = branch.setdefault(step, {})
-        branch[last] = value
-    return tree
-
-
-def _summaries(metric: Metric) -> Any:
-    buckets: dict[str, list[tuple[float, float]]] = {}
-    sums: dict[str, float] = {}
-    for sample in metric.samples:
-        label = next((value for name, value in sample.labels.items() if name != "le"), "")
-        if sample.name.endswith("_bucket"):
-            buckets.setdefault(label, []).append((float(sample.labels["le"]), sample.value))
-        elif sample.name.endswith("_sum"):
-            sums[label] = sample.value
-    summaries = {label: _summary(found, sums[label]) for label, found in buckets.items()}
-    return summaries.get("", summaries)
-
-
-def _summary(buckets: Sequence[tuple[float, float]], total: float) -> dict[str, Any]:
-    count = int(buckets[-1][1])
-    summary: dict[str, Any] = {"count": count, "sum": total, "mean": total / count if count else None}
-    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        bound = next(bound for bound, below in buckets if below >= share * count)
-        summary[name] = bound if count and bound < math.inf else None
-    return summary

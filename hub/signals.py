@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from .collectors import Gauges
 from .errors import Outcome
-from .metrics import Gauges
 from .stderr import dropped
 from .stream.events import Event
 
@@ -59,12 +59,11 @@ def connect(
     the window.
     """
     # Every batch of events, in this order. A snapshot of the last values is true at the newest number that went
-    # through; then the clients get it, it is counted, the page hears that there is news, and last the application.
+    # through; then the clients get it, the page hears that there is news, and last the application.
     bus.on_event.append(_own(metrics, state.apply))
     bus.on_event.append(_own(metrics, broadcaster.deliver))
     bus.on_event.append(_own(metrics, questions.apply))
     bus.on_event.append(_own(metrics, liveness.apply))
-    bus.on_event.append(_own(metrics, metrics.events))
     bus.on_event.append(_own(metrics, lambda batch: outward.wake()))
     bus.on_event.append(_own(metrics, recent.apply))
     bus.on_event.append(_own(metrics, lambda batch: [listener() for listener in moved]))
@@ -87,6 +86,7 @@ def connect(
     across.on_alive = questions.alive
 
     # What is counted: on the way in,
+    bus.on_accepted = metrics.events
     bus.on_redacted = metrics.redacted
     bus.on_rejected = metrics.rejected
     bus.listeners.on_failure = lambda: metrics.failed("listener")

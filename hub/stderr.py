@@ -23,10 +23,11 @@ MOST_HELD = 256 * 1024  # bytes of the log that wait for whoever reads it
 LAST_WORDS = 0.5  # seconds that a process waits at its end for what it has written
 
 
-def set_up_logging(config: Config) -> None:
-    """Take over the root logger, as a program does; a hub mounted in an application leaves that to the application."""
+def set_up_logging(config: Config, worker: int | None = None) -> None:
+    """Take over the root logger, as a program does; a hub mounted in an application leaves that to the application.
+    Each line of one of several workers names it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONLines() if config.log_format == "json" else TextLines())
+    handler.setFormatter(JSONLines(worker) if config.log_format == "json" else TextLines(worker))
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
 
 
@@ -131,8 +132,12 @@ class TextLines(logging.Formatter):
     """A record begins with its time at the left edge; all that belongs to it, a traceback, is indented. So nothing that
     an exception says can pass for a record."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._who = "" if worker is None else f"worker {worker}: "
+
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{self.formatTime(record)} {record.levelname} {redact_text(record.getMessage())}"
+        head = f"{self.formatTime(record)} {record.levelname} {self._who}{redact_text(record.getMessage())}"
         trace = redact_text(self.formatException(record.exc_info)).split("\n") if record.exc_info else []
         return "\n".join([escaped(head), *(f"  {escaped(line)}" for line in trace)])
 
@@ -140,8 +145,13 @@ class TextLines(logging.Formatter):
 class JSONLines(logging.Formatter):
     """JSON escapes by itself."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._who = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
-        line = {"timestamp": now(), "level": record.levelname.lower(), "logger": record.name}
+        line: dict[str, object] = {"timestamp": now(), "level": record.levelname.lower(), "logger": record.name}
+        line |= self._who
         line["message"] = redact_text(record.getMessage())
         if record.exc_info:
             line["exception"] = redact_text(self.formatException(record.exc_info))

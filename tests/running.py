@@ -8,8 +8,8 @@ import signal
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from forks import PIPE, Forked, fork
 
 import hub as package
 from hub import Hub, create_app
+from hub.stats import snapshot
 from hub.web import keys, streams
 
 PATIENCE = 30.0  # seconds until a test gives up; none of them judges by it
@@ -152,11 +153,11 @@ class HubInside:
 
     def clients(self, transport: str) -> int:
         """As hub_clients{transport}."""
-        return int(self.hub.metrics.snapshot()["hub_clients"][transport])
+        return int(snapshot(self.hub.metrics.registry)["hub_clients"][transport])
 
     def counted(self, name: str, *labels: str) -> Any:
         """A metric as hub:stats shows it."""
-        value: Any = self.hub.metrics.snapshot()[name]
+        value: Any = snapshot(self.hub.metrics.registry)[name]
         for label in labels:
             value = value.get(label, 0) if value else 0
         return value
@@ -222,6 +223,20 @@ async def hub_app(
             yield HubInside(hub, app, runner, url, http)
     finally:
         await runner.cleanup()
+
+
+Start = Callable[..., Awaitable[Any]]  # of a HubInside
+
+
+@asynccontextmanager
+async def starting(folder: Path, broker: str) -> AsyncIterator[Start]:
+    """What starts hubs of one stream, each by its name; behind it they are stopped."""
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str = "one", **settings: Any) -> HubInside:
+            return await stack.enter_async_context(hub_app(folder / name, broker=broker, **settings))
+
+        yield start
 
 
 # ---- who talks to them

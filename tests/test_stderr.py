@@ -75,6 +75,12 @@ def test_a_forged_line_is_none(weakened: bool, error: Exception | None, monkeypa
     assert bool(forged) is (weakened and error is None)
 
 
+def test_each_line_of_a_worker_names_it() -> None:
+    assert " ERROR worker 3: a listener of x failed\n" in logged(TextLines(3), "x")
+    assert json.loads(logged(JSONLines(3), "x"))["worker"] == 3
+    assert "worker" not in logged(TextLines(), "x") + logged(JSONLines(), "x")
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("formatter", [TextLines, JSONLines])
 def test_a_secret_is_not_logged(

@@ -4,11 +4,12 @@ The docstring of a handler is what `hub:commands` shows.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from marshmallow import Schema, fields, validate
 
 from ..errors import CommandError, HubError
+from ..stats import snapshot
 from ..stream.subscriber import Subscriber
 from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
@@ -17,15 +18,11 @@ from ..wire.validation import ListField
 from . import listing
 from .asked import Asked, person
 from .call import Call
-from .clients import Client
 from .declared import Declared
 from .providers import MAX_PROVIDED, provided
 from .questions import LONGEST
 from .registry import EFFECTS
 from .seen import MAX_KEY, mark
-
-if TYPE_CHECKING:
-    from ..hub import Hub
 
 PROTOCOL = 1
 MAX_SUMMARY = 1000  # characters
@@ -282,27 +279,13 @@ async def list_commands(call: Call) -> Any:
 )
 async def clients(call: Call) -> Any:
     """List who is connected, in the order of their ids: those behind `after`, and no more than fit."""
-    after = call.args.get("after", "")
-    behind = sorted((client for client in call.hub.clients if client.id > after), key=lambda client: client.id)
-    return await listing.listed(_described(call.hub, client) for client in behind)
-
-
-def _described(hub: "Hub", client: Client) -> dict[str, Any]:
-    return {
-        "client": client.id,
-        "transport": client.transport,
-        "peer": client.peer,
-        "since": client.since,
-        "topics": client.subscriber.patterns.texts if client.subscriber else [],
-        "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
-        "provides": hub.providers.names(client),
-    }
+    return await listing.clients(call.hub, call.args.get("after", ""))
 
 
 @own.command("hub:stats", {}, effect="read", turns="hub")
 async def stats(call: Call) -> Any:
     """Show the hub's counters, as on /metrics, and its retention."""
-    return {**call.hub.metrics.snapshot(), "retention": call.hub.retention()}
+    return {**snapshot(await call.hub.metrics.gather()), "retention": call.hub.retention()}
 
 
 @own.command(

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +74,19 @@ class Client:
         return {"client": self.id, "peer": self.peer, "uid": self.uid}
 
 
+Page = tuple[list[tuple[str, str]], bool]  # ids with what is said of each, as JSON; whether there are more
+
+
 class Clients:
     """Everybody who is connected. Each joins once and leaves once, for good.
 
     Whatever must end with a client hangs on `on_leave(client, reason)`: it is called in the very step in which the
-    client leaves, and none of it waits. `on_join(client)` likewise.
+    client leaves, and none of it waits. `on_join(client)` likewise. `elsewhere(after)` asks who is connected to the
+    other workers of this port.
     """
 
     def __init__(self) -> None:
+        self.elsewhere: Callable[[str], Awaitable[list[Page]]] = _nobody
         self.on_join: list[Callable[[Client], None]] = []
         self.on_leave: list[Callable[[Client, Disconnection], None]] = []
         self._clients: dict[Client, None] = {}
@@ -109,6 +114,10 @@ class Clients:
 
     def __len__(self) -> int:
         return len(self._clients)
+
+
+async def _nobody(after: str) -> list[Page]:
+    return []
 
 
 def _call(listener: Callable[..., None], *args: Any) -> None:

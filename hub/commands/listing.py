@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from ..stream.events import Event
 from ..wire.names import Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT, Json, dumpb
+from .clients import Client, Page
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -27,6 +29,48 @@ async def listed(rows: Iterable[Any]) -> Json:
         found.append(text)
         if count % SCAN == 0:
             await asyncio.sleep(0)
+    return Json(b"[%b]" % b",".join(found))
+
+
+async def connected(hub: "Hub", after: str) -> Page:
+    """Who is connected to this hub, in the order of their ids, those behind `after`."""
+    rows, size = list[tuple[str, str]](), 0
+    behind = sorted((client for client in hub.clients if client.id > after), key=lambda client: client.id)
+    for count, client in enumerate(behind, 1):
+        text = dumpb(_described(hub, client)).decode()
+        size += 1 + len(text.encode())
+        if size > LARGEST_EVENT:
+            return rows, True
+        rows.append((client.id, text))
+        if count % SCAN == 0:
+            await asyncio.sleep(0)
+    return rows, False
+
+
+def _described(hub: "Hub", client: Client) -> dict[str, Any]:
+    return {
+        "client": client.id,
+        "transport": client.transport,
+        "peer": client.peer,
+        "since": client.since,
+        "topics": client.subscriber.patterns.texts if client.subscriber else [],
+        "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
+        "provides": hub.providers.names(client),
+    }
+
+
+async def clients(hub: "Hub", after: str) -> Json:
+    """Who is connected to this hub and to the other workers of its port: as many as one answer holds. Raises HubError
+    `busy` if a worker does not answer."""
+    pages = [await connected(hub, after), *await hub.clients.elsewhere(after)]
+    last = min((rows[-1][0] for rows, more in pages if more), default=None)  # behind it nobody knows of all
+    found, size = list[bytes](), 0
+    for id, text in merge(*(rows for rows, _ in pages)):
+        data = text.encode()
+        size += 1 + len(data)
+        if size > LARGEST_EVENT or (last is not None and id > last):
+            break
+        found.append(data)
     return Json(b"[%b]" % b",".join(found))
 
 

@@ -43,8 +43,9 @@ Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 class Registry:
     """The commands of one hub, by name.
 
-    `on_call(name, outcome, seconds)` is sent once for every call that was admitted; `on_refused(name, code)` is called
-    for every one that was not, `on_stopping()` when no more are taken: what runs only because it waits should end.
+    `on_call(name, outcome, seconds)` is sent once for every call that was admitted, by the hub where it was called;
+    `on_refused(name, code)` is called for every one that was not, `on_stopping()` when no more are taken: what runs
+    only because it waits should end.
     """
 
     def __init__(
@@ -269,7 +270,8 @@ class Registry:
             call.outcome = outcome
             self._unsettled.discard(call)
             self._changed.set()
-            await self.on_call.send(command.name, outcome, seconds)
+            if not call._admitted:  # else it is counted where it was called
+                await self.on_call.send(command.name, outcome, seconds)
 
     async def _record_end(self, call: Call, command: Command, outcome: Outcome, seconds: float) -> None:
         """A caller that was cancelled waits for no disk, and needs no answer: the record is on its way, behind that of

@@ -48,6 +48,7 @@ class EventBus:
     def __init__(self, broker: Broker, types: EventTypes) -> None:
         self.broker, self.types = broker, types
         self.on_event: Signal[Sequence[Event]] = Signal(self)
+        self.on_accepted: Callable[[Sequence[Draft]], None] = lambda drafts: None
         self.on_redacted: Callable[[int], None] = lambda count: None
         self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
@@ -62,7 +63,7 @@ class EventBus:
         """
         try:
             drafts = self._drafts(records, many)
-            receipts = await self.broker.append(drafts) if drafts else []
+            receipts = await self._append(drafts) if drafts else []
         except HubError as error:
             self.on_rejected(error.code, len(records))
             raise
@@ -82,14 +83,21 @@ class EventBus:
 
     async def announce(self, name: str, data: Mapping[str, Any]) -> None:
         """Publish numbered events of the hub's own domain, by their ids, all or none."""
-        await self.broker.append([Draft(name, id, dumpb(one)) for id, one in data.items()])
+        await self._append([Draft(name, id, dumpb(one)) for id, one in data.items()])
 
     async def keep(self, name: str, key: str, data: Any, id: str | None = None) -> None:
         """Publish a last value of the hub's own; returns when it has gone through. Raises `broker_unavailable`.
 
         With an `id` all hubs of the stream together publish it once."""
         drafts = [Draft(name, id or new_id(), dumpb(data), key, None, id is not None)]
-        await self._published(drafts, await self.broker.append(drafts))
+        await self._published(drafts, await self._append(drafts))
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Have them kept, and count those that were not known: here and nowhere else, so that what several hubs of a
+        stream have counted adds up to what there is. Raises HubError."""
+        receipts = await self.broker.append(drafts)
+        self.on_accepted([draft for draft, receipt in zip(drafts, receipts, strict=True) if not receipt.duplicate])
+        return receipts
 
     async def _published(self, drafts: Sequence[Draft], receipts: Sequence[Receipt]) -> Published:
         newest, duplicates = (self.position if not receipts else 0), 0

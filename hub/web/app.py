@@ -19,6 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..commands.listing import connected
 from ..config import Config, unknown_variables
 from ..errors import UsageError
 from ..hub import Hub
@@ -143,7 +144,7 @@ def _work(config: Config, seat: Seat) -> int:
 
 
 def _run(config: Config, seat: Seat | None = None) -> int:
-    set_up_logging(config)
+    set_up_logging(config, seat and seat.number)
     _take_descriptors()
     for sentence in unknown_variables():
         log.warning("%s", sentence)
@@ -230,6 +231,8 @@ def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) 
     app[HUB].outward.url = url
     hub, others, viewers = app[HUB], app[WORKERS], app[VIEWERS]
     others.on_fetched = viewers.fetched_elsewhere
+    others.on_clients = functools.partial(connected, hub)
+    hub.clients.elsewhere, hub.metrics.gather = others.clients, others.counted
     viewers.on_unknown = lambda id: others.fetched(id, hub.cursor.seq)
     hub.spawn(others.answer)
     seat.watch(stop)

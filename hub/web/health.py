@@ -12,7 +12,6 @@ from prometheus_client.exposition import choose_encoder
 from ..wire.strictjson import dumpb
 from .answers import answer, query
 from .keys import HUB, PEER
-from .seats import WORKERS
 
 POSITION = "Hub-Cursor"
 OPENMETRICS = "application/openmetrics-text"
@@ -52,7 +51,7 @@ class Scrapes:
 
 async def _draw(kind: str, encode: Callable[[Any], bytes], app: web.Application) -> bytes:
     """Of one hub; or of all workers of its port, whichever of them is asked."""
-    return encode(await app[WORKERS].counted() if WORKERS in app else app[HUB].metrics.registry)
+    return encode(await app[HUB].metrics.gather())
 
 
 async def health(request: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 """A worker's place among the workers of one port: what it was given by the process that started it, and what they tell
-each other: what they have counted, and which page has fetched its news from another worker than the one that told it.
+each other: what they have counted, who is connected, and which page has fetched its news from another worker than the
+one that told it.
 """
 
 import asyncio
@@ -8,44 +9,35 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
-PATIENCE = 1.0  # seconds that another worker gets to say what it has counted; then it is what it said last
+from ..collectors import workers
+from ..commands.clients import Page
+from ..errors import HubError
+from .snapshots import Snapshots
+from .sums import Family, Summed, before, families, lasting, of_worker
+
+PATIENCE = 0.5  # seconds that another worker gets to answer; then what it has counted is what it said last
 LONGEST = 128  # characters of the id of a page
-LARGEST = 16 * 1024 * 1024  # bytes of that
+LARGEST = 8 * 1024 * 1024  # bytes of an answer
+ASKED = 4096  # bytes of what is asked
 READY, REFUSED = b"+", b"-"  # what a worker tells: that it listens, or in a sentence why it cannot start
-
-# Gauges that are not added up. Of what belongs to the stream, which all see alike: whoever sees the most of it.
-MOST = frozenset(
-    {
-        "hub_build_info",
-        "hub_history_events",
-        "hub_history_bytes",
-        "hub_state_items",
-        "hub_state_bytes",
-        "hub_questions_open",
-        "process_max_fds",
-        "python_info",
-    }
-)
-LEAST = frozenset({"hub_broker_up", "hub_audit_chain_valid", "process_start_time_seconds"})  # one that fails is enough
-
-Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]  # name, text, type, samples
 
 
 class Seat(NamedTuple):
-    """What a worker is given. `asked` is where the others ask for what it has counted, `others` are their addresses;
-    `parent` can be read when the process that started it has gone, to `told` it writes how its start has ended."""
+    """What a worker is given. `asked` is where the others ask it, `others` are their addresses by number; `parent` can
+    be read when the process that started it has gone, to `told` it writes how its start has ended."""
 
     number: int
     port: int
     asked: socket.socket
-    others: tuple[bytes, ...]
+    others: Mapping[int, bytes]
+    snapshots: Snapshots
     parent: int
     told: int
 
@@ -67,106 +59,136 @@ class Seat(NamedTuple):
 
 
 class Workers:
-    """The workers of one port, as one of them sees them. `on_fetched(viewer, position)`: a page fetched elsewhere."""
+    """The workers of one port, as one of them sees them.
+
+    `on_fetched(viewer, position)`: a page fetched elsewhere. `on_clients(after)`: who is connected here.
+    """
 
     def __init__(self, seat: Seat, registry: CollectorRegistry) -> None:
         self._seat, self._registry = seat, registry
         self.on_fetched: Callable[[str, int], None] = lambda viewer, position: None
-        self._telling: set[asyncio.Task[None]] = set()
-        self._last: dict[bytes, list[Family]] = {}  # what each of the others has said last
+        self.on_clients: Callable[[str], Awaitable[Page]] = _nobody
+        self._before = before(seat.snapshots.read(seat.number)[1])  # what those have counted that had this seat earlier
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self) -> None:
         """Hear every worker that asks or tells. Ends when cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(self._seat.asked)
-            with connection, contextlib.suppress(OSError, TimeoutError, ValueError):
-                if _is_ours(connection):
-                    async with asyncio.timeout(PATIENCE):
-                        await self._hear(connection)
+        with contextlib.suppress(OSError):  # without memory it is not there yet
+            self._note()
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(self._seat.asked)
+                connection.setblocking(False)
+                self._begin(self._hear(connection))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _hear(self, connection: socket.socket) -> None:
+        """By itself: who stands still in the middle of it keeps nobody else waiting."""
         loop = asyncio.get_running_loop()
-        viewer, position = json.loads(await loop.sock_recv(connection, 1024))
-        if viewer:
-            self.on_fetched(viewer, position)
+        with connection, contextlib.suppress(OSError, TimeoutError, ValueError):
+            if _is_ours(connection):
+                async with asyncio.timeout(PATIENCE):
+                    what, word, position = json.loads(await loop.sock_recv(connection, ASKED))
+                    await loop.sock_sendall(connection, json.dumps(await self._answer(what, word, position)).encode())
+
+    async def _answer(self, what: str, word: str, position: int) -> Any:
+        if what == "count":
+            self._note()
+        elif what == "clients":
+            return await self.on_clients(word)
         else:
-            await loop.sock_sendall(connection, json.dumps(families(self._registry)).encode())
+            self.on_fetched(word, position)
+        return True
+
+    # ---- what is asked and told
 
     def fetched(self, viewer: str, position: int) -> None:
-        """Tell the others that this page, which none here tells of news, has fetched what was there at `position`."""
-        for address in self._seat.others if len(viewer) <= LONGEST else ():
-            task = asyncio.get_running_loop().create_task(self._tell(address, viewer, position))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+        """Tell the others that this page, which none here tells of news, has fetched what was there at `position`. One
+        that does not hear it tells the page nothing more until that connects again."""
+        for address in self._seat.others.values() if len(viewer) <= LONGEST else ():
+            self._begin(_told(address, viewer, position))
 
-    async def _tell(self, address: bytes, viewer: str, position: int) -> None:
-        with contextlib.suppress(OSError, TimeoutError):  # then the page hears nothing more until it connects again
-            async with asyncio.timeout(PATIENCE):
-                await _said(address, viewer, position)
+    async def clients(self, after: str) -> list[Page]:
+        """Who is connected to the others, behind this id. Raises HubError `busy` if one of them does not answer."""
+        pages = await self._ask("clients", after)
+        for number, page in pages.items():
+            if page is None and self._runs(number):
+                sentence = f"Worker {number} does not answer, so who is connected to it is not known; ask again."
+                raise HubError("busy", sentence, retry_after=1)
+        return [([(id, text) for id, text in page[0]], page[1]) for page in pages.values() if page is not None]
 
-    async def counted(self) -> "Summed":
-        """What all have counted."""
-        await asyncio.gather(*map(self._ask, self._seat.others))
-        return Summed([families(self._registry), *self._last.values()])
+    async def _ask(self, what: str, word: str = "") -> dict[int, Any]:
+        """What each of the others that run answers, None if nothing."""
+        running = [number for number in self._seat.others if self._runs(number)]
+        answers = await asyncio.gather(*(_asked(self._seat.others[number], what, word) for number in running))
+        return dict(zip(running, answers, strict=True))
 
-    async def _ask(self, address: bytes) -> None:
-        """One that does not answer is starting, or stands still: what it has said last is true of it, or nothing."""
-        with contextlib.suppress(OSError, TimeoutError, ValueError):
-            async with asyncio.timeout(PATIENCE):
-                self._last[address] = json.loads(await _said(address))
+    def _runs(self, number: int) -> bool:
+        """Whether this worker has said something in its present life: before, it is starting."""
+        life = self._seat.snapshots.life(number)
+        return life != 0 and life == self._seat.snapshots.read(number)[0]
+
+    # ---- what is counted
+
+    def _note(self) -> None:
+        """Say what has been counted in this seat until now. Raises OSError."""
+        so_far = Summed([self._before, families(self._registry.collect())])
+        self._seat.snapshots.write(self._seat.number, families(so_far.collect()))
+
+    async def counted(self) -> Summed:
+        """What all have counted. Of one that does not answer, what it said last; of one that has ended, what only
+        grows. So whoever asks again never sees less, whichever worker answers. Raises OSError."""
+        self._note()
+        answers = await self._ask("count")
+        answered = {self._seat.number, *(number for number, answer in answers.items() if answer)}
+        found = [self._said(number, answered) for number in sorted((self._seat.number, *self._seat.others))]
+        states = Counter(state for state, _ in found)
+        return Summed([*(said for _, said in found), families([workers(states)])])
+
+    def _said(self, number: int, answered: set[int]) -> tuple[str, list[Family]]:
+        """How a worker is, and what it has counted."""
+        is_running, said = self._runs(number), self._seat.snapshots.read(number)[1]
+        named = [family for family in of_worker(number, said) if family[0] != "hub_workers"]
+        if not is_running:
+            return "down", lasting(named)
+        return "up" if number in answered else "stale", named
 
 
 WORKERS: web.AppKey[Workers] = web.AppKey("workers", Workers)
 
 
-async def _said(address: bytes, viewer: str = "", position: int = 0) -> bytes:
-    """What a worker answers."""
+async def _nobody(after: str) -> Page:
+    return [], False
+
+
+async def _told(address: bytes, viewer: str, position: int) -> None:
+    await _asked(address, "fetched", viewer, position)
+
+
+async def _asked(address: bytes, what: str, word: str = "", position: int = 0) -> Any:
+    """What a worker answers; None if it does not: it has ended, is starting, or stands still."""
     loop, found = asyncio.get_running_loop(), bytearray()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
-        await loop.sock_connect(connection, address)
-        if not _is_ours(connection):
-            return b""
-        await loop.sock_sendall(connection, json.dumps([viewer, position]).encode())
-        while (data := await loop.sock_recv(connection, 65536)) and len(found) < LARGEST:
-            found += data
-    return bytes(found)
+    with contextlib.suppress(OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(PATIENCE):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+                await loop.sock_connect(connection, address)
+                if _is_ours(connection):
+                    await loop.sock_sendall(connection, json.dumps([what, word, position]).encode())
+                    while (data := await loop.sock_recv(connection, 65536)) and len(found) < LARGEST:
+                        found += data
+                    return json.loads(found)
+    return None
 
 
 def _is_ours(connection: socket.socket) -> bool:
     """Stops other accounts of this machine, who can reach such an address, too, from asking or from answering."""
     facts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return bool(struct.unpack("3i", facts)[1] == os.geteuid())
-
-
-def families(registry: CollectorRegistry) -> list[Family]:
-    """What is in a registry, as it can be sent."""
-    return [
-        (metric.name, metric.documentation, metric.type, [(s.name, dict(s.labels), s.value) for s in metric.samples])
-        for metric in registry.collect()
-    ]
-
-
-class Summed(Collector):
-    """What several processes have counted, as if it were one."""
-
-    def __init__(self, said: Iterable[Iterable[Family]]) -> None:
-        self._found: dict[str, tuple[str, str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]] = {}
-        for registry in said:
-            for name, text, kind, samples in registry:
-                self._add(name, text, kind, samples)
-
-    def _add(self, name: str, text: str, kind: str, samples: Iterable[tuple[str, Mapping[str, str], float]]) -> None:
-        join = max if name in MOST else min if name in LEAST else float.__add__
-        _, _, values = self._found.setdefault(name, (text, kind, {}))
-        for sample, labels, value in samples:
-            place = sample, tuple(sorted(labels.items()))
-            join_created = min if sample.endswith("_created") else join
-            values[place] = join_created(values[place], float(value)) if place in values else float(value)
-
-    def collect(self) -> Iterator[Metric]:
-        for name, (text, kind, values) in self._found.items():
-            metric = Metric(name, text, kind)
-            for (sample, labels), value in values.items():
-                metric.add_sample(sample, dict(labels), value)
-            yield metric

@@ -32,6 +32,7 @@ from .access.tickets import KINDS, TICKETS, clear
 from .sdnotify import Systemd
 from .seats import READY, Seat
 from .shutdown import has_terminal
+from .snapshots import Snapshots
 
 log = logging.getLogger("hub")
 
@@ -125,6 +126,7 @@ class Crew:
     def __init__(self, config: Config, port: int, url: str, serve: Serve) -> None:
         self._config, self._port, self._url, self._serve = config, port, url, serve
         self._workers = [_Worker(number, _asked()) for number in range(1, config.workers + 1)]
+        self._snapshots = Snapshots(config.workers)
         self._systemd = Systemd()
         self._alive, self._held = os.pipe()  # a worker reads the end of the one when nobody has the other any more
         self._heard: list[int] = []
@@ -217,8 +219,9 @@ class Crew:
     def _start(self, worker: _Worker) -> None:
         worker.told, told = os.pipe()
         worker.began, worker.ready = time.monotonic(), False
-        others = tuple(other.asked.getsockname() for other in self._workers if other is not worker)
-        seat = Seat(worker.number, self._port, worker.asked, others, self._alive, told)
+        others = {other.number: other.asked.getsockname() for other in self._workers if other is not worker}
+        seat = Seat(worker.number, self._port, worker.asked, others, self._snapshots, self._alive, told)
+        self._snapshots.begin(worker.number)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         worker.pid = os.fork()
         if not worker.pid:
@@ -267,6 +270,7 @@ class Crew:
                 if worker.told >= 0:
                     self._hear_of(worker, os.read(worker.told, 8192))
                 worker.pid = 0
+                self._snapshots.end(worker.number)
                 if not self._stopping:
                     self._lament(worker)
 

@@ -20,6 +20,7 @@ from hub.commands.clients import Client
 from hub.commands.idempotency import Idempotency, Turn
 from hub.errors import CODES, CommandError, HubError
 from hub.hub import Hub
+from hub.stats import snapshot
 from hub.stream.brokers.answers import MemoryAnswers
 from hub.stream.brokers.broker import Answers, Past, unavailable
 
@@ -522,7 +523,7 @@ async def test_a_repeat_is_on_record_and_counted(hub: Hub, shop: Shop) -> None:
         await say(hub, "refuse", a_call(hub, "r"))
     assert [each["outcome"] for each in await noted(hub, "command.repeated", 4)] == ["ok", "command_failed"] * 2
     assert len(await noted(hub, "command.called", 2)) == len(await noted(hub, "command.finished", 2)) == 2
-    counted = hub.metrics.snapshot()["hub_commands_total"]
+    counted = snapshot(hub.metrics.registry)["hub_commands_total"]
     assert (counted["shop:buy"]["ok"], counted["shop:refuse"]["command_failed"]) == (3, 3)
     assert hub.commands.running == hub.commands._unsettled == set()
 

@@ -16,6 +16,7 @@ from hub.commands import providers as module
 from hub.commands.clients import Client
 from hub.commands.provided import Provided
 from hub.errors import HubError
+from hub.stats import snapshot
 from hub.wire import messages
 from hub.wire.argschema import ArgSchema
 
@@ -76,9 +77,9 @@ async def test_it_is_listed_while_it_is_provided(hub: Hub, worker: Visitor, call
     assert (listed["a:c"]["effect"], listed["own:command"]["provider"]) == ("write", None)
     (row,) = [row for row in await caller.ask("hub:clients") if row["client"] == worker.client.id]
     assert row["provides"] == ["a:b", "a:c"]
-    assert hub.metrics.snapshot()["hub_providers"] == 1
+    assert snapshot(hub.metrics.registry)["hub_providers"] == 1
     assert await worker.provides() == {"provides": []}
-    assert hub.metrics.snapshot()["hub_providers"] == 0
+    assert snapshot(hub.metrics.registry)["hub_providers"] == 0
     refused(await caller.ask("a:b"), "unknown_command")
     joined, left = await actions(hub, "provider.joined", "provider.left")
     assert joined["details"] == {"commands": ["a:b", "a:c"]}

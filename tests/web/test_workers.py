@@ -1,52 +1,25 @@
-"""Several workers on one port: started, started again, stopped, and counted as one."""
+"""Several workers on one port: started, started again, stopped; and one for who talks to them."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from crews import answering, crew, pair, pids, published, scraped
 from engines import Engine
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from running import HubProcess, Talk, hub_process, run_hub, talk, until
+from running import HubProcess, Talk, run_hub, talk, until
 
-from hub.commands.clients import Client
+from hub import Hub
+from hub.commands import listing
+from hub.commands.clients import Client, Page
+from hub.errors import HubError
 from hub.web import seats
-from hub.web.seats import Seat, Summed, Workers, families
 from hub.web.viewers import Viewers
-
-
-@asynccontextmanager
-async def crew(engine: Engine, tmp_path: Path, *flags: str, status: int = 0) -> AsyncIterator[HubProcess]:
-    """Two workers on a free port."""
-    url = engine.url(prefix=uuid4().hex)
-    async with hub_process(tmp_path, "--workers", "2", "--broker", url, *flags, status=status) as hub:
-        yield hub
-
-
-def workers(hub: HubProcess) -> list[int]:
-    """The processes of the workers."""
-    return [int(pid) for pid in Path(f"/proc/{hub.process.pid}/task/{hub.process.pid}/children").read_text().split()]
-
-
-async def scraped(hub: HubProcess) -> dict[str, float]:
-    """What a scrape shows, by name and labels."""
-    async with hub.http.get(f"{hub.url}metrics") as response:
-        lines = (await response.text()).splitlines()
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
-
-
-async def published(hub: HubProcess, number: int) -> None:
-    body = {"event": "agent:status_change", "data": {"id": f"agent-{number}", "status": "active"}}
-    async with hub.http.post(f"{hub.url}api/events", json=body) as response:
-        assert response.status == 200
 
 
 async def provided(worker: Talk) -> None:
@@ -62,7 +35,7 @@ async def serve(worker: Talk) -> None:
 
 async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None:
     async with crew(redis_engine, tmp_path) as hub, AsyncExitStack() as stack:
-        first = sorted(workers(hub))
+        first = sorted(pids(hub))
         assert len(first) == 2
         assert json.loads((hub.state_dir / "server.json").read_text())["pid"] == hub.process.pid
         talks = [await stack.enter_async_context(talk(hub.url)) for _ in range(16)]  # of both, but for one in 32,768
@@ -74,7 +47,13 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
             assert (await scraped(hub))['hub_clients{transport="websocket"}'] == 16
         facts = await scraped(hub)
         assert (facts["hub_history_events"], facts["hub_broker_up"]) == (1, 1)
-        assert facts['hub_events_total{event="other"}'] == 2  # each has seen it
+        assert facts['hub_events_total{event="other"}'] == 1  # although each has seen it
+        listed = [await each.call("hub:clients") for each in talks[:4]]
+        own = [(await each.call("hub:info"))["client"] for each in talks]
+        for found in listed:
+            assert [client["client"] for client in found if client["client"] in own] == sorted(own)
+        (stats,) = {json.dumps((await each.call("hub:stats"))["hub_clients"]) for each in talks[:4]}
+        assert json.loads(stats) == {"websocket": 16, "sse": 0}
         await provided(talks[0])
         async with asyncio.timeout(30):
             while not all([await each.call("hub:commands", name="jobs:run") for each in talks]):
@@ -90,12 +69,15 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
                 async with hub.http.get(f"{hub.url}?viewer={viewer}", headers={"Connection": "close"}) as response:
                     assert response.status == 200
         os.kill(first[0], signal.SIGKILL)
-        await until(lambda: len(found := workers(hub)) == 2 and first[0] not in found, "that it is started again")
+        await until(lambda: len(found := pids(hub)) == 2 and first[0] not in found, "that it is started again")
         await until(lambda: "has ended, and is started again in" in hub.log)
         async with asyncio.timeout(30):
-            while (await scraped(hub))["hub_broker_up"] != 1:
+            while (facts := await scraped(hub))['hub_workers{state="up"}'] != 2:
                 await asyncio.sleep(0.01)
+        assert facts["hub_broker_up"] == 1
     assert not (hub.state_dir / "server.json").exists()
+    for number in (1, 2):
+        assert f" INFO worker {number}: stopping" in hub.log
 
 
 async def test_a_link_opens_one_session_that_all_know(redis_engine: Engine, tmp_path: Path) -> None:
@@ -126,13 +108,8 @@ async def fetched(hub: HubProcess, url: str, **headers: str) -> tuple[int, str]:
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_page_hears_of_news_wherever_it_fetches(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     told = list[dict[str, Any]]()
-    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
-        for each in (one, two):
-            each.bind("")
-            each.listen()
-            each.setblocking(False)
-        here = Workers(Seat(1, 0, one, (two.getsockname(),), -1, -1), counted(1))
-        there = Workers(Seat(2, 0, two, (one.getsockname(),), -1, -1), counted(2))
+    with pair() as both:
+        here, there = both.here, both.there
         if weakened:
             monkeypatch.setattr(here, "fetched", lambda viewer, position: None)
         mine, others = Viewers(), Viewers()
@@ -140,21 +117,18 @@ async def test_a_page_hears_of_news_wherever_it_fetches(weakened: bool, monkeypa
         mine.on_unknown = lambda id: here.fetched(id, 7)
         client = Client("websocket", "127.0.0.1:1")
         others.join(client, lambda text: told.append(json.loads(text)["payload"]["data"]))
-        answering = asyncio.ensure_future(there.answer())
-        for cursor in ("e:7", "e:8"):  # the second time the other worker is behind
-            (viewer,) = others.free()
-            others.tell(viewer, {"agents": cursor}, cursor)
-            mine.fetched(client.id, {"agents": "of another"})
-            if weakened:
-                assert await here.counted()
-                assert not list(others.free())
-                break
-            await until(lambda: list(others.free()), "that it is free")
-            others.tell(viewer, {"agents": cursor}, cursor)
-        assert len(told) == (1 if weakened else 3)
-        answering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await answering
+        async with answering(there):
+            for cursor in ("e:7", "e:8"):  # the second time the other worker is behind
+                (viewer,) = others.free()
+                others.tell(viewer, {"agents": cursor}, cursor)
+                mine.fetched(client.id, {"agents": "of another"})
+                if weakened:
+                    assert await here.counted()
+                    assert not list(others.free())
+                    break
+                await until(lambda: list(others.free()), "that it is free")
+                others.tell(viewer, {"agents": cursor}, cursor)
+            assert len(told) == (1 if weakened else 3)
 
 
 async def test_without_a_stream_for_several_it_says_what_is_needed(tmp_path: Path) -> None:
@@ -177,22 +151,22 @@ async def test_what_cannot_start_is_said_once(redis_engine: Engine, tmp_path: Pa
 
 async def test_workers_end_with_their_parent(redis_engine: Engine, tmp_path: Path) -> None:
     async with crew(redis_engine, tmp_path, status=-signal.SIGKILL) as hub:
-        pids = workers(hub)
+        found = pids(hub)
         hub.signal(signal.SIGKILL)
         await hub.ended()
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "that they end")
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), "that they end")
 
 
 async def test_a_second_signal_waits_for_nobody(redis_engine: Engine, tmp_path: Path) -> None:
     async with crew(redis_engine, tmp_path, status=128 + signal.SIGINT) as hub, talk(hub.url) as worker:
         await provided(worker)
         await worker.begin("jobs:run")  # which nobody answers
-        pids = workers(hub)
+        found = pids(hub)
         hub.signal(signal.SIGINT)
         await until(lambda: "stopping" in hub.log)
         hub.signal(signal.SIGINT)
         await hub.ended()
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "that they end")
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), "that they end")
 
 
 async def test_a_hangup_without_a_terminal_is_passed_on(redis_engine: Engine, tmp_path: Path) -> None:
@@ -201,59 +175,60 @@ async def test_a_hangup_without_a_terminal_is_passed_on(redis_engine: Engine, tm
         await until(lambda: hub.log.count("hub.toml was read again") == 2)
 
 
-# ---- what they have counted
-
-
-def counted(value: float) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    Counter("hub_calls", "Calls.", ["outcome"], registry=registry).labels("ok").inc(value)
-    Gauge("hub_clients", "Clients.", registry=registry).set(value)
-    Gauge("hub_state_items", "Items.", registry=registry).set(value)
-    Gauge("hub_broker_up", "Up.", registry=registry).set(value)
-    Histogram("hub_seconds", "Seconds.", buckets=(1, 10), registry=registry).observe(value)
-    return registry
-
-
-def test_what_several_have_counted_is_summed_by_its_kind() -> None:
-    registry: Any = Summed([families(counted(0)), families(counted(3))])
-    lines = generate_latest(registry).decode().splitlines()
-    for line in (
-        'hub_calls_total{outcome="ok"} 3.0',
-        "hub_clients 3.0",
-        "hub_state_items 3.0",
-        "hub_broker_up 0.0",
-        'hub_seconds_bucket{le="1.0"} 1.0',
-        'hub_seconds_bucket{le="+Inf"} 2.0',
-        "hub_seconds_sum 3.0",
-    ):
-        assert line in lines
-    both: Any = Summed([families(counted(3)), families(counted(4))])
-    lines = generate_latest(both).decode().splitlines()
-    assert {"hub_clients 7.0", "hub_state_items 4.0", "hub_broker_up 3.0"} <= set(lines)
-
-
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_no_other_account_is_asked_or_answered(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
-        for each in (one, two):
-            each.bind("")
-            each.listen()
-            each.setblocking(False)
-        here = Workers(Seat(1, 0, one, (two.getsockname(),), -1, -1), counted(1))
-        there = Workers(Seat(2, 0, two, (one.getsockname(),), -1, -1), counted(2))
-        answering = asyncio.ensure_future(there.answer())
-        is_ours, asked = seats._is_ours, list[bool]()
+    is_ours, looked = seats._is_ours, list[bool]()
 
-        def noted(connection: socket.socket) -> bool:
-            asked.append(weakened or is_ours(connection))
-            return asked[-1]
+    def noted(connection: socket.socket) -> bool:
+        looked.append(weakened or is_ours(connection))
+        return looked[-1]
 
-        monkeypatch.setattr(seats, "_is_ours", noted)
-        mine = os.geteuid()
-        monkeypatch.setattr(os, "geteuid", lambda: mine + 1)  # as if it were another's
-        registry: Any = await here.counted()
-        assert (b"hub_clients 3.0" in generate_latest(registry)) is weakened
-        await until(lambda: len(asked) == 2, "that both have looked")
-        answering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await answering
+    monkeypatch.setattr(seats, "_is_ours", noted)
+    mine = os.geteuid()
+    with pair() as both:
+        both.there.on_clients = somebody
+        async with answering(both.there):
+            monkeypatch.setattr(os, "geteuid", lambda: mine + 1)  # as if it were another's
+            if weakened:
+                assert await both.here.clients("") == [([("x", "{}")], False)]
+            else:
+                with pytest.raises(HubError) as refused:
+                    await both.here.clients("")
+                assert refused.value.code == "busy"
+            await until(lambda: len(looked) == 2, "that both have looked")
+
+
+async def test_who_is_connected_is_told_in_one_order_and_without_a_hole(tmp_path: Path) -> None:
+    """Also where one of the workers has more than an answer holds."""
+    large = '{"x":"%s"}' % ("y" * 300_000)
+    pages: list[Page] = [([("b", large), ("d", large)], True), ([("a", "{}"), ("c", "{}"), ("e", "{}")], False)]
+
+    async def elsewhere(after: str) -> list[Page]:
+        return [([row for row in rows if row[0] > after], more) for rows, more in pages]
+
+    hub = Hub(state_dir=tmp_path)
+    hub.clients.elsewhere = elsewhere
+    assert json.loads(await listing.clients(hub, "")) == [{}, json.loads(large), {}, json.loads(large)]
+    pages[0] = ([("b", large), ("d", large), ("f", large), ("g", large)], False)
+    found = json.loads(await listing.clients(hub, ""))
+    assert [len(str(each)) > 10 for each in found] == [False, True, False, True, False, True]
+    assert json.loads(await listing.clients(hub, "f")) == [json.loads(large)]
+
+
+async def test_a_worker_that_stands_still_is_not_left_out_silently(redis_engine: Engine, tmp_path: Path) -> None:
+    async with crew(redis_engine, tmp_path) as hub, AsyncExitStack() as stack:
+        talks = [await stack.enter_async_context(talk(hub.url)) for _ in range(16)]
+        assert len(await talks[0].call("hub:clients")) == 16
+        stopped = pids(hub)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        calls = [asyncio.ensure_future(each.fails("hub:clients", "busy")) for each in talks]
+        done, _ = await asyncio.wait(calls, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert " does not answer, so who is connected to it is not known; ask again." in done.pop().result()["error"]
+        os.kill(stopped, signal.SIGCONT)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+
+async def somebody(after: str) -> Page:
+    return [("x", "{}")], False
