@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .client.discovery import Disconnected, NoHub
     from .client.items import Gap, Received
     from .client.logs import HubHandler
-    from .client.providing import ServedCall
+    from .client.serving import ServedCall
     from .client.sync import SyncHubClient
     from .commands.call import Call
     from .config import Config
@@ -54,7 +54,7 @@ _ROOMS = {
     "NoHub": "client.discovery",
     "Panel": "web.page.panel",
     "Received": "client.items",
-    "ServedCall": "client.providing",
+    "ServedCall": "client.serving",
     "SyncHubClient": "client.sync",
     "create_app": "web.app",
 }

@@ -12,15 +12,17 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from engines import Engine
+    from running import Start
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
@@ -57,6 +59,15 @@ def valkey_engine() -> Iterator["Engine"]:
     from engines import engine, valkey_program
 
     with engine(valkey_program()) as found:
+        yield found
+
+
+@pytest.fixture
+async def start(redis_engine: "Engine", tmp_path: Path) -> AsyncIterator["Start"]:
+    """Starts hubs of one stream, each by its name, which are stopped behind the test."""
+    from running import starting
+
+    async with starting(tmp_path, redis_engine.url(prefix=uuid4().hex)) as found:
         yield found
 
 

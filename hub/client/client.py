@@ -29,7 +29,8 @@ from .connections import Backoff, Socket, Stream
 from .discovery import NoHub, Refusal, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
 from .paging import joined, next_page
-from .providing import Handler, Providing, Served
+from .providing import Providing
+from .serving import Handler, OnLost, Served
 from .sockets import CONNECT_TIMEOUT, UNREACHABLE, Connector, Refused, WebSocket, no_hub
 
 POSITION = "Hub-Cursor"  # the header of /readyz that says where the stream is
@@ -214,6 +215,7 @@ class HubClient:
         summary: str | None = None,
         effect: Effect = "write",
         at_once: int = 16,
+        on_lost: OnLost | None = None,
     ) -> None:
         """Serve a command: `await handler(call)` for each call of it, `at_once` of them side by side. Returns when the
         hub has taken it; it is provided again by itself whenever the connection had to be made anew.
@@ -223,12 +225,16 @@ class HubClient:
         reference that the log here has, too. It is cancelled when nobody waits for it any more. `summary` is, if not
         given, the first sentence of its docstring. Raises HubError if the hub refuses it, NoHub if none was there
         within `patience`.
+
+        Where there are several hubs, another client may have taken the name while the hub of this one was cut off, or
+        this one was. Then `on_lost(error)` is called (`already_provided`), once; it is provided again by itself as soon
+        as the name is free.
         """
         if summary is None:
             summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
         offer = {"name": name, "summary": summary, "effect": effect} | ({} if args is None else {"args": args})
         give_up = asyncio.get_running_loop().time() + self._patience
-        await self._providing.add(Served(offer, handler, at_once, give_up))
+        await self._providing.add(Served(offer, handler, at_once, give_up, on_lost))
 
     async def serve(self) -> None:
         """Serve what was provided, until this is cancelled. Raises HubError when coming back cannot help."""

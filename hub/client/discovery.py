@@ -91,11 +91,20 @@ def _told(directory: Folder) -> tuple[str, int]:
         told = json.loads(_of_this_account(directory, path))
         return checked_url(str(told["url"])), int(told["pid"])
     except (FileNotFoundError, NotADirectoryError):
+        if above := _of_all_workers(directory):
+            raise NoHub(f"{directory} is the folder of one worker; the hub is found by --state-dir {above}.") from None
         raise NotRunning(f"No hub is running here: there is no {path}.") from None
     except Unsafe as error:
         raise NoHub(f"No hub can be found: {error}.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise NoHub(f"No hub can be found: {path} is not readable.") from None
+
+
+def _of_all_workers(directory: Folder) -> str | None:
+    """The folder of the hub, if this is that of one of its workers."""
+    above, name = os.path.split(os.path.abspath(directory))
+    is_one = name.startswith("worker-") and name.removeprefix("worker-").isdecimal()
+    return above if is_one and os.path.lexists(os.path.join(above, "server.json")) else None
 
 
 def _of_this_account(directory: Folder, path: str) -> bytes:

@@ -46,8 +46,8 @@ class Connector(aiohttp.TCPConnector):
 class WebSocket:
     """A Socket of `connections`."""
 
-    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
-        self._websocket = websocket
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:
+        self._websocket, self._url = websocket, url
 
     @classmethod
     async def open(
@@ -68,7 +68,7 @@ class WebSocket:
             raise Refused(error.status) from None
         except UNREACHABLE as error:
             raise no_hub(url, error) from None
-        return cls(websocket)
+        return cls(websocket, url)
 
     async def send(self, text: str) -> None:
         await self._websocket.send_str(text)
@@ -78,9 +78,10 @@ class WebSocket:
         message = await self._websocket.receive()
         kind = message.type.name
         if kind == "CLOSE":
-            raise _closed(message.data or 1005, message.extra or "")
+            raise _closed(self._url, message.data or 1005, message.extra or "")
         if kind != "TEXT":  # cut off, or (ERROR) not a legal frame
-            raise Disconnected(_how(getattr(message.data, "code", 1006), ""))
+            code = getattr(message.data, "code", None)
+            raise Disconnected(f"The connection to the hub at {self._url} broke{f' ({code})' if code else ''}.")
         return json.loads(message.data), len(message.data)
 
     async def close(self) -> None:
@@ -97,9 +98,6 @@ def no_hub(url: str, error: BaseException) -> NoHub:
     return NoHub(f"No hub answers at {url} ({why}).")
 
 
-def _closed(code: int, reason: str) -> HubError:
-    return Barred("forbidden", _how(code, reason)) if code == NOT_ALLOWED else Disconnected(_how(code, reason))
-
-
-def _how(code: int, reason: str) -> str:
-    return f"The hub closed the connection ({code}{': ' * bool(reason)}{reason})."
+def _closed(url: str, code: int, reason: str) -> HubError:
+    sentence = f"The hub at {url} closed the connection ({code}{': ' * bool(reason)}{reason})."
+    return Barred("forbidden", sentence) if code == NOT_ALLOWED else Disconnected(sentence)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CODES, CommandError, HubError
 from ..redaction import redact_text
 from ..wire.argschema import ArgSchema
-from ..wire.messages import Answer, command_frame
+from ..wire.messages import Answer, command_frame, failure
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
 from .call import Call, Command
@@ -90,6 +90,12 @@ class Provider:
         id = f"call-{self._sent}"
         self.client.send(command_frame(id, command, args))
         return id
+
+    def refuse(self, lost: list[str]) -> None:
+        """Tell it, unasked, that these are another client's by now; never waits."""
+        assert self.client.send is not None
+        sentence = f"{', '.join(lost)}: provided by a client of another hub by now; provide it again when it is free."
+        self.client.send(failure(None, HubError("already_provided", sentence, {"commands": lost})))
 
     def forget(self, asked: Asked) -> None:
         """Nobody waits for the answer any more: if it has none yet, it hears of that."""

@@ -87,10 +87,12 @@ class Providers:
         self._check_room(client, given)
 
     def lose(self, names: Sequence[str]) -> None:
-        """Take back what is provided by a client of another hub by now."""
-        for client in list(self._providers):
+        """Take back what is provided by a client of another hub by now, and tell those that have lost it: they may
+        provide it again, once it is free."""
+        for client, provider in list(self._providers.items()):
             if lost := [name for name in self.names(client) if name in names]:
                 self._forget(client, lost, "already_provided")
+                provider.refuse(lost)
 
     def leave(self, client: Client, reason: Disconnection) -> None:
         """What it provides is gone, its open calls fail; and what it has called for elsewhere ends with it."""

@@ -116,7 +116,7 @@ export class HubClient implements AsyncIterableIterator<Received | Gap> {
   provide(
     name: string,
     handler: (args: any, call: ServedCall) => unknown,
-    offer?: Offer,
+    offer?: Offer & { onlost?: (error: HubError) => void },
   ): Promise<void>;
   close(): void;
 }

@@ -125,10 +125,13 @@ export class HubClient {
     return { cursor: page.cursor, items: [...found.values()] };
   }
 
-  /** Serve a command: `await handler(args, call)` for each call, with `call.signal` and `call.progress(data)`. */
-  async provide(name, handler, offer = {}) {
+  /**
+   * Serve a command: `await handler(args, call)` for each call, with `call.signal` and `call.progress(data)`.
+   * `onlost(error)`: another client has it by now. It is provided again by itself as soon as it is free.
+   */
+  async provide(name, handler, { onlost, ...offer } = {}) {
     const before = this.#served.get(name);
-    const served = { offer: { ...offer, name }, handler, accepted: false };
+    const served = { offer: { ...offer, name }, handler, onlost, accepted: false };
     this.#served.set(name, served);
     try {
       await this.#call("hub:provide", { commands: [served.offer] }, { again: true });
@@ -255,7 +258,7 @@ export class HubClient {
     if (frame.type === "event") return this.#happened(frame, text.length);
     if (frame.type === "command") return void this.#serve(frame.id, frame.payload);
     const call = this.#flying.get(frame.id);
-    if (!call) return;
+    if (!call) return this.#displaced(frame);
     this.#flying.delete(frame.id);
     if (frame.type === "response") call.resolve(frame.payload);
     else this.#refused(call, new HubError(frame.payload));
@@ -370,13 +373,25 @@ export class HubClient {
 
   // ---- commands that this program serves
 
-  /** Offer what was accepted before; while the hub still has the connection of before, again and again. */
+  /** Offer what was accepted before; while somebody else has it, or the hub cannot take it now, again and again. */
   async #offer(served, socket) {
     try {
       await this.#call("hub:provide", { commands: [served.offer] }, { first: true });
     } catch (error) {
-      if (error.code !== "already_provided") return;
+      if (socket !== this.#socket) return; // it is offered by the next one
+      if (error.code !== "already_provided" && !error.retryable) return console.error(served.offer.name, error);
       setTimeout(() => socket === this.#socket && this.#offer(served, socket), 1000 * (0.5 + delayBelow(2)));
+    }
+  }
+
+  /** The hub says, unasked, that another client serves what this one has provided. */
+  #displaced({ type, id, payload }) {
+    if (type !== "error" || id !== null || payload.code !== "already_provided") return;
+    for (const name of payload.details.commands) {
+      const served = this.#served.get(name);
+      if (!served) continue;
+      this.#offer(served, this.#socket);
+      served.onlost?.(new HubError(payload));
     }
   }
 

@@ -233,7 +233,7 @@ async def test_what_somebody_still_provides_is_tried_again(
 ) -> None:  # fmt: skip
     """As the own connection of before, which for the hub is still there."""
     if weakened:
-        monkeypatch.setattr(providing, "_until_taken", providing._Link.call)
+        monkeypatch.setattr(providing, "_is_for_a_while", lambda error: False)
     await worker.provide("greet:hello", greet)
     async with talk(hub.url, "?topics=no:thing") as old:
         id = (await old.call("hub:info"))["client"]

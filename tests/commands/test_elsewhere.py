@@ -1,33 +1,17 @@
 """Commands whose provider is connected to another hub: two hubs on one Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from engines import Engine, engine, redis_program
-from running import JSON, HubInside, Talk, hub_app, talk, until
+from engines import engine, redis_program
+from running import JSON, HubInside, Start, Talk, hub_app, talk, until
 
 from hub import Call
 from hub.commands import elsewhere
 from hub.stream.brokers import redispeers
-
-Start = Callable[..., Any]
-
-
-@pytest.fixture
-async def start(redis_engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts hubs of one stream, which are stopped behind the test."""
-    url = redis_engine.url(prefix=uuid4().hex)
-    async with AsyncExitStack() as stack:
-
-        async def one(name: str, **settings: Any) -> HubInside:
-            return await stack.enter_async_context(hub_app(tmp_path / name, broker=url, **settings))
-
-        yield one
 
 
 @pytest.fixture

@@ -3,22 +3,19 @@ nothing was lost."""
 
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engines import DURABLE, Engine, engine, redis_program, weakened_library
-from running import HubInside, hub_app, talk, until
+from running import HubInside, Start, starting, talk, until
 
 from hub.stream.brokers import link
 from hub.stream.brokers.link import Link
 from hub.stream.brokers.redis import RedisBroker
 
 pytestmark = pytest.mark.once
-
-Start = Callable[..., Any]
 
 
 @pytest.fixture
@@ -29,12 +26,8 @@ def server() -> Iterator[Engine]:
 
 @pytest.fixture
 async def start(server: Engine, tmp_path: Path) -> AsyncIterator[Start]:
-    async with AsyncExitStack() as stack:
-
-        async def one(name: str = "one", **settings: Any) -> HubInside:
-            return await stack.enter_async_context(hub_app(tmp_path / name, broker=server.url(), **settings))
-
-        yield one
+    async with starting(tmp_path, server.url()) as found:
+        yield found
 
 
 def epoch(hub: HubInside) -> str:

@@ -1,15 +1,12 @@
 """Several hubs on one Redis: one stream, of which everybody gets the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from engines import Engine
-from running import HubInside, hub_app, run_hub, seq, talk, until
+from running import HubInside, Start, run_hub, seq, talk, until
 
 from hub.config import Config
 from hub.errors import UsageError
@@ -17,20 +14,6 @@ from hub.stream.brokers import redis as module
 from hub.stream.brokers.connection import Server
 from hub.stream.brokers.redis import RedisBroker
 from hub.wire.names import Cursor
-
-Start = Callable[..., Any]
-
-
-@pytest.fixture
-async def start(redis_engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts hubs of one stream, which are stopped behind the test."""
-    url = redis_engine.url(prefix=uuid4().hex)
-    async with AsyncExitStack() as stack:
-
-        async def one(name: str, **settings: Any) -> HubInside:
-            return await stack.enter_async_context(hub_app(tmp_path / name, broker=url, **settings))
-
-        yield one
 
 
 async def test_clients_of_two_hubs_get_the_same_bytes(start: Start) -> None:
