@@ -60,6 +60,11 @@ def is_loopback(address: str) -> bool:
     return False
 
 
+def is_local(host: str) -> bool:
+    """Whether who listens there is reached from this machine only."""
+    return host == "localhost" or is_loopback(unmapped(host.strip("[]")))
+
+
 def uid_of(peer: Address, local: Address) -> int | None:
     """The user id that owns the socket at `peer` which is connected to `local`; None is no certain answer.
 

@@ -12,11 +12,13 @@ from typing import Any
 from ..config import Config
 from ..errors import UsageError
 from ..printed.render import FILES, render, wanted
+from ..sockdiag import is_local
 from ..stdio import say
 from .grammar import add_command, folder
 
 SYSTEM = "hub"  # the account of a hub that root sets up, and where it keeps what it keeps
 SYSTEM_STATE = "/var/lib/hub"
+ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses; and the one among them that is near
 
 
 def add(commands: Any) -> None:
@@ -50,17 +52,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _values(args: argparse.Namespace) -> Mapping[str, str]:
     given = {name: getattr(args, name) for name in ("host", "port") if getattr(args, name) is not None}
-    config, user = Config.from_environment(**given), args.user or _account()
+    config, user = Config.from_environment(**given), _account() if args.user is None else args.user
     is_system = user == SYSTEM and not os.environ.get("HUB_STATE_DIR")
     state = args.state_dir or (SYSTEM_STATE if is_system else config.state_dir)
-    password = secrets.token_urlsafe(32)
+    password, host = secrets.token_urlsafe(32), config.host.strip("[]")
+    here = ANYWHERE.get(host, host)  # where a program of this machine reaches it
     return {
-        "host": config.host,
-        "address": f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}",
+        "host": host,
+        "address": f"[{here}]:{config.port}" if ":" in here else f"{here}:{config.port}",
+        "from": "127.0.0.1" if here == "localhost" else here,
+        "auth": "" if is_local(host) else " --auth token",
         "port": str(config.port),
         "state_dir": os.path.abspath(state),
         "user": user,
-        "domain": args.domain or "hub.example.org",
+        "domain": "hub.example.org" if args.domain is None else args.domain,
         "python": sys.executable,
         "password": password,
         "digest": hashlib.sha256(password.encode()).hexdigest(),

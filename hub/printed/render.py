@@ -15,7 +15,18 @@ FILES: Mapping[str, str] = {
     "redis": "redis.conf",
 }
 _PLACE = re.compile(r"@([a-z_]+)@")
-_PLAIN = re.compile(r"[A-Za-z0-9/._:@+-]+|\[[0-9a-fA-F:.]+\]:[0-9]+")  # or an address with its port
+_NAME = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+_HOST = rf"{_NAME}(?:\.{_NAME})*|[0-9a-fA-F:.]+"
+_PLAIN = r"[A-Za-z0-9/._:@+-]+"
+# What each value may be, as nothing in it may mean something in such a file; and what it is, for a sentence.
+_VALUES = {
+    "host": (_HOST, "an address or a name, without a port"),
+    "domain": (rf"{_NAME}(?:\.{_NAME})*", "a name as hub.example.org, without a port"),
+    "user": (r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "the name of an account"),
+    "port": (r"[1-9][0-9]*", "the port that the hub listens on, not any that is free"),
+    "state_dir": (_PLAIN, "a folder without spaces and quotes in its name"),
+    "python": (_PLAIN, "in a folder without spaces and quotes in its name"),
+}
 
 
 def wanted(what: str) -> set[str]:
@@ -26,11 +37,13 @@ def wanted(what: str) -> set[str]:
 def render(what: str, values: Mapping[str, str]) -> str:
     """Return the file with these values in their places.
 
-    Raises UsageError for one with characters that mean something in such a file: a space, a quote, a percent sign.
+    Raises UsageError for one that is none, or has characters that mean something in such a file: a space, a quote.
     """
-    for name in sorted(wanted(what)):
-        if not _PLAIN.fullmatch(values[name]):
-            raise UsageError(f"{values[name]!r} cannot stand in a file for another program; choose a plain {name}.")
+    places = wanted(what)
+    for name in [name for name in _VALUES if name in places or (name in ("host", "port") and "address" in places)]:
+        pattern, meaning = _VALUES[name]
+        if not re.fullmatch(pattern, values[name]):
+            raise UsageError(f"{name.replace('_', '-')} must be {meaning}; {values[name]!r} cannot stand in this file.")
     return _PLACE.sub(lambda found: values[found[1]], _text(what))
 
 

@@ -8,27 +8,31 @@ from pathlib import Path
 import pytest
 from running import run_hub
 
-from hub.cli.main import main
+from hub.cli.main import main, parser
+from hub.config import Config, given
 from hub.errors import UsageError
 from hub.printed.render import FILES, render, wanted
+from hub.web.access.guard import refuse_bind
 
 pytestmark = pytest.mark.once
 
-VALUES = dict.fromkeys("host port address state_dir user domain python password digest".split(), "plain")
+VALUES = dict.fromkeys("host address from auth state_dir user domain python password digest".split(), "plain")
+VALUES["port"] = "4000"
 
 
 @pytest.mark.parametrize("what", FILES)
 def test_every_place_has_a_value_and_nothing_is_left(what: str) -> None:
     assert wanted(what) <= VALUES.keys()
     text = render(what, VALUES)
-    assert "plain" in text or not wanted(what)
+    assert any(value in text for value in ("plain", "4000")) or not wanted(what)
     assert not any(f"@{name}@" in text for name in VALUES)
 
 
+@pytest.mark.parametrize("name", ["state_dir", "user", "host", "python"])
 @pytest.mark.parametrize("value", ["a b", "a\nb", "100%", 'a"b', "a'b", "$HOME", "", "é", "{x}", "a;b", "a\\b"])
-def test_what_would_mean_something_there_is_refused(value: str) -> None:
-    with pytest.raises(UsageError, match="cannot stand in a file for another program"):
-        render("systemd-unit", {**VALUES, "state_dir": value})
+def test_what_would_mean_something_there_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match="cannot stand in this file"):
+        render("systemd-unit", {**VALUES, name: value})
 
 
 async def test_what_is_printed_is_the_file(tmp_path: Path) -> None:
@@ -67,7 +71,15 @@ def test_whoever_asks_is_who_runs_it_but_root(
         (["systemd-unit", "--domain", "x"], "There is nothing of --domain in what hub print systemd-unit prints."),
         (["grafana", "--user", "x"], "There is nothing of --user in what hub print grafana prints."),
         (["systemd-unit", "--port", "70000"], "port must be between 0 and 65535, not 70000."),
-        (["systemd-unit", "--user", "a b"], "'a b' cannot stand in a file for another program; choose a plain user."),
+        (["systemd-unit", "--user", "a b"], "user must be the name of an account; 'a b' cannot stand in this file."),
+        (["systemd-unit", "--user", ""], "user must be the name of an account; '' cannot stand in this file."),
+        (["nginx", "--domain", "hub.example.org:8443"], "domain must be a name as hub.example.org, without a port;"),
+        (["nginx", "--domain", "https://hub.example.org"], "domain must be a name as hub.example.org"),
+        (["redis", "--domain", ""], "domain must be a name as hub.example.org"),
+        (["nginx", "--port", "0"], "port must be the port that the hub listens on, not any that is free; '0' cannot"),
+        (["prometheus-rules", "--port", "0"], "port must be the port that the hub listens on"),
+        (["dockerfile", "--port", "0"], "port must be the port that the hub listens on"),
+        (["nginx", "--host", "10.0.0.1:80/x"], "host must be an address or a name, without a port;"),
         (["ngnix"], "did you mean nginx?"),
     ],
 )
@@ -83,3 +95,40 @@ def test_each_password_is_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["print", "redis"]) == 0
         found |= set(re.findall(r"HUB_BROKER=unix://hub:([\w-]{43})@", capsys.readouterr().out))
     assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "near", "source"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("::", "[::1]", "::1"),
+        ("[::1]", "[::1]", "::1"),
+        ("10.0.0.7", "10.0.0.7", "10.0.0.7"),
+        ("localhost", "localhost", "127.0.0.1"),
+    ],
+)
+def test_the_programs_beside_a_hub_find_it_where_it_listens(
+    host: str, near: str, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On all addresses is on the loopback one, too; and a proxy of this machine comes from where it goes to."""
+    assert main(["print", "nginx", "--host", host]) == 0
+    text = capsys.readouterr().out
+    assert f"proxy_pass http://{near}:3141;" in text
+    assert f"HUB_TRUSTED_PROXY={source} " in text
+    assert main(["print", "prometheus-rules", "--host", host]) == 0
+    assert f'targets: ["{near}:3141"]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("host", "words"), [("127.0.0.1", []), ("::1", []), ("0.0.0.0", ["--auth", "token"])])
+def test_a_service_that_others_reach_is_in_token_mode(
+    host: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else it would not start."""
+    assert main(["print", "systemd-unit", "--host", host, "--state-dir", "/srv/hub"]) == 0
+    (start,) = re.findall(r"ExecStart=\S+ -P -m hub (serve .*)", capsys.readouterr().out)
+    assert start.split() == ["serve", "--host", host, "--port", "3141", "--state-dir", "/srv/hub", *words]
+    refuse_bind(Config(**given(parser().read(start.split()))))
+    if words:
+        with pytest.raises(UsageError, match="needs --auth token"):
+            refuse_bind(Config(**given(parser().read(start.split()[:-2]))))

@@ -17,7 +17,7 @@ from multidict import CIMultiDict, istr
 
 from ...config import Config
 from ...errors import HubError, UsageError
-from ...sockdiag import is_loopback, supported, unmapped
+from ...sockdiag import is_local, supported
 from ...wire.vocabulary import Refusal
 from ..answers import refusal
 from ..keys import OPEN_ROUTES, PEER, SEEN
@@ -255,14 +255,10 @@ def refuse_bind(config: Config) -> None:
         return
     if config.trusted_proxy:
         raise UsageError("--trusted-proxy lets others in than programs of this machine; that needs --auth token.")
-    if not _is_local(config.host):
+    if not is_local(config.host):
         raise UsageError(f"--host {shown(config.host)} is not loopback; that needs --auth token.")
     if config.auth == "local" and not supported():
         raise UsageError("This system does not say whose a connection is, so --auth local is not safe.")
-
-
-def _is_local(host: str) -> bool:
-    return host == "localhost" or is_loopback(unmapped(host.strip("[]")))
 
 
 def _hosts(config: Config) -> tuple[str, ...]:
