@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from marshmallow import fields
-from running import JSON, HubInside, environment, hub_app, hub_process, run_hub, until
+from running import JSON, HubInside, environment, hub_app, hub_process, open_streams, run_hub, until
 
 from hub import Hub
 from hub.cli import forwarding
@@ -88,6 +88,20 @@ async def test_what_happens_while_it_is_away_is_forwarded_when_it_is_back(
                 found = await history(process.http, process.url)
         assert told(found) == told(await kept(here))
         assert "takes events again." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["closed", "cut"])
+async def test_which_hub_has_gone_is_said(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        await here.publish(1)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+            for stream in open_streams(here):
+                stream.cut() if how == "cut" else stream.close(1001, "come back", "shutdown")
+            await until(lambda: "Trying again" in caplog.text)
+    where = here.url.rstrip("/")
+    wanted = f"The hub at {where} closed the connection (1001: come back)."
+    assert (wanted if how == "closed" else f"The connection to the hub at {where} broke.") in caplog.text
 
 
 async def test_a_forward_that_is_killed_repeats_nothing_and_leaves_nothing_out(tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ async def test_without_a_hub_it_is_one_sentence(tmp_path: Path) -> None:
     assert await run_hub(tmp_path, "status", "--state-dir", str(tmp_path)) == (3, "", sentence)
 
 
+async def test_the_folder_of_one_worker_leads_to_that_of_the_hub(tmp_path: Path) -> None:
+    async with hub_process(tmp_path) as hub:
+        (hub.state_dir / "worker-1").mkdir()
+        sentence = f"hub: {hub.state_dir}/worker-1 is the folder of one worker; the hub is found by --state-dir "
+        for words in (("status",), ("publish", "a:b")):
+            code, out, err = await run_hub(tmp_path, *words, "--state-dir", str(hub.state_dir / "worker-1"))
+            assert (code, out, err) == (3, "", f"{sentence}{hub.state_dir}.\n")
+
+
 async def test_a_hub_that_says_no_is_one_sentence(tmp_path: Path) -> None:
     async with hub_process(tmp_path, "--auth", "token") as hub:
         code, out, err = await run_hub(tmp_path, "status", "--url", hub.url)
