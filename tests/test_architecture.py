@@ -27,7 +27,7 @@ ORDER = [
             "ids names vocabulary strictjson validation messages cloudevents framing texts jsonschema regexparser "
             "regex subschemas argschema",
         ),
-        ("", "stderr metrics"),
+        ("", "stderr collectors stats metrics"),
         ("stream", "events eventtypes"),
         (
             "stream/brokers",
@@ -55,7 +55,7 @@ ORDER = [
         ("web/access", "peer connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
-        ("web", "api room toolcalls hooks pings seats health streams viewers"),
+        ("web", "api room toolcalls hooks pings sums snapshots seats health streams viewers"),
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
@@ -63,7 +63,10 @@ ORDER = [
         ("web/page", "shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "rereading workers app"),
-        ("client", "items paging discovery ownership sockets connections links calls providing client sync logs tools"),
+        (
+            "client",
+            "items paging discovery ownership sockets connections links calls serving providing client sync logs tools",
+        ),
         ("", "scenes story demo"),
         ("printed", "render"),
         (
@@ -84,7 +87,7 @@ ROOMS = {
     "aiohttp_jinja2": {"web/page"},
     "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/eventtypes", "commands", "configfile"},
-    "prometheus_client": {"metrics", "web"},
+    "prometheus_client": {"collectors", "stats", "metrics", "web"},
     "redis": {"stream/brokers/connection"},
     "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},
 }

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "$ .venv/bin/hub --auth token --host 0.0.0.0": "it listens for everybody; web/test_tls.py",
     "$ python tests/bench/bench.py": "it measures for minutes; tests/bench is never part of the suite",
     "$ .venv/bin/hub run -- make": "it needs something to make; cli/test_run.py; the cron line: web/test_pings.py",
+    "$ redis-server": "two hubs, and a store of their own: below",
     "$ HUB_BROKER=": "it needs a Redis elsewhere; stream/test_redis.py, printed/test_redis_conf.py",
     "templates/ ": "it is a map; test_architecture.py",
     '{"mcpServers"': "the settings of an agent; cli/test_mcp.py",
@@ -170,7 +171,9 @@ class Terminal:
 
 # ---- the tour
 
-GOES_ON = re.compile(r"hub tail|curl -sN|hub ask ")  # until it is ended, or somebody does what it waits for
+GOES_ON = re.compile(
+    r"hub tail|curl -sN|hub ask |redis-server|hub --state-dir"
+)  # until it is ended, or somebody does what it waits for
 CURSOR, QUESTION = re.compile(VARIES[0][0]), re.compile(VARIES[2][0])
 
 
@@ -189,7 +192,7 @@ class Person:
 
     def types(self, step: Step) -> None:
         """Type one line, and look whether what comes is what the README says."""
-        line = step.line.replace("localhost:3141", f"localhost:{self.port}")
+        line = step.line.replace("localhost:3141", f"localhost:{self.port}").replace("--port 3142", "--port 0")
         line = QUESTION.sub(self.id, CURSOR.sub(self.epoch, line))
         terminal = Terminal(line, self.folder, self.variables)
         if GOES_ON.search(line):
@@ -205,7 +208,9 @@ class Person:
 
     def _begun(self, line: str, terminal: Terminal) -> None:
         """Go on when it has begun, as a person would see."""
-        assert terminal.shows("…\n…" if "curl" in line else "hub: …"), f"$ {line}\n{terminal.text}"
+        begun = "…\n…" if "curl" in line else "…hub is listening on …" if "--broker" in line else "hub: …"
+        begun = "… to accept connections…" if "redis-server" in line else begun
+        assert terminal.shows(begun), f"$ {line}\n{terminal.text}"
         if "hub ask " not in line:
             return
         while not (found := self._questions()):
@@ -245,6 +250,23 @@ def _tour(folder: Path, port: int, state: Path) -> None:
             if block.language == "" and is_run_here(block) and not block.text.startswith("{"):
                 for step in steps(block.text):
                     person.types(step)
+        person.leaves()
+    finally:
+        person.close()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server on this machine")
+async def test_the_first_try_of_several_hubs_word_for_word(tmp_path: Path) -> None:
+    await asyncio.to_thread(_first_try, tmp_path)
+
+
+def _first_try(folder: Path) -> None:
+    person = Person(folder, 0, folder / "state")
+    person.variables |= {"HUB_PORT": "0", "HUB_STATE_DIR": ""}
+    (block,) = [block for block in blocks() if block.text.startswith("$ redis-server")]
+    try:
+        for step in steps(block.text):
+            person.types(step)
         person.leaves()
     finally:
         person.close()
