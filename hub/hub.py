@@ -243,6 +243,10 @@ class Hub:
         }
 
     def problems(self) -> dict[str, str]:
+        """What is wrong with the hub, by part: why it is not ready, and who cannot be told of anything."""
+        return {**self.obstacles(), **self.outward.problems()}
+
+    def obstacles(self) -> dict[str, str]:
         """Why the hub is not ready, by part; empty when it is."""
         found = {}
         if self.commands.stopping or not self._life.running:

@@ -22,6 +22,7 @@ from .http import address, connection, token_of
 LEAST_ROOM = 64 * 1024 * 1024  # bytes: what the newest events may take
 PLACE = "127.0.0.1", 3141  # where a hub listens by itself
 ANSWER_TIMEOUT = 5.0  # seconds
+OUTWARD = ("channel ", "webhook ")  # how the parts are called through which the hub tells others
 
 
 class Finding(NamedTuple):
@@ -148,9 +149,11 @@ class Reach:
         return f"Start one there, or leave out {self._named()}, to find the one that runs here."
 
     def _how_it_is(self, reasons: Mapping[str, str]) -> Iterator[Finding]:
-        yield Finding(
-            "ready", "Every part of it works.", " ".join(f"{part}: {why}" for part, why in reasons.items()) or None
-        )
+        told = {part: why for part, why in reasons.items() if part.startswith(OUTWARD)}
+        parts = [f"{part}: {why}" for part, why in reasons.items() if part not in told]
+        yield Finding("ready", "Every part of it works.", " ".join(parts) or None)
+        for part, why in told.items():
+            yield Finding(part, "", f"{why} See to {part} in hub.toml, or to what it leads to.")
         other = f"The hub is of version {self._version}, this is {version()}; restart the hub, or install that version."
         yield Finding("versions", f"The hub's is {self._version}, too.", other if self._version != version() else None)
 

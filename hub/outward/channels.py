@@ -7,25 +7,37 @@ import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from ..configfile.shapes import Channel
-from .outgoing import Post, Unreached
+from .outgoing import Post, Unreached, retry_after
 
 COMMAND_SECONDS = 10.0  # for a command, then it is killed
 REQUEST_SECONDS = 10.0
+PASSING = (408, 425, 429)  # statuses of refusals that do not last (RFC 9110, 15.5; RFC 8470; RFC 6585)
 
 Words = Mapping[str, Any]  # {rule, title, message, priority, tags, click, event}, as a command reads it on stdin
 
 
 class Failed(Exception):
-    """A message did not get through; the sentence says why."""
+    """A message did not get through; the sentence says why. It may another time: in so many seconds, if `retry_after`
+    says so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Refused(Failed):
+    """The message is not taken, and will not be as it is."""
 
 
 async def send(channel: Channel, words: Words, post: Post) -> None:
-    """Send one message. Raises Failed."""
+    """Send one message. Raises Failed, Refused where the same again would be in vain: of what a program ends with, or
+    Apprise says, nobody knows that."""
     if channel.type == "ntfy":
         await _ntfy(channel, words, post)
     elif channel.type == "apprise":
@@ -53,8 +65,10 @@ async def _ntfy(channel: Channel, words: Words, post: Post) -> None:
         raise Failed(f"no answer within {REQUEST_SECONDS:g} s") from None
     except Unreached as error:
         raise Failed(str(error)) from None
-    if not 200 <= reply.status < 300:
-        raise Failed(f"the server answered {reply.status}")
+    if 200 <= reply.status < 300:
+        return
+    is_final = 400 <= reply.status < 500 and reply.status not in PASSING
+    raise (Refused if is_final else Failed)(f"the server answered {reply.status}", retry_after(reply, time.time()))
 
 
 async def _desktop(words: Words) -> None:

@@ -43,6 +43,10 @@ class Outward:
         self.notifier.wake()
         self.webhooks.wake()
 
+    def problems(self) -> dict[str, str]:
+        """Who cannot be told, and why."""
+        return {**self.notifier.problems(), **self.webhooks.problems()}
+
     async def stop(self, seconds: float) -> None:
         """End; what is on its way has so long to be acknowledged."""
         await self.webhooks.stop(seconds)

@@ -35,7 +35,8 @@ TAGS: Mapping[str, str] = {
 class Message:
     """One message to a person. `id` tells it from all others, at a later start, too; `seq` is the number of its event;
     `page` what the hub's address ends with, to look at it; `due` when to tell it, in seconds since 1970, 0 for at once.
-    `while_` is the last value and the status for as long as which it is true: `(name, key, status)`."""
+    `while_` is the last value and the status for as long as which it is true: `(name, key, status)`; `subject` what it
+    is about: messages about the same are told in their order."""
 
     id: str
     seq: int
@@ -47,6 +48,7 @@ class Message:
     page: str = ""
     due: float = 0.0
     while_: tuple[str, str, str] | None = None
+    subject: tuple[str, ...]
     event: Mapping[str, Any]
     size: int  # bytes of its event
 
@@ -149,6 +151,7 @@ class Rules:
             title=cut(rule.title or event.name, LONGEST_TITLE),
             message=cut(text, LONGEST_TEXT),
             priority=rule.priority,
+            subject=(event.name, str(event.seq) if event.key is None else event.key),
             event=json.loads(event.json),
             size=event.size,
         )
@@ -167,6 +170,7 @@ class Rules:
         while_: tuple[str, str, str] | None = None,
         tags: tuple[str, ...] | None = None,
     ) -> Message:
+        stands = while_ or (event.name, event.key or "", status)
         return Message(
             id=id or f"{rule}:{event.cursor}",
             seq=event.seq,
@@ -177,7 +181,8 @@ class Rules:
             tags=tags or (TAGS[rule],),
             page=page,
             due=due,
-            while_=while_ or (event.name, event.key or "", status),
+            while_=stands,
+            subject=stands[:2],
             event=json.loads(event.json),
             size=event.size,
         )

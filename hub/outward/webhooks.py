@@ -1,49 +1,32 @@
-"""Webhooks: each is one more cursor in the stream, kept on disk. In order, at least once, across restarts.
-
-What is sent is a Standard Webhook (standardwebhooks.com, specification 1.0), or a CloudEvent 1.0 in structured mode.
-"""
+"""Webhooks: each is one more cursor in the stream, kept on disk. In order, at least once, across restarts."""
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..configfile.shapes import Webhook
 from ..errors import HubError
 from ..stream.broadcaster import Broadcaster
 from ..stream.events import Event
-from ..wire.messages import now
 from ..wire.names import Patterns
-from ..wire.strictjson import dumpb, dumps
 from ..wire.vocabulary import Delivery
+from .bodies import Outgoing, headers, of_event, of_gap
 from .follower import Follower, Missing
 from .notes import Notes
-from .outgoing import Post, Reply, Unreached
+from .outgoing import Post, Unreached, retry_after
 
 log = logging.getLogger("hub")
 
 STATUS = "hub:webhook"  # the event that says how one is; it is sent to none
 LONGEST_WAIT = 3600.0  # seconds between two tries
-LONGEST_ASKED = 86400.0  # seconds that a receiver can ask for with Retry-After
 NOTED = 500  # numbers that a cursor moves on without a word before that is noted
 GONE = 410
 
 Status = Literal["on", "failing", "off"]
 Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
-
-
-class Outgoing(NamedTuple):
-    """What is sent of one event, or of a gap."""
-
-    id: str
-    content_type: str
-    body: bytes
 
 
 class Webhooks:
@@ -81,6 +64,10 @@ class Webhooks:
     def lag(self) -> int:
         """How many numbers the hindmost has before it."""
         return max((sender.follower.lag for sender, _ in self._running.values() if not sender.off), default=0)
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with webhooks, by `webhook NAME`."""
+        return {f"webhook {name}": sender.problem for name, (sender, _) in self._running.items() if sender.problem}
 
     async def stop(self, seconds: float) -> None:
         """Give what is on its way some time to be acknowledged, then end."""
@@ -124,6 +111,7 @@ class _Sender:
         self.off = self._noted.get("off") == entry.digest
         self.follower = Follower(stream, self._noted.get("cursor"))
         self._status: Status | None = None
+        self._reason = ""
         self._ending = asyncio.Event()
         self._note()
 
@@ -142,11 +130,11 @@ class _Sender:
         """Send one, or pass it over; False if it is not done with, and the end has come."""
         outgoing: Outgoing | None = None
         if isinstance(event, Missing):
-            outgoing, position = _of_gap(event, self.entry), event.before.seq - 1
+            outgoing, position = of_gap(event, self.entry), event.before.seq - 1
         else:
             position = event.seq
             if event.name != STATUS and self._patterns.match(event.name):
-                outgoing = _of_event(event, self.entry)
+                outgoing = of_event(event, self.entry)
         if outgoing is not None and not await self._deliver(outgoing):
             return False
         self.follower.position = position
@@ -165,8 +153,16 @@ class _Sender:
         await asyncio.wait([task])
         self._note()
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it, if something is."""
+        if self._status in ("failing", "off"):
+            return f"The webhook {self.entry.name} is {self._status}: {self._reason}"
+        return None
+
     async def say(self, status: Status, reason: str) -> None:
         """Publish how it is, if that is news."""
+        self._reason = reason
         if status != self._status:
             self._status = status
             with contextlib.suppress(HubError):
@@ -219,10 +215,10 @@ class _Sender:
 
     async def _try(self, outgoing: Outgoing) -> tuple[Delivery, str, float | None]:
         """Send once: what came of it, why, and how many seconds the receiver wants to be left alone."""
-        headers = _headers(outgoing, self.entry.secret, int(time.time()))
+        words = headers(outgoing, self.entry.secret, int(time.time()))
         try:
             async with asyncio.timeout(self.entry.timeout):
-                reply = await self._post(self.entry.url, outgoing.body, headers, self.entry.timeout)
+                reply = await self._post(self.entry.url, outgoing.body, words, self.entry.timeout)
         except TimeoutError:
             return "failed", f"No answer within {self.entry.timeout:g} s.", None
         except Unreached as error:
@@ -251,67 +247,3 @@ class _Sender:
 
 
 GONE_SAID = "The receiver answered 410: it wants no more. A changed entry in hub.toml switches it on again."
-
-
-def retry_after(reply: Reply, now: float) -> float | None:
-    """How many seconds the header Retry-After asks for (RFC 9110, 10.2.3: seconds, or a date); None if it does not."""
-    text = (reply.retry_after or "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        seconds = float(text[:10])
-    else:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_ASKED)
-
-
-def _headers(outgoing: Outgoing, secret: bytes | None, seconds: int) -> dict[str, str]:
-    headers = {
-        "webhook-id": outgoing.id,
-        "webhook-timestamp": str(seconds),
-        "content-type": outgoing.content_type,
-    }
-    if secret is not None:
-        headers["webhook-signature"] = signature(secret, outgoing.id, seconds, outgoing.body)
-    return headers
-
-
-def signature(secret: bytes, id: str, seconds: int, body: bytes) -> str:
-    """The signature of one try: HMAC-SHA256 over `id.timestamp.body`."""
-    signed = f"{id}.{seconds}.".encode() + body
-    return f"v1,{base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}"
-
-
-def _of_event(event: Event, entry: Webhook) -> Outgoing:
-    cursor = event.cursor
-    if entry.format == "standard":
-        return _standard(str(cursor), event.name, event.timestamp, event.body)
-    return _cloudevent(str(cursor), cursor.epoch, event.name, event.timestamp, str(cursor.seq), event.body)
-
-
-def _of_gap(gap: Missing, entry: Webhook) -> Outgoing:
-    id, data = f"gap-{gap.before}", dumpb(gap.data)
-    if entry.format == "standard":
-        return _standard(id, "hub:gap", now(), data)
-    return _cloudevent(id, gap.before.epoch, "hub:gap", now(), str(gap.before.seq - 1), data)
-
-
-def _standard(id: str, type: str, timestamp: str, data: bytes) -> Outgoing:
-    body = b'{"type":%b,"timestamp":"%b","data":%b}' % (dumpb(type), timestamp.encode(), data)
-    return Outgoing(id, "application/json", body)
-
-
-def _cloudevent(id: str, epoch: str, type: str, time: str, sequence: str, data: bytes) -> Outgoing:
-    head = {
-        "specversion": "1.0",
-        "id": id,
-        "source": f"urn:hub:{epoch}",
-        "type": type,
-        "time": time,
-        "datacontenttype": "application/json",
-        "sequence": sequence,
-    }
-    return Outgoing(id, "application/cloudevents+json", f'{dumps(head)[:-1]},"data":'.encode() + data + b"}")

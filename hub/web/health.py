@@ -61,12 +61,13 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """GET /readyz: every part works, or 503 with the reasons. The header `Hub-Cursor` is the newest position: whoever
-    asks where the stream is has called no command, so no record is made of it."""
+    """GET /readyz: every part works, or 503 with the reasons. A channel or a webhook that fails is one of them, but by
+    itself no 503: it keeps nobody from using the hub. The header `Hub-Cursor` is the newest position: whoever asks
+    where the stream is has called no command, so no record is made of it."""
     query(request)
     hub = request.app[HUB]
-    problems = hub.problems()
-    status = {"status": "unavailable" if problems else "ok", "reasons": problems}
-    response = answer(dumpb(status), 503 if problems else 200)
+    is_ready = not hub.obstacles()
+    status = {"status": "ok" if is_ready else "unavailable", "reasons": hub.problems()}
+    response = answer(dumpb(status), 200 if is_ready else 503)
     response.headers[POSITION] = str(hub.cursor)
     return response

@@ -49,7 +49,7 @@ Adapter = Literal["claude-code", "codex", "gemini", "copilot", "cursor", "system
 HookOutcome = Literal["taken", "passed_over", "unreadable", "answered", "unanswered", "refused"]
 # The ways to a person, what has become of a message, and of a try to send to a webhook.
 ChannelType = Literal["ntfy", "command", "desktop", "apprise"]
-Notified = Literal["sent", "failed", "dropped"]
+Notified = Literal["sent", "failed", "dropped", "given_up"]
 Delivery = Literal["ok", "failed", "gone"]
 GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.

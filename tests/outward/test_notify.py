@@ -15,8 +15,9 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
 from hub.configfile.shapes import BUILT_IN, Notify
-from hub.outward import channels, notify
-from hub.outward.notify import MOST, WITHIN, Notifier
+from hub.outward import channels, outbox
+from hub.outward.notify import Notifier
+from hub.outward.outbox import MOST, WITHIN
 from hub.outward.rules import cut, spoken
 
 
@@ -153,7 +154,7 @@ async def test_ones_own_rules_and_who_is_told_of_which(tmp_path: Path) -> None:
 
 
 async def test_many_at_once_are_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "WITHIN", 1.0)
+    monkeypatch.setattr(outbox, "WITHIN", 1.0)
     came: list[float] = []
 
     def note(before: int) -> web.Response:
@@ -193,7 +194,7 @@ async def test_what_fails_is_told_later_and_what_is_over_by_then_is_not(tmp_path
 async def test_what_waits_for_a_channel_is_weighed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
-    monkeypatch.setattr(notify, "HELD", 10**12 if weakened else 1_000_000)
+    monkeypatch.setattr(outbox, "HELD", 10**12 if weakened else 1_000_000)
     async with receiver(lambda before: web.Response(status=503)) as got:
         write_config(tmp_path, config(got.url, retry_first=30))
         async with hub_app(tmp_path) as hub:

@@ -15,9 +15,9 @@ from receivers import Got, Receiver, receiver, write_config
 from running import HubInside, HubProcess, hub_app, hub_process, until
 from standardwebhooks import Webhook as Standard
 
+from hub.outward.bodies import signature
 from hub.outward.notes import Notes
-from hub.outward.outgoing import Reply
-from hub.outward.webhooks import LONGEST_ASKED, retry_after, signature
+from hub.outward.outgoing import LONGEST_ASKED, Reply, retry_after
 
 SECRET = "whsec_bWFkZS11cC1zZWNyZXQtb2YtMzItYnl0ZXMtbGVuISE="
 

@@ -242,7 +242,10 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("GET", "/readyz"): Route(
         "ready",
         "Ask whether every part works.",
-        {200: answer("All do.", _READY), 503: answer("Some do not; `reasons` says why, by part.", _READY)},
+        {
+            200: answer("All do; `reasons` names channels and webhooks that fail.", _READY),
+            503: answer("Some do not; `reasons` says why, by part.", _READY),
+        },
         tag="health",
     ),
     ("GET", "/"): Route(
