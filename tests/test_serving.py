@@ -107,7 +107,7 @@ async def test_the_readmes_client_in_javascript(hub: HubInside, node: str, tmp_p
     assert "127.0.0.1:3141" in text
     (tmp_path / "package.json").write_text('{"type": "module"}')  # which Node 22 finds out by itself
     (tmp_path / "main.js").write_text(text.replace("127.0.0.1:3141", f"127.0.0.1:{hub.port}"))
-    for name in ("hub.js", "frames.js"):
+    for name in ("hub.js", "frames.js", "link.js", "serving.js"):
         (tmp_path / name).write_text((await hub.get(f"static/{name}")).text)
     flags = ("--experimental-websocket", "--no-warnings")
     process = await asyncio.create_subprocess_exec(node, *flags, str(tmp_path / "main.js"), stdout=subprocess.PIPE)
