@@ -6,12 +6,15 @@ the default is the answer after a while.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import HubError
+from .roles import Data, Step
 from .scenes import ASKER, scene
 from .story import SEED, Story, about, leftovers, life
+from .wire.messages import stamp
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -50,9 +53,23 @@ async def play(hub: "Hub", story: Story, sleep: Callable[[float], Any] = asyncio
     story.resume(event.data for event in hub.state.of("governance:vote_cast"))
     for left in leftovers(event.data for event in hub.state.of("task:progress")):
         await hub.publish("task:progress", {**left, "status": "cancelled", "message": "the demo began anew"})
+    begun: dict[str, float] = {}
     for step in story.steps():
         await sleep(step.wait)
-        await hub.publish(step.event, step.data, ttl=step.ttl)
+        await hub.publish(step.event, timed(step, begun, time.time()), ttl=step.ttl)
+
+
+def timed(step: Step, begun: dict[str, float], now: float) -> Data:
+    """The step's data; of a task that runs, or has, with its times, as it has `begun` by the clock."""
+    data, status = step.data, step.data.get("status")
+    if step.event != "task:progress" or (status != "running" and data["id"] not in begun):
+        return data
+    began = begun.setdefault(data["id"], now - step.age)
+    timed = {**data, "started_at": stamp(began)}
+    if status == "running":
+        return timed
+    del begun[data["id"]]
+    return {**timed, "ended_at": stamp(now), "duration_ms": round((now - began) * 1000)}
 
 
 async def ask(hub: "Hub", story: Story) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from hub.roles import Step
 from hub.scenes import AGENTS, ASKER, SCENES, SILENT, scene
-from hub.story import PACE, UNDONE, Step, Story, leftovers, life
+from hub.story import PACE, UNDONE, Story, leftovers, life
 from hub.stream.eventtypes import EventTypes
 
 STORY = list(islice(life(), 3000))
