@@ -4,18 +4,20 @@
 // falls behind nothing: after a gap, a restart or an hour in the background it asks for what is newer than it has.
 
 import { write } from "./ages.js";
+import { end, notice, sweep } from "./bars.js";
 import { mark, newest } from "./gaps.js";
 import { listen } from "./keys.js";
 import { morph } from "./morph.js";
 import { areWanted, tell } from "./notices.js";
+import { send } from "./sending.js";
 
 const FIRST = 0.5; // seconds before the first try again
 const LONGEST = 15;
 const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
 const GLANCE = 2; // seconds between two looks at what waits, while nobody looks here
-const AGAIN = 2; // seconds after which what was sent can be pressed again
 const STEADY = 5; // seconds after which a connection counts as good again
+const FOR_GOOD = [401, 403, 421]; // statuses with which the hub says that it does not let this page in
 
 const byId = (id) => document.getElementById(id);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -68,6 +70,7 @@ function lost(mine) {
   clearTimeout(timer);
   timer = setTimeout(connect, (FIRST + Math.random() * (most - FIRST)) * 1000);
   gone();
+  if (heard === opened) ask();
 }
 
 /** Say since when nothing here need be true any more. */
@@ -77,7 +80,8 @@ function gone() {
   const since = document.createElement("time");
   since.dateTime = goneSince.toISOString();
   since.dataset.as = "clock";
-  byId("gone").replaceChildren("✕ Not connected since ", since, ". What stands here is how things were then.");
+  const why = document.createElement("span");
+  byId("gone").replaceChildren("✕ Not connected since ", since, ". What stands here is how things were then. ", why);
   write(byId("gone"));
   byId("gone").hidden = false;
   state("gone", "Not connected");
@@ -85,7 +89,19 @@ function gone() {
   head();
 }
 
+/** Ask the hub whether it refuses this page, and say why: a WebSocket that was refused tells nobody. */
+async function ask() {
+  const url = new URL("./?panel=summary", home);
+  const signal = AbortSignal.timeout(PATIENCE * 1000);
+  const answer = await fetch(url, { headers: { accept: "application/json" }, signal }).catch(() => null);
+  const why = document.querySelector("#gone span");
+  if (!why || !answer) return;
+  const refused = FOR_GOOD.includes(answer.status) ? await answer.json().catch(() => null) : null;
+  why.textContent = refused?.error ? `The hub does not let this page in any more: ${refused.error}` : "";
+}
+
 function live() {
+  if (goneSince) end("again");
   goneSince = null;
   byId("gone").hidden = true;
   state("live", "Live");
@@ -136,7 +152,9 @@ async function refresh() {
     if (socket) lost(socket);
     return;
   }
-  if (cursor.split(":")[0] !== epoch) notice("The hub began a new history: what it no longer knows is not shown.");
+  if (cursor.split(":")[0] !== epoch) {
+    notice("history", "The hub began a new history: what it no longer knows is not shown.");
+  }
   epoch = cursor.split(":")[0];
   put(fresh);
   live();
@@ -185,7 +203,11 @@ function put(fresh) {
     const old = document.querySelector(panel ? `[data-panel="${CSS.escape(panel)}"]` : "main[data-live]");
     if (old) morph(old, node);
   }
-  if (fresh.querySelector("[data-panel=events]")) mark(last);
+  if (fresh.querySelector("#events")) mark(last);
+  sweep();
+  const reader = fresh.getElementById("reader"); // what one may do here can be another now
+  if (reader) morph(byId("reader"), reader);
+  body.dataset.trust = fresh.body.dataset.trust;
   body.dataset.cursor = fresh.body.dataset.cursor;
   const added = all("#waiting [data-row]").filter(({ id }) => !before.has(id));
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
@@ -199,11 +221,6 @@ function put(fresh) {
 
 const say = (text) => (byId("news").textContent = text);
 
-function notice(text) {
-  byId("notice").textContent = text;
-  byId("notice").hidden = false;
-}
-
 /** The title counts what waits for the reader, the icon has its colour. */
 function head() {
   const { need, failed, host } = document.querySelector(".strip").dataset;
@@ -215,31 +232,7 @@ function head() {
   if (icon.href !== href) icon.href = href;
 }
 
-// ---- what is pressed
-
-/** Send a form without leaving the page; what the hub does not take is shown by the page that it answers with. */
-document.addEventListener("submit", async (event) => {
-  const { target: form, submitter } = event;
-  if (!form.matches("form.act")) return;
-  event.preventDefault();
-  byId("notice").hidden = true;
-  const data = new URLSearchParams(new FormData(form, submitter));
-  const headers = { accept: "application/json" };
-  const press = (can) => all("button", form).forEach((button) => (button.disabled = !can));
-  press(false);
-  const sent = { method: "POST", body: data, headers, redirect: "manual" }; // a panel's own form leads to a page
-  const answer = await fetch(form.action, sent).catch(() => null);
-  const isJson = answer?.ok && answer.headers.get("content-type")?.startsWith(headers.accept);
-  if (isJson || answer?.type === "opaqueredirect") {
-    setTimeout(press, AGAIN * 1000, true); // it stays where its row does, as that of a vote
-    const { late } = isJson ? await answer.json() : {};
-    return late ? notice(late) : say("Sent.");
-  }
-  press(true);
-  if (!answer) return notice("It could not be sent: the hub is not connected.");
-  form.classList.remove("act");
-  form.requestSubmit(submitter);
-});
+// ---- when
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
@@ -255,4 +248,5 @@ setInterval(() => {
 
 write(document);
 listen(say);
+send(say, () => !goneSince);
 connect();

@@ -21,11 +21,15 @@ export function mark(before) {
   const oldest = Math.min(...shown);
   const count = oldest - before - 1;
   if (!wasAway || !before || !shown.length || count <= 0) return;
+  const log = document.querySelector("#events .log");
   document.getElementById(ID)?.remove();
   const line = document.createElement("li");
   line.id = ID;
   line.className = "gap";
   line.dataset.keep = String(oldest);
-  line.textContent = `${count.toLocaleString("en")} more ${count === 1 ? "event" : "events"} came before these, and behind what stood here.`;
-  document.querySelector("#events .log").append(line);
+  line.textContent =
+    "whole" in log.dataset
+      ? `${count.toLocaleString("en")} more ${count === 1 ? "event" : "events"} came before these, and behind what stood here.`
+      : "More of these may have come before them, and behind what stood here.";
+  log.append(line);
 }

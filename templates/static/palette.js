@@ -61,7 +61,7 @@ function look() {
 
 /** Show the links of that page as options. */
 function offer(page) {
-  let count = 0;
+  let [count, total] = [0, 0];
   const groups = [...page.querySelectorAll("[data-found]")].map((group) => {
     const items = [...group.querySelectorAll("li")].map((item) => {
       const link = item.querySelector("a");
@@ -70,12 +70,13 @@ function offer(page) {
       const option = { role: "option", id: `found-${count++}`, "aria-selected": "false" };
       return element("div", { ...option, "data-href": link.getAttribute("href") }, name, ` ${more}`);
     });
+    total += Number(group.dataset.total);
     const title = element("p", { "aria-hidden": "true" }, group.dataset.found);
     return element("div", { role: "group", "aria-label": group.dataset.found }, title, ...items);
   });
   list.replaceChildren(...groups);
   list.hidden = count === 0;
-  told.textContent = count ? `${count} found; choose with the arrow keys.` : "Nothing has this name.";
+  told.textContent = count ? `${total} found; choose with the arrow keys.` : "Nothing has this name.";
   field.setAttribute("aria-expanded", String(count > 0));
   mark(count ? 0 : -1);
 }

@@ -139,9 +139,9 @@ async def test_an_answer_that_comes_too_late_is_told_where_one_looks(hub: Hub, p
         await page.evaluate("XMLHttpRequest.prototype.send = () => {}")  # from here on it hears of nothing
         await hub.questions.answer(id, "Deny", person(Client("http", "127.0.0.1:1", os.geteuid(), "OPERATOR")))
         await press_button(page, "Allow")
-        await page.until("document.querySelector('#notice').checkVisibility()")
+        await page.until("document.querySelector('#notice .bar')?.checkVisibility()")
         said = f"The question was over before this answer came: “Deny” by {ME}."
-        assert await page.text("#notice") == [said]
+        assert await page.text("#notice span") == [said]
         await page.complete()
         await page.leave()
 

@@ -15,6 +15,20 @@ STATES = "running running queued waiting_approval succeeded succeeded failed can
 AGENTS = "active active active idle idle starting error stopped".split()
 CRITICAL = "[data-section=waiting] [data-row], [data-section=failed] [data-row], [data-section=threats] [data-row]"
 
+# How many of them can be seen without scrolling further than so far: nothing lies over them, and nothing is cut off.
+SEEN = f"""
+    [...document.querySelectorAll("{CRITICAL}")].filter((row) => {{{{
+      const first = row.querySelector(".what");
+      first.scrollIntoView({{{{ block: "center" }}}});
+      const [box, at] = [row.getBoundingClientRect(), first.getBoundingClientRect()];
+      const top = document.elementFromPoint(at.left + 5, at.top + 5);
+      const isOver = row.contains(top) && box.left >= 0 && box.right <= innerWidth;
+      scrollTo(0, 0);
+      return isOver && row.checkVisibility({{{{ visibilityProperty: true }}}})
+        && row.getBoundingClientRect().bottom <= {{most}};
+    }}}}).length
+"""
+
 
 def household() -> Iterator[dict[str, Any]]:
     """20 agents and 60 tasks, two votes, five threats, and a build that talks."""
@@ -58,13 +72,72 @@ async def test_all_that_waits_failed_or_is_open_is_seen_at_once(
         await page.dark()
     await page.open(hub.url)
     await page.until(LIVE)
-    rows = f"[...document.querySelectorAll('{CRITICAL}')]"
-    assert await page.evaluate(f"{rows}.length") == 8 + 8 + 2
-    assert (
-        await page.evaluate(f"Math.max(...{rows}.map((row) => row.getBoundingClientRect().bottom))") <= height * screens
-    )
+    assert await page.evaluate(SEEN.format(most=height * screens)) == 8 + 8 + 2
+    assert await page.evaluate(f"document.querySelectorAll('{CRITICAL}').length") == 8 + 8 + 2, "and there are no more"
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await page.screenshot(tmp_path / f"{width}-{'dark' if dark else 'light'}.png")
+    for weaken in (
+        "document.querySelector('[data-section=waiting] [data-row]').style.minHeight = '600px'",
+        "document.querySelector('[data-section=threats] [data-row]').style.visibility = 'hidden'",
+        "document.querySelector('#gone').hidden = false, document.querySelector('#gone').style.height = '30rem'",
+    ):
+        await page.evaluate(weaken)
+        assert await page.evaluate(SEEN.format(most=height * screens)) < 8 + 8 + 2, f"weakened: {weaken}"
+        await page.reload()
+        await page.until(LIVE)
+
+
+async def test_nothing_is_cut_that_there_is_room_for(hub: HubProcess, page: Page) -> None:
+    """A text that ends with an ellipsis fills its place, and nothing beside it is empty."""
+    error = "gcc: error: no space left on device while linking the last of them"
+    failed = {"id": "t", "name": "Build", "agent": "builder", "status": "failed", "error": error, "duration_ms": 28}
+    threat = {"type": "prompt_injection", "severity": "high", "source": "scraper-2"}
+    session = {"id": "claude-code:7c1b4a52-0d3e-4f6a-9b1c-2e5d8f0a1b22", "status": "active"}
+    await hub.publish("task:progress", failed)
+    await hub.publish("security:threat_detected", threat)
+    await hub.publish("agent:status_change", session)
+    await hub.publish("build:log_line", {"line": "compiling " + "module " * 20})
+    await page.viewport(1440)
+    await page.open(hub.url)
+    await page.until(LIVE)
+    assert await page.evaluate(CUT % ROWS) == []
+    await page.evaluate(
+        "document.querySelector('#failed .rows').style.gridTemplateColumns = '28px 9px 99px 9px 9px 9px'"
+    )
+    assert await page.evaluate(CUT % ROWS) != [], "weakened"
+    await page.open(f"{hub.url}?panel=events&filter=*")
+    await page.until(LIVE)
+    assert await page.evaluate(CUT % ".log summary") == []
+    await page.viewport(390, 844)
+    await page.open(hub.url)
+    await page.until(LIVE)
+    parts = (
+        "[...document.querySelectorAll('.row > .part')].filter((one) => one.checkVisibility() && !one.children.length)"
+    )
+    assert await page.evaluate(f"{parts}.map((one) => one.textContent)") == [], "no word has a line of its own"
+    assert await page.evaluate(PLACEHOLDER) >= 0
+    await page.evaluate("document.querySelector('#search').placeholder += ' or whatever else there is'")
+    assert await page.evaluate(PLACEHOLDER) < 0, "weakened"
+
+
+ROWS = ".row > b, .row > .what, .row > .what > *, .row > .part, .threat p"
+CUT = """
+    [...document.querySelectorAll("%s")]
+      .filter((one) => one.checkVisibility() && getComputedStyle(one).display !== "inline")
+      .filter((one) => one.scrollWidth > one.clientWidth
+        || one.matches("summary") && one.scrollHeight > one.clientHeight)
+      .map((one) => one.textContent)
+"""
+# How many pixels of the search field its words leave free.
+PLACEHOLDER = """
+    (() => {
+      const field = document.querySelector("#search");
+      const [style, pen] = [getComputedStyle(field), document.createElement("canvas").getContext("2d")];
+      pen.font = style.font;
+      const inside = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+      return inside - pen.measureText(field.placeholder).width;
+    })()
+"""
 
 
 # The contrast of every text with what lies behind it (WCAG 2.2, 1.4.3): at least 4.5, as large as the page writes.

@@ -17,7 +17,7 @@ from hub.commands import supervised
 from hub.errors import UsageError
 from hub.stats import snapshot
 from hub.stream.events import Draft, Event
-from hub.web.page import shown
+from hub.web.page import drawing
 from hub.web.page.panel import Panel
 from hub.wire.names import Cursor
 
@@ -93,7 +93,7 @@ async def _quickly(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setattr("hub.hub.ON_START", 0.3)
     monkeypatch.setattr("hub.hub.ON_STOP", 0.3)
     monkeypatch.setattr("hub.hub.LISTENERS", 0.3)
-    monkeypatch.setattr(shown, "PREPARE_SECONDS", 0.3)
+    monkeypatch.setattr(drawing, "PREPARE_SECONDS", 0.3)
     yield
     GATE.set()
     await until(lambda: not supervised._given_up)

@@ -138,6 +138,7 @@ _PAGE: tuple[Part, ...] = (
     parameter("task", TEXT, "All about this task."),
     parameter("agent", TEXT, "All about this agent."),
     parameter("search", TEXT, "Where these words stand."),
+    parameter("kind", TEXT, "With `search`: only what is of this kind."),
 )
 
 JOB = parameter("job", TEXT | {"pattern": f"^{ping.NAME.pattern}$"}, "The job's name.", "path")

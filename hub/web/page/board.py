@@ -8,9 +8,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...stream.events import Event
+from .attempts import Attempt, follow
 from .rows import (
     Agent,
     Groups,
@@ -30,10 +31,15 @@ from .rows import (
 if TYPE_CHECKING:
     from ...hub import Hub
 
+T = TypeVar("T")
+
 SLICE = 0.002  # seconds of the loop that are taken in a row
 THREATS = 500  # that are kept
 VOTES = 500
 DAY = 86400.0
+
+
+Take = Callable[["Board", Event, bool], None]
 
 
 class Slices:
@@ -64,8 +70,10 @@ class Board:
 
     def _begin_anew(self) -> None:
         """At the start, and with another epoch: nothing of before need be true."""
+        self._is_cut = False  # of a task that is new here, there may have been events that are not known
         self.position = self.since = 0  # what it shows is true there; votes and threats are known from `since` on
         self.tasks: Groups[Task] = Groups()
+        self.attempts: dict[str, Attempt] = {}  # by task, the newest
         self.agents: Groups[Agent] = Groups()
         self.working: dict[tuple[str, str], dict[str, Task]] = {}  # running tasks, see `_line_of`
         self.questions: dict[str, Question] = {}
@@ -74,6 +82,7 @@ class Board:
         self.memory: dict[str, Any] | None = None
         self.seen: dict[str, int] = {}  # by the key of hub:seen: the number of the event that was seen
         self.failed_at = ""  # the timestamp of the newest failure
+        self._derived: dict[Callable[[Board], Any], tuple[int, Any]] = {}
         self._dropped = self.hub.state.dropped
         self._epoch = self.hub.broker.epoch
 
@@ -89,20 +98,29 @@ class Board:
             if self.hub.state.dropped != self._dropped:
                 self._forget()
 
-    def _news(self, head: int) -> list[tuple[Event, bool]]:
-        """What has changed, in order: last values, and what counts one by one (casts and threats) by the events in
-        memory. Where those begin later than where this is, only the last of what lies between is known."""
+    def _news(self, head: int) -> list[tuple[Take, Event, bool]]:
+        """What has changed, in order: last values, what counts one by one (casts and threats) by the events in memory,
+        and before them what tells of a task when it began. Where those events begin later than where this is, only the
+        last of what lies between is known."""
         after = max(self.position, self.hub.window.tail - 1)
         if after > self.position or not self.since:
             self.since = after + 1
+            self._is_cut = self.since > 1
+        else:
+            self._is_cut = False
         changed = self.hub.state.changed(self.position)
-        values = [(event, stale) for event, stale in changed if event.name not in STREAMED or event.seq <= after]
         happened = self.hub.window.between(after, head)
-        return values + [(event, False) for event in happened if event.name in STREAMED]
+        newest = {event.seq for event, _ in changed}
+        steps = [(event, False) for event in happened if event.name == "task:progress" and event.seq not in newest]
+        values = [(event, stale) for event, stale in changed if event.name not in STREAMED or event.seq <= after]
+        streamed = [(event, False) for event in happened if event.name in STREAMED]
+        return [(Board._step, *step) for step in steps] + [
+            (take, event, stale) for event, stale in values + streamed if (take := TAKES.get(event.name)) is not None
+        ]
 
-    async def _take(self, news: list[tuple[Event, bool]], slices: "Slices") -> None:
-        for event, stale in news:
-            if (take := TAKES.get(event.name)) is not None and not event.withheld:
+    async def _take(self, news: list[tuple[Take, Event, bool]], slices: "Slices") -> None:
+        for take, event, stale in news:
+            if not event.withheld:
                 take(self, event, stale)
             await slices.turn()
 
@@ -112,6 +130,7 @@ class Board:
         for key in [key for key in self.tasks.all if get("task:progress", key) is None]:
             self._end(key)
             self.tasks.remove(key)
+            self.attempts.pop(key, None)
         for key in [key for key in self.agents.all if get("agent:status_change", key) is None]:
             self.agents.remove(key)
         self.questions = {key: row for key, row in self.questions.items() if get("hub:question", key) is not None}
@@ -137,8 +156,20 @@ class Board:
 
     # ---- one by one
 
+    def _step(self, event: Event, stale: bool) -> None:
+        """An event of a task of which there is a newer one: it may be the one with which an attempt began."""
+        if self.hub.state.get(event.name, event.key or "") is not None:
+            self._attempt(event, event.data)
+
+    def _attempt(self, event: Event, data: Mapping[str, Any]) -> Attempt:
+        known = self.attempts.get(event.key or "")
+        attempt = follow(known, event.seq, event.timestamp, data, is_cut=self._is_cut)
+        self.attempts[event.key or ""] = attempt
+        return attempt
+
     def _task(self, event: Event, stale: bool) -> None:
-        row = task_row(event, stale, self.tasks.all.get(event.key or ""))
+        data = event.data
+        row = task_row(event, data, stale, self._attempt(event, data))
         self._end(row.key)
         self.tasks.put(row, row.status)
         if row.status == "running":
@@ -193,6 +224,13 @@ class Board:
         row.seen = self.seen.get(f"{event_of(row)} {row.key}") == row.seq
         return row.seen
 
+    def once(self, derive: "Callable[[Board], T]") -> T:
+        """What follows from all this, found out once for each position."""
+        known = self._derived.get(derive)
+        if known is None or known[0] != self.position:
+            known = self._derived[derive] = self.position, derive(self)
+        return cast(T, known[1])
+
     def name_of(self, task: str) -> str:
         """What a task is called; itself where that is not known."""
         return self.tasks.all[task].name if task in self.tasks.all else task
@@ -236,7 +274,7 @@ EVENTS: Mapping[type, str] = {
     Threat: "security:threat_detected",
 }
 STREAMED = {"governance:vote_cast", "security:threat_detected"}
-TAKES: Mapping[str, Callable[[Board, Event, bool], None]] = {
+TAKES: Mapping[str, Take] = {
     "task:progress": Board._task,
     "agent:status_change": Board._agent,
     "hub:question": Board._question,

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,13 +18,15 @@ from ...wire.strictjson import dumpb
 from ..answers import query
 from ..keys import HUB
 from . import frame
+from .attempts import Attempt, follow
 from .board import Board
-from .formats import cut, epoch, text
+from .formats import agent as agent_name
+from .formats import called, cut, seen, text
 from .history import line
-from .rows import Row
 from .shared import Shared
 from .shown import minute
 from .trails import Kind, Trail, Trails, names
+from .working import waiting_agents
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -34,7 +36,6 @@ DETAILS: "web.AppKey[Details]" = web.AppKey("details")
 PAGES = 32  # that are kept as they were drawn; the one longest not looked at goes first
 EVENTS = 50  # on a page
 ROWS = 50  # of tasks, attempts, questions
-OVER = ("succeeded", "failed", "cancelled")
 ABOUT: Mapping[Kind, str] = {"task": "task:progress", "agent": "agent:status_change"}
 
 
@@ -95,27 +96,46 @@ class Details:
     async def _draw(self, kind: Kind, key: str, before: int) -> Drawn:
         hub, board, trail = self._app[HUB], self._app[frame.BOARD], self._trails.get(kind, key)
         await asyncio.gather(trail.catch_up(hub.window), board.catch_up())
-        context = {"kind": kind, "key": key, "before": before, **_known(hub, board, kind, key), **_told(trail)}
+        context = {
+            "kind": kind,
+            "key": key,
+            "before": before,
+            "board": board,
+            **_known(hub, board, kind, key),
+            **_told(trail, board),
+        }
         try:
             found, further = await trail.before(hub, before or hub.window.head + 1, EVENTS)
         except HubError as error:
             found, further = [], 0
             context["problem"] = error.message
-        context |= {"lines": [line(event) for event in found], "further": further, "board": board}
+        spoke = any(event.name == ABOUT[kind] and event.key == key for event in found)
+        context |= {
+            "lines": [line(event, of=key) for event in found],
+            "further": further,
+            "board": board,
+            "spoke": spoke,
+        }
         main = aiohttp_jinja2.get_env(self._app).get_template("pages/detail_main.html").render(context)
-        name = text(context["value"].get("name")) or key
-        return Drawn(cut(name, 60), Markup(main), bool(context["value"] or found))
+        is_known = any((context["value"], found, context["tasks"], context["questions"]))
+        return Drawn(cut(context["name"], 60), Markup(main), is_known)
 
 
 def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
     """What the last values say: its own, its tasks, its questions."""
     event = hub.state.get(ABOUT[kind], key)
-    known: Row | None = board.tasks.all.get(key) if kind == "task" else board.agents.all.get(key)
+    known = board.tasks.all.get(key) if kind == "task" else board.agents.all.get(key)
     tasks = [row for row in board.tasks.all.values() if row.agent == key] if kind == "agent" and key else []
     questions = [one.data for one in hub.state.holding("hub:question", dumpb(key))]
+    value: dict[str, Any] = event.data if event is not None else {}
+    if kind == "task" and (attempt := board.attempts.get(key)) is not None:
+        value = {name: part for name, part in value.items() if name != "message" or attempt.message}
     return {
-        "value": event.data if event is not None else {},
+        "value": value,
+        "known": known,
+        "name": agent_name(key) if kind == "agent" else called(seen(text(value.get("name"))), seen(key)),
         "timestamp": event.timestamp if event is not None else "",
+        "waits": kind == "agent" and key in board.once(waiting_agents),
         "is_stale": known is not None and known.stale,
         "tasks": heapq.nlargest(ROWS, tasks, lambda row: row.seq),
         "questions": [one for one in reversed(questions) if names(kind, key, "hub:question", one)][:ROWS],
@@ -126,23 +146,6 @@ def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Attempt:
-    """From when a task began until it was over. `seconds` until now, or its end."""
-
-    began: str
-    heard: str
-    status: str = ""
-    progress: Any = None
-    error: str = ""
-    is_over: bool = False
-
-    @property
-    def seconds(self) -> float | None:
-        began, heard = epoch(self.began), epoch(self.heard)
-        return heard - began if began is not None and heard is not None else None
-
-
-@dataclass(slots=True)
 class Tool:
     """How often a tool was used, how often it failed or was denied, and how long it took in all."""
 
@@ -150,6 +153,7 @@ class Tool:
     count: int = 0
     failed: int = 0
     denied: int = 0
+    begun: int = 0
     timed: int = 0
     ms: float = 0.0
 
@@ -157,29 +161,28 @@ class Tool:
     def mean(self) -> float | None:
         return self.ms / self.timed if self.timed else None
 
+    @property
+    def runs(self) -> int:
+        """How many of its calls have not been heard of again."""
+        return max(0, self.begun - self.count)
 
-def _told(trail: Trail) -> dict[str, Any]:
-    attempts = list(_attempts(trail.events)) if trail.kind == "task" else []
+
+def _told(trail: Trail, board: Board) -> dict[str, Any]:
+    attempts = _attempts(trail, board.attempts.get(trail.key)) if trail.kind == "task" else []
     return {"attempts": attempts[-ROWS:][::-1], "tools": _tools(trail.events)}
 
 
-def _attempts(events: Iterable[Event]) -> Iterator[Attempt]:
-    """The attempts of a task, the first one first. One begins with whatever comes behind an end."""
-    attempt: Attempt | None = None
-    for event in events:
-        if event.name != ABOUT["task"]:
-            continue
-        data = event.data
-        if attempt is None or (attempt.is_over and data.get("status") not in OVER):
-            if attempt is not None:
-                yield attempt
-            attempt = Attempt(event.timestamp, event.timestamp)
-        attempt.heard, attempt.status = event.timestamp, data.get("status") or "running"
-        attempt.progress = data.get("progress")
-        attempt.error = data.get("error") or ""
-        attempt.is_over = attempt.status in OVER
-    if attempt is not None:
-        yield attempt
+def _attempts(trail: Trail, newest: Attempt | None) -> Sequence[Attempt]:
+    """The attempts of a task, the first one first. Of the newest the board knows more, where its beginning is not among
+    the events here."""
+    found: list[Attempt] = []
+    for event in trail.events:
+        if event.name == ABOUT["task"] and event.key == trail.key:
+            known = found[-1] if found else None
+            attempt = follow(known, event.seq, event.timestamp, event.data, is_cut=trail.start > 0)
+            if attempt is not known:
+                found.append(attempt)
+    return [*found[:-1], newest] if newest is not None else found
 
 
 def _tools(events: Iterable[Event]) -> Sequence[Tool]:
@@ -190,6 +193,7 @@ def _tools(events: Iterable[Event]) -> Sequence[Tool]:
             continue
         data = event.data
         tool = tools.setdefault(data["tool"], Tool(data["tool"]))
+        tool.begun += data["phase"] == "started"
         tool.count += data["phase"] != "started"
         tool.failed += data["phase"] == "failed"
         tool.denied += data["phase"] == "denied"

@@ -21,6 +21,9 @@ ELLIPSIS = "…"
 LONGEST_ID = 60  # characters of a key in an id, before it is quoted
 CODE = re.compile(r"`([^`]+)`")
 SESSION = re.compile(r"\A([a-z-]+):([0-9a-fA-F]{4})[0-9a-fA-F-]{12,}(/.*)?\Z", re.DOTALL)  # and a subagent's id
+BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\uffa0]+")  # what is drawn as nothing, although it counts as printable
+MOST_BLANKS = 8  # that are written out
+LONGEST_PART = 20  # characters of what stands behind a session in an id
 OUTLINED = 400  # characters of an outline: what comes from outside may be of any size
 
 
@@ -154,6 +157,13 @@ def seen(value: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t\u200d" else ascii(c)[1:-1] for c in value)
 
 
+def called(*names: str) -> str:
+    """The first of these in which something is to be seen; else the last, with its blanks written out. Stops a row
+    without a name, which nobody can speak of or press."""
+    found = next((name for name in names if name and not BLANK.fullmatch(name)), names[-1])
+    return BLANK.sub(lambda blanks: "␣" * min(len(blanks[0]), MOST_BLANKS), found) if BLANK.fullmatch(found) else found
+
+
 def unfolded(value: str, most: int) -> str:
     """The text of a question, as it is drawn line by line: where much of it is empty, how much. Stops what is to be
     allowed from standing where nobody looks; what is left out is said."""
@@ -201,8 +211,25 @@ def slug(value: object) -> str:
 
 
 def agent(value: Any) -> str:
-    """An agent's id as it is called: `claude-code:7c1b4a52-0d3e-…` as `claude-code 7c1b`; any other as it is."""
-    return SESSION.sub(r"\1 \2\3", text(value))
+    """An agent's id as it is called: `claude-code:7c1b4a52-0d3e-…` as `claude-code 7c1b`, and the id of a turn of it as
+    `claude-code 7c1b/c0ff`; any other as it is."""
+    return called(seen(SESSION.sub(_session, text(value))))
+
+
+def _session(found: re.Match[str]) -> str:
+    part = found[3] or ""
+    return f"{found[1]} {found[2]}{part[:5] if len(part) > LONGEST_PART else part}"
+
+
+def subagent(row: Any) -> str:
+    """A subagent below its agent's row: what it is, and the begin of its own part of the id, which tells it apart."""
+    own = row.key.removeprefix(f"{row.parent}/")
+    return f"↳ {called(row.type, 'subagent')} {cut(seen(own), 8)}"
+
+
+def folder(value: Any) -> str:
+    """The last part of a path."""
+    return text(value).rstrip("/").rpartition("/")[2] or text(value)
 
 
 def coded(value: Any) -> Markup:
@@ -228,6 +255,9 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "outline": outline,
     "plural": plural,
     "agent": agent,
+    "called": lambda value: called(seen(text(value))),
+    "subagent": subagent,
+    "folder": folder,
     "coded": coded,
     "slug": slug,
     "rooted": rooted,

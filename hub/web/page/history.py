@@ -1,14 +1,14 @@
 """The page's list of events: the newest, those that match a pattern, and back through what is kept."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import HubError
 from ...stream.events import Event
 from ...wire.names import Cursor, Patterns, pattern_problem
-from .formats import cut, outline, plural
+from .formats import agent, cut, outline, plural, words
 from .panel import NOTHING, Asked, Context
 
 if TYPE_CHECKING:
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 FEW, MANY = 14, 100  # rows on the whole page, and on a page of their own
 NAMES, PAGES = 1000, 30  # names that are looked at in one go, and how often for one page of rows
-LINE = 120  # characters
+LINE, PART = 300, 200  # characters of a line, and of one thing that it tells
+LOOKED = 500  # events in memory that are looked at for the newest few
+CHECKS = "doctor:check"  # by which `hub doctor` tries the hub: of no use to who looks at the page as it is
 JSON = 1200  # characters that are shown in place; for more there is a link
 PARSED = 8 * 1024  # bytes: what is larger is not looked into
 # What is worth a line, in this order: what has become of it stands before its name.
 TOLD = (
-    "line event question status phase progress option severity type tool action total_entries error message name task"
+    "line event question status tool phase progress option severity type action total_entries error message summary "
+    "name task"
 ).split()
 
 
@@ -50,17 +53,23 @@ class Line:
     after: str
 
     @property
-    def mark(self) -> str:
-        return self.after
+    def mark(self) -> Hashable:
+        return self.after, self.text
 
 
 def events(hub: "Hub", asked: Asked) -> Context:
-    """The newest events that are in memory; what is asked for beyond that, `look_back` has found."""
+    """The newest events that are in memory; what is asked for beyond that, `look_back` has found.
+
+    The events of `hub doctor` stand there only where they are asked for; that there are some between these is said."""
     if asked != Asked():
         return NOTHING
-    window = hub.window
-    found = window.between(max(window.head - FEW, window.tail - 1), window.head)
-    return _page(hub, found[::-1], window.head - FEW, is_all=True)
+    window, found, until = hub.window, list[Event](), hub.window.head
+    last = max(window.head - LOOKED, window.tail - 1)
+    while until > last and len(found) < FEW:
+        found += [event for event in window.between(until - 1, until) if event.name != CHECKS]
+        until -= 1
+    left = window.head - until - len(found)
+    return {**_page(hub, found, until, is_all=not left), "checks": left}
 
 
 async def look_back(hub: "Hub", asked: Asked) -> Context:
@@ -122,23 +131,40 @@ def missing(newer: Event, older: Event, *, is_all: bool) -> str:
     return " ".join(texts)
 
 
-def line(event: Event) -> Line:
+def line(event: Event, of: str = "") -> Line:
+    """The line of an event; `of` is the key that need not be said on each."""
     text, whole = "", event.body
     if event.withheld:
         text = "too large to be shown"
     elif len(whole) <= PARSED:
-        text, whole = told(event.key, event.data), json.dumps(event.data, indent=1, ensure_ascii=False).encode()
+        text, whole = told(event.key, event.data, of), json.dumps(event.data, indent=1, ensure_ascii=False).encode()
     cursor = event.cursor
     after = str(Cursor(cursor.epoch, cursor.seq - 1))
     shown = cut(whole[: 4 * JSON].decode(errors="replace"), JSON)
     return Line(str(event.seq), event.name, event.timestamp, text, shown, len(whole) > len(shown.encode()), after)
 
 
-def told(key: str | None, data: Any) -> str:
-    """One line about an event: its key, and what is worth telling of its data."""
+def told(key: str | None, data: Any, of: str = "") -> str:
+    """One line about an event: its key, and what is worth telling of its data, each thing once."""
     if not isinstance(data, dict):
         return outline(data, LINE)
-    known = {name: data[name] for name in TOLD if data.get(name) not in (None, "", key)}
-    words = " · ".join(outline(value, 60) + (" %" if name == "progress" else "") for name, value in known.items())
-    rest = words or outline({name: value for name, value in data.items() if value != key}, LINE)
-    return cut(" ".join(text for text in ("" if {"event", "question"} & {*known} else key, rest) if text), LINE)
+    known = {name: data[name] for name in TOLD if data.get(name) not in (None, "", key, of)}
+    parts = [_part(name, value) for name, value in known.items()]
+    if "event" in known:  # what the hub says of another one: of which
+        parts.insert(1, agent(outline(data.get("key"), PART)))
+    said = " · ".join(filter(None, dict.fromkeys(parts)))
+    rest = said or outline({name: value for name, value in data.items() if value != key}, LINE)
+    called = "" if {"event", "question"} & {*known} or key == of else agent(key)
+    return cut(" ".join(text for text in (called, rest) if text), LINE)
+
+
+def _part(name: str, value: Any) -> str:
+    shown = outline(value, PART)
+    match name:
+        case "progress":
+            return f"{shown} %"
+        case "status":
+            return words(shown)
+        case "task":
+            return agent(shown)
+    return shown

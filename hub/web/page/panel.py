@@ -1,10 +1,12 @@
 """A panel of the page: what an application adds, and what the hub's own sections are."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import heapq
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Context = Mapping[str, Any]
 
 NOTHING: Context = MappingProxyType({})
@@ -52,3 +54,9 @@ class Panel:
     aside: bool = False
     clocked: bool = False
     in_rows: bool = False
+
+
+def page_of(rows: Sequence[T], asked: Asked, size: int, rank: Callable[[T], Any]) -> tuple[list[T], int]:
+    """The rows of the page that is asked for, and how many lie behind it. The others are not brought into order."""
+    until = asked.page * size
+    return heapq.nsmallest(until, rows, rank)[until - size :], max(0, len(rows) - until)

@@ -4,28 +4,23 @@ Nothing is made up here: every figure is counted or read from the hub at the mom
 waits.
 """
 
-import heapq
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from . import working
 from .board import DAY, Board
 from .history import events, look_back
-from .panel import Asked, Context, Panel
+from .panel import Asked, Context, Panel, page_of
 from .rows import SEVERITIES, Agent, Question, Row, Task, Threat, Vote
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
-T = TypeVar("T")
-
-WAITING, FAILED, WORKING, THREATS = 25, 12, 20, 5  # rows of each on a page
-FOLDED = 20  # further tasks of one agent
-HOUR = 3600.0
+WAITING, FAILED, THREATS = 25, 12, 5  # rows of each on a page
 RATE_SECONDS = 10.0
 NEEDED = {"majority": 1 / 2, "supermajority": 2 / 3}
 
@@ -43,18 +38,12 @@ def panels(board: Board) -> tuple[Panel, ...]:
             "waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True, in_rows=True
         ),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True),
-        Panel("working", "Working now", (tasks, agents), of(working), links=True, in_rows=True, clocked=True),
+        Panel("working", "Working now", (tasks, agents), of(working.working), links=True, in_rows=True, clocked=True),
         Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
         Panel("threats", "Threats", ("security:*", "hub:seen"), of(threats), links=True, aside=True, in_rows=True),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
         Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
     )
-
-
-def page_of(rows: Sequence[T], asked: Asked, size: int, rank: Callable[[T], Any]) -> tuple[list[T], int]:
-    """The rows of the page that is asked for, and how many lie behind it. The others are not brought into order."""
-    until = asked.page * size
-    return heapq.nsmallest(until, rows, rank)[until - size :], max(0, len(rows) - until)
 
 
 # ---- the head
@@ -79,8 +68,8 @@ def counts(board: Board) -> Context:
         "need": len(board.questions) + len(board.approvals()) + len(board.open_votes()),
         "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
-        "running": len(board.tasks["running"]),
-        "quiet": len(quiet_agents(board)),
+        "at_work": working.census(board).at_work,
+        "quiet": len(working.quiet_agents(board)),
     }
 
 
@@ -146,92 +135,6 @@ def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
 def newest(rows: Sequence[Row]) -> int:
     """The number up to which they are marked as seen together: what comes meanwhile is not."""
     return max((row.seq for row in rows), default=0)
-
-
-# ---- working now
-
-
-@dataclass(slots=True)
-class Line:
-    """One agent and what it does: `tasks` are the running ones, the one that began first in front."""
-
-    name: str
-    agent: Agent | None
-    tasks: list[Task]
-
-    @property
-    def key(self) -> str:
-        return self.name or self.tasks[0].key
-
-    @property
-    def stale(self) -> bool:
-        """Nothing of it holds any more: it was not said again in time."""
-        gone = self.agent is not None and self.agent.stale
-        return gone or (bool(self.tasks) and all(task.stale for task in self.tasks))
-
-    @property
-    def since(self) -> float:
-        return self.tasks[0].since if self.tasks else self.agent.at if self.agent else 0.0
-
-    @property
-    def mark(self) -> Hashable:
-        return self.agent and self.agent.mark, *((task.key, *task.mark) for task in self.tasks)  # type: ignore[misc]
-
-
-def working(board: Board, hub: "Hub", asked: Asked) -> Context:
-    """Who works on what, the longest first and the stale last; with a filter other tasks and agents."""
-    found = lines(board) if asked.filter not in OTHERS else OTHERS[asked.filter](board)
-    shown, more = page_of(found, asked, WORKING, rank)
-    recent = time.time() - HOUR
-    return {
-        "rows": [
-            ("line" if isinstance(row, Line) else "task" if isinstance(row, Task) else "agent", row) for row in shown
-        ],
-        "more": more,
-        "total": len(found),
-        "running": len(board.tasks["running"]),
-        "agents": len(board.agents.all),
-        "queued": len(board.tasks["queued"]),
-        "done": len(board.tasks["succeeded"]) + len(board.tasks["cancelled"]),
-        "recent": sum(row.at > recent for row in board.tasks["succeeded"].values()),
-        "quiet": len(quiet_agents(board)),
-    }
-
-
-def lines(board: Board) -> list[Line]:
-    """An agent a line: those with running tasks, and those that say they are at work."""
-    agents = board.agents.all
-    busy = [
-        Line(name, agents.get(name), sorted(tasks.values(), key=began)) for (name, _), tasks in board.working.items()
-    ]
-    idle = (row for status in ("active", "starting") for row in board.agents[status].values())
-    return busy + [Line(row.key, row, []) for row in idle if (row.key, "") not in board.working]
-
-
-def began(task: Task) -> tuple[float, str]:
-    return task.since, task.key
-
-
-def rank(row: Line | Task | Agent) -> tuple[bool, float, str]:
-    """The order of `working`: it changes only when something begins or ends, so that rows stay where they are."""
-    if isinstance(row, Line):
-        return row.stale, row.since, row.key
-    return False, -row.at, row.key
-
-
-def quiet_agents(board: Board) -> list[Agent]:
-    """Agents that do nothing, or have not been heard of in time."""
-    idle = list(board.agents["idle"].values())
-    return idle + [row for status in ("active", "starting") for row in board.agents[status].values() if row.stale]
-
-
-OTHERS: dict[str, Callable[[Board], list[Any]]] = {
-    "queued": lambda board: list(board.tasks["queued"].values()),
-    "done": lambda board: [*board.tasks["succeeded"].values(), *board.tasks["cancelled"].values()],
-    "quiet": quiet_agents,
-    "agents": lambda board: list(board.agents.all.values()),
-    "tasks": lambda board: list(board.tasks.all.values()),
-}
 
 
 # ---- the last minutes, threats, and the hub

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ...stream.events import Event
-from .formats import cut, epoch, outline, seen, text, unfolded
+from .attempts import Attempt
+from .formats import BLANK, called, cut, epoch, outline, seen, text, unfolded
 
 KEY = 300  # characters of a text in one line, and of what names another row
 QUESTION = 4200  # of a question: all that a hook asks
@@ -38,9 +39,9 @@ class Task(Row):
     message: str
     agent: str
     error: str
-    duration: float | None
-    started: str  # when it began to be in this status, as far as is known
-    since: float  # the same in seconds since 1970
+    took: float | None  # milliseconds of the attempt that is over
+    began: str  # when the attempt began, as far as is known
+    since: float  # the same in seconds since 1970, else when it was heard of
 
 
 @dataclass(slots=True)
@@ -51,6 +52,13 @@ class Agent(Row):
     type: str
     host: str
     errors: int
+    parent: str  # whose subagent it is
+    place: str  # the folder in which it works
+    waits: bool = field(default=False, kw_only=True)  # for a person; known of what is drawn with it
+
+    @property
+    def mark(self) -> Hashable:
+        return self.seq, self.stale, self.seen, self.waits
 
 
 @dataclass(slots=True)
@@ -129,24 +137,21 @@ class Groups(Generic[R]):
 # ---- from an event to its row
 
 
-def task_row(event: Event, stale: bool, before: Task | None) -> Task:
-    """The row of a task; `before` is what is known of it."""
-    data = event.data
-    status = data.get("status") or "running"
-    started = text(data.get("started_at")) if status == "running" else ""
-    if epoch(started) is None:
-        started = before.started if before and before.status == status else event.timestamp
+def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attempt) -> Task:
+    """The row of a task, whose data and newest attempt these are."""
+    basics = _basics(event, stale)
+    began = "" if attempt.is_cut else attempt.began
     return Task(
-        **_basics(event, stale),
-        name=_line(data.get("name")) or _line(event.key),
-        status=status,
+        **basics,
+        name=_name(data.get("name"), event.key),
+        status=attempt.status,
         progress=data.get("progress"),
-        message=_line(data.get("message")),
+        message=_line(attempt.message),
         agent=cut(text(data.get("agent")), KEY),
         error=_line(data.get("error")),
-        duration=data.get("duration_ms"),
-        started=started,
-        since=epoch(started) or 0.0,
+        took=attempt.took,
+        began=began,
+        since=basics["at"] if began in ("", event.timestamp) else epoch(began) or basics["at"],
     )
 
 
@@ -156,11 +161,13 @@ def agent_row(event: Event, stale: bool) -> Agent:
     return Agent(
         **_basics(event, stale),
         status=data["status"],
-        task=cut(text(data.get("task")), KEY),
+        task=_line(data.get("task")),
         reason=_line(data.get("reason")),
         type=_line(data.get("type")),
         host=_line(data.get("host")),
         errors=data.get("error_count") or 0,
+        parent=cut(text(data.get("parent")), KEY),
+        place=_line(data.get("cwd")),
     )
 
 
@@ -171,14 +178,14 @@ def question_row(event: Event, stale: bool) -> Question:
     named = details if isinstance(details, dict) else {}
     agent, task = (value if isinstance(value := named.get(name), str) else "" for name in ("agent", "task"))
     rest = {name: value for name, value in named.items() if not (name in ("agent", "task") and value in (agent, task))}
-    question = unfolded(data["question"], QUESTION)
+    question = called(unfolded(data["question"], QUESTION))
     rest = _beside(rest, question)
     return Question(
         **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
         question=question,
         options=data["options"],
         default=data.get("default"),
-        details=outline(rest if named else details) if details is not None else "",
+        details=outline(rest if named else _said(details, question)),
         by=_line(data.get("asked_by")),
         deadline=data["deadline"],
         agent=agent,
@@ -194,6 +201,11 @@ def _beside(details: Mapping[str, Any], question: str) -> dict[str, Any]:
         if value != {} and not (isinstance(value, str) and value in question):
             found[name] = value
     return found
+
+
+def _said(details: Any, title: str) -> Any:
+    """The details, but for a text that the title has in it already."""
+    return None if isinstance(details, str) and details.strip() in title else details
 
 
 def vote_row(event: Event, stale: bool) -> Vote:
@@ -221,12 +233,12 @@ def threat_row(event: Event, stale: bool) -> Threat:
     details = data.get("details")
     return Threat(
         **_basics(event, stale) | {"key": str(event.seq)},
-        type=_line(data["type"]),
+        type=_name(data["type"]),
         severity=data["severity"],
         source=_line(data.get("source")),
         risk=data.get("risk_score"),
         mitigated=data.get("mitigated") is True,
-        details=outline(details) if details is not None else "",
+        details=outline(_said(details, f"{data['type']} {data.get('source')}")),
     )
 
 
@@ -240,6 +252,13 @@ def _basics(event: Event, stale: bool) -> dict[str, Any]:
     }
 
 
+def _name(*values: object) -> str:
+    """What something is called: the first of these in which something is to be seen."""
+    *firsts, last = (text(value)[: KEY + 1] for value in values)
+    return cut(called(*map(_line, firsts), seen(last)), KEY)
+
+
 def _line(value: object) -> str:
-    """As much of a text as a row shows."""
-    return cut(seen(text(value)[: KEY + 1]), KEY)
+    """As much of a text as a row shows; nothing of one in which nothing is to be seen."""
+    shown = text(value)[: KEY + 1]
+    return "" if BLANK.fullmatch(shown) else cut(seen(shown).strip(), KEY)

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from ...commands.supervised import Work
-from ...errors import ANYTHING
-from ...wire.messages import now
 from ...wire.names import Cursor, Patterns
 from ..viewers import Viewer, Viewers
+from . import drawing
 from .board import Board, Slices
 from .panel import Asked, Context, Panel
 
@@ -35,7 +33,6 @@ LEAST = 0.1  # seconds between two rounds of drawing
 REST = 20  # times as long as a round took it is not drawn again
 EVERY = 5.0  # seconds after which a panel without topics is drawn again
 TICK = 1.0  # seconds between two looks at what is drawn by the clock
-PREPARE_SECONDS = 2.0
 PATIENCE = 0.05  # seconds that the others wait for a panel that has to be prepared
 
 Look = tuple[Panel, Asked]
@@ -192,7 +189,7 @@ class Shown:
     def _prepared(self, variant: Variant) -> "asyncio.Task[Context | None]":
         if variant.preparing is None:
             variant.known = self.hub.window.head
-            variant.preparing = asyncio.create_task(prepared(variant.panel, self.hub, variant.asked))
+            variant.preparing = asyncio.create_task(drawing.prepared(variant.panel, self.hub, variant.asked))
             variant.preparing.add_done_callback(lambda task: self._wake.set())
         return variant.preparing
 
@@ -219,12 +216,12 @@ class Shown:
             context = None if preparing.cancelled() else preparing.result()
             seq = min(seq, variant.known)  # what has happened since is not in it
         this = minute()
-        given = given_to(variant.panel, self.hub, variant.asked, context)
+        given = drawing.given_to(variant.panel, self.hub, variant.asked, context)
         await slices.turn()
         for template, row in (given or {}).get("rows", ()) if variant.panel.in_rows else ():
             self.row(template, row)
             await slices.turn()
-        html = draw(self.env, variant.panel, given)
+        html = drawing.draw(self.env, variant.panel, given)
         only_older = variant.seq >= self._changed.get(variant.panel.name, 0) and variant.minute != this
         if html != variant.html or not variant.version:
             if not (only_older and variant.every == float("inf") and variant.version):
@@ -254,54 +251,3 @@ def _is_ready(variant: Variant) -> bool:
 def minute() -> int:
     """The minute of the clock: ages that are written by the server change with it."""
     return int(time.time() // 60)
-
-
-async def prepared(panel: Panel, hub: "Hub", asked: Asked) -> Context | None:
-    """What a panel must wait for; None if it failed or took too long."""
-    assert panel.prepare
-    given = (hub, asked) if panel.links else (hub,)
-    work = Work(f"the panel {panel.name}", PREPARE_SECONDS, panel.prepare, *given)
-    try:
-        return await work.run()  # type: ignore[no-any-return]
-    except asyncio.CancelledError:
-        if work.ended != "timeout":
-            raise
-        log.error(
-            "the panel %s took longer than %g s; the page shows that it failed until it is in time",
-            panel.name,
-            PREPARE_SECONDS,
-        )
-        return None
-    except Exception:
-        log.exception("the panel %s could not be prepared; the page shows that it failed, all else goes on", panel.name)
-        return None
-
-
-def given_to(panel: Panel, hub: "Hub", asked: Asked, prepared: Context | None) -> dict[str, Any] | None:
-    """What the panel's template is given; None if that fails, which is logged and harms no other."""
-    if prepared is None:
-        return None
-    try:
-        own = panel.context(hub, asked) if panel.links else panel.context(hub)
-        return {"hub": hub, "now": now(), "panel": panel, "asked": asked, **prepared, **own}
-    except ANYTHING:
-        log.exception("the panel %s could not be drawn; the page shows that it failed, all else goes on", panel.name)
-        return None
-
-
-def draw(env: Environment, panel: Panel, given: Context | None) -> Markup:
-    """One panel as HTML: a section, or nothing if it has nothing to show. One that fails says so in its place."""
-    try:
-        if given is None:
-            return _section(env, panel, None)
-        body = env.get_template(f"panels/{panel.name}.html").render(given).strip()
-        if not body or not panel.title or body.startswith("<section"):
-            return Markup(body)
-        return _section(env, panel, Markup(body))
-    except ANYTHING:
-        log.exception("the panel %s could not be drawn; the page shows that it failed, all else goes on", panel.name)
-        return _section(env, panel, None)
-
-
-def _section(env: Environment, panel: Panel, body: Markup | None) -> Markup:
-    return Markup(env.get_template("section.html").render(panel=panel, body=body).strip())

@@ -220,7 +220,7 @@ async def test_a_task_that_says_no_beginning_runs_since_it_was_first_heard(hub: 
     began = board.tasks.all["t"].timestamp
     await hub.publish("task:progress", {"id": "t", "progress": 50, "started_at": "soon"})
     await board.catch_up(Slices())
-    assert board.tasks.all["t"].started == began
+    assert board.tasks.all["t"].began == began
     await hub.publish("task:progress", {"id": "t", "progress": 60, "started_at": "2026-01-01T00:00:00Z"})
     await board.catch_up(Slices())
-    assert board.tasks.all["t"].started == "2026-01-01T00:00:00Z"
+    assert board.tasks.all["t"].began == "2026-01-01T00:00:00Z"

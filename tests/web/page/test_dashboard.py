@@ -17,7 +17,7 @@ from jinja2 import ChoiceLoader, DictLoader
 from running import HubInside, hub_app
 
 from hub import Hub, Panel
-from hub.web.page import dashboard, frame, panels, shown
+from hub.web.page import dashboard, drawing, frame, panels
 from hub.web.page.history import missing
 from hub.wire.names import Cursor
 
@@ -239,6 +239,53 @@ def test_a_new_history_is_said_where_it_began(newer: tuple[str, int], older: tup
     assert missing(cast(Any, one), cast(Any, other), is_all=True) == said
 
 
+async def test_the_checks_of_hub_doctor_stand_in_nobodys_way(hub: HubInside) -> None:
+    """They are kept and can be looked at; the page says how many it leaves out."""
+    for number in range(3):
+        await hub.hub.publish("build:log_line", {"line": f"module {number}"})
+    for number in range(5):
+        await hub.hub.publish("doctor:check", {"n": number})
+    page = await look(hub)
+    assert marked(page, "data-event") == ["3", "2", "1"]
+    (way,) = [str(one["href"]) for one in page.all("a") if "doctor" in str(one.get("href"))]
+    assert "5 checks of hub doctor" in " ".join(page.text.split())
+    assert marked(await look(hub, way.removeprefix("./")), "data-event") == ["8", "7", "6", "5", "4"]
+    await hub.hub.publish("build:log_line", {"line": "last"})
+    assert marked(await look(hub), "data-event") == ["9", "3", "2", "1"]
+    for number in range(20):
+        await hub.hub.publish("build:log_line", {"line": f"more {number}"})
+    page = await look(hub)
+    assert len(marked(page, "data-event")) == 14
+    assert "hub doctor" not in page.text, "they lie behind what stands there"
+
+
+async def test_only_checks_are_an_events_section_without_a_line(hub: HubInside) -> None:
+    await hub.hub.publish("doctor:check", {"n": 1})
+    page = await look(hub)
+    assert "events" in sections(page)
+    assert "No event matches" not in page.text
+
+
+async def test_a_failure_says_its_last_line_too(hub: HubInside) -> None:
+    """As `hub run` tells it: an exit status alone says nothing."""
+    said = {"error": "exit status 2", "message": "make: *** [Makefile:3: all] Error 1"}
+    await hub.hub.publish("task:progress", {"id": "run:make", "name": "make", "status": "failed", **said})
+    await hub.hub.publish("task:progress", {"id": "x", "status": "failed", "error": "no space", "message": "no space"})
+    text = (await look(hub)).text
+    assert "exit status 2 · make: *** [Makefile:3: all] Error 1" in text
+    assert "no space · no space" not in text
+
+
+async def test_no_answer_looks_as_if_it_were_the_right_one(hub: HubInside) -> None:
+    asking = asyncio.create_task(hub.hub.ask("Deploy?", ["yes", "no", "later"], default="no"))
+    while not hub.hub.state.of("hub:question"):
+        await asyncio.sleep(0.01)
+    buttons = [one for one in (await look(hub)).all("button") if one.get("name") == "answer"]
+    assert [one["value"] for one in buttons] == ["yes", "no", "later"]
+    assert {tuple(sorted(one)) for one in buttons} == {("name", "value")}, "all are drawn alike"
+    asking.cancel()
+
+
 async def test_an_application_adds_a_panel(hub: HubInside) -> None:
     own_panel(hub, Panel("orders", "Orders", ("orders:*",), lambda hub: {"orders": ["tea"]}), "<b>{{ orders[0] }}</b>")
     own_panel(hub, Panel("none", "None", (), lambda hub: {}), "{# nothing to show #}")
@@ -306,7 +353,7 @@ async def test_a_panel_that_fails_harms_no_other(
     panel: Panel,
     template: str | None,
 ) -> None:
-    monkeypatch.setattr(shown, "PREPARE_SECONDS", 0.3)
+    monkeypatch.setattr(drawing, "PREPARE_SECONDS", 0.3)
     monkeypatch.setattr("hub.commands.supervised.GRACE", 0.01)
     own_panel(hub, panel, template)
     await hub.hub.publish("task:progress", {"id": "build", "progress": 40})
@@ -326,8 +373,8 @@ async def test_without_the_catch_a_panel_that_fails_takes_the_page_with_it(
         assert panel.prepare
         return await panel.prepare(hub)
 
-    monkeypatch.setattr(shown, "ANYTHING", ())
-    monkeypatch.setattr(shown, "prepared", trusting)
+    monkeypatch.setattr(drawing, "ANYTHING", ())
+    monkeypatch.setattr(drawing, "prepared", trusting)
     own_panel(hub, panel, template)
     assert (await hub.get("")).status == 500
 

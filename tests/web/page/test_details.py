@@ -1,6 +1,7 @@
 """The pages of one task and one agent: what is known of it, what happened, and the way back through its events."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ async def test_an_agent_shows_its_tasks_questions_and_calls(hub: HubInside) -> N
     assert "shell2 calls, 1 failed, 1 s each" in section(page, "calls")
     assert "web1 call, 1 denied" in section(page, "calls")
     questions = section(page, "questions")
-    assert "Pull? “no” by eve" in questions
+    assert "Pull?“no” by eve" in questions
     assert [one["value"] for one in page.all("button", name="answer")] == ["yes", "no"]
     assert page.one("input", name="question")["value"] == ids["Push?"]
     for one in asking:
@@ -98,6 +99,89 @@ async def test_what_nobody_knows_is_said(hub: HubInside) -> None:
         assert f"Nothing is known of this {kind}." in page.text
     (await hub.get("?task=a&odd=1")).refused(400, "invalid_args")
     (await hub.get("?task=a&before=x")).refused(400, "invalid_args")
+
+
+async def test_an_agent_that_only_others_name_is_said_to_be_one(hub: HubInside) -> None:
+    """It has never said anything of itself: so nothing of it is missing either."""
+    await hub.hub.publish(TASK, {"id": "t", "name": "Refactor", "agent": "ada", "status": "failed"})
+    page = await shown(hub, agent="ada")
+    assert "It has said nothing of itself: others name it." in section(page, "now")
+    assert "any more" not in page.text
+    assert "Refactor" in section(page, "tasks")
+
+
+async def test_an_agent_whose_last_value_has_had_no_room_is_said_to_have_spoken(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, ephemeral=True, state_items=5) as hub:
+        await hub.hub.publish(AGENT, {"id": "ada", "status": "idle"})
+        for number in range(6):
+            await hub.hub.publish(TASK, {"id": f"t{number}"})
+        assert "What it said last is not kept any more." in section(await shown(hub, agent="ada"), "now")
+
+
+@pytest.mark.parametrize(
+    ("more", "took"),
+    [
+        ({"duration_ms": 28}, "28 ms"),
+        ({"duration_ms": 362_000}, "6 min 2 s"),
+        ({"started_at": "2026-12-01T10:00:00Z", "ended_at": "2026-12-01T10:00:07.5Z"}, "7 s"),
+        ({"started_at": "2026-12-01T10:00:00Z", "ended_at": "2026-12-01T10:00:00.120Z"}, "120 ms"),
+    ],
+)
+async def test_what_a_task_took_is_one_figure_wherever_it_stands(
+    hub: HubInside, more: dict[str, Any], took: str
+) -> None:
+    await hub.hub.publish(TASK, {"id": "t", "agent": "ada"})
+    await hub.hub.publish(TASK, {"id": "t", "agent": "ada", "status": "failed", **more})
+    page = await shown(hub, task="t")
+    assert f"took{took}" in section(page, "now")
+    assert f"after {took}" in section(page, "attempts")
+    assert f"took {took}" in section(await shown(hub, agent="ada"), "tasks")
+    assert f"after {took}" in section(await shown(hub), "failed")
+    assert f"took {took}" in section(await shown(hub, panel="working", filter="tasks"), "working")
+    await hub.hub.publish(TASK, {"id": "t", "agent": "ada", "status": "running"})
+    assert f"after {took}" in section(await shown(hub, task="t"), "attempts"), "the one before keeps its own"
+
+
+async def test_a_turn_that_is_over_does_not_say_what_it_asked(hub: HubInside) -> None:
+    data = {"id": "s/turn", "name": "Clean up", "agent": "s", "message": "Bash: rm -rf build"}
+    for status in ("running", "waiting_approval", "running", "succeeded"):
+        await hub.hub.publish(TASK, {**data, "status": status})
+    for page in (await shown(hub, task="s/turn"), await shown(hub, panel="working", filter="done")):
+        (main,) = [str(one["text"]) for one in page.all("main")]
+        assert "rm -rf" not in main.partition("Events")[0]
+    await hub.hub.publish(TASK, {**data, "status": "succeeded", "message": "31 passed"})
+    assert "31 passed" in section(await shown(hub, task="s/turn"), "now")
+
+
+BLANK = ("   ", "\u3164", "\u2800 ")
+
+
+@pytest.mark.parametrize("blank", BLANK)
+async def test_what_has_a_blank_for_a_name_is_seen_all_the_same(hub: HubInside, blank: str) -> None:
+    """Each link and name on the page has something to be seen in it."""
+    for status in ("running", "failed", "waiting_approval", "queued", "succeeded"):
+        names = {"name": blank, "agent": blank, "message": blank, "error": blank}
+        await hub.hub.publish(TASK, {"id": blank + status[0], "status": status, **names})
+        await hub.hub.publish(TASK, {"id": status, "status": status, "name": blank})
+    for status in ("active", "error", "idle"):
+        await hub.hub.publish(AGENT, {"id": blank * (1 + len(status) % 3), "status": status, "task": blank})
+    await hub.hub.publish(TASK, {"id": blank, "name": blank})
+    await hub.hub.publish("governance:vote_cast", {"vote_id": blank, "topic": blank})
+    await hub.hub.publish("security:threat_detected", {"type": blank, "severity": "high"})
+    places: tuple[dict[str, str], ...] = (
+        {},
+        *({"panel": "working", "filter": filter} for filter in ("queued", "done", "agents", "tasks")),
+        {"task": blank},
+        {"agent": blank},
+        {"search": "e"},
+    )
+    for place in places:
+        answer = await hub.get("", **place)
+        assert answer.status == 200, place
+        page = Page(answer.text)
+        for tag in ("a", "b", "h1", "h2", "title"):
+            for one in page.all(tag):
+                assert re.sub(r"[\s\u3164\u2800]", "", str(one["text"])), (place, one)
 
 
 async def test_what_is_stale_is_said(hub: HubInside) -> None:

@@ -41,12 +41,27 @@ from hub.web.page import formats
         ("agent", "codex:019a2b3c4d5e6f70/helper", "codex 019a/helper"),
         ("agent", "team:long-name-of-an-agent", "team:long-name-of-an-agent"),
         ("agent", "builder", "builder"),
+        ("agent", "   ", "␣␣␣"),
+        ("agent", "a\u202eb", "a\\u202eb"),
+        ("called", " \u2800\u3164", "␣␣␣"),
+        ("called", " " * 100, "␣" * formats.MOST_BLANKS),
+        ("called", "a b", "a b"),
+        ("folder", "/home/me/shop/", "shop"),
+        ("folder", "/", "/"),
         ("coded", "or the `default` <b>", "or the <code>default</code> &lt;b&gt;"),
         ("slug", "a b/<c>", "a%20b%2F%3Cc%3E"),
     ],
 )
 def test_a_value_reads_well(format: str, value: Any, shown: str) -> None:
     assert formats.FILTERS[format](value).rstrip() == shown
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(("", " ", "x"), "x"), (("a", "x"), "a"), (("", " "), "␣"), (("",), ""), (("\u3164", "\u2800"), "␣")],
+)
+def test_something_is_called_by_what_can_be_seen(names: tuple[str, ...], shown: str) -> None:
+    assert formats.called(*names) == shown
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hub.commands.asked import account
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
-from hub.web.page import forms, results
+from hub.web.page import forms, marks, results
 
 ME = account(os.geteuid())
 QUESTION = ("Deploy?", ["yes", "no", "a\r\nb"])
@@ -168,6 +168,27 @@ async def test_all_that_was_shown_is_marked_in_one_press_and_nothing_else(hub: H
     taken = await send(hub, "seen", {"panel": "failed", "until": "99999"}, accept="application/json")
     assert (taken.status, taken.json) == (200, {})
     assert (await unseen(hub))["data-task"] == []
+
+
+async def test_weakened_one_press_marks_what_nobody_has_seen_yet(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails between the drawing and the press would be gone without ever having stood there."""
+    monkeypatch.setattr(marks, "was_drawn", lambda row, until: True)
+    for name in ("old", "older"):
+        await hub.hub.publish("task:progress", {"id": name, "status": "failed"})
+    (failed,) = (await unseen(hub))["until"]
+    await hub.hub.publish("task:progress", {"id": "new", "status": "failed"})
+    sent_back(await send(hub, "seen", {"panel": "failed", "until": failed}))
+    assert is_seen(hub.hub.state, "task:progress", "new")
+
+
+async def test_of_one_press_each_mark_is_a_call_of_its_own_that_may_be_refused(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token") as hub:
+        await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
+        answer = await send(hub, "seen", {"panel": "failed", "until": "9"}, **bearer(hub, "OBSERVER"))
+        assert answer.status == 403
+        assert not is_seen(hub.hub.state, "task:progress", "t")
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,30 @@ async def test_each_link_leads_somewhere(hub: HubInside) -> None:
                 assert (await hub.ask("GET", f"?{kind}={rest}")).status == 200
 
 
-async def test_no_more_than_a_few_of_each_are_shown_and_it_says_so(hub: HubInside) -> None:
-    for number in range(30):
-        await hub.hub.publish("task:progress", {"id": f"same-{number:02}", "name": f"same {number:02}"})
-    answer = await hub.get("", search="same")
-    assert len((await links(hub, "same"))["task"]) == search.MOST
-    assert "8 of 30" in Page(answer.text).text
+async def test_a_few_of_each_are_shown_and_all_of_one_kind_page_by_page(hub: HubInside) -> None:
+    for number in range(250):
+        await hub.hub.publish("task:progress", {"id": f"same-{number:03}", "name": f"same {number:03}"})
+    await hub.hub.publish("agent:status_change", {"id": "same", "status": "idle"})
+    first = Page((await hub.get("", search="same")).text)
+    assert len((await links(hub, "same"))["task"]) == search.FEW
+    (every,) = [str(one["href"]) for one in first.all("a") if "All 250" in str(one["text"])]
+    assert every == "./?search=same&kind=task"
+    found, place = list[str](), every
+    while place:
+        page = Page((await hub.get(place.removeprefix("./"))).text)
+        found += [str(one["text"]) for one in page.all("a") if str(one["href"]).startswith("./?task=")]
+        place = next((str(one["href"]) for one in page.all("a", rel="next")), "")
+    assert found == [f"same {number:03}" for number in range(250)]
+    assert "Nothing further" in (await hub.get("", search="same", kind="task", page="9")).text
+    (await hub.get("", search="same", kind="odd")).refused(400, "invalid_args")
+    (await hub.get("", search="same", kind="task", page="x")).refused(400, "invalid_args")
+
+
+async def test_what_was_searched_for_stands_in_the_field(hub: HubInside) -> None:
+    for text in ("same", 'a "b" <c>', " "):
+        page = Page((await hub.get("", search=text)).text)
+        assert page.one("input", name="search")["value"] == text
+    assert Page((await hub.get("")).text).one("input", name="search")["value"] == ""
 
 
 async def test_what_is_called_like_markup_is_only_shown(hub: HubInside) -> None:

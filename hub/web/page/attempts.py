@@ -1,0 +1,74 @@
+"""One attempt of a task: when it began, how it stands, and how long it took: one figure, wherever it is shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .formats import epoch
+
+OVER = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """From when a task began to run until it was over. Take its events in order: `follow` says which attempt is meant.
+
+    `began` and `ended` are timestamps, as the publisher says them, else of the events; `began` is empty while the task
+    has only waited for its turn. `is_cut`: it may have begun before the first event that is known.
+    """
+
+    began: str = ""
+    ended: str = ""
+    status: str = ""
+    progress: Any = None
+    error: str = ""
+    message: str = ""
+    asked: str = ""  # what it said while it waited for a person: that is over with the waiting
+    measured: Any = None  # the milliseconds that its publisher has measured
+    is_cut: bool = False
+    seq: int = 0  # of the newest event that is taken
+
+    def take(self, seq: int, timestamp: str, data: Mapping[str, Any]) -> None:
+        """Go on with the next event."""
+        self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
+        self.error, self.message = data.get("error") or "", data.get("message") or ""
+        given = data.get("started_at")
+        if given and given != self.began and epoch(given) is not None:
+            self.began, self.is_cut = given, False
+        if self.is_over:
+            given = data.get("ended_at")
+            self.ended = given if given and epoch(given) is not None else timestamp
+            self.measured = data.get("duration_ms")
+            if self.message == self.asked:
+                self.message = ""
+        elif self.status != "queued":
+            self.began = self.began or timestamp
+            if self.status == "waiting_approval":
+                self.asked = self.message
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
+    @property
+    def took(self) -> float | None:
+        """Milliseconds from its beginning to its end: as they were measured, else between these two. None if that is
+        not known, or it is not over."""
+        if not self.is_over or isinstance(self.measured, int | float):
+            return self.measured if self.is_over else None
+        began, ended = epoch(self.began), epoch(self.ended)
+        is_known = began is not None and ended is not None and began <= ended and not self.is_cut
+        return round((ended - began) * 1000) if is_known else None  # type: ignore[operator]
+
+
+def follow(attempt: Attempt | None, seq: int, timestamp: str, data: Mapping[str, Any], *, is_cut: bool) -> Attempt:
+    """Take an event of a task; return the attempt that it is of: another one, if the one before is over and this is no
+    end. What was taken already changes nothing. `is_cut`: of a first one, whether events before it may be missing."""
+    if attempt is not None and seq <= attempt.seq:
+        return attempt
+    if attempt is None:
+        attempt = Attempt(is_cut=is_cut)
+    elif attempt.is_over and data.get("status") not in OVER:
+        attempt = Attempt()
+    attempt.take(seq, timestamp, data)
+    return attempt

@@ -1,0 +1,38 @@
+// Sends forms without leaving the page; what the hub does not take is shown by the page that it answers with.
+
+import { end, notice } from "./bars.js";
+
+const AGAIN = 2; // seconds after which what was sent can be pressed again
+
+/** Send what is pressed from here on. `say(text)` tells those who do not see; `isThere()`: the hub is connected. */
+export function send(say, isThere) {
+  document.addEventListener("submit", async (event) => {
+    const { target: form, submitter } = event;
+    if (form.method !== "post") return;
+    end("pressed");
+    const isAct = form.matches("form.act");
+    if (!isAct && isThere()) return;
+    event.preventDefault(); // what was typed would be gone with the page
+    if (!isAct) return unsent(form, false);
+    const data = new URLSearchParams(new FormData(form, submitter));
+    const headers = { accept: "application/json" };
+    const press = (can) => form.querySelectorAll("button").forEach((button) => (button.disabled = !can));
+    press(false);
+    const sent = { method: "POST", body: data, headers, redirect: "manual" }; // a panel's own form leads to a page
+    const answer = await fetch(form.action, sent).catch(() => null);
+    const isJson = answer?.ok && answer.headers.get("content-type")?.startsWith(headers.accept);
+    if (isJson || answer?.type === "opaqueredirect") {
+      setTimeout(press, AGAIN * 1000, true); // it stays where its row does, as that of a vote
+      const { late } = isJson ? await answer.json() : {};
+      return late ? notice("late", late) : say("Sent.");
+    }
+    press(true);
+    if (!answer) return unsent(form, isThere());
+    form.classList.remove("act");
+    form.requestSubmit(submitter);
+  });
+}
+
+function unsent(form, isThere) {
+  notice("unsent", `It could not be sent${isThere ? "; press it again" : ": the hub is not connected"}.`, form);
+}
