@@ -313,7 +313,7 @@ class Hub:
         life.at_end("running calls", lambda: self.commands.stop(self.config.stop_timeout))
         await self.across.start(self)
         await self.questions.restore()
-        life.at_end("open questions", lambda: self.questions.stop(GRACE))
+        life.at_end("open questions", lambda: self.questions.settling.stop(GRACE))
         self.github_secret = file.github_secret or self.github_secret
         self._limit(file)
         life.at_end("what is told to others", lambda: self.outward.stop(ACKNOWLEDGED))

@@ -98,7 +98,7 @@ def connect(
     commands.on_call.freeze()
     commands.on_refused = lambda command, code: metrics.command(command, code, None)
     # in every question,
-    questions.on_settled = metrics.question
+    questions.settling.on_settled = metrics.question
     # in all that is told to others,
     outward.notifier.on_sent = metrics.notification
     outward.webhooks.on_delivery = metrics.webhook

@@ -14,7 +14,7 @@ from running import until
 
 from hub import Call, Hub
 from hub.commands.clients import Client
-from hub.commands.questions import EVENT
+from hub.commands.question import EVENT
 from hub.errors import HubError
 
 QUESTION: dict[str, Any] = {"question": "Deploy?", "options": ["yes", "no"]}
@@ -70,6 +70,6 @@ def away(what: str, patch: pytest.MonkeyPatch, hub: Hub) -> None:
         raise HubError("audit_unavailable" if what == "audit" else "broker_unavailable", "Away.")
 
     if what == "audit":
-        patch.setattr(hub.questions, "_record", fails)
+        patch.setattr(hub.questions.settling, "record", fails)
     else:
         patch.setattr(hub.broker, "append", fails)

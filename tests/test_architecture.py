@@ -41,7 +41,7 @@ ORDER = [
         ("stream", "tasks pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
-        ("commands", "provided providers elsewhere listing asked question verdicts endings questions"),
+        ("commands", "provided providers elsewhere listing asked question verdicts endings settling questions"),
         ("commands", "seen builtin ratelimit session"),
         (
             "adapters",

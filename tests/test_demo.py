@@ -75,7 +75,7 @@ async def test_where_nobody_answers_the_default_is_the_answer(tmp_path: Path, mo
 async def test_a_question_that_was_withdrawn_is_followed_by_another(tmp_path: Path) -> None:
     async with living(tmp_path, ephemeral=True) as hub:
         first = question(hub)["id"]
-        await hub.hub.questions._settle(hub.hub.questions._open[first], "withdrawn", NOBODY)
+        await hub.hub.questions.settling.settle(hub.hub.questions._open[first], "withdrawn", NOBODY)
         await until(lambda: question(hub) and question(hub)["id"] != first)
 
 

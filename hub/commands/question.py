@@ -8,6 +8,8 @@ from ..errors import HubError
 from ..wire.validation import misfit
 from .clients import Client
 
+EVENT = "hub:question"
+
 
 def _future() -> "asyncio.Future[dict[str, Any]]":
     return asyncio.get_running_loop().create_future()

@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
-from ..wire.vocabulary import Settled
 from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, seconds
 from .call import Call
 from .clients import Client
-from .endings import Ending, Endings
-from .question import Question, another
-from .verdicts import Verdict, verdicts
+from .question import EVENT, Question, another
+from .settling import RETRY, Settling
+from .verdicts import verdicts
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
@@ -27,13 +26,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub")
 
-EVENT = "hub:question"
 LONGEST = 604_800.0  # seconds that a question may wait
 MOST = 1000  # questions open at once
 LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
 REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
 REACH = 2.0  # seconds that a hub gets to read of a question that is answered on it
-RETRY = 1.0  # seconds until an end that could not be recorded is tried again
 
 
 class Questions:
@@ -50,15 +47,11 @@ class Questions:
     """
 
     def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State", judge: "Judge | None" = None) -> None:
-        self.on_settled: Callable[[Settled], None] = lambda how: None
-        self._bus, self._audit, self._state, self._verdicts = bus, audit, state, verdicts(judge)
-        self._endings = Endings(audit)
-        self._ends: dict[tuple[str, str], Ending] = {}  # of questions that are over
+        self._state, self._verdicts = state, verdicts(judge)
+        self.settling = Settling(bus, audit, self._verdicts, self._close)
         self._links: frozenset[str] = frozenset()  # of the other hubs
         self._open: dict[str, Question] = {}
         self._awaited: dict[object, Question] = {}  # by the call that waits for its end
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -86,13 +79,13 @@ class Questions:
             end = await asyncio.shield(question.over)
         except asyncio.CancelledError:
             if is_withdrawn() and not self._is_awaited(question, besides=waiter):
-                self._spawn(self._end(question, "withdrawn", by))
+                self.settling.spawn(self.settling.end(question, "withdrawn", by))
             raise
         finally:
             del self._awaited[waiter]
             self._left(question)
         if self._verdicts.shared:
-            await self._endings.on_record(end, self._spawn)
+            await self.settling.endings.on_record(end, self.settling.spawn)
         return outcome(end)
 
     def _left(self, question: Question) -> None:
@@ -108,7 +101,7 @@ class Questions:
     def _find(self, asked: Asked, by: Person) -> Question:
         """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
         ask at once get the same."""
-        if self._stopping:
+        if self.settling.stopping:
             raise HubError("shutting_down", "The hub is stopping; ask again when it is back.", retry_after=1)
         if asked.asker is not None and asked.asker.gone:
             raise HubError("cancelled", "Who asked has gone.")
@@ -120,14 +113,14 @@ class Questions:
             if asked.asker is not None:  # it may have come back: the end of the connection before means little then
                 known.askers.add(asked.asker)
                 if self._verdicts.shared:
-                    self._spawn(self._own(known))
+                    self.settling.spawn(self._own(known))
             return known
         if len(self._open) >= MOST:
             raise HubError("busy", f"{MOST} questions are open; wait for one to end.", retry_after=1)
         if len(dumpb(record)) > LARGEST:
             raise HubError("too_large", f"A question can have {LARGEST} bytes, with its options and details.")
         self._open[record["id"]] = question = Question(record, {asked.asker} if asked.asker else set())
-        self._spawn(self._begin(question, by))
+        self.settling.spawn(self._begin(question, by))
         return question
 
     def _ended(self, id: str) -> Question | None:
@@ -154,18 +147,18 @@ class Questions:
         async with question.turn:
             try:
                 await self._own(question)
-                await self._record("question.asked", question, by, {"question": question.record["question"]})
+                await self.settling.record("question.asked", question, by, {"question": question.record["question"]})
             except BaseException as error:
                 del self._open[question.record["id"]]
                 question.fail(error)
                 raise
             try:
-                await self._keep_value(question.record, "asked")
+                await self.settling.keep_value(question.record, "asked")
             except HubError as error:  # it may have been kept all the same
                 question.go_on(error)
-                self._later(RETRY, question, "withdrawn", by)
+                self.settling.later(RETRY, question, "withdrawn", by)
             else:
-                self._await_deadline(question)
+                self.settling.await_deadline(question)
 
     # ---- ending
 
@@ -181,7 +174,8 @@ class Questions:
         if answer not in question.record["options"]:
             options = ", ".join(map(repr, question.record["options"]))
             raise misfit("invalid_args", "This is no answer", {"answer": [f"Must be one of: {options}."]})
-        return bool(await asyncio.shield(self._spawn(self._settle(question, "answered", by, answer, by.name))))
+        settled = self.settling.settle(question, "answered", by, answer, by.name)
+        return bool(await asyncio.shield(self.settling.spawn(settled)))
 
     async def withdraw(self, call: Call, by: Person) -> bool | None:
         """Take back the question for whose end this call waits; return whether that is its end, and not an answer that
@@ -193,7 +187,7 @@ class Questions:
         question = self._awaited.get(call)
         if question is None or (self._verdicts.shared and self._is_awaited(question, besides=call)):
             return None
-        return await asyncio.shield(self._spawn(self._end(question, "withdrawn", by)))
+        return await asyncio.shield(self.settling.spawn(self.settling.end(question, "withdrawn", by)))
 
     def withdraw_of(self, asker: Client) -> None:
         """Withdraw what ends with this asker's connection, unless somebody else has asked the same: it has ended."""
@@ -203,98 +197,11 @@ class Questions:
         for question in [question for question in self._open.values() if asker in question.askers]:
             question.askers.discard(asker)
             if not question.askers:
-                self._spawn(self._end(question, "withdrawn", NOBODY, as_="orphan"))
+                self.settling.spawn(self.settling.end(question, "withdrawn", NOBODY, as_="orphan"))
 
-    async def _settle(
-        self,
-        question: Question,
-        how: Settled,
-        by: Person,
-        answer: str | None = None,
-        name: str | None = None,
-        as_: str | None = None,
-    ) -> bool | None:
-        """End a question; return whether this is its end, None if it has none because others wait for it elsewhere."""
-        async with question.turn:
-            if question.over.done() or question.timer is None:
-                return False
-            mine = Ending(how, answer, name).over(question.record)
-            end, _, awaited = await self._judged(question, as_ or how, mine)
-            if end is None:
-                return None if awaited else False
-            if end != mine:
-                by = NOBODY
-            try:
-                details = {"answer": end["answer"], "by": end["by"]}
-                await self._record(f"question.{end['status']}", question, by, details)
-            except HubError:
-                if end is mine:
-                    await self._verdicts.unsettle(question.record)
-                raise
-            await self._publish_end(question, end)
-        return end is mine
-
-    async def _judged(self, question: Question, how: str, end: dict[str, Any]) -> Verdict:
-        """Whether this is its end. Where it has none yet, it is looked after again, in time."""
-        found = await self._verdicts.settle(question.record, how, end)
-        if found.awaited:
-            self._await_deadline(question)
-        elif found.end is None:
-            self._later(found.wait, question, "timed_out", NOBODY)
-        return found
-
-    async def _publish_end(self, question: Question, end: dict[str, Any]) -> None:
-        """Keep an end that is on record, and tell it to who waits. In the question's turn."""
-        question.publishing = True
-        try:
-            await self._keep_value(end, "ended")
-        finally:
-            question.publishing = False
-        self._endings.note(question.name)
-        self._is_over(question, end)
-        self.on_settled(end["status"])
-        await self._verdicts.over(question.record)
-
-    def _is_over(self, question: Question, end: dict[str, Any]) -> None:
-        if self._open.get(end["id"]) is question:
-            del self._open[end["id"]]
-        if question.timer is not None:
-            question.timer.cancel()
-        self._ends[question.name] = Ending.of(end)
-        if len(self._ends) > 2 * MOST:
-            del self._ends[next(iter(self._ends))]
-        question.record = end
-        if not question.over.done():  # else the hub stops, and who waits has heard that
-            question.over.set_result(end)
-
-    async def _keep_value(self, record: dict[str, Any], what: str) -> None:
-        await self._bus.keep(EVENT, record["id"], record, *self._verdicts.once(what, record))
-
-    def _await_deadline(self, question: Question) -> None:
-        left = seconds(question.record["deadline"]) - time.time()
-        self._later(max(left, 0.0), question, "timed_out", NOBODY)
-
-    def _later(self, seconds: float, question: Question, how: Settled, by: Person, as_: str | None = None) -> None:
-        """End it then, if nothing has ended it before."""
-        if question.timer is not None:
-            question.timer.cancel()
-        end = lambda: None if self._stopping else self._spawn(self._end(question, how, by, as_))  # noqa: E731
-        question.timer = asyncio.get_running_loop().call_later(seconds, end)
-
-    async def _end(self, question: Question, how: Settled, by: Person, as_: str | None = None) -> bool | None:
-        """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
-        cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
-        answer = question.record["default"] if how == "timed_out" else None
-        try:
-            return await self._settle(question, how, by, answer, as_=as_)
-        except HubError as error:
-            question.go_on(error)
-            self._later(RETRY, question, how, by, as_)
-            raise
-
-    async def _record(self, action: str, question: Question, by: Person, more: Mapping[str, Any]) -> None:
-        details = self._audit.reduced({"id": question.record["id"], **more})
-        await self._audit.record(action, by.actor, by.trust, details)
+    def _close(self, question: Question) -> None:
+        if self._open.get(question.id) is question:
+            del self._open[question.id]
 
     # ---- other hubs
 
@@ -307,15 +214,15 @@ class Questions:
     def _follow(self, record: dict[str, Any]) -> None:
         question = self._open.get(record["id"])
         if record["status"] == "open":
-            if question is None and not self._stopping:
+            if question is None and not self.settling.stopping:
                 self._open[record["id"]] = question = Question(record)
-                self._await_deadline(question)
+                self.settling.await_deadline(question)
         elif question is not None and question.name[1] == record["asked_at"] and not question.publishing:
-            self._spawn(self._heard(question, record))
+            self.settling.spawn(self._heard(question, record))
 
     async def _heard(self, question: Question, end: dict[str, Any]) -> None:
         async with question.turn:
-            self._is_over(question, end)
+            self.settling.close(question, end)
 
     async def _reached(self, id: str) -> Question | None:
         """A question that is asked, and that this hub has not read yet: whoever answers it has been faster."""
@@ -332,7 +239,7 @@ class Questions:
         if self._links - links:
             for id, question in self._open.items():
                 if id.startswith(WITH_ITS_ASKER) and not question.askers:
-                    self._spawn(self._end(question, "withdrawn", NOBODY, as_="orphan"))
+                    self.settling.spawn(self.settling.end(question, "withdrawn", NOBODY, as_="orphan"))
         self._links = links
 
     # ---- what is kept of it
@@ -341,16 +248,16 @@ class Questions:
         """Publish a question again that newer last values push out while it is open. Not if questions alone would fill
         them: then it would go on for ever."""
         count = len(self._open)
-        if event.name != EVENT or self._stopping or not self._state.holds(count, LARGEST * count):
+        if event.name != EVENT or self.settling.stopping or not self._state.holds(count, LARGEST * count):
             return
         question = self._open.get(event.data["id"])
         if question is not None and question.timer is not None:
-            self._spawn(self._keep(question, event.seq))
+            self.settling.spawn(self._keep(question, event.seq))
 
     async def _keep(self, question: Question, seq: int) -> None:
         async with question.turn:
             if not question.over.done():
-                await self._keep_value(question.record, f"kept-{seq}")
+                await self.settling.keep_value(question.record, f"kept-{seq}")
 
     # ---- start and stop
 
@@ -361,14 +268,14 @@ class Questions:
         for event in self._state.of(EVENT):
             if (record := event.data)["status"] == "open" and record["id"] not in self._open:
                 self._open[record["id"]] = Question(record)
-        ends = await self._endings.newest() if self._open else {}
+        ends = await self.settling.endings.newest() if self._open else {}
         for id, question in self._open.items():
             if end := ends.get(id):
-                self._spawn(self._complete(question, end))
+                self.settling.spawn(self.settling.complete(question, end))
             elif id.startswith(WITH_ITS_ASKER) and not question.askers:
-                self._later(0.0, question, "withdrawn", NOBODY, "orphan")
+                self.settling.later(0.0, question, "withdrawn", NOBODY, "orphan")
             else:
-                self._await_deadline(question)
+                self.settling.await_deadline(question)
 
     def go_on(self) -> None:
         """Go on where the stream has lost its newest events: a question that is open again in it ends as it has ended,
@@ -376,51 +283,17 @@ class Questions:
         for event in self._state.of(EVENT):
             if (record := event.data)["status"] == "open" and record["id"] not in self._open:
                 self._open[record["id"]] = question = Question(record)
-                if end := self._ends.get(question.name):
-                    self._spawn(self._complete(question, end))
+                if end := self.settling.ends.get(question.name):
+                    self.settling.spawn(self.settling.complete(question, end))
                 else:
-                    self._await_deadline(question)
-
-    async def _complete(self, question: Question, ending: Ending) -> None:
-        """Keep an end that was recorded before this start; nobody has a turn before it is kept."""
-        end = ending.over(question.record)
-        async with question.turn:
-            while not self._stopping:
-                try:
-                    found = (await self._judged(question, "record", end)).end
-                    if found is not None and not question.over.done():
-                        await self._publish_end(question, found)
-                except HubError:
-                    await asyncio.sleep(RETRY)
-                else:
-                    break
+                    self.settling.await_deadline(question)
 
     def release(self) -> None:
         """Ask nothing more, and keep nobody waiting, because the hub stops. Open questions stay."""
-        self._stopping = True
+        self.settling.stopping = True
         for question in self._open.values():
             if question.timer is not None:
                 question.timer.cancel()
             bound = question.record["id"].startswith(WITH_ITS_ASKER)
             fate = ", and takes the question back" if bound else "; the question stays open"
             question.fail(HubError("shutting_down", f"The hub is stopping{fate}.", retry_after=1))
-
-    async def stop(self, seconds: float) -> None:
-        """Let what is on its way be recorded; it gets so many seconds."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
-
-    def _spawn(self, step: "Coroutine[Any, Any, Any]") -> "asyncio.Task[Any]":
-        task = asyncio.get_running_loop().create_task(step)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, HubError):
-            log.error(
-                "a question could not be led on, which is a bug of the hub: %r; a restart takes it up again",
-                error,
-                exc_info=error,
-            )

@@ -12,7 +12,7 @@ from logs import everything
 from running import until
 
 from hub import Call, Hub
-from hub.commands import endings, questions
+from hub.commands import endings, questions, settling
 from hub.commands.asked import account
 from hub.commands.clients import Client
 from hub.errors import HubError
@@ -116,14 +116,14 @@ async def test_too_much_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_only_so_many_ends_are_remembered(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "MOST", 1)
     monkeypatch.setattr(endings, "MOST", 2)
+    monkeypatch.setattr(settling, "MOST", 2)
     for _ in range(4):
         async with asked(hub) as (id, waiting):
             await call(hub, "hub:answer", question=id, answer="yes")
             await waiting
-    assert [name[0] == id for name in hub.questions._ends] == [False, True]
-    assert list(hub.questions._endings._recorded) == list(hub.questions._ends)
+    assert [name[0] == id for name in hub.questions.settling.ends] == [False, True]
+    assert list(hub.questions.settling.endings._recorded) == list(hub.questions.settling.ends)
 
 
 async def test_what_is_over_stays_as_it_has_ended(hub: Hub, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ async def test_what_is_over_stays_as_it_has_ended(hub: Hub, tmp_path: Path) -> N
         question = hub.questions._open[id]
         await call(hub, "hub:answer", question=id, answer="yes")
         await waiting
-    await hub.questions._complete(question, endings.Ending("answered", "no", "somebody"))
+    await hub.questions.settling.complete(question, endings.Ending("answered", "no", "somebody"))
     hub.questions.go_on()
     assert (value(hub, id)["answer"], len(hub.questions), ends(tmp_path, id)) == ("yes", 0, [("answered", "yes")])
 

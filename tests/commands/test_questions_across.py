@@ -12,7 +12,7 @@ import pytest
 from engines import Engine
 from running import HubInside, Talk, hub_app, talk, until
 
-from hub.commands import questions
+from hub.commands import questions, settling
 from hub.errors import HubError
 from hub.stream.brokers import redispeers
 from hub.stream.brokers.broker import Kept
@@ -284,7 +284,7 @@ async def test_an_answer_is_given_out_only_where_it_is_on_record(
     asking = asyncio.ensure_future(hubs[0].hub.ask("Now?", ["yes", "no"], key="k"))
     (record,) = await opened(*hubs)
     if weakened:
-        monkeypatch.setattr(hubs[0].hub.questions._endings, "on_record", believed)
+        monkeypatch.setattr(hubs[0].hub.questions.settling.endings, "on_record", believed)
     monkeypatch.setattr(hubs[0].hub.audit, "record", full)
     assert await hubs[1].hub.questions.answer(record["id"], "yes", person())
     if weakened:
@@ -305,7 +305,7 @@ async def test_an_end_that_the_stream_has_lost_is_the_end_again(
     await talks[0].answer(call)
     mine, peers = hubs[0].hub.questions, cast("Any", hubs[0].hub.broker.peers)
     if weakened:
-        monkeypatch.setattr(mine, "_ends", {})
+        monkeypatch.setattr(mine.settling, "ends", {})
     await peers._asks.send("DEL", peers._keys[0][:-1] + "i")  # the end is not recognised any more
     hubs[0].hub.state.restore([Kept(opening, 0)], hubs[0].hub.cursor.seq)
     mine.go_on()
@@ -380,7 +380,7 @@ async def test_an_end_that_a_dead_hub_has_left_is_not_taken_back_where_it_cannot
     peers: Any = hubs[0].hub.broker.peers
     await peers.judge.settle(record["id"], record["asked_at"], "answered", 1e9, json.dumps(end).encode())
     await die(hubs[0])
-    monkeypatch.setattr(questions, "RETRY", 0.01)
+    monkeypatch.setattr(settling, "RETRY", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(hubs[1].hub.audit, "record", full)
         with pytest.raises(HubError, match="full"):

@@ -16,10 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from running import PATIENCE, until
 
 from hub import Call, Hub
-from hub.commands import questions
+from hub.commands import settling
 from hub.commands.asked import NOBODY
 from hub.commands.clients import Client
-from hub.commands.questions import EVENT, Questions
+from hub.commands.question import EVENT
+from hub.commands.questions import Questions
+from hub.commands.settling import Settling
 from hub.errors import HubError
 
 WHICH = st.integers(0, 7)
@@ -41,7 +43,7 @@ class Lives(RuleBasedStateMachine):
         self.runner, self.stack = asyncio.Runner(), contextlib.ExitStack()
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="hub-questions-")))
         self.patch = self.stack.enter_context(pytest.MonkeyPatch.context())
-        self.patch.setattr(questions, "RETRY", 0.001)
+        self.patch.setattr(settling, "RETRY", 0.001)
         self.clients: list[Client] = []
         self.told: dict[str, set[str | None]] = {}  # what anybody has heard of a question's answer
         self.waiting: list[asyncio.Task[None]] = []
@@ -134,7 +136,7 @@ class Lives(RuleBasedStateMachine):
         async def expire() -> None:
             if records := list(self.hub.questions.records()):
                 question = self.hub.questions._open[records[which % len(records)]["id"]]
-                self.hub.questions._later(0.0, question, "timed_out", NOBODY)
+                self.hub.questions.settling.later(0.0, question, "timed_out", NOBODY)
                 await self.spin(passes)
 
         self.runner.run(expire())
@@ -198,7 +200,7 @@ async def test_weakened_answers_would_be_unproved_or_two(
     hub: Hub, weakened: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if weakened == "the record":
-        monkeypatch.setattr(Questions, "_record", unrecorded)
+        monkeypatch.setattr(Settling, "record", unrecorded)
     found, wanted = set[int](), 0 if weakened == "the record" else 2
     while wanted not in found:  # whether two answers meet is luck
         async with asked(hub) as (id, waiting):

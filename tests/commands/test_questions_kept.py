@@ -10,10 +10,11 @@ from asking import QUESTION, UID, asked, away, call, client_of, ends, refused, v
 from running import until
 
 from hub import Call, Hub
-from hub.commands import questions
+from hub.commands import settling
 from hub.commands.clients import Client
 from hub.commands.endings import Endings
-from hub.commands.questions import EVENT, Questions
+from hub.commands.question import EVENT
+from hub.commands.questions import Questions
 from hub.errors import HubError
 
 
@@ -102,7 +103,7 @@ async def test_an_answer_on_record_is_the_answer_behind_a_kill(
 
 
 async def test_an_end_on_record_is_kept_when_the_store_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "RETRY", 0.01)
+    monkeypatch.setattr(settling, "RETRY", 0.01)
     with pytest.MonkeyPatch.context() as patch:
         id = await die_behind_the_record(tmp_path, patch)
     hub, tries = Hub(port=0, state_dir=tmp_path), list[str]()
@@ -126,7 +127,7 @@ async def test_an_end_on_record_is_kept_when_the_store_is_back(tmp_path: Path, m
 async def test_an_end_on_record_waits_for_the_next_start_if_the_store_stays_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "RETRY", 0.01)
+    monkeypatch.setattr(settling, "RETRY", 0.01)
     with pytest.MonkeyPatch.context() as patch:
         id = await die_behind_the_record(tmp_path, patch)
     hub, tries = Hub(port=0, state_dir=tmp_path), list[str]()
@@ -267,7 +268,7 @@ async def test_a_stop_keeps_nobody_waiting(hub: Hub, opening: bool) -> None:
         hub.questions.release()
     with pytest.raises(HubError, match="stopping"):
         await asking
-    await hub.questions.stop(1.0)
+    await hub.questions.settling.stop(1.0)
     (record,) = hub.questions.records()
     assert value(hub, record["id"])["status"] == "open"
 
@@ -275,7 +276,7 @@ async def test_a_stop_keeps_nobody_waiting(hub: Hub, opening: bool) -> None:
 @pytest.mark.parametrize("what", ["audit", "broker"])
 async def test_what_cannot_be_recorded_or_kept_has_not_happened(hub: Hub, what: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(questions, "RETRY", 0.01)
+        patch.setattr(settling, "RETRY", 0.01)
         async with asked(hub, timeout=30) as (id, waiting):
             away(what, patch, hub)
             await refused(hub, f"{what}_unavailable", "hub:answer", question=id, answer="yes")
@@ -291,7 +292,7 @@ async def test_what_cannot_be_recorded_or_kept_has_not_happened(hub: Hub, what: 
 async def test_a_deadline_that_cannot_be_recorded_is_told_and_tried_again(
     hub: Hub, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "RETRY", 0.01)
+    monkeypatch.setattr(settling, "RETRY", 0.01)
     async with asked(hub, timeout=1, default="no") as (id, waiting):
         with pytest.MonkeyPatch.context() as patch:
             away(what, patch, hub)
@@ -306,7 +307,7 @@ async def test_a_bug_is_logged(hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog
     async def broken(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(hub.questions, "_record", broken)
+    monkeypatch.setattr(hub.questions.settling, "record", broken)
     with pytest.raises(HubError) as error:
         await call(hub, "hub:ask", **QUESTION)
     assert error.value.code == "internal"

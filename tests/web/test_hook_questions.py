@@ -23,7 +23,7 @@ from samples import adapter_of, sample
 
 from hub.commands.asked import account
 from hub.commands.asked import seconds as at
-from hub.commands.questions import Questions
+from hub.commands.settling import Settling
 from hub.web import toolcalls
 
 BY = account(os.geteuid())
@@ -468,12 +468,12 @@ def test_nothing_is_allowed_without_an_answer_on_record(tmp_path: Path) -> None:
 
 
 def test_weakened_something_would_be_allowed_without_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def recorded(self: Questions, action: str, *args: Any) -> None:
+    async def recorded(self: Settling, action: str, *args: Any) -> None:
         if action != "question.answered":
             await record(self, action, *args)
 
-    record = Questions._record
-    monkeypatch.setattr(Questions, "_record", recorded)
+    record = Settling.record
+    monkeypatch.setattr(Settling, "record", recorded)
     weakened = machine(tmp_path)()
     weakened.ask()
     weakened.allow()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...commands.asked import person
 from ...commands.clients import Client
-from ...commands.questions import EVENT
+from ...commands.question import EVENT
 from ...hub import Hub
 from ...wire.validation import misfit
 from .formfields import Field, Schema, fields_of
