@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from ..adapters.reading import is_deep, pruned, read
 from ..processes import age, program
-from ..stdio import say
+from ..stdio import complain, say
 from ..wire.vocabulary import Adapter
 from .grammar import add_command
 from .http import add_where, connection, quoted
@@ -41,7 +41,8 @@ def add(commands: Any) -> None:
         echo '{"hook_event_name": …}' | hub hook claude-code
         ExecStart=hub hook systemd %i""",
     )
-    command.add_argument("adapter", metavar="ADAPTER", choices=get_args(Adapter), help="who sends")
+    adapters = get_args(Adapter)
+    command.add_argument("adapter", metavar="ADAPTER", choices=adapters, help=f"who sends: {', '.join(adapters)}")
     command.add_argument(
         "event", metavar="EVENT|JSON", nargs="?", default="", help="the event, systemd's unit; or what else is on stdin"
     )
@@ -51,7 +52,10 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send it, and print what comes back."""
+    """Send it, and print what comes back. Whoever types it on a terminal is told what it is for."""
+    if args.adapter != "systemd" and not args.event.startswith("{") and os.isatty(0):
+        complain(f"hub: {_what_to_do(args.adapter)}")
+        return 0
     with _in_time() as extend:
         found = _given(args)
         if found is None:
@@ -62,6 +66,14 @@ def run(args: argparse.Namespace) -> int:
         if answer and not (is_doubtful and answer == "{}"):
             say(answer)
     return 0
+
+
+def _what_to_do(adapter: str) -> str:
+    from ..adapters.senders import AGENTS  # here: no agent has time for it
+
+    if adapter in AGENTS:
+        return f"The agent runs this, with JSON on stdin; hub connect {adapter} writes it into its settings."
+    return f"This takes the JSON of {adapter} on stdin; it can send that itself, to /hooks/{adapter} of the hub."
 
 
 class Late(BaseException):

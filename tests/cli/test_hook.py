@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from running import HubInside, environment, hub_app, hub_process, until
 from samples import EXPECTED, HOOKS, adapter_of, is_within, sample
+from terminals import on_terminal
 
 from hub.adapters.senders import SILENT
 from hub.processes import age, process, program
@@ -132,6 +133,26 @@ async def test_what_is_deep_or_large_is_cut_and_nothing_is_said(tmp_path: Path, 
 @pytest.mark.parametrize("words", [(), ("emacs",), ("claude-code", "--frobnicate"), ("claude-code", "a", "b")])
 async def test_a_mistyped_line_is_no_answer(words: tuple[str, ...]) -> None:
     assert is_silent(await hooked("", *words, stdin=STOP))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "hub hook ADAPTER"),
+        (("emacs",), "ADAPTER must be one of claude-code, codex"),
+        (("claude",), "did you mean claude-code?"),
+        (("claude-code",), "hub: The agent runs this, with JSON on stdin; hub connect claude-code writes it"),
+        (("github",), "hub: This takes the JSON of github on stdin"),
+        (("--help",), "who sends: claude-code, codex, gemini, copilot, cursor, systemd, github, alertmanager, grafana"),
+    ],
+)
+async def test_who_types_it_on_a_terminal_is_told_what_it_is_for(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    async with on_terminal(tmp_path, "hook", *words) as shown:
+        status, text = await shown.ended()
+    assert status == 0
+    assert "".join(said.split()) in "".join(text.split())  # however it is broken into lines
 
 
 async def test_there_is_no_hub(tmp_path: Path) -> None:
