@@ -193,8 +193,8 @@ def test_a_file_that_others_can_write_would_run_their_programs(tmp_path: Path, m
     [
         (b"# ok\n\xff", r"2: This is not UTF-8"),
         (b"#" * (256 * 1024 + 1), r"1: It cannot be read: it is larger than 262144 bytes"),
-        (b"a=" + b"[" * 5000, r"1: This is not TOML"),
-        (b"a=" + b"9" * 5000, r"1: This is not TOML"),
+        (b"a = 1\n\nb = [\n" + b"[" * 5000, r"4: This is not TOML"),
+        (b"a = 1\nb = " + b"9" * 5000, r"2: This is not TOML"),
     ],
     ids=["bytes", "long", "deep", "digits"],
 )
@@ -247,6 +247,68 @@ def test_lines_of_what_stands_on_several() -> None:
     assert said('webhook = [\n{name = "a", url = "http://h/"},\n{name = "b"},\n]') == ["3: webhook.url is missing."]
 
 
+# What stands around, and has nothing wrong in it; {} is a number of its own.
+FILLING = [
+    "# [remark] = [",
+    "",
+    '[[notify.rule]]\nname = "r{}" # [[\ntopics = [\n  "a:*", # ]\n\n  "b:*",\n]\ntitle = """\n[[x]]\ny = 1 \\"""\n"""',
+    "[[webhook]]\nname = 'w{}'\nurl = 'http://h/'\ntopics = ['a:*', '''b:*''']",
+    '[[notify.channel]]\nname = "c{}"\ntype = "desktop"\nrules = ["question",\n"stale"]',
+    "[[notify.channel]]\nname = 'd{}'\ntype = 'command'\nargv = ['''\n]''', \"[\", '#', \"\"\"\"q\"\"\"\"]",
+]
+# What is wrong, how many lines behind the beginning of it, and what is said.
+WRONG = [
+    ("[bogus]\na = 1", 0, "There is no setting bogus."),
+    ("# x\n[[bogus]]\na = 1", 1, "There is no setting bogus."),
+    ("\n[[bogus]]\n[[bogus]]", 1, "There is no setting bogus."),
+    ("[bogus.a.b]\nc = 1", 0, "There is no setting bogus."),
+    ("[[notify.bogus]]", 0, "There is no setting notify.bogus."),
+    ("[notify.rules.bogus]", 0, "There is no setting notify.rules.bogus."),
+    ('[["bo]gus"]]\n[notify.rules]\nstale = true', 0, "There is no setting bo]gus."),
+    ('["bo\\u0067us"]', 0, "There is no setting bogus."),
+    ("[ bogus . 'x.y' ]", 0, "There is no setting bogus."),
+    ("[notify.rules]\nbogus.a = 1", 1, "There is no setting notify.rules.bogus."),
+    ("[notify.rules]\nstale = true\n'bogus' = [\n1]", 2, "There is no setting notify.rules.bogus."),
+    ("[limits]\nrate = [\n\n1]", 1, "limits.rate: Not a valid integer."),
+    ("[[notify.rule]]\nname = 'x'\ntopics = [\n 'a:*', # '\n\n 'b']", 5, "notify.rule.topics: No event name has only"),
+    ("[[notify.channel]]\nname='x'\ntype='desktop'\nrules = [\n'stale',\n'nope']", 5, "There is no rule 'nope'"),
+    ("[[notify.channel]]\nname='x'\n\ntype='ntfy'", 0, "A channel of type ntfy needs topic."),
+    ("[[webhook]]\nname='x'\nurl='http://h/'\n[[webhook]]\nurl='http://h/'\nname='x'", 5, "The name 'x' is taken"),
+    ("[github]", 0, "github.secret_file is missing."),
+    ("[limits]\nrate = 1\nrate = 2", 2, "This is not TOML"),
+    ("[limits]\n[limits]", 1, "This is not TOML"),
+    ("[limits]\nrate = 01", 1, "This is not TOML"),
+    ("[limits]\nrate 1", 1, "This is not TOML"),
+    ("[limits]\nrate = 'a\nb'", 1, "This is not TOML"),
+    ("[limits\n", 0, "This is not TOML"),
+    ("[limits]\nrate = 1 [x]", 1, "This is not TOML"),
+    ('[limits]\nrate = "\\q"', 1, "This is not TOML"),
+]  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(FILLING), max_size=5),
+    st.sampled_from(WRONG),
+    st.lists(st.sampled_from(FILLING), max_size=5),
+    st.booleans(),
+)
+def test_every_problem_is_told_at_its_own_line(
+    before: list[str], wrong: tuple[str, int, str], behind: list[str], has_returns: bool
+) -> None:
+    text, offset, sentence = wrong
+    parts = [part.replace("{}", str(number)) for number, part in enumerate([*before, *behind])]
+    blocks = [*parts[: len(before)], text, *parts[len(before) :]]
+    line = sum(block.count("\n") + 1 for block in blocks[: len(before)]) + offset + 1
+    whole = "\n".join([*blocks, ""])
+    found = said(whole.replace("\n", "\r\n") if has_returns else whole)
+    assert f"{line}: {sentence}" in {one[: len(f"{line}: {sentence}")] for one in found}, found
+
+
+def test_the_first_that_is_too_much_is_the_line() -> None:
+    text = "".join(f"[[notify.channel]]\nname = 'c{n}'\ntype = 'desktop'\n" for n in range(22))
+    assert said(text) == ["61: notify.channel: Longer than maximum length 20."]
+
+
 def test_lines_take_time_that_is_linear_in_the_text() -> None:
     text = "a" + ".a" * 100_000 + " = 1\n" + 'b = """' + "[" * 100_000
     assert max(map(len, lines(text))) == 16
@@ -260,8 +322,10 @@ def test_lines() -> None:
         ("a", "b"): 2,
         ("a", "c d"): 3,
         ("a", "c d", "e"): 3,
+        ("a", "f"): 4,
         ("a", "f", 0): 4,
         ("a", "f", 0, "g"): 5,
+        ("a", "f", 0, "g", 0): 6,
         ("a", "f", 1): 8,
         ("a", "f", 1, "h"): 9,
         ("a", "f", 1, "i"): 10,

@@ -1,27 +1,31 @@
-"""In which line of a TOML text each table and key stands, for who reads an error: tomllib does not say."""
+"""In which line of a TOML text each table, key and element stands, for who reads an error: tomllib does not say."""
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
-Place = tuple[str | int, ...]  # names of tables and keys, numbers in arrays of tables
+Place = tuple[str | int, ...]  # names of tables and keys, numbers in arrays
 
-_TABLE = re.compile(r"[ \t]*\[(\[?)[ \t]*([^\[\]\n]+?)[ \t]*\]")
-_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
-_KEY = re.compile(rf"[ \t]*({_NAME}(?:[ \t]*\.[ \t]*{_NAME})*+)[ \t]*=")
+_NAME = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*')"""
+_DOTTED = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*+"
+_TABLE = re.compile(rf"[ \t]*\[(\[?)[ \t]*({_DOTTED})[ \t]*\]")
+_KEY = re.compile(rf"[ \t]*({_DOTTED})[ \t]*=")
 _PART = re.compile(_NAME)
-# What a value is made of, as far as it can hold line breaks. A string that is not closed goes on to its end.
+# What a value is made of: strings, which can hold line breaks, comments, brackets, and what stands between them. A
+# string that is not closed goes on to its end.
 _TOKEN = re.compile(
-    r'''"""(?:[^\\]|\\.)*?(?:"""|\Z)|'''
-    r"""'''.*?(?:'''|\Z)|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|\#[^\n]*+|[\[\]{}\n]""",
+    r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)|'''
+    r"""'''.*?(?:'{3,5}|\Z)|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?|\#[^\n]*+|[\[\]{},\n]|[^\s\[\]{},\#"']++""",
     re.DOTALL,
 )
 LONGEST_PATH = 16  # parts of a dotted key that are told apart: no setting has so many
 
 
 def lines(text: str) -> dict[Place, int]:
-    """In which line each table and key of a TOML text stands, and each inline table of an array; what else stands
-    inside of a value is told by the line of its key. Linear; of a text that is no TOML it says something."""
+    """In which line each table and key of a TOML text stands, and each element of an array; what else stands inside of
+    a value is told by the line of its key. Linear; of a text that is no TOML it says something."""
     found: dict[Place, int] = {(): 1}
     table: Place = ()
     counts: dict[Place, int] = {}
@@ -32,7 +36,8 @@ def lines(text: str) -> dict[Place, int]:
             if header[1]:
                 index = counts[table] = counts.get(table, -1) + 1
                 table = (*table, index)
-            found.setdefault(table, number)
+            for length in range(1, len(table) + 1):  # what is only named on the way there, too
+                found.setdefault(table[:length], number)
             place, start = table, header.end()
         elif key := _KEY.match(text, at):
             place, start = table, key.end()
@@ -45,30 +50,58 @@ def lines(text: str) -> dict[Place, int]:
     return found
 
 
+def deepest(text: str) -> int:
+    """The line in which the deepest bracket stands."""
+    depth = most = 0
+    number = found = 1
+    for token in _TOKEN.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth > most:
+            most, found = depth, number
+        number += token[0].count("\n")
+    return found
+
+
 def _behind(text: str, at: int, number: int, place: Place, found: dict[Place, int]) -> tuple[int, int]:
     """Where the next line of a table begins: behind the line break that is in no string and no bracket."""
-    depth = tables = 0
+    depth, outer, index, is_new = 0, "", 0, False
     for token in _TOKEN.finditer(text, at):
         match token[0]:
             case "\n":
                 number += 1
                 if depth <= 0:
                     return token.end(), number
-            case "[" | "{":
-                if token[0] == "{" and depth == 1:
-                    found.setdefault((*place, tables), number)
-                    tables += 1
-                depth += 1
+                continue
             case "]" | "}":
                 depth -= 1
-            case _:
-                number += token[0].count("\n")
+                continue
+            case "," if depth == 1:
+                index, is_new = index + 1, True
+                continue
+            case remark if remark[0] == "#":
+                continue
+        if is_new and depth == 1 and outer == "[":
+            found.setdefault((*place, index), number)
+            is_new = False
+        if token[0] in "[{":
+            depth += 1
+            if depth == 1:
+                outer, index, is_new = token[0], 0, True
+        else:
+            number += token[0].count("\n")
     return len(text), number
 
 
 def _parts(dotted: str) -> Sequence[str]:
-    found = (part[0].strip("\"'") for part in _PART.finditer(dotted))
-    return list(islice(found, LONGEST_PATH))
+    return [_named(part[0]) for part in islice(_PART.finditer(dotted), LONGEST_PATH)]
+
+
+def _named(part: str) -> str:
+    """The name that a part of a key means."""
+    if "\\" in part and part[0] == '"':
+        with suppress(tomllib.TOMLDecodeError):
+            return str(tomllib.loads(f"name = {part}")["name"])
+    return part[1:-1] if part[0] in "\"'" else part
 
 
 def _place(parts: Sequence[str], counts: Mapping[Place, int]) -> Place:

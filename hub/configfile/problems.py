@@ -1,5 +1,6 @@
 """What is wrong with a hub.toml: a sentence for each problem, at its line."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from ..redaction import redact_text
 from ..spelling import suggestion
 from .places import Place, lines
 from .schema import TABLES
+
+TOO_MANY = re.compile(r"Longer than maximum length (\d+)\.")  # the first that is too much is the place
 
 
 class BadFile(UsageError):
@@ -37,8 +40,9 @@ class Problems:
             if isinstance(inner, Mapping):
                 self.of_fields(inner, here)
             else:
-                for said in inner:
-                    self.add(here, _sentence(here, str(said)))
+                for said in map(str, inner):
+                    most = TOO_MANY.fullmatch(said)
+                    self.add((*here, int(most[1])) if most else here, _sentence(here, said))
 
     def end(self) -> None:
         """Raise BadFile if there were any."""

@@ -18,7 +18,7 @@ from marshmallow import ValidationError
 
 from ..config import Config
 from ..spelling import suggestion
-from .places import Place
+from .places import Place, deepest
 from .problems import BadFile, Problems
 from .schema import NEEDS, File
 from .secretfiles import SecretFiles
@@ -26,6 +26,7 @@ from .shapes import BUILT_IN, Channel, ConfigFile, Notify, Rule, Webhook
 
 NAME = "hub.toml"
 LARGEST = 256 * 1024  # bytes of the file
+LONG_NUMBER = re.compile(r"[0-9][0-9_]{4000}")  # that Python may not read
 
 
 def read(config: Config) -> ConfigFile:
@@ -50,14 +51,16 @@ def parse(text: str, path: Path) -> ConfigFile:
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise BadFile(f"{path}:1: This is not TOML that can be read: it is nested too deep.") from None
+        raise BadFile(f"{path}:{deepest(text)}: This is not TOML that can be read: it is nested too deep.") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)$|\(at end of document\)$", str(error))
         line = (found and found[1]) or str(text.count("\n") + 1)
         said = str(error)[: found.start()].rstrip() if found else str(error)
         raise BadFile(f"{path}:{line}: This is not TOML: {said}.") from None
     except ValueError as error:  # a number of thousands of digits
-        raise BadFile(f"{path}:1: This is not TOML that can be read: {error}.") from None
+        found = LONG_NUMBER.search(text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 1
+        raise BadFile(f"{path}:{line}: This is not TOML that can be read: {error}.") from None
     problems = Problems(text, path)
     file = _read(values, path, problems)
     problems.end()
