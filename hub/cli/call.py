@@ -16,6 +16,7 @@ from ..spelling import meant, suggestion
 from ..stdio import complain, say
 from ..wire.ids import is_id
 from ..wire.names import is_name
+from .answered import was_not_first, what_counts
 from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
@@ -66,7 +67,8 @@ def _visible(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command and print its result as JSON; of what comes in pages all of them.
+    """Run one command and print its result as JSON; of what comes in pages all of them. An answer to a question that is
+    not the first is told who was, and is status 1.
 
     Who leaves before the answer cancels the call. Raises as `Connection.ask`, with what to type instead.
     """
@@ -82,10 +84,14 @@ def run(args: argparse.Namespace) -> int:
         if args.help:
             _print(explained(command.described()))
             return 0
-        result = command.call(command.args(args.words[1:]), args)
+        given = command.args(args.words[1:])
+        result = command.call(given, args)
+        late = what_counts(hub, given.get("question")) if was_not_first(command.name, result) else ""
     text = json.dumps(result, indent=2, ensure_ascii=False) if is_for_people(args) else compact(result)
     _print(text.split("\n"))
-    return 0
+    if late:
+        complain(printable(f"hub: {late}"))
+    return 1 if late else 0
 
 
 def _check(words: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shlex
 import signal
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from running import HubProcess, environment, hub_process, run_hub, send_signal, 
 from terminals import CTRL_C, on_terminal
 
 from hub.cli.ask import RETRY
+from hub.commands.asked import account
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +62,37 @@ async def test_the_answer_is_printed_and_is_the_status(option: int, status: int,
         words = ("hub:answer", f"question={question['id']}", f"answer={answer}")
         assert await call(hub.state_dir, *words) == {"accepted": True}
         assert await outcome(process) == (status, f"{answer}\n", "")
-        assert await call(hub.state_dir, *words) == {"accepted": False}
+        by = account(os.geteuid())
+        said = f"hub: Yours is not the answer: {by} has answered {question['options'][option]!r} before.\n"
+        late = await run_hub(tmp_path, "call", *words, "--state-dir", str(hub.state_dir))
+        assert late == (1, '{"accepted":false}\n', said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--timeout", "1", "--default", "no"), "the time was up, so 'no' counts."),
+        (("--timeout", "1"), "the time was up."),
+        (("--while-connected",), "the question was withdrawn."),
+    ],
+)
+async def test_an_answer_that_comes_too_late_is_told_what_counts(
+    tmp_path: Path, flags: tuple[str, ...], said: str
+) -> None:
+    async with hub_process(tmp_path) as hub:
+        async with asking(hub.state_dir, "Deploy?", *OPTIONS, *flags) as process:
+            question = await open_question(hub.state_dir)
+            if "--timeout" in flags:
+                await process.communicate()
+        while await call(hub.state_dir, "hub:questions"):
+            await asyncio.sleep(0.02)
+        where = ("--state-dir", str(hub.state_dir))
+        words = ("call", "hub:answer", f"question={question['id']}", "answer=yes", *where)
+        late = await run_hub(tmp_path, *words)
+        assert late == (1, '{"accepted":false}\n', f"hub: Yours is not the answer: {said}\n")
+        other = await run_hub(tmp_path, "call", "hub:answer", "question=x", "answer=yes", *where)
+        assert other[0] == 1
+        assert other[2] == "hub: Yours is not the answer: there is no such question, or it has been over for long.\n"
 
 
 async def test_nobody_answers(tmp_path: Path) -> None:
