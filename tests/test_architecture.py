@@ -75,8 +75,8 @@ ORDER = [
             "terminal grammar exchange http lasting words documents publish places beginnings writing following tail "
             "forwarding forward",
         ),
-        ("cli", "child relays reports run hook settings connect samples status checks agents promise doctor"),
-        ("cli", "explain call ask token audit mcp print serve completion main"),
+        ("cli", "child relays reports run hook edits settings connect samples status checks agents promise doctor"),
+        ("cli", "explain answered call ask token audit mcp print serve completion main"),
         ("", "__main__"),
     )
     for name in names.split()

@@ -4,19 +4,19 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..adapters.senders import AGENTS
+from ..client.discovery import NoHub, NotRunning
 from ..errors import HubError
+from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
-from .settings import MODULE, Settings, settings_of, with_own, without_own
+from .http import add_where, address, named_address
+from .settings import MODULE, Hook, Settings, put_in, settings_of, taken_out
 from .terminal import printable
-
-INDENT = re.compile(r"^[{\[]\s*?\n([ \t]+)")
 
 
 def add(commands: Any) -> None:
@@ -28,12 +28,14 @@ def add(commands: Any) -> None:
         "see an agent in the hub: write its hooks into its settings",
         """hub connect claude-code
         hub connect claude-code --ask               and answer its permission prompts in the hub
+        hub connect claude-code --state-dir orders  to a hub that keeps its files elsewhere
         hub connect claude-code --remove""",
     )
     command.add_argument("agent", metavar="AGENT", choices=AGENTS, help=f"{', '.join(AGENTS)}")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--ask", action="store_true", help="its permission prompts become questions, too")
     what.add_argument("--remove", action="store_true", help="take back what hub has written there")
+    add_where(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,22 +44,55 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args.agent)
     text = _text(settings.file)
     try:
-        known = settings.new if text is None else read(text)
-        kept = without_own(known, args.agent)
+        if text is not None:
+            read(text)
+        before = taken_out(text, settings.new, args.agent)
     except ValueError as error:
         raise HubError("invalid_json", f"{settings.file} is left as it is: {error}.") from None
     if args.remove:
-        _remove(settings, text, kept)
-        gone = "were not" if text is None or kept == known else "are no longer"
+        _write(settings.file, text, before)
+        gone = "were not" if before == text else "are no longer"
         say(printable(f"{args.agent}: hub's hooks {gone} in {settings.file}."))
         return 0
-    _write(settings.file, text, with_own(kept, settings.entries(own_command(), args.ask)))
+    hook = Hook(own_command(), _where(args))
+    _write(settings.file, text, put_in(before, settings.new, settings.entries(hook, args.ask)))
     say(printable(f"{args.agent}: hub's hooks are in {settings.file}; they are used by what starts from now on."))
+    _remark(args, settings)
+    return 0
+
+
+def _remark(args: argparse.Namespace, settings: Settings) -> None:
+    """Say what else there is to know."""
     if args.ask and args.agent == "gemini":
         say("Gemini CLI takes no answer to its permission prompts, so hub only shows that it waits.")
     if settings.remark:
         say(settings.remark)
-    return 0
+    if os.environ.get("HUB_TOKEN") and not args.token_file:
+        say("The hooks do not know HUB_TOKEN; name a file that has the token with --token-file.")
+    try:
+        address(args)
+    except NotRunning:
+        say("No hub runs there yet. Start one with hub, or name another one with --state-dir or --url.")
+    except NoHub as error:
+        say(printable(str(error)))
+
+
+def _where(args: argparse.Namespace) -> list[str]:
+    """The flags that lead the hooks to the hub that is meant here, wherever the agent is started; none where they find
+    it by themselves. Raises UsageError."""
+    ca = args.ca or os.environ.get("HUB_CA")
+    url = named_address(args)
+    folder = args.state_dir or (None if url else state_directory())
+    usual = state_directory({name: value for name, value in os.environ.items() if name == "HOME"})
+    found = {
+        "--url": url,
+        "--state-dir": folder and os.path.abspath(folder),
+        "--token-file": args.token_file and os.path.abspath(args.token_file),
+        "--ca": ca and os.path.abspath(ca),
+    }
+    if found["--state-dir"] == str(usual) and not url:
+        del found["--state-dir"]
+    return [word for flag, value in found.items() if value for word in (flag, value)]
 
 
 def _text(file: Path) -> str | None:
@@ -91,32 +126,22 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _remove(settings: Settings, text: str | None, kept: dict[str, Any]) -> None:
-    """Take hub's own back; a file in which nothing else stands goes with it."""
-    if text is None:
+def _write(file: Path, text: str | None, written: str | None) -> None:
+    """With the mode that the file has, where a link leads to; whole, or not at all. None takes it away. Raises
+    HubError."""
+    if written == text:
         return
-    if settings.new and kept == settings.new:
-        settings.file.unlink()
-    else:
-        _write(settings.file, text, kept)
-
-
-def _write(file: Path, text: str | None, found: dict[str, Any]) -> None:
-    """In the form that the file has, with its mode, where a link leads to; whole, or not at all. Raises HubError."""
-    if text is not None and read(text) == found:
-        return
-    match = INDENT.match(text or "")
-    indent = match[1] if match else 2
-    written = json.dumps(found, indent=indent, ensure_ascii=False) + "\n" * (text is None or text.endswith("\n"))
     place = Path(os.path.realpath(file))
     spare = place.with_name(f".{place.name}.{os.getpid()}")
     try:
+        if written is None:
+            place.unlink()
+            return
+        if text is not None and read(text) == read(written):
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
-        _create(
-            spare,
-            written.encode("utf-8", "surrogatepass"),
-            place.stat().st_mode & 0o7777 if text is not None else 0o600,
-        )
+        mode = place.stat().st_mode & 0o7777 if text is not None else 0o600
+        _create(spare, written.encode("utf-8", "surrogatepass"), mode)
         os.rename(spare, place)
     except OSError as error:
         raise HubError("command_failed", f"{file} cannot be written ({error.strerror}).") from None

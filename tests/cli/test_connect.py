@@ -1,16 +1,21 @@
 """`hub connect`: the settings of agents get hub's hooks, and are as before when they are taken back."""
 
+import asyncio
 import contextlib
 import io
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from running import hub_app
+from hypothesis import given as having
+from hypothesis import strategies as st
+from running import environment, hub_app, hub_process
 from samples import sample
 
 from hub.adapters.senders import AGENTS
@@ -36,7 +41,15 @@ HUB = "/home/user/.local/bin/hub"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME"):
+    for name in (
+        "CLAUDE_CONFIG_DIR",
+        "CODEX_HOME",
+        "HUB_URL",
+        "HUB_STATE_DIR",
+        "HUB_CA",
+        "HUB_TOKEN",
+        "XDG_STATE_HOME",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(connect, "own_command", lambda: [HUB])
     return tmp_path
@@ -86,7 +99,7 @@ def test_twice_is_once_and_removed_is_gone(home: Path, agent: str, asks: tuple[s
     assert file.read_bytes() == first
     assert ("--ask" in first.decode()) == (bool(asks) and agent != "gemini")
     assert run(agent, "--remove")[0] == 0
-    assert not file.exists() or json.loads(file.read_text()) == {}
+    assert not file.exists()
     assert run(agent, "--remove")[0] == 0
 
 
@@ -124,22 +137,183 @@ def test_what_is_there_stays(home: Path, agent: str, indent: Any, end: str) -> N
     assert os.listdir(file.parent) == [file.name]
 
 
-@pytest.mark.parametrize("agent", ["claude-code", "codex", "gemini", "cursor"])
-@pytest.mark.parametrize("asks", [(), ("--ask",)])
-def test_lists_that_stood_empty_stand_empty_again(home: Path, agent: str, asks: tuple[str, ...]) -> None:
-    run(agent, "--ask")
-    events = [*json.loads(file_of(home, agent).read_text())["hooks"]]
-    run(agent, "--remove")
-    text = json.dumps({"a": 1, "hooks": {event: [] for event in events[::2]}})
+NAMES = st.sampled_from(["a", "hooks2", "version", "description", "ünï\u2028", "\\", '"'])
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+OTHER = st.sampled_from(
+    [
+        {"matcher": "", "hooks": [{"type": "command", "command": "notify-send done"}]},
+        {"matcher": "Bash", "hooks": [{"type": "command", "command": "/opt/hub hook claude-code"}]},
+        {"command": "./audit.sh"},
+        7,
+    ]
+)
+EVENTS = ["Stop", "PreToolUse", "BeforeTool", "preToolUse", "stop", "PermissionRequest", "Mine", "SessionStart"]
+HOOKS = st.dictionaries(st.sampled_from(EVENTS), st.lists(OTHER, max_size=2), max_size=4)
+BLANKS = st.sampled_from(["", " ", "\n", "\n  ", "\r\n\t", "  \n\n "])
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    """Settings in any form: each blank between two tokens is another."""
+    value: Any = draw(st.dictionaries(NAMES, PLAIN, max_size=3))
+    if draw(st.booleans()):
+        value = [*value.items()]
+        value.insert(draw(st.integers(0, len(value))), ("hooks", draw(HOOKS)))
+        value = dict(value)
+    known = draw(st.sampled_from([None, {}, {"version": 1}, {"description": "Tell hub what Codex does."}]))
+    if known is not None:
+        value = known | {name: value["hooks"] for name in ("hooks",) if name in value}
+    form = draw(st.sampled_from([None, 2, 4, "\t", "odd"]))
+    if form != "odd":
+        return json.dumps(value, indent=form, ensure_ascii=draw(st.booleans())) + draw(BLANKS)
+    tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+', json.dumps(value))
+    return "".join(draw(BLANKS) + token for token in tokens) + draw(BLANKS)
+
+
+@having(texts(), st.sampled_from(AGENTS), st.booleans(), st.booleans())
+def test_what_is_put_in_and_taken_out_leaves_every_byte(text: str, agent: str, asks: bool, before: bool) -> None:
+    with mock.patch.dict(os.environ, {"HOME": "/home/nobody"}):
+        given = settings.settings_of(agent)
+    hook = settings.Hook([HUB], ["--state-dir", "/srv/hub"])
+    entries = given.entries(hook, asks)
+    put = settings.put_in(text, given.new, entries)
+    known, found = json.loads(text), json.loads(put)
+    assert {**found, "hooks": None} == {**known, "hooks": None}, "what is there stays"
+    for event, own in entries.items():
+        assert found["hooks"][event] == [*known.get("hooks", {}).get(event, []), *own]
+    assert settings.is_connected(found, agent)
+    assert settings.taken_out(put, given.new, agent) == text
+    other = given.entries(hook, before)  # it was connected in another way before
+    again = settings.taken_out(settings.put_in(text, given.new, other), given.new, agent)
+    assert again is not None
+    assert settings.put_in(again, given.new, entries) == put, "twice is once"
+    written_anew = json.dumps(found, indent=2, ensure_ascii=False)  # as an agent does that writes its settings itself
+    left = settings.taken_out(written_anew, given.new, agent)
+    assert _without_empty(json.loads(left or json.dumps(given.new))) == _without_empty(known)
+
+
+def _without_empty(found: dict[str, Any]) -> dict[str, Any]:
+    """Empty lists of hooks say nothing, and no hooks neither."""
+    hooks = {event: entries for event, entries in found.get("hooks", {}).items() if entries}
+    return {name: value for name, value in found.items() if name != "hooks"} | ({"hooks": hooks} if hooks else {})
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    "text", ["{}", "{}\n", "{ }", '{"hooks": {}}', '{\n  "hooks": {}\n}\n', '{"version":1}', '{"a":[1, 2]}']
+)
+def test_a_file_that_was_there_is_as_it_was(home: Path, agent: str, text: str) -> None:
     file = given(home, agent, text)
-    run(agent, *asks)
-    first = json.loads(file.read_text())
-    run(agent, "--ask")
-    run(agent, *asks)
-    assert json.loads(file.read_text()) == first, "twice is once"
-    assert all(first["hooks"].values()), "and hub's are in all of them"
+    for words in ((), ("--ask",)):
+        assert run(agent, *words)[0] == 0
+        assert settings.is_connected(json.loads(file.read_text()), agent)
+    assert run(agent, "--remove")[0] == 0
+    assert file.read_text() == text
+
+
+def test_a_file_that_was_not_there_is_gone_also_behind_a_link(home: Path) -> None:
+    real = home / "dotfiles.json"
+    file = file_of(home, "claude-code")
+    file.parent.mkdir()
+    file.symlink_to(real)
+    run("claude-code")
+    assert real.exists()
+    run("claude-code", "--remove")
+    assert file.is_symlink()
+    assert not real.exists()
+
+
+def test_what_else_a_person_wrote_meanwhile_stays(home: Path) -> None:
+    """In a file that hub has made, and behind its own hooks."""
+    file = file_of(home, "claude-code")
+    run("claude-code")
+    found = json.loads(file.read_text())
+    mine = {"hooks": [{"type": "command", "command": "say done"}]}
+    found["hooks"]["Stop"].append(mine)
+    found["model"] = "opus"
+    file.write_text(json.dumps(found, indent=2))
+    run("claude-code", "--remove")
+    assert json.loads(file.read_text()) == {"hooks": {"Stop": [mine]}, "model": "opus"}
+
+
+# ---- the hub that is meant
+
+
+def commands(home: Path, agent: str = "claude-code") -> set[tuple[str, ...]]:
+    """What each hook says behind its event."""
+    found = json.loads(file_of(home, agent).read_text())["hooks"]
+    own = [entry for entries in found.values() for entry in entries]
+    words = [settings._words(entry["hooks"][0] if "hooks" in entry else entry) for entry in own]
+    return {tuple(word for word in line if word not in settings.COPILOTS)[3:] for line in words}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    ("words", "variables", "where"),
+    [
+        ((), {}, ()),
+        ((), {"HUB_STATE_DIR": "/srv/a hub"}, ("--state-dir", "/srv/a hub")),
+        ((), {"HUB_STATE_DIR": "{home}/.local/state/hub"}, ()),
+        ((), {"XDG_STATE_HOME": "/srv"}, ("--state-dir", "/srv/hub")),
+        (("--state-dir", "orders"), {"HUB_URL": "localhost:4000"}, ("--state-dir", "{cwd}/orders")),
+        ((), {"HUB_URL": "localhost:4000", "HUB_STATE_DIR": "/srv"}, ("--url", "http://localhost:4000")),
+        (
+            ("--url", "https://h.example", "--token-file", "t", "--ca", "c.pem"),
+            {},
+            ("--url", "https://h.example", "--token-file", "{cwd}/t", "--ca", "{cwd}/c.pem"),
+        ),
+    ],
+)  # fmt: skip
+def test_the_hooks_find_the_hub_that_was_meant(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    agent: str,
+    words: tuple[str, ...],
+    variables: dict[str, str],
+    where: tuple[str, ...],
+) -> None:
+    """And only where they would not by themselves, is it written; all of it is taken back."""
+    monkeypatch.chdir(home)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(home=home))
+    assert run(agent, "--ask", *words)[0] == 0
+    wanted = tuple(word.format(cwd=home) for word in where)
+    ends = {
+        line[-len(wanted) - 2 :] if line[-2:] == ("||", "true") else line[-len(wanted) :]
+        for line in commands(home, agent)
+    }
+    assert not wanted or {end[: len(wanted)] for end in ends} == {wanted}
+    assert wanted or not any("--url" in line or "--state-dir" in line for line in commands(home, agent))
+    run(agent)  # to the same hub, without a question
     run(agent, "--remove")
-    assert json.loads(file.read_text()) == json.loads(text)
+    assert not file_of(home, agent).exists()
+
+
+async def test_a_hook_that_was_written_reaches_that_hub(home: Path, tmp_path: Path) -> None:
+    """As the agent starts it: from another folder, with none of the variables."""
+    async with hub_process(tmp_path) as hub:
+        connect_words = ("claude-code", "--state-dir", str(hub.state_dir))
+        assert (await asyncio.to_thread(run, *connect_words))[0] == 0
+        [group] = json.loads(file_of(home, "claude-code").read_text())["hooks"]["Stop"]
+        [hook] = group["hooks"]
+        words = (sys.executable, "-m", "hub", *hook["args"])
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, env=environment(), cwd="/")
+        out, _ = await process.communicate(json.dumps(sample("claude-15-stop")).encode())
+        assert (process.returncode, out) == (0, b"{}\n")
+
+
+def test_that_no_hub_is_there_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_TOKEN", "x" * 40)
+    status, out, err = run("claude-code")
+    assert (status, err) == (0, "")
+    assert "No hub runs there yet." in out
+    assert "--token-file" in out
+    assert "x" * 40 not in file_of(home, "claude-code").read_text()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +379,7 @@ def test_an_older_place_of_hub_is_replaced(home: Path, monkeypatch: pytest.Monke
         run(agent, "--ask")
         assert "old place" not in file_of(home, agent).read_text()
         run(agent, "--remove")
-        assert not file_of(home, agent).exists() or file_of(home, agent).read_text().strip() == "{}"
+        assert not file_of(home, agent).exists()
 
 
 def test_hub_is_named_by_a_path_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -237,8 +411,6 @@ def lines(*words: str) -> dict[str, Any]:
 
 
 async def test_doctor_says_who_was_never_heard(home: Path, tmp_path: Path) -> None:
-    import asyncio
-
     async with hub_app(tmp_path / "state") as hub:
         run("claude-code")
         given(home, "gemini", "{")
