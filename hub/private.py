@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LOCK = "lock"
 # By one of these a state directory is known.
 LEFT = (LOCK, "audit.jsonl", "audit.head", "events.sqlite", "server.json", "token", "token.read")
+UNUSED = {LOCK, "audit.jsonl", "audit.head"}  # of these alone, nothing is worth keeping
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 
@@ -114,6 +115,41 @@ def _is_for_a_hub(directory: Path, mode: int) -> bool:
     """Whether nothing is in it yet, or what a hub has left there."""
     names = os.listdir(directory)
     return not names or (not mode & (stat.S_IWOTH | stat.S_ISVTX) and any(name in names for name in LEFT))
+
+
+@contextlib.contextmanager
+def unused_removed(*directories: Path) -> Iterator[None]:
+    """Around a start: of the state directories that it has made, those in which nothing was kept are gone again when it
+    fails, and so are folders above that were made for them."""
+    made = {each for directory in directories for each in (directory, *directory.parents) if not each.exists()}
+    try:
+        yield
+    except BaseException:
+        for directory in sorted(made, key=lambda each: len(each.parts), reverse=True):
+            with contextlib.suppress(OSError, Locked, Unsafe):
+                _remove_unused(directory)
+        raise
+
+
+def _remove_unused(directory: Path) -> None:
+    """Remove a folder that is empty, or holds what a hub makes before it keeps anything. Raises OSError, and Locked if
+    another hub has come meanwhile."""
+    names = set(os.listdir(directory))
+    if LOCK in names and names <= UNUSED and not _size(directory / "audit.jsonl"):
+        held = lock(directory)
+        try:
+            for name in names:
+                (directory / name).unlink()
+        finally:
+            os.close(held)
+    directory.rmdir()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def lock(directory: Path) -> int:

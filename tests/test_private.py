@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import hub_app
+from running import hub_app, run_hub
 from strangers import BECOME, needs_root
 
 from hub import private
@@ -207,3 +208,61 @@ def test_what_cannot_be_made_private_is_not_left_open(
         with pytest.raises(OSError, match="Input/output"):
             private.lock(tmp_path)
     assert os.listdir("/proc/self/fd") == before
+
+
+# ---- what a start that fails has made
+
+
+def failed(directory: Path, *made: str, text: str = "") -> None:
+    """A start that makes these files, and fails."""
+    with contextlib.suppress(ZeroDivisionError), private.unused_removed(directory):
+        private.prepare_directory(directory)
+        for name in made:
+            (directory / name).write_text(text if name == "audit.jsonl" else "x")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("made", [(), ("lock",), ("lock", "audit.jsonl"), ("lock", "audit.jsonl", "audit.head")])
+def test_a_start_that_fails_leaves_no_folder_without_anything(made: tuple[str, ...], tmp_path: Path) -> None:
+    failed(tmp_path / "a" / "b", *made)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (("lock", "audit.jsonl"), "a record"),
+        (("lock", "token"), ""),
+        (("lock", "audit.jsonl", "events.sqlite"), ""),
+        (("audit.jsonl",), "a record"),
+    ],
+)
+def test_what_somebody_could_miss_stays(made: tuple[str, ...], text: str, tmp_path: Path) -> None:
+    failed(tmp_path / "a", *made, text=text)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(made)
+
+
+def test_a_folder_that_was_there_or_is_anothers_by_now_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    failed(tmp_path / "a", "lock")
+    assert (tmp_path / "a" / "lock").exists()
+    with contextlib.suppress(ZeroDivisionError), private.unused_removed(tmp_path / "b"):
+        private.prepare_directory(tmp_path / "b")
+        held = private.lock(tmp_path / "b")
+        raise ZeroDivisionError
+    assert (tmp_path / "b" / "lock").exists()
+    os.close(held)
+    with private.unused_removed(tmp_path / "c"):
+        private.prepare_directory(tmp_path / "c")
+    assert (tmp_path / "c").exists()
+
+
+async def test_a_hub_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, _, err = await run_hub(tmp_path, "--port", port, "--state-dir", "state")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "another program listens there" in err
+    status, _, err = await run_hub(tmp_path, "--port", "0", "--state-dir", "state", "--broker", "unix:///nowhere/s")
+    assert (status, err.count("\n")) == (2, 1)
+    assert os.listdir(tmp_path) == []

@@ -23,7 +23,7 @@ from ..commands.listing import connected
 from ..config import Config, unknown_variables
 from ..errors import UsageError
 from ..hub import Hub
-from ..private import Unsafe, write_whole
+from ..private import Unsafe, unused_removed, write_whole
 from ..stderr import Seldom, set_up_logging, unhurried
 from ..stdio import mention
 from ..wire.messages import now
@@ -128,7 +128,7 @@ def serve(config: Config) -> int:
     """
     if config.workers > 1:
         return workers.run(config, _url, _work)
-    with unhurried():
+    with unhurried(), unused_removed(config.state_dir):
         return _run(config)
 
 
@@ -153,8 +153,9 @@ def _run(config: Config, seat: Seat | None = None) -> int:
     hub = Hub(config)
     if not startup.load(hub, (*config.load, *(["hub.demo"] if config.demo else []))):
         return 1
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(hub, context, seat))
+    option = socket.SO_REUSEADDR if seat is None else socket.SO_REUSEPORT
+    with contextlib.closing(_bind(config, option)) as sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(hub, sock, context, seat))
 
 
 def _take_descriptors() -> None:
@@ -175,7 +176,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(hub: Hub, context: ssl.SSLContext | None, seat: Seat | None) -> int:
+async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, seat: Seat | None) -> int:
     app = create_app(hub)
     if seat is not None:
         app[WORKERS] = Workers(seat, hub.metrics.registry)
@@ -192,7 +193,6 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None, seat: Seat | None) ->
     if not await startup.begin(runner):
         return 1
     try:
-        sock = _listen(hub.config, socket.SO_REUSEADDR if seat is None else socket.SO_REUSEPORT)
         assert runner.server is not None
         app[GUARD].watch(runner.server)
         loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
@@ -202,7 +202,10 @@ async def _serve(hub: Hub, context: ssl.SSLContext | None, seat: Seat | None) ->
         url = _url(hub.config, sock)
         # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
         with _announced(hub, url) if seat is None else contextlib.nullcontext():
-            await server.start_serving()
+            try:
+                await server.start_serving()
+            except OSError as error:  # another program has begun to listen there meanwhile
+                raise _cannot_listen(hub.config, error) from None
             sock.listen(BACKLOG)
             _calm_collector()
             if seat is None:
@@ -268,7 +271,8 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _listen(config: Config, option: int) -> socket.socket:
+def _bind(config: Config, option: int) -> socket.socket:
+    """The port, before anything else is taken. Raises UsageError."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -276,11 +280,15 @@ def _listen(config: Config, option: int) -> socket.socket:
         sock.bind((config.host, config.port))
     except OSError as error:
         sock.close()
-        taken = error.errno == errno.EADDRINUSE
-        why = "another program listens there; stop it or choose --port" if taken else error.strerror
-        raise UsageError(f"Cannot listen on {config.host} port {config.port}: {why}.") from None
+        raise _cannot_listen(config, error) from None
     sock.setblocking(False)
     return sock
+
+
+def _cannot_listen(config: Config, error: OSError) -> UsageError:
+    taken = error.errno == errno.EADDRINUSE
+    why = "another program listens there; stop it or choose --port" if taken else error.strerror
+    return UsageError(f"Cannot listen on {config.host} port {config.port}: {why}.")
 
 
 def _url(config: Config, sock: socket.socket) -> str:

@@ -21,7 +21,7 @@ from types import FrameType
 
 from ..config import Config
 from ..errors import HubError, UsageError
-from ..private import Locked, Unsafe, lock, prepare_directory, write_whole
+from ..private import Locked, Unsafe, lock, prepare_directory, unused_removed, write_whole
 from ..stderr import set_up_logging
 from ..stdio import mention
 from ..wire.messages import now
@@ -72,6 +72,12 @@ def run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serv
     """Run the workers until SIGTERM or SIGINT; return the exit status. Raises UsageError if they cannot start."""
     check(config)
     set_up_logging(config)
+    folders = (config.state_dir / f"worker-{number}" for number in range(1, config.workers + 1))
+    with unused_removed(config.state_dir, *folders):
+        return _run(config, url, serve)
+
+
+def _run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serve) -> int:
     try:
         prepare_directory(config.state_dir)
         held = lock(config.state_dir)
@@ -144,6 +150,9 @@ class Crew:
                     self._reap()
             except BaseException:
                 self._end_all(signal.SIGKILL)
+                for worker in self._workers:
+                    if worker.pid:
+                        os.waitpid(worker.pid, 0)
                 raise
             finally:
                 self._withdraw()
@@ -267,17 +276,17 @@ class Crew:
         """Take the ends of workers; those that nobody has asked for are begun again, later and later."""
         for worker in self._workers:
             if worker.pid and os.waitpid(worker.pid, os.WNOHANG)[0]:
-                if worker.told >= 0:
-                    self._hear_of(worker, os.read(worker.told, 8192))
                 worker.pid = 0
                 self._snapshots.end(worker.number)
+                if worker.told >= 0:
+                    self._hear_of(worker, os.read(worker.told, 8192))
                 if not self._stopping:
                     self._lament(worker)
 
     def _lament(self, worker: _Worker) -> None:
         if not self._started:
             self._stopping = time.monotonic()
-            raise UsageError("A worker has ended before it listened; the log says why.")
+            raise UsageError(f"Worker {worker.number} has ended before it listened; the log says why.")
         worker.ends = 1 if time.monotonic() - worker.began > STEADY else worker.ends + 1
         pause = PAUSES[min(worker.ends, len(PAUSES)) - 1]
         worker.due = time.monotonic() + pause

@@ -92,6 +92,11 @@ async def url(tmp_path: Path, page: Page) -> AsyncIterator[str]:
         """Refuse."""
         raise CommandError("There is nothing.", {"what": "nothing"})
 
+    @hub.command("test:lose")
+    async def lose(call: Call) -> None:
+        """Say that another hub's client provides these by now."""
+        call.hub.providers.lose(call.args["commands"])
+
     async with hub_inside(hub) as url:
         yield url
         await page.leave()
@@ -132,6 +137,19 @@ async def test_it_publishes_follows_calls_asks_and_serves(page: Page, url: str) 
     await page.evaluate("hub.close()")
     await page.until("seen.at(-1) === 'end'")
     assert await page.evaluate("hub.call('hub:ping').catch(({code}) => code)") == "lost"
+
+
+async def test_a_command_that_another_has_taken_is_taken_back(page: Page, url: str) -> None:
+    await client(page, url, follow=False)
+    await page.evaluate("""
+        window.lost = [];
+        hub.provide("test:double", ({ n }) => 2 * n, { onlost: ({ code }) => lost.push(code), effect: "read" })
+    """)
+    assert await page.evaluate("hub.call('test:double', {n: 2})") == 4
+    await page.evaluate("hub.call('test:lose', {commands: ['test:double', 'test:other']})")
+    await page.until("lost.length === 1")
+    assert await page.evaluate("lost") == ["already_provided"]
+    assert await page.evaluate("hub.call('test:double', {n: 3})") == 6
 
 
 async def test_a_call_that_is_aborted_is_cancelled_in_the_hub(page: Page, url: str) -> None:

@@ -83,6 +83,7 @@ async def test_a_call_is_answered_and_on_record_on_both_hubs(
     assert (await caller.answer(id))["payload"] == {"done": [1, "ü"]}
     for hub in (here, there):
         assert await of_call(hub, "the-one") == [("command.called", None), ("command.finished", "ok")]
+    assert [hub.counted("hub_commands_total", "other", "ok") for hub in (here, there)] == [1, 0]  # where it was called
     records = [(await hub.records("command.finished"))[-1] for hub in (here, there)]
     assert records[0]["actor"] == records[1]["actor"]
 

@@ -49,6 +49,18 @@ async def test_an_id_is_recognised_by_every_hub(start: Start) -> None:
     assert (first.cursor, first.accepted, again.cursor, again.duplicates) == (again.cursor, 1, first.cursor, 1)
 
 
+async def test_what_several_hubs_have_counted_adds_up(start: Start) -> None:
+    """Each event is counted once, by the hub that it was published to."""
+    hubs = one, two = await start("one"), await start("two")
+    await one.hub.publish("a:x", 1, id="once")
+    await two.hub.publish("a:x", 1, id="once")
+    await two.hub.publish("task:progress", {"id": "t", "status": "running"}, ttl=0.05)
+    await until(lambda: all(hub.hub.state.is_stale("task:progress", "t") for hub in hubs))
+    await until(lambda: sum(hub.counted("hub_events_total", "other") for hub in hubs) == 2, "a:x and hub:stale")
+    assert [hub.counted("hub_events_total", "task:progress") for hub in hubs] == [0, 1]
+    assert [hub.counted("hub_history_events") for hub in hubs] == [3, 3]
+
+
 async def test_the_end_of_a_lease_is_said_once_by_all_hubs(start: Start) -> None:
     hubs = [await start(name) for name in ("one", "two", "three")]
     await hubs[0].hub.publish("a:x", 1, id="stale-2")  # nobody can keep it from us

@@ -147,6 +147,7 @@ async def test_what_cannot_start_is_said_once(redis_engine: Engine, tmp_path: Pa
     status, _, err = await run_hub(tmp_path, *flags, f"unix://{tmp_path}/nowhere", "--port", "0")
     assert status == 2
     assert "nowhere cannot be reached" in err
+    assert not (tmp_path / "state").exists()  # nothing of it is left
 
 
 async def test_workers_end_with_their_parent(redis_engine: Engine, tmp_path: Path) -> None:
