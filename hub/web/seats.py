@@ -23,6 +23,7 @@ from .snapshots import Snapshots
 from .sums import Family, Summed, before, families, lasting, of_worker
 
 PATIENCE = 0.5  # seconds that another worker gets to answer; then what it has counted is what it said last
+FOR_GOOD = 60.0  # seconds after which it is asked again what it has counted
 LONGEST = 128  # characters of the id of a page
 LARGEST = 8 * 1024 * 1024  # bytes of an answer
 ASKED = 4096  # bytes of what is asked
@@ -70,6 +71,7 @@ class Workers:
         self.on_clients: Callable[[str], Awaitable[Page]] = _nobody
         self._before = before(seat.snapshots.read(seat.number)[1])  # what those have counted that had this seat earlier
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[int, tuple[float, asyncio.Task[Any]]] = {}  # what was asked last of each of the others
 
     async def answer(self) -> None:
         """Hear every worker that asks or tells. Ends when cancelled."""
@@ -82,7 +84,7 @@ class Workers:
                 connection.setblocking(False)
                 self._begin(self._hear(connection))
         finally:
-            for task in self._tasks:
+            for task in (*self._tasks, *(task for _, task in self._asking.values())):
                 task.cancel()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -118,18 +120,14 @@ class Workers:
 
     async def clients(self, after: str) -> list[Page]:
         """Who is connected to the others, behind this id. Raises HubError `busy` if one of them does not answer."""
-        pages = await self._ask("clients", after)
+        running = [number for number in self._seat.others if self._runs(number)]
+        answers = await asyncio.gather(*(_asked(self._seat.others[number], "clients", after) for number in running))
+        pages = dict(zip(running, answers, strict=True))
         for number, page in pages.items():
             if page is None and self._runs(number):
                 sentence = f"Worker {number} does not answer, so who is connected to it is not known; ask again."
                 raise HubError("busy", sentence, retry_after=1)
         return [([(id, text) for id, text in page[0]], page[1]) for page in pages.values() if page is not None]
-
-    async def _ask(self, what: str, word: str = "") -> dict[int, Any]:
-        """What each of the others that run answers, None if nothing."""
-        running = [number for number in self._seat.others if self._runs(number)]
-        answers = await asyncio.gather(*(_asked(self._seat.others[number], what, word) for number in running))
-        return dict(zip(running, answers, strict=True))
 
     def _runs(self, number: int) -> bool:
         """Whether this worker has said something in its present life: before, it is starting."""
@@ -147,11 +145,23 @@ class Workers:
         """What all have counted. Of one that does not answer, what it said last; of one that has ended, what only
         grows. So whoever asks again never sees less, whichever worker answers. Raises OSError."""
         self._note()
-        answers = await self._ask("count")
-        answered = {self._seat.number, *(number for number, answer in answers.items() if answer)}
+        answered = await self._answered()
         found = [self._said(number, answered) for number in sorted((self._seat.number, *self._seat.others))]
         states = Counter(state for state, _ in found)
         return Summed([*(said for _, said in found), families([workers(states)])])
+
+    async def _answered(self) -> set[int]:
+        """Have those that run note what they have counted; return who has. One that has not answered in time is not
+        asked again before it does, and nobody waits for it meanwhile."""
+        loop = asyncio.get_running_loop()
+        for number, address in self._seat.others.items():
+            if self._runs(number) and (number not in self._asking or self._asking[number][1].done()):
+                self._asking[number] = loop.time(), loop.create_task(_asked(address, "count", patience=FOR_GOOD))
+        ends = {task: began + PATIENCE for began, task in self._asking.values()}
+        while waiting := [task for task, end in ends.items() if not task.done() and end > loop.time()]:
+            await asyncio.wait(waiting, timeout=min(ends[task] for task in waiting) - loop.time())
+        done = (number for number, (_, task) in self._asking.items() if task.done() and task.result())
+        return {self._seat.number, *done}
 
     def _said(self, number: int, answered: set[int]) -> tuple[str, list[Family]]:
         """How a worker is, and what it has counted."""
@@ -173,11 +183,11 @@ async def _told(address: bytes, viewer: str, position: int) -> None:
     await _asked(address, "fetched", viewer, position)
 
 
-async def _asked(address: bytes, what: str, word: str = "", position: int = 0) -> Any:
+async def _asked(address: bytes, what: str, word: str = "", position: int = 0, *, patience: float = PATIENCE) -> Any:
     """What a worker answers; None if it does not: it has ended, is starting, or stands still."""
     loop, found = asyncio.get_running_loop(), bytearray()
     with contextlib.suppress(OSError, TimeoutError, ValueError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
                 await loop.sock_connect(connection, address)
                 if _is_ours(connection):

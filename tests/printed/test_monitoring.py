@@ -7,6 +7,7 @@ of rules and dashboard with data.
 import asyncio
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,8 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from crews import crew, pids, published
+from engines import Engine
 from prints import printed, program
 from running import PATIENCE, HubProcess, hub_process, send_signal, stream, talk, until
 
@@ -214,6 +217,42 @@ async def test_a_prometheus_has_an_answer_to_every_query(
         hub.signal(signal.SIGKILL)
         while "HubDown" not in await it.alerts():
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(180)
+async def test_a_prometheus_sees_no_counter_of_workers_fall(
+    redis_engine: Engine, tmp_path: Path, rules: Path, door: socket.socket
+) -> None:
+    """One worker stands still, and one is killed: nothing is taken for a reset, and no audit log for a shorter one."""
+    async with crew(redis_engine, tmp_path) as hub, prometheus(tmp_path, rules, hub.port, door) as it:
+
+        async def sees(query: str, *wanted: float) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while await it.numbers(query) != [*wanted]:
+                    await asyncio.sleep(0.05)
+
+        for number in range(12):
+            await published(hub, number)
+        await sees('hub_workers{state="up"}', 2)
+        await sees('sum(hub_events_total{event="agent:status_change"})', 12)
+        standing, other = pids(hub)
+        os.kill(standing, signal.SIGSTOP)
+        await sees('hub_workers{state="stale"} and on() up == 1', 1)
+        os.kill(standing, signal.SIGCONT)
+        await sees('hub_workers{state="up"}', 2)
+        for _ in range(3):  # each time it is longer until it is started again
+            os.kill(other, signal.SIGKILL)
+            await until(lambda other=other: other not in pids(hub) and len(pids(hub)) == 2)  # type: ignore[misc]
+            other = next(pid for pid in pids(hub) if pid != standing)
+            await sees('hub_workers{state="up"}', 2)
+        await sees('max_over_time(hub_workers{state="down"}[5m])', 1)
+        counters = [name for name in await it.get("label/__name__/values") if name.endswith(("_total", "_count"))]
+        assert {"hub_events_total", "hub_audit_records_total", "hub_delivery_seconds_count"} <= set(counters)
+        for name in counters:
+            assert set(await it.numbers(f"resets({name}[5m])")) <= {0.0}, name
+        await sees('sum(hub_events_total{event="agent:status_change"})', 12)
+        assert await it.numbers("sum(hub_audit_records_total)") > [2.0]
+        assert "HubAuditShorter" not in await it.alerts()
 
 
 # ---- the dashboard

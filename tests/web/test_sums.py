@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientError
@@ -11,6 +12,7 @@ from crews import Pair, answering, crew, lines, pair, pids, published, registry,
 from engines import Engine
 from running import HubProcess, talk, until
 
+from hub.web import seats
 from hub.web.sums import Summed, families, of_worker
 
 
@@ -66,6 +68,29 @@ async def test_one_that_does_not_answer_or_has_ended_is_not_forgotten() -> None:
         both.snapshots.begin(2)
         async with answering(both.worker(2, registry(1))):
             assert 'hub_calls_total{outcome="ok"} 9.0' in await shown(both)
+
+
+async def test_who_does_not_answer_is_asked_and_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, times = seats._asked, list[str]()
+
+    async def noted(address: bytes, what: str, *more: Any, **options: Any) -> Any:
+        times.append(what)
+        return await asked(address, what, *more, **options)
+
+    monkeypatch.setattr(seats, "_asked", noted)
+    monkeypatch.setattr(seats, "PATIENCE", 0.05)
+    with pair() as both:
+        async with answering(both.there):
+            while not await shown(both) >= UP:
+                pass
+        times.clear()
+        for _ in range(20):
+            assert await shown(both) >= STALE
+        assert times == ["count"]
+        async with answering(both.there):  # it hears what it was asked meanwhile, and so it is asked again
+            async with asyncio.timeout(30):
+                while not await shown(both) >= UP:
+                    await asyncio.sleep(0)
 
 
 async def test_a_log_that_was_broken_when_its_worker_ended_is_not_forgotten() -> None:
