@@ -1,7 +1,8 @@
 """What `hub print prometheus-rules` and `hub print grafana` print, before the real programs.
 
 promtool judges the rules and plays cases for each; a Prometheus scrapes a hub, runs the rules, and answers every query
-of rules and dashboard with data.
+of rules and dashboard with data. No Grafana runs here, it is no package of Debian's: that it draws the dashboard is not
+tested, but what it would ask is asked, and where each panel stands is looked at.
 """
 
 import asyncio
@@ -211,6 +212,9 @@ async def test_a_prometheus_has_an_answer_to_every_query(
                 await asyncio.sleep(0.1)
             living.cancel()
         assert missing == {}
+        (variable,) = [each for each in dashboard["templating"]["list"] if each["type"] == "query"]
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
+        assert await it.get(f"label/{label}/values", **{"match[]": metric}) == [f"127.0.0.1:{hub.port}"]
         for group in (await it.get("rules"))["groups"]:
             assert [rule["name"] for rule in group["rules"] if rule["health"] != "ok"] == []
         assert (await it.alerts())["HubCallsFail"] == "firing"

@@ -1,12 +1,10 @@
 """What `hub print nginx` prints, in a real nginx with TLS: the page, calls, Server-Sent Events, a WebSocket."""
 
-import asyncio
 import re
-import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,22 +14,13 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from doors import bearer
-from prints import printed, program
-from running import HubInside, Stream, Talk, hub_app, send_signal, until
+from prints import printed
+from proxies import ADDRESS, kept, nginx
+from running import HubInside, Stream, Talk, hub_app
 
 pytestmark = pytest.mark.once
 
 DOMAIN = "hub.user.example"
-AROUND = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {printed}
-}}
-"""
 
 
 class ToNginx(AbstractResolver):
@@ -40,7 +29,7 @@ class ToNginx(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [ResolveResult(hostname=host, host="127.0.0.2", port=port, family=family, proto=0, flags=0)]
+        return [ResolveResult(hostname=host, host=ADDRESS, port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
         pass
@@ -57,20 +46,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def ports() -> Any:
-    """Two that nginx can listen on: held meanwhile, so that nobody else gets them."""
-    held = [socket.socket() for _ in range(2)]
-    for sock in held:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("127.0.0.2", 0))
-    yield [sock.getsockname()[1] for sock in held]
-    for sock in held:
-        sock.close()
+def ports() -> Iterator[Sequence[int]]:
+    """Two that nginx can listen on."""
+    with kept(2) as found:
+        yield found
 
 
 @asynccontextmanager
 async def behind_nginx(
-    folder: Path, ports: list[int], certificate: tuple[Path, Path], change: tuple[str, str] = ("", "")
+    folder: Path, ports: Sequence[int], certificate: tuple[Path, Path], change: tuple[str, str] = ("", "")
 ) -> AsyncIterator[tuple[HubInside, ClientSession, str]]:
     """A hub behind it as printed, but for ports and certificate; a client that has the token, and the address."""
     plain, secure = ports
@@ -78,35 +62,20 @@ async def behind_nginx(
         settings: dict[str, Any] = {"auth": "token", "trusted_proxy": ("127.0.0.1",)}
         hub = await stack.enter_async_context(hub_app(folder / "state", **settings, allow_host=(f"{DOMAIN}:{secure}",)))
         text = printed("nginx", "--domain", DOMAIN, "--port", str(hub.port)).replace(*change)
-        for there, here in (("80", f"127.0.0.2:{plain}"), ("443 ssl", f"127.0.0.2:{secure} ssl")):
+        for there, here in (("80", f"{ADDRESS}:{plain}"), ("443 ssl", f"{ADDRESS}:{secure} ssl")):
             assert f"listen {there};" in text
             text = text.replace(f"listen {there};", f"listen {here} reuseport;")
             text = text.replace(f"listen [::]:{there};", "")
         for name, path in zip(("fullchain", "privkey"), certificate, strict=True):
             text = text.replace(f"/etc/letsencrypt/live/{DOMAIN}/{name}.pem", str(path))
-        conf = folder / "nginx.conf"
-        conf.write_text(AROUND.format(folder=folder, printed=text))
-        command = (program("nginx", "nginx"), "-p", str(folder), "-e", "stderr", "-c", str(conf))
-        process = await asyncio.create_subprocess_exec(*command)
-        stack.push_async_callback(ended, process)
-        await until(lambda: process.returncode is not None or answers(secure), "nginx listening")
+        await stack.enter_async_context(nginx(folder, text, secure))
         context = ssl.create_default_context(cafile=str(certificate[0]))
         connector = TCPConnector(resolver=ToNginx(), ssl=context)
         http = await stack.enter_async_context(ClientSession(connector=connector, headers=bearer(hub)))
         yield hub, http, f"https://{DOMAIN}:{secure}/"
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
-    send_signal(process, signal.SIGTERM)
-    assert await process.wait() == 0
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.2", port)) == 0
-
-
-async def test_everything_goes_through_it(tmp_path: Path, ports: list[int], certificate: tuple[Path, Path]) -> None:
+async def test_everything_goes_through_it(tmp_path: Path, ports: Sequence[int], certificate: tuple[Path, Path]) -> None:
     async with behind_nginx(tmp_path, ports, certificate) as (hub, http, url):
         async with http.get(url) as page:
             assert (page.status, page.content_type) == (200, "text/html")
@@ -130,7 +99,7 @@ async def test_everything_goes_through_it(tmp_path: Path, ports: list[int], cert
 
 @pytest.mark.parametrize(("line", "status"), [("Upgrade $http_upgrade;", 400), ("Host $http_host;", 403)])
 async def test_weakened_without_a_line_of_it_the_websocket_does_not(
-    line: str, status: int, tmp_path: Path, ports: list[int], certificate: tuple[Path, Path]
+    line: str, status: int, tmp_path: Path, ports: Sequence[int], certificate: tuple[Path, Path]
 ) -> None:
     async with behind_nginx(tmp_path, ports, certificate, (f"proxy_set_header {line}", "")) as (_, http, url):
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Origin": url.rstrip("/")}

@@ -1,4 +1,4 @@
-"""The unit that `hub print systemd-unit` prints, before systemd's own judge."""
+"""The unit that `hub print systemd-unit` prints, before systemd's own judge. A systemd runs it in test_release.py."""
 
 import os
 import subprocess

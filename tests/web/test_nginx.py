@@ -1,12 +1,7 @@
 """`--trusted-proxy` behind a real nginx: what it passes on gets in with the token only, under the address it names."""
 
-import asyncio
 import json
-import os
-import shutil
-import signal
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,62 +10,37 @@ import pytest
 from aiohttp import ClientResponse, ClientSession, TCPConnector, WSServerHandshakeError
 from doors import bearer, guard_of, tokens_of
 from prints import printed
-from running import Talk, hub_app, send_signal, until
+from proxies import ADDRESS, kept, nginx
+from running import Talk, hub_app
 
 from hub.web.access.credentials import FAILURES
 from hub.web.access.proxy import Proxies
 
 # What nginx is to be told, as it is printed: the part that passes on. All of it, with TLS: printed/test_nginx_conf.py
 BLOCK = "location / {" + printed("nginx").partition("location / {")[2].partition("\n    }\n")[0] + "}"
-SETTINGS = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    map $http_upgrade $hub_connection {{ default upgrade; '' close; }}
-    server {{
-        listen {address} reuseport;
-        {block}
-    }}
+SERVER = """
+map $http_upgrade $hub_connection {{ default upgrade; '' close; }}
+server {{
+    listen {address} reuseport;
+    {block}
 }}
 """
 OUTSIDE = "127.0.0.3"  # where the clients come from
 
 
 @pytest.fixture
-def door() -> Any:
-    """Keeps the port on which nginx is to listen, so that the hub can be told it before."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("127.0.0.2", 0))
-        yield sock
+def door() -> Iterator[str]:
+    """The address on which nginx is to listen, so that the hub can be told it before."""
+    with kept(1) as (port,):
+        yield f"{ADDRESS}:{port}"
 
 
 @asynccontextmanager
-async def nginx(door: socket.socket, folder: Path, hub: int, block: str = BLOCK) -> AsyncIterator[str]:
+async def passing_on(door: str, folder: Path, hub: int, block: str = BLOCK) -> AsyncIterator[str]:
     """nginx before the hub on this port; its address."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed (Debian: the package nginx)")
-    address = "{}:{}".format(*door.getsockname())
-    settings = folder / "nginx.conf"
-    block = block.replace("127.0.0.1:3141", f"127.0.0.1:{hub}")
-    settings.write_text(SETTINGS.format(folder=folder, address=address, block=block))
-    command = (program, "-p", str(folder), "-e", "stderr", "-c", str(settings))
-    process = await asyncio.create_subprocess_exec(*command)
-    try:
-        await until(lambda: process.returncode is not None or listens(door), "nginx listening")
-        yield f"http://{address}/"
-    finally:
-        send_signal(process, signal.SIGTERM)
-        assert await process.wait() == 0
-
-
-def listens(door: socket.socket) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(door.getsockname()) == 0
+    servers = SERVER.format(address=door, block=block.replace("127.0.0.1:3141", f"127.0.0.1:{hub}"))
+    async with nginx(folder, servers, int(door.rpartition(":")[2])):
+        yield f"http://{door}/"
 
 
 def outside(**headers: str) -> ClientSession:
@@ -78,14 +48,14 @@ def outside(**headers: str) -> ClientSession:
     return ClientSession(connector=TCPConnector(local_addr=(OUTSIDE, 0)), headers=named)
 
 
-def settings(door: socket.socket) -> dict[str, Any]:
-    return {"auth": "token", "trusted_proxy": ("127.0.0.1",), "allow_host": ("{}:{}".format(*door.getsockname()),)}
+def settings(door: str) -> dict[str, Any]:
+    return {"auth": "token", "trusted_proxy": ("127.0.0.1",), "allow_host": (door,)}
 
 
-async def test_behind_nginx_the_token_decides(door: socket.socket, tmp_path: Path) -> None:
+async def test_behind_nginx_the_token_decides(door: str, tmp_path: Path) -> None:
     async with (
         hub_app(tmp_path / "state", **settings(door)) as hub,
-        nginx(door, tmp_path, hub.port) as url,
+        passing_on(door, tmp_path, hub.port) as url,
         outside() as without,
         outside(**bearer(hub)) as known,
     ):
@@ -108,10 +78,10 @@ async def test_behind_nginx_the_token_decides(door: socket.socket, tmp_path: Pat
             assert (seen.peer, seen.uid, seen.trust) == (OUTSIDE, None, "OPERATOR")
 
 
-async def test_events_come_through_nginx_one_by_one(door: socket.socket, tmp_path: Path) -> None:
+async def test_events_come_through_nginx_one_by_one(door: str, tmp_path: Path) -> None:
     async with (
         hub_app(tmp_path / "state", **settings(door)) as hub,
-        nginx(door, tmp_path, hub.port) as url,
+        passing_on(door, tmp_path, hub.port) as url,
         outside(**bearer(hub)) as known,
         known.get(f"{url}events") as events,
     ):
@@ -127,7 +97,7 @@ async def data_of(events: ClientResponse) -> AsyncIterator[Any]:
             yield json.loads(line.removeprefix(b"data:"))["payload"]["data"]
 
 
-async def test_as_it_is_by_itself_nginx_lets_no_websocket_through(door: socket.socket, tmp_path: Path) -> None:
+async def test_as_it_is_by_itself_nginx_lets_no_websocket_through(door: str, tmp_path: Path) -> None:
     """It takes the upgrade out, and older ones speak HTTP/1.0. All the rest works."""
     plain = """location / {
         proxy_pass http://127.0.0.1:3141; proxy_http_version 1.0; proxy_set_header Host $http_host;
@@ -135,7 +105,7 @@ async def test_as_it_is_by_itself_nginx_lets_no_websocket_through(door: socket.s
     }"""
     async with (
         hub_app(tmp_path / "state", **settings(door)) as hub,
-        nginx(door, tmp_path, hub.port, plain) as url,
+        passing_on(door, tmp_path, hub.port, plain) as url,
         outside(**bearer(hub)) as known,
     ):
         async with known.get(f"{url}api/state") as answer:
@@ -147,10 +117,10 @@ async def test_as_it_is_by_itself_nginx_lets_no_websocket_through(door: socket.s
             assert (await answer.json())["error"].endswith(".")
 
 
-async def test_a_browser_gets_in_by_its_link_through_nginx(door: socket.socket, tmp_path: Path) -> None:
+async def test_a_browser_gets_in_by_its_link_through_nginx(door: str, tmp_path: Path) -> None:
     async with (
         hub_app(tmp_path / "state", **settings(door)) as hub,
-        nginx(door, tmp_path, hub.port) as url,
+        passing_on(door, tmp_path, hub.port) as url,
         outside() as browser,
     ):
         link = tokens_of(hub).link("OPERATOR")
@@ -164,12 +134,12 @@ async def test_a_browser_gets_in_by_its_link_through_nginx(door: socket.socket, 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_a_client_writes_into_the_headers_does_not_help(
-    door: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
     """Neither to be of this machine, nor to guess from ever new addresses."""
     if weakened:  # every hop is believed
         monkeypatch.setattr(Proxies, "trusts", lambda self, address: True)
-    async with hub_app(tmp_path / "state", **settings(door)) as hub, nginx(door, tmp_path, hub.port) as url:
+    async with hub_app(tmp_path / "state", **settings(door)) as hub, passing_on(door, tmp_path, hub.port) as url:
         statuses = []
         for number in range(FAILURES + 1):
             forged = {"X-Forwarded-For": f"198.51.100.{number}", "Authorization": "Bearer wrong"}
@@ -183,14 +153,11 @@ async def test_what_a_client_writes_into_the_headers_does_not_help(
 
 
 @pytest.mark.parametrize(("weakened", "auth"), [(False, "local"), (False, "token"), (True, "local")])
-async def test_a_proxy_that_nobody_named_gets_nothing(
-    door: socket.socket, tmp_path: Path, weakened: bool, auth: str
-) -> None:
+async def test_a_proxy_that_nobody_named_gets_nothing(door: str, tmp_path: Path, weakened: bool, auth: str) -> None:
     """Without the check the whole world would look like this machine."""
-    host = "{}:{}".format(*door.getsockname())
     async with (
-        hub_app(tmp_path / "state", auth=auth, allow_host=(host,)) as hub,
-        nginx(door, tmp_path, hub.port) as url,
+        hub_app(tmp_path / "state", auth=auth, allow_host=(door,)) as hub,
+        passing_on(door, tmp_path, hub.port) as url,
     ):
         if weakened:
             del guard_of(hub).checks["forwarded"]
