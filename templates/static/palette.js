@@ -65,7 +65,7 @@ function offer(page) {
   const groups = [...page.querySelectorAll("[data-found]")].map((group) => {
     const items = [...group.querySelectorAll("li")].map((item) => {
       const link = item.querySelector("a");
-      const more = item.querySelector("span")?.textContent ?? "";
+      const more = item.querySelector("span.q")?.textContent ?? "";
       const name = element("b", {}, link.textContent);
       const option = { role: "option", id: `found-${count++}`, "aria-selected": "false" };
       return element("div", { ...option, "data-href": link.getAttribute("href") }, name, ` ${more}`);

@@ -274,6 +274,27 @@ async def test_the_palette_is_a_list_that_keys_walk_through(hub: Hub, page: Page
         await page.leave()
 
 
+async def test_the_palette_leads_to_all_that_was_found(hub: Hub, page: Page) -> None:
+    async with running(hub) as url:
+        for number in range(20):
+            await hub.publish("task:progress", {"id": f"same-{number}", "name": f"Same {number:02}"})
+        await look(page, url, True)
+        await page.press("/")
+        await page.type("same")
+        await page.until(f"{PALETTE}.length === 9")
+        assert (await page.text("#palette [role=option]"))[-1].strip() == "All 20 ▸"
+        assert await page.evaluate("document.querySelector('#palette + p').textContent") == (
+            "20 found; choose with the arrow keys."
+        )
+        await page.press("ArrowUp")
+        await page.press("Enter")
+        await page.until("location.search === '?search=same&kind=task'")
+        await page.until("document.querySelectorAll('main .list a').length === 20")
+        assert await page.evaluate("document.querySelector('#search').value") == "same"
+        await page.complete()
+        await page.leave()
+
+
 async def test_the_palette_leads_to_a_command_and_its_form(hub: Hub, page: Page) -> None:
     async with running(hub, "some/where/") as url:
         await look(page, f"{url}?call=shop:order", True)

@@ -157,9 +157,11 @@ class Board:
     # ---- one by one
 
     def _step(self, event: Event, stale: bool) -> None:
-        """An event of a task of which there is a newer one: it may be the one with which an attempt began."""
+        """An event of a task of which there is a newer one: an attempt may have begun, or failed, with it."""
         if self.hub.state.get(event.name, event.key or "") is not None:
-            self._attempt(event, event.data)
+            attempt = self._attempt(event, event.data)
+            if attempt.status == "failed":
+                self.failed_at = max(self.failed_at, event.timestamp)
 
     def _attempt(self, event: Event, data: Mapping[str, Any]) -> Attempt:
         known = self.attempts.get(event.key or "")

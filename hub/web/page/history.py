@@ -152,7 +152,7 @@ def told(key: str | None, data: Any, of: str = "") -> str:
     parts = [_part(name, value) for name, value in known.items()]
     if "event" in known:  # what the hub says of another one: of which
         parts.insert(1, agent(outline(data.get("key"), PART)))
-    said = " · ".join(filter(None, dict.fromkeys(parts)))
+    said = "\N{NO-BREAK SPACE}· ".join(filter(None, dict.fromkeys(parts)))
     rest = said or outline({name: value for name, value in data.items() if value != key}, LINE)
     called = "" if {"event", "question"} & {*known} or key == of else agent(key)
     return cut(" ".join(text for text in (called, rest) if text), LINE)
@@ -162,7 +162,7 @@ def _part(name: str, value: Any) -> str:
     shown = outline(value, PART)
     match name:
         case "progress":
-            return f"{shown} %"
+            return f"{shown}\N{NO-BREAK SPACE}%"
         case "status":
             return words(shown)
         case "task":

@@ -73,12 +73,17 @@ def _agents(request: web.Request) -> Iterator[Named]:
     waits = board.once(waiting_agents)
     for key, row in list(board.agents.all.items()):
         status = "waits for you" if key in waits and row.status in ("active", "starting") else row.status
-        yield f"{key} {agent(key)} {row.type} {row.task}", key, agent(key), f"{status} {row.task}".strip()
+        yield f"{key} {agent(key)} {row.type} {row.task}", key, agent(key), " · ".join(filter(None, (status, row.task)))
 
 
 def _tasks(request: web.Request) -> Iterator[Named]:
     for key, row in list(request.app[frame.BOARD].tasks.all.items()):
-        yield f"{row.name} {key} {row.agent}", key, row.name, f"{words(row.status)} {agent(row.agent)}".strip()
+        yield (
+            f"{row.name} {key} {row.agent}",
+            key,
+            row.name,
+            " · ".join(filter(None, (words(row.status), agent(row.agent)))),
+        )
 
 
 def _panels(request: web.Request) -> Iterator[Named]:

@@ -110,7 +110,7 @@ async def test_what_is_there_stands_in_its_section(hub: HubInside) -> None:
 
 
 async def test_all_calm_is_one_sentence(hub: HubInside) -> None:
-    await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
+    await hub.hub.publish("task:progress", {"id": "t", "status": "running"})
     await hub.hub.publish("task:progress", {"id": "t", "status": "succeeded"})
     page = await look(hub)
     assert "Nothing waits for you. Nothing has failed." in page.text
@@ -118,6 +118,12 @@ async def test_all_calm_is_one_sentence(hub: HubInside) -> None:
     await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
     assert "Nothing waits for you." not in (await look(hub)).text
     await hub.hub.publish("task:progress", {"id": "t", "status": "running"})
+    assert "Nothing waits for you. Last failure 0 s ago." in (await look(hub)).text
+
+
+async def test_a_failure_that_was_over_before_anybody_looked_is_the_last_failure(hub: HubInside) -> None:
+    for status in ("failed", "running", "succeeded"):
+        await hub.hub.publish("task:progress", {"id": "t", "status": status})
     assert "Nothing waits for you. Last failure 0 s ago." in (await look(hub)).text
 
 
