@@ -64,6 +64,10 @@ class Values:
             each for each in known if each.get("agent") == agent and each["status"] in ("running", "waiting_approval")
         ]
 
+    def subagents(self, agent: str) -> list[Mapping[str, Any]]:
+        known = (data for (event, _), data in self.last.items() if event == "agent:status_change")
+        return [each for each in known if each.get("parent") == agent]
+
     def play(self, named: Adapter, body: Mapping[str, Any], now: str = NOW, **beside: Any) -> Taken:
         """Take a hook, and apply its events."""
         taken = ADAPTERS[sender_of(body, named)](Given(body, self, now, **beside))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, text
 from .shape import Event, Given, Taken, passed_over
 
@@ -32,7 +33,7 @@ def _event(name: str, alert: Mapping[str, Any], whole: Mapping[str, Any]) -> Eve
     if status not in ("firing", "resolved"):
         return None
     begun, ended = text(alert.get("startsAt")), text(alert.get("endsAt"))
-    key = identity(alert.get("fingerprint")) or _hash(*(f"{k}={v}" for k, v in sorted(labels.items())))
+    key = part_of_id(alert.get("fingerprint")) or _hash(*(f"{k}={v}" for k, v in sorted(labels.items())))
     data: dict[str, Any] = {
         "title": first_line(labels.get("alertname")) or first_line(whole.get("title")),
         "severity": identity(labels.get("severity")).lower(),

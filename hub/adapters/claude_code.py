@@ -28,6 +28,7 @@ KINDS: Mapping[str, Kind] = {
     "PreCompact": "compaction",
 }
 ASKS = "AskUserQuestion"  # the tool by which the agent itself asks a person
+ECHOED = 256 * 1024  # bytes of a body of which something waits with the question, to go back with its answer
 ENDS = ("stop", "failure", "interrupt", "session_end")
 ENDED_TOOLS = ("tool_finished", "tool_failed")
 
@@ -51,6 +52,8 @@ def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answe
         question=_question(hook, given, name, tool),
         answer=answer,
         session=hook.agent,
+        actor=hook.actor,
+        call=hook.call if sender == "claude-code" else "",
         tool=tool,
         ran=tool if kind in ENDED_TOOLS else None,
         starts=kind == "tool_started",
@@ -133,7 +136,7 @@ def _own_question(hook: Hook, given: Given, tool: Tool) -> Question | None:
     text, options = asked.get("question"), asked.get("options")
     if not (isinstance(questions, list) and len(questions) == 1 and isinstance(text, str)):
         return None
-    if asked.get("multiSelect") not in (None, False) or not isinstance(options, list):
+    if asked.get("multiSelect") not in (None, False) or not isinstance(options, list) or given.size > ECHOED:
         return None
 
     def decision(label: str) -> Mapping[str, Any] | None:
@@ -156,7 +159,7 @@ def _elicitation(hook: Hook, given: Given) -> Question | None:
     body = given.body
     schema = mapping(body.get("requested_schema"))
     properties = mapping(schema.get("properties"))
-    if len(properties) != 1 or body.get("mode", "form") != "form":
+    if len(properties) != 1 or body.get("mode", "form") != "form" or given.size > ECHOED:
         return None
     ((field, wanted),) = properties.items()
     if mapping(wanted).get("type", "string") != "string":

@@ -47,6 +47,7 @@ def take(given: Given) -> Taken:
         events=events(hook, given),
         question=permission(hook, given, tool, body.get("cwd"), {"behavior": "allow"}, _denied) if asked else None,
         session=hook.agent,
+        actor=hook.actor,
         tool=tool,
         ran=tool if kind in ENDED_TOOLS else None,
         starts=kind == "tool_started",

@@ -49,6 +49,7 @@ def take(given: Given) -> Taken:
         question=asked,
         answer=UNDECIDED if asks else {},
         session=hook.agent,
+        actor=hook.actor,
         tool=tool,
         ran=tool if kind == "tool_finished" else None,
         is_over=kind in ENDS,

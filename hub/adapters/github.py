@@ -5,7 +5,9 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
+from ..redaction import holds_secret
 from ..wire.ids import is_id
+from .identities import hidden
 from .reading import between, first_line, identity, mapping, moment, text
 from .shape import Event, Given, Taken, passed_over
 from .turns import OVER
@@ -29,7 +31,7 @@ def take(given: Given) -> Taken:
     status = _status(text(given.body.get("action")), text(run.get("conclusion")))
     if given.headers.get("X-GitHub-Event", "workflow_run") != "workflow_run" or not (number and repository and status):
         return passed_over({})
-    task = {"id": f"github:{repository}/{number}", "status": status, **_about(run)}
+    task = {"id": f"github:{hidden(f'{repository}/{number}')}", "status": status, **_about(run)}
     known = given.last.value("task:progress", task["id"]) or {}
     if status not in OVER and known.get("status") in OVER and known.get("attempt", 1) >= task["attempt"]:
         return Taken()  # it came late
@@ -37,8 +39,8 @@ def take(given: Given) -> Taken:
         task["error"] = text(run.get("conclusion")) or "failed"
     if status in OVER:
         task |= _end(run)
-    delivery = given.headers.get("X-GitHub-Delivery")
-    return Taken([Event("task:progress", task, delivery if is_id(delivery) else None)])
+    delivery = given.headers.get("X-GitHub-Delivery", "")
+    return Taken([Event("task:progress", task, delivery if is_id(delivery) and not holds_secret(delivery) else None)])
 
 
 def _status(action: str, conclusion: str) -> str | None:

@@ -4,11 +4,27 @@ from hashlib import sha256
 from typing import Any
 
 from ..redaction import holds_secret
-from .reading import identity
+from .reading import clean, identity
+
+LONGEST = 100  # characters of a part
 
 
-def part_of_id(value: Any) -> str:
-    """As `identity`, for what tells one session, turn or the like from another: one that looks like a secret, which
-    would be taken out, is told by its hash. Stops two of them from becoming one."""
-    found = identity(value)
-    return f"hidden-{sha256(found.encode()).hexdigest()[:16]}" if holds_secret(found) else found
+def part_of_id(value: Any, most: int = LONGEST) -> str:
+    """As `identity`, for what tells one session, turn or the like from another. What is long or odd keeps its
+    beginning, and a hash tells it. Stops two of them from becoming one, or a session from being another one's part."""
+    found = identity(value, most)
+    if not found:
+        return ""
+    whole, plain = clean(str(value)), found.replace("/", "_")
+    if holds_secret(whole):
+        return hidden(whole)
+    return plain if plain == whole else f"{plain[: most - 20].strip()}-{_hash(whole)}"
+
+
+def hidden(text: str) -> str:
+    """The text; one that looks like a secret, which would be taken out, is told by its hash."""
+    return f"hidden-{_hash(text)}" if holds_secret(text) else text
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

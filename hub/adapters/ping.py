@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .identities import hidden
 from .reading import between, clean
 from .shape import Event
 from .turns import TASK
@@ -16,7 +17,7 @@ RUNS = 16  # of one job that are remembered at once
 
 def key_of(name: str) -> str | None:
     """The task of a job, None for a name that no job has."""
-    return f"ping:{name}" if NAME.fullmatch(name) else None
+    return f"ping:{hidden(name)}" if NAME.fullmatch(name) else None
 
 
 def status_of(what: str) -> int | str | None:

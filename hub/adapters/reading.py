@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 DEEPEST = 100  # levels that are read; what lies deeper is null. Python's parser gives up at a thousand or so
@@ -143,7 +144,7 @@ def pruned(value: Any, levels: int, longest: int) -> Any:
         case dict() | list() if levels == 0:
             return "…"
         case dict():
-            some = list(value.items())[:MEMBERS]
+            some = islice(value.items(), MEMBERS)
             return {text(name, 100): pruned(part, levels - 1, longest) for name, part in some}
         case list():
             return [pruned(part, levels - 1, longest) for part in value[:MEMBERS]]

@@ -1,5 +1,6 @@
 """systemd: a unit that has failed, from `OnFailure=` and the environment of the unit that it starts."""
 
+from .identities import hidden
 from .reading import identity, mapping, text
 from .shape import Event, Given, Taken, passed_over
 
@@ -14,7 +15,7 @@ def take(given: Given) -> Taken:
     if not unit:
         return passed_over({})
     result, status = text(told.get("MONITOR_SERVICE_RESULT")), text(told.get("MONITOR_EXIT_STATUS"))
-    task = {"id": f"systemd:{unit}", "name": unit, "ended_at": given.now}
+    task = {"id": f"systemd:{hidden(unit)}", "name": unit, "ended_at": given.now}
     if result == "success":
         return Taken([Event("task:progress", task | {"status": "succeeded"})])
     error = f"{result} ({status})" if result and status else result or "failed"

@@ -110,18 +110,34 @@ def _session_start(hook: Hook, given: Given) -> list[Event]:
 def _session_end(hook: Hook, given: Given) -> list[Event]:
     more = {"reason": hook.reason} if hook.reason else {}
     ended = [_ended(hook, given, str(turn["id"]), "cancelled") for turn in _turns(hook, given)]
-    return [_agent(hook, given, "stopped", **more), *ended]
+    left = [_event(STATUS, **part, status="stopped") for part in _at_work(hook, given)]
+    return [_agent(hook, given, "stopped", **more), *left, *ended]
+
+
+def _at_work(hook: Hook, given: Given) -> list[dict[str, Any]]:
+    """The subagents of this session that nobody has said the end of."""
+    known = given.last.subagents(hook.agent)
+    return [_kept(part, "id", "type", "parent") for part in known if part.get("status") != "stopped"]
 
 
 def _subagent_start(hook: Hook, given: Given) -> list[Event]:
-    """It begins, or goes on in a later turn. One that has stopped in this very turn has only come late."""
+    """It begins, or goes on in a later turn. One that has stopped in this very turn, or whose session is over, has only
+    come late."""
     known = given.last.value(STATUS, hook.actor) or {}
-    is_late = known.get("status") == "stopped" and known.get("turn", "") == hook.turn
+    session = given.last.value(STATUS, hook.agent) or {}
+    is_late = session.get("status") == "stopped"
+    if known.get("status") == "stopped":
+        ended = known.get("ended_at")
+        if hook.at and isinstance(ended, str) and not hook.is_named:
+            is_late |= hook.at <= ended
+        else:
+            is_late |= known.get("turn", "") == hook.turn
     return [] if is_late else [_subagent(hook, given, "active")]
 
 
 def _subagent_stop(hook: Hook, given: Given) -> list[Event]:
-    return [_subagent(hook, given, "stopped", **({"turn": hook.turn} if hook.turn else {}))]
+    more = {"turn": hook.turn, "ended_at": hook.at}
+    return [_subagent(hook, given, "stopped", **{name: value for name, value in more.items() if value})]
 
 
 # ---- turns

@@ -9,19 +9,17 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from ..adapters import github
-from ..adapters.reading import mapping, read
+from ..adapters.reading import read
 from ..adapters.senders import ADAPTERS, AGENTS, SILENT, WAIT, WAITS, sender_of
-from ..adapters.shape import Event, Given, Question, Taken, Tool, is_same_call
+from ..adapters.shape import Event, Given, Question, Taken, marked
 from ..adapters.turns import STATUS, TASK, resumed
-from ..commands.asked import Asked, person
 from ..commands.call import check_trust
-from ..commands.clients import Client
 from ..commands.questions import LONGEST
 from ..errors import HubError
 from ..hub import Hub
@@ -31,7 +29,8 @@ from ..wire.messages import now
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
 from ..wire.vocabulary import Adapter, HookOutcome
-from .answers import SHOWN, answer, body, client_of, left, query
+from .answers import SHOWN, answer, body, client_of, query
+from .hookquestions import HookQuestions
 from .keys import HUB, PEER
 from .room import Room
 from .toolcalls import ToolCalls
@@ -45,13 +44,6 @@ HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half a surrogate pair
 FORM = b"payload="  # how GitHub's body begins where it sends a form
 
 
-class Waiting(NamedTuple):
-    """A question that waits: whose session asks, and about which tool."""
-
-    session: str
-    tool: Tool | None
-
-
 class Hooks:
     """What the hooks of one hub share. `turn`: one hook after the other looks at the last values and publishes, else
     one that came late could reopen what the other has just ended."""
@@ -59,9 +51,10 @@ class Hooks:
     def __init__(self, patience: float) -> None:
         self.turn = asyncio.Lock()
         self.heard: dict[str, str] = {}  # when, by sender, since this hub was started
-        self.waiting: dict[Client, Waiting] = {}  # by whose connection each ends with
+        self.questions = HookQuestions()
         self.calls = ToolCalls()
         self.room = Room(ROOM, patience)
+        self.parsing = asyncio.Lock()  # of large bodies: what is parsed can be many times as large as its text
 
 
 HOOKS: "web.AppKey[Hooks]" = web.AppKey("hooks", Hooks)
@@ -81,6 +74,10 @@ class LastValues:
     def tasks(self, agent: str) -> list[Mapping[str, Any]]:
         """See `adapters.shape.Last`."""
         return list[Mapping[str, Any]](open_tasks(self._state, agent))
+
+    def subagents(self, agent: str) -> list[Mapping[str, Any]]:
+        """See `adapters.shape.Last`."""
+        return [event.data for event in self._state.of(STATUS) if event.data.get("parent") == agent]
 
 
 def setup(app: web.Application) -> None:
@@ -114,12 +111,16 @@ async def hook(request: web.Request) -> web.Response:
     if came is None:
         return _told(hub, named, "unreadable", _nothing(named))
     sender, taken = came
-    _withdraw(request.app, taken)
+    questions = request.app[HOOKS].questions
+    for client in questions.idle(taken):
+        hub.questions.withdraw_of(client)
     if taken.question is None:
         return _told(hub, sender, "taken" if taken.is_known else "passed_over", taken.answer)
-    decision = await _ask(request, taken, taken.question, timeout or WAITS.get(sender, WAIT))
+    decision = await questions.ask(request, taken, taken.question, timeout or WAITS.get(sender, WAIT))
     if decision is None:
         return _told(hub, sender, "unanswered", taken.answer)
+    with contextlib.suppress(HubError, TimeoutError):  # that it cannot be said takes the decision not back
+        await asyncio.wait_for(_resume(request, taken, taken.question), RESUMED_SECONDS)
     return _told(hub, sender, "answered", decision)
 
 
@@ -139,12 +140,13 @@ async def _came(request: web.Request, named: Adapter, given: Mapping[str, str]) 
         return None
     if named == "github":
         _check_signature(request, data)
-    found, is_whole = await _read(data)
-    if not isinstance(found, dict):
-        return None
-    sender = sender_of(found, named)
-    asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
-    return sender, await _take(request, sender, found, given.get("event", ""), asks=asks)
+    async with request.app[HOOKS].parsing if len(data) > QUICK else contextlib.nullcontext():
+        found, is_whole = await _read(data)
+        if not isinstance(found, dict):
+            return None
+        sender = sender_of(found, named)
+        asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
+        return sender, await _take(request, sender, found, given.get("event", ""), asks=asks, size=len(data))
 
 
 def _named(request: web.Request) -> Adapter:
@@ -204,7 +206,9 @@ def _parsed(data: bytes) -> tuple[Any, bool]:
     return found, True
 
 
-async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], event: str, *, asks: bool) -> Taken:
+async def _take(
+    request: web.Request, sender: Adapter, found: dict[str, Any], event: str, *, asks: bool, size: int
+) -> Taken:
     """Publish what a hook says; one after the other."""
     hub = request.app[HUB]
     async with request.app[HOOKS].turn:
@@ -214,11 +218,15 @@ async def _take(request: web.Request, sender: Adapter, found: dict[str, Any], ev
             now(),
             event=event,
             asks=asks,
+            size=size,
             pid=_pid(request) if sender in AGENTS else None,
             headers=request.headers,
         )
         taken = ADAPTERS[sender](given)
-        if request.app[HOOKS].calls.is_late(taken):
+        if taken.tool is not None:  # what is remembered of it weighs little, however large it was
+            mark = marked(taken.tool) if size <= QUICK else await asyncio.to_thread(marked, taken.tool)
+            taken.tool, taken.ran = mark, mark if taken.ran is not None else None
+        if request.app[HOOKS].calls.note(taken):
             taken.events, taken.question = [], None
         await _publish(hub, request, taken.events)
     if taken.is_known and sender in AGENTS:
@@ -239,45 +247,6 @@ def _record(event: Event) -> dict[str, Any]:
 def _pid(request: web.Request) -> int | None:
     text = request.headers.get(PID, "")
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 10 else None
-
-
-# ---- questions
-
-
-def _withdraw(app: web.Application, taken: Taken) -> None:
-    """End the questions that have become idle: the turn is over, or the tool has run, so somebody has answered in the
-    terminal."""
-    for client, (session, tool) in list(app[HOOKS].waiting.items()):
-        ran = taken.ran is not None and tool is not None and is_same_call(tool, taken.ran)
-        if session == taken.session and (taken.is_over or ran):
-            app[HUB].questions.withdraw_of(client)
-
-
-async def _ask(request: web.Request, taken: Taken, question: Question, timeout: float) -> Mapping[str, Any] | None:  # noqa: ASYNC109
-    """What a person has decided, in the sender's words; None if nobody has. The question ends with the connection."""
-    hub, hooks, client = request.app[HUB], request.app[HOOKS], client_of(request, "http")
-    asked = Asked(question.text, list(question.options), None, timeout, mapping(question.details), client)
-    hooks.waiting[client] = Waiting(taken.session, taken.tool)
-    watch = asyncio.ensure_future(_leave(request, client))
-    try:
-        end = await hub.questions.ask(asked, person(client), lambda: True)
-    except HubError:
-        return None  # nobody has answered, or nobody could be asked
-    finally:
-        watch.cancel()
-        del hooks.waiting[client]
-    chosen = [redact_text(option) for option in question.options].index(end["answer"])
-    decision = question.decision(chosen, end["by"])
-    if decision is not None:
-        with contextlib.suppress(HubError, TimeoutError):  # that it cannot be said takes the decision not back
-            await asyncio.wait_for(_resume(request, taken, question), RESUMED_SECONDS)
-    return decision
-
-
-async def _leave(request: web.Request, client: Client) -> None:
-    await left(request)
-    client.gone = True
-    request.app[HUB].questions.withdraw_of(client)
 
 
 async def _resume(request: web.Request, taken: Taken, question: Question) -> None:

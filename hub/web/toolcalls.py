@@ -1,48 +1,73 @@
-"""Which tools of agents have run before anybody heard that they may. Hooks run in parallel and arrive in any order."""
+"""Calls of tools that agents tell of, each by its id: which of them run, and which have run before anybody heard that
+they may. Hooks run in parallel and arrive late."""
 
 import time
-from collections import deque
+from dataclasses import dataclass
 
 from ..adapters.shape import Taken, Tool, is_same_call
 
 LATE_SECONDS = 5.0  # so long a request may come behind the word that its tool has run
-KEPT = 256  # of each kind; the oldest goes first
+KEPT = 256  # calls; the oldest goes first
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a tool. `ended` is when the word of its end has come."""
+
+    session: str
+    actor: str
+    tool: Tool
+    has_begun: bool
+    ended: float | None = None
+    is_asked: bool = False
 
 
 class ToolCalls:
-    """Requests for permission and tools that ran, matched one to one.
-
-    What ran and was not asked for, a moment ago, takes the next request of its kind: that is its own, and nobody is
-    asked what has been decided in the terminal. A new call of that tool makes it forgotten.
-    """
+    """What is known of calls. A request names none, so it is one for a call of the same tool and input that has begun
+    and not ended. Only where there is no such call, and one has ended a moment ago without a request, this is the late
+    one of that: nobody is asked what has been decided in the terminal. In doubt somebody is."""
 
     def __init__(self) -> None:
-        self._asked: deque[tuple[str, Tool]] = deque(maxlen=KEPT)
-        self._ran: deque[tuple[str, Tool, float]] = deque(maxlen=KEPT)
+        self._calls: dict[tuple[str, str], Call] = {}  # by session and id
 
-    def is_late(self, taken: Taken) -> bool:
-        """Take note of what a hook says; return whether it asks for what has run already."""
-        if taken.ran is not None:
-            self._has_run(taken.session, taken.ran)
-        if taken.tool is None or not (taken.starts or taken.waits):
-            return False
-        mark = next((one for one in self._ran if _is_of(one, taken.session, taken.tool)), None)
-        if mark is not None:
-            self._ran.remove(mark)
-        if not taken.waits:
-            return False
-        if mark is not None and time.monotonic() - mark[2] <= LATE_SECONDS:
-            return True
-        self._asked.append((taken.session, taken.tool))
+    def note(self, taken: Taken) -> bool:
+        """Take note of what a hook says; return whether it asks for what has run already. `taken.call` is the call that
+        it is about behind this, empty if that is not known."""
+        if taken.waits:
+            return self._is_late(taken)
+        if taken.call and (taken.starts or taken.ran is not None):
+            known = self._calls.get((taken.session, taken.call))
+            if known is None:
+                known = self._add(taken)
+            if taken.starts:
+                known.has_begun = True
+            else:
+                known.ended = time.monotonic()
+            if not known.has_begun:
+                taken.call = ""
         return False
 
-    def _has_run(self, session: str, tool: Tool) -> None:
-        for asked in self._asked:
-            if _is_of((*asked, 0.0), session, tool):
-                self._asked.remove(asked)
-                return
-        self._ran.append((session, tool, time.monotonic()))
+    def _add(self, taken: Taken) -> Call:
+        assert taken.tool is not None
+        call = self._calls[taken.session, taken.call] = Call(taken.session, taken.actor, taken.tool, taken.starts)
+        if len(self._calls) > KEPT:
+            del self._calls[next(iter(self._calls))]
+        return call
 
-
-def _is_of(one: tuple[str, Tool, float], session: str, tool: Tool) -> bool:
-    return one[0] == session and is_same_call(one[1], tool)
+    def _is_late(self, taken: Taken) -> bool:
+        same = [
+            (id, call)
+            for (_, id), call in self._calls.items()
+            if call.session == taken.session and taken.tool is not None and is_same_call(taken.tool, call.tool)
+        ]
+        running = [one for one in same if one[1].has_begun and one[1].ended is None]
+        if running:
+            running.sort(key=lambda one: (one[1].is_asked, one[1].actor != taken.actor))
+            taken.call, running[0][1].is_asked = running[0][0], True
+            return False
+        since = time.monotonic() - LATE_SECONDS
+        for _, call in same:
+            if call.has_begun and not call.is_asked and call.actor == taken.actor and (call.ended or 0.0) >= since:
+                call.is_asked = True
+                return True
+        return False

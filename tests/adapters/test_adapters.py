@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from samples import AGENTS_HOOKS, EXPECTED, HOOKS, Values, adapter_of, missing, sample
 
 from hub.adapters import turns
+from hub.adapters.ping import key_of
 from hub.adapters.senders import ADAPTERS, sender_of
 from hub.adapters.shape import Tool, is_same_call
 from hub.adapters.turns import OVER
-from hub.redaction import holds_secret
+from hub.redaction import holds_secret, redact
 from hub.stream.eventtypes import EventTypes
 
 CLAUDE = "claude-code:7c1b4a52-0d3e-4f6a-9b1c-2e5d8f0a1b22"
@@ -235,6 +236,88 @@ def test_a_subagent_that_has_stopped_starts_again_only_in_another_turn() -> None
     ):
         values.play("claude-code", {**body, "prompt_id": prompt, "hook_event_name": event})
         assert values.agent("claude-code:s/helper") == then, (event, prompt)
+
+
+IDS = st.text(min_size=1, max_size=8) | st.sampled_from(
+    [
+        *(f"ghp_{letter * 36}" for letter in "abc"),
+        *(f"Bearer {letter * 30}" for letter in "abc"),
+        *(f"https://u:{letter * 9}@h" for letter in "abc"),
+        *("x" * 150 + letter for letter in "abc"),
+        *("a", "a/b", "b", "a\x00", " a", "x:/", "u:p@h"),
+    ]
+)
+
+
+@having(st.lists(st.tuples(IDS, IDS), min_size=2, max_size=4, unique=True), st.sampled_from(["prompt_id", "agent_id"]))
+def test_what_has_another_id_is_another_one(pairs: list[tuple[str, str]], part: str) -> None:
+    """Whatever ids look like, and whatever is taken out of them: two sessions, turns, subagents stay two."""
+    kept = dict[tuple[str, ...], set[Any]]()
+    for session, inner in pairs:
+        values = Values()
+        event = "UserPromptSubmit" if part == "prompt_id" else "SubagentStart"
+        values.play("claude-code", {"session_id": session, part: inner, "hook_event_name": event, "prompt": "go"})
+        for one in (redact(event["data"])[0] for event in values.events):
+            name = "agent" if one["id"].count("/") == 0 else "part"
+            kept.setdefault((name, session, *([inner] if name == "part" else [])), set()).add(one["id"])
+    found = [id for ids in kept.values() for id in ids]
+    assert all(len(ids) == 1 for ids in kept.values())
+    assert len(set(found)) == len(found), kept
+
+
+def test_jobs_units_and_alerts_whose_names_look_like_secrets_stay_two() -> None:
+    values = Values()
+    for letter in "ab":
+        secret = f"ghp_{letter * 36}"
+        values.play("systemd", {"argv": [secret]})
+        values.play("alertmanager", {"alerts": [{"status": "firing", "fingerprint": secret}]})
+        values.play("github", body_of("github-workflow-run-completed") | {"repository": {"full_name": f"u/{secret}"}})
+    assert len({redact(event["data"])[0]["id"] for event in values.events}) == len(values.events) == 6
+    assert key_of("ghp_" + "a" * 36) != key_of("ghp_" + "b" * 36)
+    assert not holds_secret(key_of("ghp_" + "a" * 36) or "")
+    headers = {"X-GitHub-Delivery": "ghp_" + "a" * 36}  # an id that the hub would refuse
+    taken = values.play("github", body_of("github-workflow-run-completed"), headers=headers)
+    assert taken.events[0].id is None
+
+
+@having(
+    st.permutations(["SubagentStart", "SubagentStop", "SubagentStop", "PreToolUse", "Stop", "SessionEnd"]),
+    st.booleans(),
+)
+def test_in_any_order_no_subagent_goes_on_behind_its_end(names: list[str], is_named: bool) -> None:
+    values = Values()
+    body = {"session_id": "s", "agent_id": "x"} | ({"prompt_id": "1"} if is_named else {})
+    for name in names:
+        values.play("claude-code", {**body, "hook_event_name": name})
+    assert values.agent("claude-code:s/x") == "stopped"
+
+
+def test_the_end_of_a_session_is_that_of_its_subagents() -> None:
+    values = Values()
+    for agent in "xy":
+        values.play("claude-code", {"session_id": "s", "agent_id": agent, "hook_event_name": "SubagentStart"})
+    values.play("claude-code", {"session_id": "other", "agent_id": "z", "hook_event_name": "SubagentStart"})
+    values.play("claude-code", {"session_id": "s", "hook_event_name": "SessionEnd"})
+    assert [values.agent(f"claude-code:{name}") for name in ("s/x", "s/y", "other/z")] == [
+        "stopped",
+        "stopped",
+        "active",
+    ]
+    values.play("claude-code", {"session_id": "s", "agent_id": "x", "hook_event_name": "SubagentStart"})
+    assert values.agent("claude-code:s/x") == "stopped", "it comes late"
+
+
+def test_a_subagent_of_a_sender_that_names_no_turns_begins_again_later() -> None:
+    values = Values()
+    for event, seconds, then in (
+        ("subagentStart", 0, "active"),
+        ("subagentStop", 9, "stopped"),
+        ("subagentStart", 5, "stopped"),
+        ("subagentStart", 10, "active"),
+    ):
+        body = {"sessionId": "s", "agentName": "explore", "timestamp": 1795600500000 + 1000 * seconds}
+        values.play("copilot", body, event=event)
+        assert values.agent("copilot:s/explore") == then, (event, seconds)
 
 
 SECRET = "what-nobody-may-keep"

@@ -20,6 +20,8 @@ class Nothing:
     def tasks(self, agent: str) -> list[Any]:
         return []
 
+    subagents = tasks
+
 
 def asked(tool_input: Any, tool: str = "Bash") -> Question | None:
     body = {"hook_event_name": "PermissionRequest", "session_id": "s", "cwd": "/home/u/shop"}

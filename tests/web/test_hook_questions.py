@@ -310,30 +310,79 @@ async def _raw(url: str) -> str:
         return await came.text()
 
 
+RAN = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}
+
+
+async def begun(hub: HubInside, call: str, **more: Any) -> None:
+    await hub.post("hooks/claude-code", RAN | {"hook_event_name": "PreToolUse", "tool_use_id": call, **more})
+
+
+async def has_run(hub: HubInside, call: str, **more: Any) -> None:
+    await hub.post("hooks/claude-code", RAN | {"tool_use_id": call, **more})
+
+
 async def test_a_request_behind_the_word_that_its_tool_has_run_asks_nothing(hub: HubInside) -> None:
-    ran = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}
-    await hub.post("hooks/claude-code", ran)
+    await begun(hub, "one")
+    await has_run(hub, "one")
     before = hub.hub.cursor
     assert (await hub.post("hooks/claude-code?ask=1", PERMISSION)).json == {}
     assert hub.hub.cursor == before, "and the turn does not wait"
     async with asking(hub, PERMISSION) as hook:  # the next one is another
         assert await answer(hub, await opened(hub), "allow") == {"accepted": True}
         assert await hook == ALLOWED
-    await hub.post("hooks/claude-code", ran)  # it was allowed, and has run: that was its own
+    await has_run(hub, "two")  # it was allowed, and has run: that was its own
     async with asking(hub, PERMISSION):
         await opened(hub)
 
 
+async def test_the_same_command_again_is_asked_anew(hub: HubInside) -> None:
+    """Whatever is known of the first: nobody waits unseen."""
+    await hub.post("hooks/claude-code", RAN)
+    async with asking(hub, PERMISSION):
+        await opened(hub)
+        assert status(hub) == "waiting_approval"
+    await begun(hub, "one")
+    await has_run(hub, "one")
+    await begun(hub, "two")
+    async with asking(hub, PERMISSION):
+        await opened(hub)
+
+
+async def test_the_end_of_the_first_takes_the_question_about_the_second_not_away(hub: HubInside) -> None:
+    await begun(hub, "one")
+    async with asking(hub, PERMISSION) as hook:
+        await answer(hub, await opened(hub), "allow")
+        assert await hook == ALLOWED
+    await begun(hub, "two")
+    async with asking(hub, PERMISSION) as hook:
+        question = await opened(hub)
+        await has_run(hub, "one")  # it comes late
+        assert await answer(hub, question, "deny") == {"accepted": True}
+        assert (await hook)["hookSpecificOutput"]["decision"]["behavior"] == "deny"
+
+
+async def test_one_that_has_run_ends_one_of_two_questions_that_are_the_same(hub: HubInside) -> None:
+    """Two subagents wait for the same: that one went on says nothing of the other."""
+    async with asking(hub, PERMISSION | {"agent_id": "a"}) as first:
+        await opened(hub)
+        async with asking(hub, PERMISSION | {"agent_id": "b"}) as second:
+            question = await opened(hub, 2)
+            await hub.post("hooks/claude-code", RAN | {"agent_id": "a"})
+            assert await first == {}
+            assert await answer(hub, question, "allow") == {"accepted": True}
+            assert await second == ALLOWED
+
+
 async def test_what_ran_before_does_not_hide_a_call_that_has_begun(hub: HubInside) -> None:
-    ran = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}
-    await hub.post("hooks/claude-code", ran)
-    await hub.post("hooks/claude-code", ran | {"hook_event_name": "PreToolUse"})
+    await hub.post("hooks/claude-code", RAN)
+    await begun(hub, "two")
     async with asking(hub, PERMISSION):
         await opened(hub)
 
 
 async def test_what_ran_a_while_ago_hides_nothing(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
-    await hub.post("hooks/claude-code", sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]})
+    await begun(hub, "one")
+    await has_run(hub, "one")
     monkeypatch.setattr(toolcalls, "LATE_SECONDS", -1.0)
     async with asking(hub, PERMISSION):
         await opened(hub)

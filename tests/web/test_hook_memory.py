@@ -1,0 +1,101 @@
+"""Many large bodies of hooks at once: what they take together is bounded."""
+
+import asyncio
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+from running import HubProcess, hub_process
+from samples import sample
+
+pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
+
+MIB = 1024 * 1024
+MOST = 400  # MiB above what the hub has at rest: bodies that are read at once, and one that is parsed
+SENDERS = 64
+LISTS = "[],"  # of all JSON this becomes the most: an object of 56 bytes from each 3
+WEAKENED = """
+from contextlib import nullcontext
+
+from hub.web import hooks
+from hub.web.room import Room
+
+
+def setup(hub):
+    real = hooks.Hooks.__init__
+
+    def begin(self, patience):
+        real(self, patience)
+        self.parsing, self.room = nullcontext(), Room(10**12, patience)
+
+    hooks.Hooks.__init__ = begin
+    hooks.marked = lambda tool: tool
+"""
+
+
+def peak(hub: HubProcess) -> int:
+    """The most memory that the process has had so far, in MiB."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{hub.process.pid}/status").read_text())
+    assert found
+    return int(found[1]) // 1024
+
+
+def large(name: str, member: str, *, of_lists: bool) -> bytes:
+    """A sample of 4 MiB."""
+    body = json.dumps(sample(name) | {member: {"content": "LARGE"}})
+    room = 4 * MIB - len(body) - 16
+    value = f"[{LISTS * (room // len(LISTS))}[]]" if of_lists else f'"{"x" * room}"'
+    return body.replace('"LARGE"', value).encode()
+
+
+async def all_at_once(hub: HubProcess, path: str, data: bytes, count: int = SENDERS) -> set[tuple[int, str]]:
+    """What so many senders get. One may be told to come again."""
+
+    async def send() -> tuple[int, str]:
+        async with ClientSession() as http, http.post(f"{hub.url}{path}", data=io.BytesIO(data)) as response:
+            return response.status, await response.text() if response.status == 200 else ""
+
+    return set(await asyncio.gather(*(send() for _ in range(count))))
+
+
+def flags(tmp_path: Path, *, weakened: bool) -> tuple[str, ...]:
+    (tmp_path / "all_at_once.py").write_text(WEAKENED)
+    return ("--load", "all_at_once") if weakened else ()
+
+
+@pytest.mark.parametrize("of_lists", [False, True])
+async def test_what_64_senders_of_4_mib_take_is_bounded(tmp_path: Path, of_lists: bool) -> None:
+    async with hub_process(tmp_path) as hub:
+        before = peak(hub)
+        data = large("claude-07-post-tool-use", "tool_response", of_lists=of_lists)
+        told = await all_at_once(hub, "hooks/claude-code", data)
+        assert (200, "{}") in told
+        assert told <= {(200, "{}"), (429, "")}
+        assert peak(hub) - before < MOST
+
+
+async def test_weakened_it_would_not_be(tmp_path: Path) -> None:
+    async with hub_process(tmp_path, *flags(tmp_path, weakened=True)) as hub:
+        before = peak(hub)
+        await all_at_once(hub, "hooks/claude-code", large("claude-07-post-tool-use", "tool_input", of_lists=True), 8)
+        assert peak(hub) - before > MOST
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_waits_with_a_question_weighs_little(tmp_path: Path, weakened: bool) -> None:
+    async with hub_process(tmp_path, *flags(tmp_path, weakened=weakened)) as hub:
+        before, path = peak(hub), "hooks/claude-code?ask=1&timeout=60"
+        data = large("claude-05-permission-request", "tool_input", of_lists=False)
+        asking = asyncio.create_task(all_at_once(hub, path, data))
+        found = None
+        while not asking.done() and not (found and int(found[1]) == SENDERS):
+            async with hub.http.get(f"{hub.url}metrics") as response:
+                found = re.search(r"^hub_questions_open (\d+)", await response.text(), re.MULTILINE)
+            await asyncio.sleep(0.05)
+        assert (peak(hub) - before < SENDERS * 4) is not weakened
+        async with hub.http.post(f"{hub.url}hooks/claude-code", json=sample("claude-15-stop")) as response:
+            assert response.status == 200
+        assert await asking == {(200, "{}")}
