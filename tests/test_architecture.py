@@ -32,7 +32,7 @@ ORDER = [
         (
             "stream/brokers",
             "peers broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
-            "connection link entries appends redispeers redis schemes",
+            "rarely connection entries link appends witness redispeers redis schemes",
         ),
         (
             "stream",

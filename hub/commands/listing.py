@@ -93,21 +93,28 @@ async def behind(hub: "Hub", after: Cursor, patterns: Patterns, limit: int) -> J
 
 async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
     """The newest kept events that match. If they are too many bytes, the oldest of them, and how to go on."""
-    head = first = hub.cursor.seq
-    found, count, size, step = list[Event](), 0, 0, SCAN
-    until = head
-    while count < limit and (until := await _last_match(hub, until, patterns)) >= hub.broker.tail:
-        events = await _read(hub, max(until - step, 0), min(until, step))
-        if events and events[-1].seq < until and step > 1:  # they are large: fewer of them
+    head = first = until = hub.cursor.seq
+    found, count, size, step, whole = list[Event](), 0, 0, SCAN, True
+    while count < limit:
+        until, unbroken = await _last_match(hub, until, patterns)
+        whole = whole and unbroken
+        if until < hub.broker.tail:
+            break
+        start = max(until - step, 0)
+        events = [event for event in await _read(hub, start, until - start) if event.seq <= until]
+        if not events:  # somebody has deleted them
+            until, whole, step = start, False, SCAN
+            continue
+        if events[-1].seq < until:  # they are large, or some are missing: fewer of them
             step //= 2
             continue
         for event in reversed(events):
-            if event.seq <= until and patterns.match(event.name) and count < limit:
+            if patterns.match(event.name) and count < limit:
                 first, count, size = event.seq, count + 1, size + 1 + event.size
                 if size <= LARGEST_EVENT:
                     found.append(event)
-        until = min(until, events[0].seq) - 1 if events else 0
-    complete = count == limit or hub.broker.tail == 1
+        until = events[0].seq - 1
+    complete = whole and (count == limit or hub.broker.tail == 1)
     if size > LARGEST_EVENT:
         return await _forwards(hub, first - 1, patterns, limit, complete=complete)
     return _page(hub, found[::-1], head, complete, more=False)
@@ -115,15 +122,15 @@ async def newest(hub: "Hub", patterns: Patterns, limit: int) -> Json:
 
 async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, complete: bool) -> Json:
     found, size, position, more = list[Event](), 0, start, False
-    while not more and position < hub.cursor.seq:
+    while not more and position < (head := hub.cursor.seq):
         position = await _before_match(hub, position, patterns)
-        if not (events := await _read(hub, position, SCAN)):
-            break
-        if events[0].seq != position + 1:  # what lies between has been trimmed
-            if position > start:  # meanwhile: a page ends before a hole, and has none in it
+        events = await _read(hub, position, SCAN)
+        first = events[0].seq if events else head + 1
+        if first > position + 1:  # what lies between has been trimmed, or somebody has deleted it
+            if position > start:  # a page ends before a hole, and has none in it
                 more = True
                 break
-            complete = False
+            position, complete = first - 1, False
         for event in events:
             if patterns.match(event.name) and event.withheld:
                 complete = False
@@ -134,9 +141,6 @@ async def _forwards(hub: "Hub", start: int, patterns: Patterns, limit: int, *, c
                     break
                 found.append(event)
             position = event.seq
-    if position == start:  # nothing is left behind it
-        position = max(start, hub.broker.tail - 1)
-        complete = complete and position == start
     return _page(hub, found, position, complete, more)
 
 
@@ -155,15 +159,19 @@ async def _before_match(hub: "Hub", position: int, patterns: Patterns) -> int:
     return position
 
 
-async def _last_match(hub: "Hub", until: int, patterns: Patterns) -> int:
-    """Return the number of the newest event up to `until` that matches, or one that is not kept."""
-    while not patterns.everything and until >= hub.broker.tail:
-        rows = await hub.broadcaster.pages.names(max(until - NAMES, 0), min(until, NAMES))
-        for seq, name in reversed(rows):
-            if seq <= until and patterns.match(name):
-                return seq
-        until = min(until, rows[0][0]) - 1 if rows else 0
-    return until
+async def _last_match(hub: "Hub", until: int, patterns: Patterns) -> tuple[int, bool]:
+    """Return the number of the newest event up to `until` that matches, or one that is not kept; and whether nothing is
+    missing between."""
+    whole = True
+    while not patterns.everything and until >= (tail := hub.broker.tail):
+        start = max(until - NAMES, 0)
+        rows = [row for row in await hub.broadcaster.pages.names(start, until - start) if row[0] <= until]
+        for place, (seq, name) in enumerate(reversed(rows)):
+            if patterns.match(name):
+                return seq, whole and seq == until - place
+        whole = whole and len(rows) >= until - max(start, tail - 1)
+        until = start
+    return until, whole
 
 
 def _page(hub: "Hub", found: Sequence[Event], position: int, complete: bool, more: bool) -> Json:

@@ -81,6 +81,36 @@ async def test_an_entry_of_another_epoch_is_found_out(redis_engine: Engine, it: 
     await other.broker.close()
 
 
+async def test_an_entry_of_another_epoch_is_found_out_among_many(redis_engine: Engine, it: Store) -> None:
+    it.broker._running.cancel()
+    await asyncio.wait([it.broker._running])
+    link = it.broker._link
+    link.news.on_cut = lambda reason: None
+    link.news.close()
+    link.news = await it.broker.server.connect()
+    other = await another_epoch(redis_engine, it)
+    await other.put(draft("b"))
+    with pytest.raises(Moved):
+        await it.broker._read_on(link)
+    assert it.pumped == []
+    link.news.close()
+    await other.broker.close()
+
+
+async def test_a_pump_that_fails_again_and_again_is_told_once(
+    it: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
+    it.fails += [RuntimeError("oops")] * 5
+    with pytest.raises(HubError) as refused:
+        await it.put(draft("a"))
+    assert "oops" not in str(refused.value)
+    await until(lambda: not it.fails)
+    await again(it)
+    assert (caplog.text.count("bug of the hub; it is tried again"), caplog.text.count("cannot be kept:")) == (1, 1)
+    assert caplog.text.count("can be kept again") == 1
+
+
 async def test_another_epoch_is_found_out_where_nothing_can_be_written(
     redis_engine: Engine, it: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,10 +138,10 @@ async def test_what_has_gone_before_a_hub_has_read_it_is_told_without_another_ev
     looks, skip = list[int](), RedisBroker._skip
     gate, held = asyncio.Event(), asyncio.Event()
 
-    async def skipped(self: RedisBroker, *args: Any) -> None:
+    def skipped(self: RedisBroker, *args: Any) -> None:
         looks.append(self.head)
         if not weakened:
-            await skip(self, *args)
+            skip(self, *args)
 
     monkeypatch.setattr(RedisBroker, "_skip", skipped)
     async with hub_app(tmp_path, broker=redis_engine.url(prefix=uuid4().hex)) as hub, talk(hub.url) as client:

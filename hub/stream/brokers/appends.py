@@ -32,7 +32,8 @@ class Appends:
     """Sends publishes through `attach`ed connections, and answers each when its events have gone through the pump here.
 
     What was sent, and not answered before the connection was cut, may have been kept: it is refused, and never sent
-    again. What the server says that it has not done, because its stream is of another epoch, is sent once more.
+    again. What the server says that it has not done, because its stream is of another epoch, or has not what this hub
+    has seen, is sent once more.
     `on_trouble(error)` hears of each error but that of a cut.
     """
 
@@ -110,7 +111,7 @@ class Appends:
         words = [word for append in group for word in append.words]
         self._calls += 1
         connection = self._connection
-        answer = connection.run("hub_append", self._epoch, *words)
+        answer = connection.run("hub_append", self._epoch, self._head, *words)
         answer.add_done_callback(lambda answer: self._answered(group, answer, connection))
         self._send_soon()
 

@@ -6,6 +6,10 @@ answered may have been done; nobody but a publisher with an id may send it again
 
 import asyncio
 import contextlib
+import logging
+import os
+import re
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,16 +22,23 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    InvalidResponse,
     RedisError,
     ResponseError,
 )
 
 from ...errors import UsageError
+from .rarely import Rarely
+
+log = logging.getLogger("hub")
 
 PATIENCE = 2.0  # seconds that an answer may take; then the server is away
 STALL = 0.25  # seconds that an answer gets once more if it was this process that stood still
 PREFIX = "hub"
-KEYS = "emivxzabcd"  # in the order in which the functions take them
+KEYS = "emivxzabcdr"  # in the order in which the functions take them
+# Of which kind each key is, those of `peers.lua` behind them.
+KINDS = dict(zip(KEYS, ("stream", *4 * ["hash"], "zset", *2 * ["hash"], *2 * ["zset"], "stream"), strict=True))
+KINDS |= dict.fromkeys("lpoq", "hash")
 
 Answered = asyncio.Future[Any]
 
@@ -66,15 +77,26 @@ class Server:
     def __init__(self, url: str) -> None:
         try:
             parts = urlsplit(url)
-            query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+            query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
             self.prefix = query.pop("prefix", PREFIX)
             self._options: dict[str, Any] = {**library.parse_url(parts._replace(query=urlencode(query)).geturl())}
         except ValueError:
             raise UsageError("The URL of the broker cannot be read.") from None
+        if not re.fullmatch(r"[^\s{}]{1,64}", self.prefix):  # it is what all keys of one stream are kept together by
+            raise UsageError(
+                "The prefix in the URL of the broker must be 1 to 64 characters, without spaces and braces."
+            )
         self._class: Any = self._options.pop("connection_class", library.Connection)
         path = self._options.get("path")
         self.place = path or f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
-        self.keys = [f"{{{self.prefix}}}:{name}" for name in KEYS]
+        self.keys = [self.key(name) for name in KEYS]
+        self._tls = issubclass(self._class, library.SSLConnection)
+        self._reached = False  # it was, once
+        self._rarely = Rarely()
+
+    def key(self, name: str) -> str:
+        """The whole name of a key of this stream."""
+        return f"{{{self.prefix}}}:{name}"
 
     async def connect(self) -> "Connection":
         """Return a connection that may be used. Raises Away, Refused."""
@@ -92,6 +114,7 @@ class Server:
             if isinstance(error, Exception):
                 raise self.trouble(error) from None
             raise
+        self._reached = True
         return Connection(self, wire)
 
     def trouble(self, error: BaseException) -> Trouble:
@@ -105,25 +128,53 @@ class Server:
         if isinstance(error, BusyLoadingError):
             return Away(f"Redis at {self.place} is loading its data (LOADING).", there=True)
         if isinstance(error, TimeoutError) or "imeout" in type(error).__name__:
-            return Away(f"Redis at {self.place} does not answer.", there=True)
-        return Away(f"Redis at {self.place} cannot be reached: {_words(error)}.")
+            hint = "; if it does not speak TLS, its URL begins with redis://" * (self._tls and not self._reached)
+            return Away(f"Redis at {self.place} does not answer{hint}.", there=True)
+        return Away(f"Redis at {self.place} cannot be reached: {self._why(error)}.")
+
+    def _why(self, error: BaseException) -> str:
+        """Why it cannot be reached; as long as it never was, with what may be wrong in its URL."""
+        words = _words(error)
+        if "certificate verify failed" in words:
+            return f"{words}; ?ssl_ca_certs=FILE in its URL names the certificates that are good"
+        odd = isinstance(error, InvalidResponse | ConnectionResetError) or "reset by peer" in words or "losed" in words
+        if odd and not self._tls and not self._reached:
+            return f"{words}; if it speaks TLS, its URL begins with rediss://"
+        return words
 
     def _answered(self, text: str, kind: type[BaseException]) -> Trouble:
-        code = text.partition(" ")[0]
-        if code == "EPOCH" or text.startswith("Function not found"):
-            return Moved(text)
+        code, _, rest = text.partition(" ")
+        if code in ("EPOCH", "WRONGTYPE") or text.startswith("Function not found"):
+            return Moved("The stream is of another epoch now.")
+        if code == "FOREIGN":
+            key = rest.partition(" script:")[0]
+            meaning = f"has something of another program in {key}, a key of the hubs: type DEL {key} there"
+            return Refused(f"Redis at {self.place} {meaning}, and they go on.", code)
         if code == "UNBLOCKED":
             return Away(f"Redis at {self.place} has become a replica.")
         name = "NOPERM" if DENIED in text or DENIED_7_0 in text else NAMES.get(kind.__name__, code)
-        if meaning := MEANINGS.get(name):
+        if meaning := MEANINGS.get(name, ""):
             return Refused(f"Redis at {self.place} {meaning} ({name}).", name)
-        return Refused(f"Redis at {self.place} refuses: {text.splitlines()[0][:200]}.")
+        if INTERNAL.search(text):
+            if self._rarely.may(text):
+                log.error(
+                    "Redis at %s could not do what the hub has asked, which is a bug of the hub: %s; "
+                    "whoever has asked is refused, clients stay connected",
+                    self.place,
+                    text,
+                )
+            return Refused(f"Redis at {self.place} could not do what the hub has asked: the hub's log has the error.")
+        return Refused(f"Redis at {self.place} refuses: {text.splitlines()[0][:200].rstrip(' .')}.")
 
 
 # What the library takes the code away from.
 NAMES = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
 DENIED, DENIED_7_0 = "ACL failure in script", "executing the script can't"  # inside of a function
+INTERNAL = re.compile(
+    r"user_(script|function)|\bscript\b|\bLua\b|\bX[A-Z]{3}"
+)  # what nobody outside can do anything with
 MEANINGS = {
+    "BUSY": "is busy with a script, or a function, of another program",
     "OOM": "is out of memory: give it more, or keep less",
     "READONLY": "is a replica and takes nothing",
     "NOREPLICAS": "has not enough replicas to take anything",
@@ -133,9 +184,17 @@ MEANINGS = {
 
 
 def _words(error: BaseException) -> str:
-    """What an error says, without the library's own number and full stop."""
-    text = str(error.__cause__ or error) or type(error).__name__
-    return text.splitlines()[0][:200].rstrip(".")
+    """What an error says: the system's own words, without the library's around them."""
+    for each in (error, error.__cause__, error.__context__):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"certificate verify failed ({each.verify_message})"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS fails ({str(each).splitlines()[0][:200]})"
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno) if each.errno > 0 else str(each.strerror)
+    if isinstance(error, InvalidResponse):
+        return "it does not answer as a Redis"
+    return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(" .")
 
 
 class Connection:

@@ -1,7 +1,7 @@
 """An event as it stands in a Redis stream, and how it gets there: `library.lua` has the other half of this."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...wire.framing import envelope
@@ -9,9 +9,12 @@ from ...wire.messages import now, stamp
 from ...wire.names import Cursor
 from ...wire.strictjson import dumps
 from ..events import Draft, Event
+from .broker import Kept
 
 # The bytes of an envelope but for its id, its cursor, its name and its data.
 WEIGHT = len(envelope("", now(), "", "", b""))
+
+FACTS = 13  # what hub_look returns, before what only some ask for
 
 Clock = Callable[[float], float]  # from the server's seconds since 1970 to those of the monotonic clock
 
@@ -30,13 +33,14 @@ class Stream(NamedTuple):
     room: int
     lineage: Mapping[str, int]
     run: str
+    foreign: int  # entries that no hub has written, and that were taken out
     time: float  # of the server, in seconds since 1970
 
     @classmethod
     def read(cls, facts: Sequence[Any]) -> "Stream":
         """What hub_look has returned; of a stream that is not there, the epoch ''."""
-        epoch, head, tail, size, events, most, seconds, items, room, lineage, run, time = (
-            (fact or b"").decode() for fact in facts[:12]
+        epoch, head, tail, size, events, most, seconds, items, room, lineage, run, foreign, time = (
+            (fact or b"").decode() for fact in facts[:FACTS]
         )
         words = lineage.split()
         return cls(
@@ -51,6 +55,7 @@ class Stream(NamedTuple):
             int(room or 0),
             dict(zip(words[::2], map(int, words[1::2]), strict=True)),
             run,
+            int(foreign or 0),
             int(time or 0) / 1000,
         )
 
@@ -89,25 +94,50 @@ def parted(lengths: bytes, entries: bytes) -> list[tuple[int, bytes]]:
 
 
 def unpacked(rows: Iterable[tuple[int, bytes]], stream: Stream, clock: Clock) -> list[Event]:
-    """The events of these entries, as every hub makes them: each in its own epoch, as long as that is known."""
+    """The events of these entries, as every hub makes them: each in its own epoch, as long as that is known. What no
+    hub has written is none."""
     events, moment, epoch = list[Event](), b"", b""
     timestamp, accepted, known = "", 0.0, ""
     for seq, entry in rows:
-        at, of, _, length, more, rest = entry.split(b" ", 5)
-        if at != moment:  # those of one publish have it in common
-            moment, milliseconds = at, int(at)
-            timestamp = stamp((milliseconds + 0.5) / 1000)  # in its middle: a float must not fall below
-            accepted = clock(milliseconds / 1000)
-        if of != epoch:
-            epoch, known = of, of.decode()
-            known = known if known in stream.lineage else stream.epoch
-        start = int(length)
-        end = start + int(more)
-        name, given, id, ttl, *key = rest[start:end].decode().split("\n", 4)
-        draft = Draft(name, id, rest[end:], key[0] if key else None, float(ttl) if ttl else None, given == "1")
+        try:
+            at, of, _, length, more, rest = entry.split(b" ", 5)
+            if at != moment:  # those of one publish have it in common
+                milliseconds = int(at)
+                timestamp = stamp((milliseconds + 0.5) / 1000)  # in its middle: a float must not fall below
+                moment, accepted = at, clock(milliseconds / 1000)
+            if of != epoch:
+                known = of.decode()
+                epoch, known = of, known if known in stream.lineage else stream.epoch
+            start = int(length)
+            end = start + int(more)
+            name, given, id, ttl, *key = rest[start:end].decode().split("\n", 4)
+            draft = Draft(name, id, rest[end:], key[0] if key else None, float(ttl) if ttl else None, given == "1")
+        except (ValueError, OverflowError, OSError):
+            continue
         events.append(Event(draft, Cursor(known, seq), timestamp, accepted))
     return events
 
 
+def values_of(rows: Sequence[bytes], stream: Stream, clock: Clock) -> list[Kept]:
+    """What hub_values has returned. One that another program has deleted, or written, is none."""
+    found = list[Kept]()
+    for value, ended in zip(rows[1::3], rows[2::3], strict=True):
+        seq, _, entry = value.partition(b" ")
+        events = unpacked([(int(seq), entry)], stream, clock) if seq.isdigit() else []
+        found += [Kept(event, int(ended or 0)) for event in events if event.key is not None]
+    return found
+
+
+def unbroken(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """The same, in pieces without a hole between their numbers. Nearly always it is one."""
+    start = 0
+    while start < len(events):
+        first, end = events[start].seq, len(events)
+        if events[-1].seq - first != end - 1 - start:
+            end = next(at for at in range(start + 1, end) if events[at].seq != first + at - start)
+        yield events[start:end]
+        start = end
+
+
 def epoch_of(entry: bytes) -> bytes:
-    return entry.split(b" ", 2)[1]
+    return entry.partition(b" ")[2].partition(b" ")[0]

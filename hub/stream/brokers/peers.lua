@@ -1,4 +1,4 @@
--- The second half of the library: what the hubs of a stream tell and ask each other. The first half stands before it.
+-- What the hubs of a stream tell and ask each other.
 
 -- ---- the hubs of this stream
 
@@ -298,71 +298,3 @@ local function confirm(keys, args)
 end
 
 redis.register_function('hub_confirm', confirm)
-
--- ---- who runs a call that may be repeated
-
--- Keys: those of the stream, l as above, and t the turn at its place: the hub that has it, its connection, and what is
--- called. It is good for as long as that hub lives on that connection: one that was cut off, or cannot renew its lease
--- because the server takes nothing, has lost its turns.
-
-local function holder(keys, turn)
-    local hub, link, what = string.match(turn, '^(%S+) (%S+) (.*)$')
-    if lives(keys[11], hub, link) then
-        return hub .. ' ' .. link .. ' ', what
-    end
-end
-
--- What is kept of a call says that it may have run; its hub knows that it has not.
-local function forget_unbegun(keys, place)
-    local call, filled = redis.call('HGET', keys[7], place), redis.call('HGET', keys[2], 'answers')
-    if call and filled and string.sub(call, 1, 1) == '0' then
-        redis.call('HSET', keys[2], 'answers', drop(keys, place, tonumber(filled)))
-    end
-end
-
--- args: hub, its connection, place, what is called, '1' if it has not run when this hub had the turn last, and for how
--- many ms a turn is known: as long as what is kept of the call. Takes the turn and returns false; or returns what is
--- called by another hub that has it.
-local function take(keys, args)
-    local mine = args[1] .. ' ' .. args[2] .. ' '
-    if holder(keys, mine) ~= mine then
-        return redis.error_reply(MOVED)
-    end
-    local turn = redis.call('GET', keys[12])
-    if turn then
-        local who, what = holder(keys, turn)
-        if who and who ~= mine then
-            return what
-        end
-        if args[5] == '1' and string.match(turn, '^%S+') == args[1] then -- nobody else has had it since
-            forget_unbegun(keys, args[3])
-        end
-    end
-    redis.call('SET', keys[12], mine .. args[4], 'PX', args[6])
-    return false
-end
-
--- args: hub, its connection, then as hub_remember. Keeps that the call is about to run, if this hub has the turn.
-local function begin(keys, args)
-    local turn = redis.call('GET', keys[12])
-    if not turn or holder(keys, turn) ~= args[1] .. ' ' .. args[2] .. ' ' then
-        return redis.error_reply(MOVED)
-    end
-    return remember(keys, { unpack(args, 3) })
-end
-
--- args: hub, its connection, place, '1' if it has not run. The turn is over.
-local function leave(keys, args)
-    local turn, mine = redis.call('GET', keys[12]), args[1] .. ' ' .. args[2] .. ' '
-    if turn and string.sub(turn, 1, #mine) == mine then
-        if args[4] == '1' then
-            forget_unbegun(keys, args[3])
-        end
-        redis.call('DEL', keys[12])
-    end
-    return 1
-end
-
-redis.register_function('hub_take', take)
-redis.register_function('hub_begin', begin)
-redis.register_function('hub_leave', leave)

@@ -2,14 +2,18 @@
 
 Whatever goes wrong with a connection ends in `_run`: both are made anew, and the hub asks first whether the stream is
 still the one that it knows. What it has seen and the stream has not is told to everybody who may have seen it.
+
+Other programs may write to the same server. What they have written into the stream is passed over and taken out,
+numbers whose events they have deleted are told as missing, and a stream that was put back from a copy is found out
+(`witness.py`).
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...errors import HubError, UsageError
@@ -19,10 +23,12 @@ from .answers import ServerAnswers
 from .appends import Appends
 from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavailable
 from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
-from .entries import Stream, epoch_of, parted, unpacked
+from .entries import FACTS, Stream, epoch_of, parted, unbroken, unpacked, values_of
 from .link import Link
 from .peers import Peers
+from .rarely import Outage, Rarely
 from .redispeers import RedisPeers
+from .witness import Witness
 
 log = logging.getLogger("hub")
 
@@ -30,16 +36,18 @@ BLOCK = 1.0  # seconds that a read waits for news; the stream is looked at as of
 FEW = 8  # events that come without being asked for; what else there is, is read, because that is faster
 MOST_READ, READ_BYTES = 256, 1024 * 1024  # events of one such read, and the bytes at which it ends, too
 PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds between tries to come back; the last one again and again
-SOON = 0.05  # seconds until the next look when there is more to trim
+SOON = 0.05  # seconds until the next look when there is more to trim, or something foreign cannot be taken out
 START = 10.0  # seconds that a server gets to load its data when a hub starts
 VALUES = 1000  # last values that are read at once
 
 
 class RedisBroker:
     """Keeps events where `server` is. `limits` and `state` are those of a stream that this hub is the first to open;
-    after that they are the stream's."""
+    after that they are the stream's. In `directory` it notes what it has seen of the stream."""
 
-    def __init__(self, server: Server, limits: Limits, state: Limits, name: str = "") -> None:
+    def __init__(
+        self, server: Server, limits: Limits, state: Limits, name: str = "", directory: Path | None = None
+    ) -> None:
         self.server = server
         self.epoch, self.head, self.tail, self.bytes = "", 0, 1, 0
         self.lineage: Mapping[str, int] = {}
@@ -47,7 +55,8 @@ class RedisBroker:
         self.problem: str | None = None
         self.answers: Answers = ServerAnswers(self._ask)
         self.peers: Peers | None = RedisPeers(server, name)
-        self._stream = Stream.read([None] * 12)
+        self._stream = Stream.read([None] * FACTS)
+        self._seen = Witness(directory)
         self._link: Link | None = None
         self._appends = Appends(self._trouble)
         self._running: asyncio.Task[None] | None = None
@@ -56,20 +65,34 @@ class RedisBroker:
         self._epochs = set[bytes]()  # that entries of the stream can be of
         self._look_at = 0.0  # when the stream is looked at next, on the monotonic clock
         self._moved = asyncio.Event()  # set, and replaced, when position or epoch have changed
+        self._rarely, self._outage = Rarely(), Outage()  # what the log hears
 
     # ---- life
 
     async def open(self, pump: Pump) -> None:
         self._pump = pump
+        self._seen.load()
+        self.epoch, self.head = self._seen.epoch, self._seen.head
         link, stream = await self._first()
+        if self.epoch and not stream.holds(self.epoch, self.head):
+            self._tell_of_loss(stream)
         self.head = stream.head
         self._adopt(link, stream)
         mine = Limits(stream.events, stream.most, stream.seconds)
         if self.limits != mine:
             log.warning(
-                "the stream in Redis has limits of its own: %s; it keeps to them, those of this hub mean nothing", mine
+                "the stream in Redis has limits of its own: %d events, %d bytes, %g seconds; "
+                "it keeps to them, those of this hub mean nothing",
+                *mine,
             )
             self.limits = mine
+        if link.eviction != "noeviction":
+            log.warning(
+                "Redis at %s may throw away what it keeps when its memory is full (maxmemory-policy %s), "
+                "and events with it; set it to noeviction",
+                self.server.place,
+                link.eviction,
+            )
 
     async def _first(self) -> tuple[Link, Stream]:
         """Attach at the start. Raises UsageError; a server that is starting, too, is waited for."""
@@ -101,6 +124,7 @@ class RedisBroker:
             self._running.cancel()
             await asyncio.wait([self._running])
         self._appends.refuse(_stopping())
+        self._seen.close()
         if self._link is not None:
             self._link.close()
 
@@ -116,7 +140,7 @@ class RedisBroker:
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
         stream = self._stream
         rows = await self._ask("hub_read", after, self.head, limit, "" if size is None else size)
-        return unpacked(parted(*rows), stream, self._clock)
+        return list(next(unbroken(unpacked(parted(*rows), stream, self._clock)), ()))
 
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         found = list[tuple[int, str]]()
@@ -167,11 +191,8 @@ class RedisBroker:
         """The last values, in the order of their last change: what changes meanwhile comes once more."""
         found, after = list[Kept](), 0
         while rows := await link.asks.run("hub_values", after, VALUES):
-            for value, ended in zip(rows[::2], rows[1::2], strict=True):
-                seq, entry = value.split(b" ", 1)
-                [event] = unpacked([(int(seq), entry)], stream, self._clock)
-                found.append(Kept(event, int(ended or 0)))
-            after = max(found[-1].event.seq, found[-1].stale)
+            found += values_of(rows, stream, self._clock)
+            after = int(rows[-3])
         return found
 
     # ---- the stream
@@ -186,10 +207,11 @@ class RedisBroker:
             except Trouble as error:
                 self._drop(error)
             except Exception as error:  # of the pump: a bug, and what it did not take comes again
-                log.exception(
-                    "the events from Redis could not be handed on, which is a bug of the hub; it is tried again"
-                )
-                self._drop(Away(f"Events cannot be handed on: {error!r}."))
+                if self._rarely.may(repr(error)):
+                    log.exception(
+                        "the events from Redis could not be handed on, which is a bug of the hub; it is tried again"
+                    )
+                self._drop(Away("Events cannot be handed on, which is a bug of the hub: its log has the error."))
                 await asyncio.sleep(PAUSES[-1])
 
     def _drop(self, error: Exception) -> None:
@@ -224,25 +246,12 @@ class RedisBroker:
             async with asyncio.timeout(2 * PATIENCE):
                 link = await Link.make(self.server)
                 try:
-                    return link, await self._open_stream(link)
+                    return link, await link.open(self._seen.words, self.limits, self._state)
                 except BaseException:
                     link.close()
                     raise
         except TimeoutError:
             raise Away(f"Redis at {self.server.place} does not answer.", there=True) from None
-
-    async def _open_stream(self, link: Link) -> Stream:
-        stream = Stream.read(await link.asks.run("hub_look"))
-        if not self._must_open(stream, link.run):
-            return stream
-        limits, state = self.limits, self._state
-        kept = limits.events, limits.bytes, str(limits.seconds or 0), state.events, state.bytes
-        fresh = os.urandom(4).hex()
-        return Stream.read(await link.asks.run("hub_open", link.run, fresh, self.epoch, self.head, *kept))
-
-    def _must_open(self, stream: Stream, run: str) -> bool:
-        """Whether it is new, or may have lost something; the server itself judges once more, for all who ask."""
-        return stream.run != run or (stream.epoch == self.epoch and self.head > stream.head)
 
     async def _go_on(self, link: Link, stream: Stream) -> None:
         """Go on in this stream; where it has lost what this hub has handed on, behind what is left."""
@@ -256,19 +265,35 @@ class RedisBroker:
                 stream.epoch,
             )
         if lost is not None:
-            log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, lost.kept)
+            self._tell_of_loss(stream)
             self.head = stream.head
         self._adopt(link, stream)
         if lost is not None:
             self._on_lost(lost)
 
+    def _tell_of_loss(self, stream: Stream) -> None:
+        kept = stream.lineage.get(self.epoch, 0)
+        log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, kept)
+
     def _adopt(self, link: Link, stream: Stream) -> None:
         self._link = link
+        if (stream.epoch, self.head) != (self._seen.epoch, self._seen.head):
+            same = self.head if stream.epoch == self.epoch else stream.lineage.get(self.epoch, 0)
+            self._seen.begin(stream.epoch, self.head, same)
+        self._stream = stream  # of which nothing foreign is news
         self._note(stream)
         self._look_at = 0.0  # whether it takes anything, too
         self._appends.attach(link.asks, stream.epoch, self.head)
 
     def _note(self, stream: Stream) -> None:
+        foreign = stream.foreign - self._stream.foreign
+        if foreign > 0 and self._rarely.may("foreign"):
+            log.error(
+                "another program has written into %s, which is the stream of the hubs: %d entries that are no events "
+                "were taken out; let it use another key, or give the hubs a prefix (?prefix=)",
+                self.server.keys[0],
+                foreign,
+            )
         self._stream, self.epoch, self.lineage = stream, stream.epoch, stream.lineage
         self._epochs = {epoch.encode() for epoch in (stream.epoch, *stream.lineage)}
         self.tail, self.bytes = stream.tail, stream.size
@@ -284,28 +309,76 @@ class RedisBroker:
             wait = max(1, round(1000 * (self._look_at - time.monotonic())))
             words = "COUNT", FEW, "BLOCK", wait, "STREAMS", self.server.keys[0], f"{self.head}-0"
             if reply := await link.news.send("XREAD", *words):
-                rows = [(int(id.partition(b"-")[0]), fields[1]) for id, fields in reply[0][1]]
-                await self._hand_on(rows)
-                while len(rows) >= FEW:
-                    rows = parted(*await link.news.run("hub_read", self.head, "", MOST_READ, READ_BYTES))
-                    if rows:
-                        await self._hand_on(rows)
+                if events := self._next(reply[0][1]):
+                    await self._hand_on(events)
+                    while len(events) >= FEW:
+                        events = await self._read_on(link)
+                else:
+                    await self._sort_out(link)
 
-    async def _hand_on(self, rows: list[tuple[int, bytes]]) -> None:
-        stream = self._stream
+    def _next(self, rows: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Event]:
+        """The events of these rows of the stream; none, if they are not the next ones, or not all of a hub."""
+        entries = [(int(id[:-2]), fields[1]) for id, fields in rows if id.endswith(b"-0")]
+        if {epoch_of(entry) for _, entry in entries} <= self._epochs:
+            events = unpacked(entries, self._stream, self._clock)
+            if len(events) == len(rows) and [events[0].seq, events[-1].seq] == [self.head + 1, self.head + len(rows)]:
+                return events
+        return []
+
+    async def _sort_out(self, link: Link) -> None:
+        """Something is missing, or not of a hub: take that out, and hand on what is left."""
+        head = self.head
+        await self._look(link)
+        await self._read_on(link)
+        if self.head == head:  # it cannot be taken out just now, and would come again at once
+            await asyncio.sleep(SOON)
+
+    async def _read_on(self, link: Link) -> list[Event]:
+        """Hand on some of what is behind what this hub has, and tell what of it is missing. Returns these events."""
+        head, stream = self._stream.head, self._stream
+        rows = parted(*await link.news.run("hub_read", self.head, "", MOST_READ, READ_BYTES))
         if not {epoch_of(entry) for _, entry in rows} <= self._epochs:
-            raise Moved("The stream is of another epoch now.")
+            if Stream.read(await link.asks.run("hub_look")).epoch != self.epoch:
+                raise Moved("The stream is of another epoch now.")
+            rows = [(seq, entry) for seq, entry in rows if epoch_of(entry) in self._epochs]  # else of another stream
         events = unpacked(rows, stream, self._clock)
-        await self._pump(events)
+        missing = (events[-1].seq - self.head > len(events)) if events else head > self.head
+        values = await self._values(link, stream) if missing else []
+        for piece in unbroken(events):
+            if piece[0].seq > self.head + 1:
+                self._skip(piece[0].seq - 1, values)
+            await self._hand_on(piece)
+        if not events and missing:
+            self._skip(head, values)
+        return events
+
+    async def _hand_on(self, events: Sequence[Event]) -> None:
+        await self._pump(list(events))
         self.head = events[-1].seq
+        self._seen.see(events[-1])
         self.bytes += sum(event.size for event in events if event.seq > self._stream.head)
         self._appends.passed(self.head)
         self._has_moved()
 
+    def _skip(self, last: int, values: list[Kept]) -> None:
+        """Go on behind this number: up to there nothing is left that this hub has not read yet."""
+        log.warning(
+            "the events %s:%d to %d are gone from Redis before this hub had read them; its clients are told",
+            self.epoch,
+            self.head + 1,
+            last,
+        )
+        lost = Lost(self.epoch, self.head, values)
+        self.head = last
+        self._seen.begin(self.epoch, last, last)
+        self._on_lost(lost)
+        self._appends.passed(self.head)
+        self._has_moved()
+
     async def _look(self, link: Link) -> None:
-        """Once a second: let go what is too old, and see whether the stream is the same, and takes events."""
+        """Once a second: let go what is too old or foreign, see whether the stream is the same, and takes events."""
         try:
-            facts = await link.asks.run("hub_tidy", self.epoch)
+            facts = await link.asks.run("hub_tidy", self.epoch, self.head, *self._seen.newest)
         except Refused as error:
             self._say(str(error))
             facts = await link.asks.run("hub_look")
@@ -315,21 +388,11 @@ class RedisBroker:
         if stream.epoch != self.epoch:
             raise Moved("The stream is of another epoch now.")
         self._note(stream)
-        if stream.head > self.head and stream.tail > stream.head:
-            await self._skip(link, stream)
-        if facts[12:] == [b"1"]:
+        self._seen.note()
+        if facts[FACTS:] == [b"1"]:
             self._look_at = time.monotonic() + SOON
-
-    async def _skip(self, link: Link, stream: Stream) -> None:
-        """Go on behind what has gone before this hub has read it: no event is left that would tell of that."""
-        log.warning(
-            "events up to %s:%d went before this hub had read them; it had %d", self.epoch, stream.head, self.head
-        )
-        lost = Lost(self.epoch, self.head, await self._values(link, stream))
-        self.head = stream.head
-        self._on_lost(lost)
-        self._appends.passed(self.head)
-        self._has_moved()
+        if stream.head > self.head:
+            await self._read_on(link)
 
     def _has_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
@@ -345,11 +408,7 @@ class RedisBroker:
             self._link.close(error)
 
     def _say(self, problem: str | None) -> None:
-        if problem and not self.problem:
-            words = "events cannot be kept: %s; publishing is refused until they can be, clients stay connected"
-            log.error(words, problem.rstrip("."))
-        elif self.problem and not problem:
-            log.warning("events can be kept again; whoever was refused may publish again")
+        self._outage.say(problem)
         self.problem = problem
 
 

@@ -31,4 +31,5 @@ def _redis(config: Config) -> Broker:
     except ImportError:
         raise UsageError("This broker needs the extra redis: pip install 'aiohttp-hub[redis]'.") from None
     limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
-    return RedisBroker(Server(config.broker), limits, Limits(config.state_items, config.state_bytes), config.hub_id)
+    state = Limits(config.state_items, config.state_bytes)
+    return RedisBroker(Server(config.broker), limits, state, config.hub_id, config.state_dir)

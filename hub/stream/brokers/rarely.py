@@ -1,0 +1,46 @@
+"""What goes on is said once a minute, however often it is found."""
+
+import logging
+import math
+import time
+
+log = logging.getLogger("hub")
+
+MINUTE = 60.0  # seconds
+MOST = 100  # different things that are remembered
+
+
+class Rarely:
+    """Lets the same words through once a minute."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}  # when, on the monotonic clock
+
+    def may(self, words: str) -> bool:
+        """Whether they may be said now; then they are."""
+        now = time.monotonic()
+        if now - self._said.get(words, -math.inf) < MINUTE:
+            return False
+        if len(self._said) >= MOST:
+            self._said.clear()
+        self._said[words] = now
+        return True
+
+
+class Outage:
+    """What the log hears of why events cannot be kept: of the same reason once a minute, though it comes and goes."""
+
+    def __init__(self) -> None:
+        self._rarely, self._told = Rarely(), False
+
+    def say(self, problem: str | None) -> None:
+        """There is this problem now, or none."""
+        if problem and not self._told and self._rarely.may(problem):
+            log.error(
+                "events cannot be kept: %s; publishing is refused until they can be, clients stay connected",
+                problem.rstrip("."),
+            )
+            self._told = True
+        elif self._told and not problem:
+            log.warning("events can be kept again; whoever was refused may publish again")
+            self._told = False
