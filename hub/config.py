@@ -5,6 +5,7 @@ import copy
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ STORED = 2**50  # bytes on disk
 HELD = 2**40  # bytes in memory
 CLIENTS = ("HUB_TOKEN", "HUB_CA", "HUB_URL")  # variables that only clients read
 KINDS = {int: "a whole number", float: "a number"}
+LONGEST_URL = 64 * 1024  # characters of the file that the broker's URL is in
 CENTURY = 100 * 366 * 86400.0  # seconds
 
 
@@ -149,10 +151,23 @@ class Config:
 def _url_in(file: str) -> str:
     """The first line of a file. Raises UsageError, without what is in there."""
     try:
-        return Path(file).read_text("utf-8").strip().partition("\n")[0].strip()
+        with open(file, encoding="utf-8") as opened:
+            found, facts = opened.read(LONGEST_URL).strip().partition("\n")[0].strip(), os.fstat(opened.fileno())
+        _refuse_open(file, found, facts)
+        return found
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(f"The file of the broker's URL, {file}, cannot be read: {what}.") from None
+
+
+def _refuse_open(file: str, url: str, facts: os.stat_result) -> None:
+    """Stops a password that other accounts can read. Of root's files a group may be let in: that of the service."""
+    others = 0o007 if facts.st_uid == 0 and os.geteuid() != 0 else 0o077
+    if _has_password(url) and stat.S_ISREG(facts.st_mode) and facts.st_mode & others:
+        mode = f"{stat.S_IMODE(facts.st_mode):04o}"
+        raise UsageError(
+            f"The file of the broker's URL, {file}, has a password, and others can read it ({mode}): chmod 600."
+        )
 
 
 def check(name: str, value: Any, row: Any) -> None:

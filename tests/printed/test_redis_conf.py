@@ -1,15 +1,18 @@
 """What `hub print redis` prints, in real servers: hubs share a stream through its user, and nobody else gets in."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 from running import hub_app, talk, until
+from strangers import STRANGER, needs_root
 
 from hub.errors import UsageError
 from hub.stream.brokers import connection, redis
@@ -257,3 +261,39 @@ async def test_hubs_of_other_machines_come_over_tls(tmp_path: Path, port: int, c
         with pytest.raises(UsageError, match=r"(?i)certificate"):
             async with hub_app(tmp_path / "state", broker=it.tls_url):
                 pass
+
+
+CONNECTS = (
+    "import os,socket,sys;path,group=sys.argv[1],int(sys.argv[2]);os.setgroups([group] if group else []);"
+    "os.setgid(65533);os.setuid(65533);socket.socket(socket.AF_UNIX).connect(path)"
+)
+
+
+@needs_root
+@pytest.mark.parametrize("weakened", [False, True])
+def test_the_accounts_of_its_group_reach_the_socket_and_no_others(weakened: bool) -> None:
+    """With the folder as the head of the file makes it; without its first digit the socket is of the server's group."""
+    (mode,) = re.findall(r"install -d -m (\d+) -o redis -g hub", printed("redis"))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        place = Path(folder, "hub-redis")
+        place.mkdir()
+        os.chown(place, STRANGER, 4711)
+        place.chmod(int(mode, 8) & (0o777 if weakened else 0o7777))
+        path = place / "redis.sock"
+        command = [redis_program(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "770", "--save", ""]
+        process = subprocess.Popen(command, cwd=place, user=STRANGER, group=STRANGER, extra_groups=[], stdout=DEVNULL)
+        try:
+            ends = time.monotonic() + PATIENCE
+            while not path.exists() and time.monotonic() < ends:
+                time.sleep(0.01)
+
+            def reaches(group: int) -> bool:
+                return (
+                    subprocess.run([sys.executable, "-c", CONNECTS, path, str(group)], stderr=DEVNULL).returncode == 0
+                )
+
+            assert (reaches(4711), reaches(0)) == (not weakened, False)
+        finally:
+            process.kill()
+            process.wait()

@@ -79,6 +79,7 @@ async def test_the_url_is_never_told(tmp_path: Path) -> None:
     assert "secret" not in repr(Config(broker=secret))
     file = tmp_path / "url"
     file.write_text(f"{secret}\n")
+    file.chmod(0o600)
     status, out, err = await run_hub(tmp_path, "--port", "0", "--broker-file", str(file), "--state-dir", "state")
     assert (status, out) == (2, "")
     assert "127.0.0.1:1 cannot be reached" in err
