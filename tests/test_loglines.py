@@ -15,7 +15,6 @@ CALLS = ("log.warning", "log.error", "log.exception")
 # The sentence is made elsewhere, or is that of the application.
 OTHERS = {
     "commands/supervised.py: '%s'": "what goes on although it was ended: `keep` is told",
-    "stream/brokers/redis.py: words": "the line above it",
     "stream/state.py: what": "the line above it",
     "web/app.py: '%s'": "an unknown variable, and the one that was meant",
     "web/rereading.py: '%s is not used, and all stays as it was: %s'": "what is wrong, by line, stands last",
