@@ -13,8 +13,10 @@ from running import HubInside, hub_app, until
 from hub import Hub, demo
 from hub.commands.asked import NOBODY, Person
 from hub.errors import HubError
+from hub.roles import Step
 from hub.scenes import scene
 from hub.story import Story
+from hub.wire.messages import stamp
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +131,26 @@ async def test_without_a_store_it_asks_again(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(hub.hub, "ask", away)
         await hub.hub.questions.answer(question(hub)["id"], "Wait", Person("somebody"))
         await until(lambda: question(hub) is not None and len(failed) == 3)
+
+
+def test_what_a_task_takes_is_what_the_clock_says() -> None:
+    """From when it began to run to its end; a task in whose middle the life begins has run for a while."""
+    begun: dict[str, float] = {}
+
+    def said(now: float, status: str, age: float = 0.0) -> tuple[Any, ...]:
+        data = demo.timed(Step(0.1, "task:progress", {"id": "t", "status": status}, age=age), begun, 1e9 + now)
+        return data.get("started_at"), data.get("ended_at"), data.get("duration_ms")
+
+    assert said(0, "queued") == (None, None, None)
+    assert said(1, "cancelled") == (None, None, None), "it has never run"
+    assert said(2, "running", age=60.0) == (stamp(1e9 - 58), None, None)
+    assert said(5, "running", age=60.0) == (stamp(1e9 - 58), None, None)
+    assert said(7, "failed") == (stamp(1e9 - 58), stamp(1e9 + 7), 65_000)
+    assert said(9, "running") == (stamp(1e9 + 9), None, None), "it is tried again"
+    assert said(9.5, "succeeded")[2] == 500
+    assert begun == {}
+    vote = {"vote_id": "v", "status": "open"}
+    assert demo.timed(Step(0.1, "governance:vote_cast", vote), begun, 1e9) == vote
 
 
 def test_of_other_questions_it_goes_on_with_none() -> None:

@@ -5,7 +5,6 @@ slices; what is drawn then is true at `position`.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,42 +21,25 @@ from .rows import (
     Vote,
     agent_row,
     count_cast,
+    place_of,
     question_row,
     task_row,
     threat_row,
     vote_row,
 )
+from .slices import Slices
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
 T = TypeVar("T")
 
-SLICE = 0.002  # seconds of the loop that are taken in a row
 THREATS = 500  # that are kept
 VOTES = 500
 DAY = 86400.0
 
 
 Take = Callable[["Board", Event, bool], None]
-
-
-class Slices:
-    """Counts the seconds that are taken of the loop, and gives everybody else a turn behind each SLICE of them."""
-
-    def __init__(self) -> None:
-        self._took, self._began = 0.0, time.perf_counter()
-
-    @property
-    def took(self) -> float:
-        return self._took + time.perf_counter() - self._began
-
-    async def turn(self) -> None:
-        """Between two steps: let the others run, if the slice is over."""
-        if time.perf_counter() - self._began > SLICE:
-            self._took = self.took
-            await asyncio.sleep(0)
-            self._began = time.perf_counter()
 
 
 class Board:
@@ -77,6 +59,7 @@ class Board:
         self.agents: Groups[Agent] = Groups()
         self.working: dict[tuple[str, str], dict[str, Task]] = {}  # running tasks, see `_line_of`
         self.questions: dict[str, Question] = {}
+        self.places: dict[str, str] = {}  # by agent, the folder from which it has asked
         self.votes: dict[str, Vote] = {}
         self.threats: deque[Threat] = deque(maxlen=THREATS)
         self.memory: dict[str, Any] | None = None
@@ -86,7 +69,7 @@ class Board:
         self._dropped = self.hub.state.dropped
         self._epoch = self.hub.broker.epoch
 
-    async def catch_up(self, slices: "Slices | None" = None) -> None:
+    async def catch_up(self, slices: Slices | None = None) -> None:
         """Take in what has changed since the last time, in turns with everybody else."""
         async with self._one:
             if self._epoch != self.hub.broker.epoch:
@@ -118,7 +101,7 @@ class Board:
             (take, event, stale) for event, stale in values + streamed if (take := TAKES.get(event.name)) is not None
         ]
 
-    async def _take(self, news: list[tuple[Take, Event, bool]], slices: "Slices") -> None:
+    async def _take(self, news: list[tuple[Take, Event, bool]], slices: Slices) -> None:
         for take, event, stale in news:
             if not event.withheld:
                 take(self, event, stale)
@@ -133,6 +116,7 @@ class Board:
             self.attempts.pop(key, None)
         for key in [key for key in self.agents.all if get("agent:status_change", key) is None]:
             self.agents.remove(key)
+        self.places = {key: place for key, place in self.places.items() if key in self.agents.all}
         self.questions = {key: row for key, row in self.questions.items() if get("hub:question", key) is not None}
         self.seen = {key: seq for key, seq in self.seen.items() if get("hub:seen", key) is not None}
 
@@ -189,14 +173,20 @@ class Board:
 
     def _agent(self, event: Event, stale: bool) -> None:
         row = agent_row(event, stale)
+        row.place = row.place or self.places.get(row.key, "")
         self.agents.put(row, row.status)
         if row.status == "error":
             self.failed_at = max(self.failed_at, row.timestamp)
 
     def _question(self, event: Event, stale: bool) -> None:
+        data = event.data
         self.questions.pop(event.key or "", None)
-        if event.data.get("status") == "open":
-            self.questions[event.key or ""] = question_row(event, stale)
+        if data.get("status") == "open":
+            self.questions[event.key or ""] = question_row(event, data, stale)
+        if place := place_of(data):
+            self.places |= (place,)
+            if (row := self.agents.all.get(place[0])) is not None:
+                row.place = row.place or place[1]
 
     def _cast(self, event: Event, stale: bool) -> None:
         key = event.key or ""

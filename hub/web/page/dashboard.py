@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp_jinja2
 from aiohttp import hdrs, web
 
+from ...errors import HubError
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
@@ -68,10 +69,11 @@ async def _fresh(app: web.Application) -> AsyncIterator[None]:
 
 async def page(request: web.Request) -> web.Response:
     """GET / : the page as it is now, or some of its panels, or another page that stands in its frame."""
-    for name, answer in PAGES.items():
-        if name in request.query:
-            return await answer(request)
-    return await request.app[SHOWN].get(request)
+    answer = next((answer for name, answer in PAGES.items() if name in request.query), request.app[SHOWN].get)
+    try:
+        return await answer(request)
+    except HubError as error:
+        return await frame.refuse(request, error)
 
 
 class Pages:

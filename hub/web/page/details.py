@@ -138,6 +138,7 @@ def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
         "waits": kind == "agent" and key in board.once(waiting_agents),
         "is_stale": known is not None and known.stale,
         "tasks": heapq.nlargest(ROWS, tasks, lambda row: row.seq),
+        "all_tasks": len(tasks),
         "questions": [one for one in reversed(questions) if names(kind, key, "hub:question", one)][:ROWS],
     }
 
@@ -169,7 +170,7 @@ class Tool:
 
 def _told(trail: Trail, board: Board) -> dict[str, Any]:
     attempts = _attempts(trail, board.attempts.get(trail.key)) if trail.kind == "task" else []
-    return {"attempts": attempts[-ROWS:][::-1], "tools": _tools(trail.events)}
+    return {"attempts": attempts[-ROWS:][::-1], "all_attempts": len(attempts), "tools": _tools(trail.events)}
 
 
 def _attempts(trail: Trail, newest: Attempt | None) -> Sequence[Attempt]:

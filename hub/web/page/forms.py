@@ -105,11 +105,14 @@ async def _again(request: web.Request, form: Form, typed: Mapping[str, str], err
 def _sent(found: Callable[[web.Request], Form]) -> Callable[[web.Request], Any]:
     async def sent(request: web.Request) -> web.StreamResponse:
         request.app[GUARD].check_form(request)
-        query(request)
-        content_type(request, FORM)
-        typed = _typed(await body(request, min(MAX_BYTES, request.app[HUB].config.max_body)))
-        confirm = typed.pop(CONFIRM, None)
-        return await _call(request, _refusing(request, found), typed, confirm)
+        try:
+            query(request)
+            content_type(request, FORM)
+            typed = _typed(await body(request, min(MAX_BYTES, request.app[HUB].config.max_body)))
+            form = _refusing(request, found)
+        except HubError as error:  # there is no form to show it at
+            return await frame.refuse(request, error, "../" if "name" in request.match_info else "./")
+        return await _call(request, form, typed, typed.pop(CONFIRM, None))
 
     return sent
 

@@ -13,10 +13,12 @@ from aiohttp import web
 from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader
 from jinja2.bccache import Bucket
 
+from ...errors import HubError
 from ...wire.messages import now
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB, PEER
+from ..refusalpage import is_wanted
 from . import formats
 from .board import Board
 from .panel import Panel
@@ -102,6 +104,14 @@ async def show(
     drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
     text = drawn.render({**surroundings(request), "root": "./", **head, **(context or {})})
     return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+
+
+async def refuse(request: web.Request, error: HubError, root: str = "./") -> web.Response:
+    """Answer with what the hub does not take, as a page in the frame. Raises the error for who wants no page, and where
+    the hub itself has failed."""
+    if not is_wanted(request) or error.status >= 500:
+        raise error
+    return await show(request, "pages/refused.html", {"sentence": error.message, "root": root}, error.status)
 
 
 def surroundings(request: web.Request) -> dict[str, Any]:

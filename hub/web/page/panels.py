@@ -125,6 +125,7 @@ def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
     return {
         "rows": [("failure" if isinstance(row, Task) else "broken", row) for row in shown],
         "more": more,
+        "total": len(wanted),
         "unseen": len(unseen),
         "until": newest(unseen),
         "seen": len(everything) - len(unseen),
@@ -162,6 +163,7 @@ def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
     return {
         "rows": [("threat", row) for row in shown],
         "more": more,
+        "total": len(found),
         "open": len(is_open),
         "until": newest(is_open),
         "mitigated": mitigated,

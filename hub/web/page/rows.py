@@ -58,7 +58,7 @@ class Agent(Row):
 
     @property
     def mark(self) -> Hashable:
-        return self.seq, self.stale, self.seen, self.waits
+        return self.seq, self.stale, self.seen, self.waits, self.place
 
 
 @dataclass(slots=True)
@@ -171,9 +171,15 @@ def agent_row(event: Event, stale: bool) -> Agent:
     )
 
 
-def question_row(event: Event, stale: bool) -> Question:
+def place_of(question: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The agent that has asked a question, and the folder from which it did, where its details name both."""
+    details = question.get("details")
+    agent, place = (details.get("agent"), details.get("cwd")) if isinstance(details, dict) else (None, None)
+    return (agent, _line(place)) if isinstance(agent, str) and isinstance(place, str) and _line(place) else None
+
+
+def question_row(event: Event, data: Mapping[str, Any], stale: bool) -> Question:
     """The row of an open question; as old as the question is."""
-    data = event.data
     details = data.get("details")
     named = details if isinstance(details, dict) else {}
     agent, task = (value if isinstance(value := named.get(name), str) else "" for name in ("agent", "task"))

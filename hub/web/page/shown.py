@@ -19,8 +19,9 @@ from markupsafe import Markup
 from ...wire.names import Cursor, Patterns
 from ..viewers import Viewer, Viewers
 from . import drawing
-from .board import Board, Slices
+from .board import Board
 from .panel import Asked, Context, Panel
+from .slices import Slices
 
 if TYPE_CHECKING:
     from ...hub import Hub

@@ -102,7 +102,11 @@ def lines(board: Board) -> list[Line]:
 
 def waiting_agents(board: Board) -> dict[str, Task | Question]:
     """By agent, what it waits for a person with."""
-    found: dict[str, Task | Question] = {row.agent: row for row in board.questions.values() if row.agent}
+    found: dict[str, Task | Question] = {}
+    for row in board.questions.values():
+        row.about = board.name_of(row.task)
+        if row.agent:
+            found[row.agent] = row
     return found | {row.agent: row for row in board.tasks["waiting_approval"].values() if row.agent}
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from hub import Hub
 from hub.web.page import board as boards
-from hub.web.page.board import Board, Slices
+from hub.web.page import slices
+from hub.web.page.board import Board
+from hub.web.page.slices import Slices
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ async def test_another_epoch_is_another_board(hub: Hub, monkeypatch: pytest.Monk
 async def test_much_is_taken_in_in_turns_with_everybody_else(
     hub: Hub, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "SLICE", float("inf") if weakened else 0.0)
+    monkeypatch.setattr(slices, "SLICE", float("inf") if weakened else 0.0)
     for number in range(50):
         await hub.publish("task:progress", {"id": str(number)})
     board, turns = Board(hub), 0

@@ -16,7 +16,7 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, DictLoader
 from running import HubInside, hub_app
 
-from hub import Hub, Panel
+from hub import Hub, HubError, Panel
 from hub.web.page import dashboard, drawing, frame, panels
 from hub.web.page.history import missing
 from hub.wire.names import Cursor
@@ -178,6 +178,29 @@ async def test_panels_are_answered_alone_and_only_when_they_changed(hub: HubInsi
 )
 async def test_a_query_that_does_not_fit_is_refused(hub: HubInside, query: str) -> None:
     (await hub.ask("GET", f"?{query}")).refused(400, "invalid_args")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("panel=nothing", 400), ("call=no:such", 404), ("page=x", 400), ("search=x&kind=odd", 400), ("task=a&odd=1", 400)],
+)
+async def test_a_browser_is_told_of_it_in_the_frame_of_every_page(hub: HubInside, query: str, status: int) -> None:
+    plain = await hub.ask("GET", f"?{query}")
+    answer = await hub.ask("GET", f"?{query}", headers={"Accept": "text/html"})
+    assert (plain.status, answer.status) == (status, status)
+    page = Document(answer.text)
+    assert plain.json["error"] in page.text
+    assert marked(page, "data-need") == ["0"]
+    assert "./" in marked(page, "href")
+
+
+async def test_where_the_hub_has_failed_no_frame_is_tried(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*args: Any) -> Any:
+        raise HubError("broker_unavailable", "The disk is full.")
+
+    monkeypatch.setattr(hub.app[dashboard.SHOWN], "get", failing)
+    answer = await hub.ask("GET", "", headers={"Accept": "text/html"})
+    assert (answer.status, "The disk is full." in answer.text, "data-need" in answer.text) == (503, True, False)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from running import hub_app, until
 
-from hub.web.page.board import Slices
 from hub.web.page.frame import BOARD
+from hub.web.page.slices import Slices
 
 
 async def test_threats_and_casts_that_are_not_in_memory_are_found_at_a_start(tmp_path: Path) -> None:

@@ -349,6 +349,41 @@ async def test_weakened_a_form_without_an_origin_is_done(hub: HubInside, monkeyp
     assert await is_done(hub, {})
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "has_frame"),
+    [
+        ("call/shop:ordr", b"count=1", {}, 404, True),
+        ("call/shop:order", b"count", {}, 422, True),
+        ("seen", b"key=%ff", {}, 422, True),
+        ("seen", b"", {"Content_Type": "text/plain"}, 415, True),
+        ("call/shop:order", b"count=x", {}, 422, True),
+        ("seen", b"key=build", {"Origin": "http://evil.test"}, 403, False),
+    ],
+)
+async def test_a_browser_whose_form_is_refused_gets_a_page(
+    hub: HubInside, path: str, body: bytes, headers: dict[str, str], status: int, has_frame: bool
+) -> None:
+    """In the frame of every page, unless it was somebody else's page that has sent it: that has no business there."""
+    answer = await send(hub, path, body, accept="text/html,*/*;q=0.8", **headers)
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert ('role="search"' in answer.text) is has_frame
+    if has_frame:
+        page = Page(answer.text)
+        root = "../" if path.startswith("call/") else "./"
+        assert page.one("body")["data-root"] == root
+        assert all(str(one["href"]).startswith((root, "#")) for one in page.all("a"))
+
+
+async def test_who_may_only_look_is_told_so_in_a_browser(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token") as hub:
+        await hub.hub.publish("task:progress", {"id": "t", "status": "failed"})
+        for fields in ({"event": "task:progress", "key": "t"}, {"panel": "failed", "until": "9"}):
+            answer = await send(hub, "seen", fields, accept="text/html", **bearer(hub, "OBSERVER"))
+            assert (answer.status, answer.headers["Content-Type"]) == (403, "text/html; charset=utf-8")
+            assert "You may only read here" in str(Page(answer.text).one("p", role="alert")["text"])
+
+
 async def test_a_refused_form_is_counted(hub: HubInside) -> None:
     await is_done(hub, {})
     assert hub.counted("hub_connections_refused_total", "origin") == 1

@@ -11,12 +11,13 @@ from jinja2 import ChoiceLoader, DictLoader, Environment, FileSystemLoader
 from hub import Hub, Panel
 from hub.commands.clients import Client
 from hub.web.page import board as boards
-from hub.web.page import frame, shown
-from hub.web.page.board import Board, Slices
+from hub.web.page import frame, shown, slices
+from hub.web.page.board import Board
 from hub.web.page.frame import compile_all
 from hub.web.page.panel import Asked
 from hub.web.page.panels import panels
 from hub.web.page.shown import Shown
+from hub.web.page.slices import Slices
 from hub.web.viewers import Viewers
 
 
@@ -119,7 +120,7 @@ async def test_drawing_takes_a_twentieth_of_the_loop(
     monkeypatch.setattr(shown, "LEAST", 0.0)
     clock = iter(range(0, 10_000, 2))
     monkeypatch.setattr(shown, "time", SimpleTime(lambda: 0.0))
-    monkeypatch.setattr("hub.web.page.board.time", SimpleTime(lambda: float(next(clock))))
+    monkeypatch.setattr("hub.web.page.slices.time", SimpleTime(lambda: float(next(clock))))
     slept = list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -292,7 +293,7 @@ async def longest_step(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> int:
         steps += (template, one.key, one.mark, shown.minute()) not in page._rows
         return row(template, one)
 
-    monkeypatch.setattr(boards, "SLICE", 0.0)
+    monkeypatch.setattr(slices, "SLICE", 0.0)
     monkeypatch.setattr(boards, "TAKES", {**boards.TAKES, "task:progress": counted})
     monkeypatch.setattr(page, "row", draw)
     env.globals["row"] = draw

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import HubInside, hub_app, until
-from sent import Page
+from sent import Page, send
 
 from hub.web.page import working
 from hub.web.page.working import Line
@@ -35,6 +35,10 @@ def rows(page: Page) -> dict[str, str]:
     """The rows of agents and lone tasks, by name, in the page's order."""
     found = [one for one in page.all("li") if "data-row" in one and "row" in str(one["class"]).split()]
     return {str(one.get("data-agent") or one["id"]): " ".join(str(one["text"]).split()) for one in found}
+
+
+def text(page: Page, panel: str) -> str:
+    return " ".join(str(page.one("h2", id=f"h-{panel}")["text"]).replace("✕", "").split())
 
 
 def strip(page: Page, word: str) -> int:
@@ -67,6 +71,26 @@ async def test_what_is_counted_is_what_is_shown_in_the_same_words(hub: HubInside
         assert "3 working" in other.text
 
 
+async def test_where_more_is_listed_than_counts_both_are_said(hub: HubInside) -> None:
+    for name in ("old", "new"):
+        await hub.hub.publish(TASK, {"id": name, "status": "failed"})
+    assert (await send(hub, "seen", {"event": TASK, "key": "old"})).status == 303
+    for mitigated in (True, False):
+        await hub.hub.publish("security:threat_detected", {"type": "x", "severity": "high", "mitigated": mitigated})
+    page = await shown(hub)
+    assert "Failed 1 not yet seen" in text(page, "failed")
+    assert "Threats 1 open" in text(page, "threats")
+    assert "Failed 2, 1 not yet seen" in text(await shown(hub, panel="failed", filter="all"), "failed")
+    assert "Threats 2, 1 open" in text(await shown(hub, panel="threats", filter="all"), "threats")
+
+
+async def test_of_very_many_tasks_it_says_how_many_are_listed(hub: HubInside) -> None:
+    for number in range(60):
+        await hub.hub.publish(TASK, {"id": f"t{number}", "agent": "ada"})
+    page = await shown(hub, agent="ada")
+    assert "Tasks the newest 50 of 60" in " ".join(str(page.one("h2", id="h-tasks")["text"]).split())
+
+
 async def test_who_waits_for_a_person_is_not_at_work(hub: HubInside) -> None:
     await hub.hub.publish(AGENT, {"id": SESSION, "status": "active", "task": "Clean up"})
     await hub.hub.publish(TASK, {"id": f"{SESSION}/turn", "name": "Clean up", "agent": SESSION})
@@ -78,7 +102,7 @@ async def test_who_waits_for_a_person_is_not_at_work(hub: HubInside) -> None:
     await until(lambda: [*hub.hub.questions.records()])
     page = await shown(hub)
     assert head(page) == "Working now 0 working, 1 waiting for you"
-    assert rows(page)[SESSION].startswith("▲claude-code 7c1b waits for you · Clean up")
+    assert rows(page)[SESSION].startswith("▲claude-code 7c1b waits for you · Clean up · in shop")
     assert "waits for you" in rows(await shown(hub, panel="working", filter="agents"))[SESSION]
     assert "waits for you" in str((await shown(hub, agent=SESSION)).one("h2", id="h-now")["text"])
     assert "waits for you" in (await shown(hub, search="claude")).text
@@ -87,7 +111,7 @@ async def test_who_waits_for_a_person_is_not_at_work(hub: HubInside) -> None:
     await until(lambda: not [*hub.hub.questions.records()])
     await hub.hub.publish(TASK, {**waiting, "status": "running"})
     page = await shown(hub)
-    assert "waits for you" not in rows(page)[SESSION]
+    assert rows(page)[SESSION].startswith("●claude-code 7c1b Clean up · in shop"), "it is still there"
     assert head(page) == "Working now 1 working"
 
 
