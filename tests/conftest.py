@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
 LONGEST_ID = 100  # characters
+# Whose tests take every branch that is counted (setup.cfg). Counting costs half as much again as the test itself.
+COUNTED = (
+    "audit", "client", "commands", "faults", "stream", "web/access", "web/ws", "wire", "cli/test_documents.py",
+    "cli/test_places.py", "cli/test_terminal.py", "test_contract.py", "test_flow.py", "test_redaction.py",
+    "test_sockdiag.py", "test_stderr.py",
+)  # fmt: skip
 
 # No example is judged by the clock. Under CI, and where branches are counted, the examples are always the same.
 settings.register_profile("hub", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -89,11 +95,15 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a protection is worth is seen once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a protection is worth is seen once. And branches are counted where all of them are to be taken."""
+    counts = config.pluginmanager.has_plugin("_cov")
+    counted = tuple(str(Path(__file__).parent / part) for part in COUNTED)
     for item in items:
         if "weakened" in item.name.partition("[")[0]:
             item.add_marker("once")
+        if counts and not str(item.path).startswith(counted):
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:

@@ -390,7 +390,7 @@ def machine(loop: str, ephemeral: bool) -> type[Connections]:
     return type("Connections", (Connections,), {"loop_name": loop, "ephemeral": ephemeral})
 
 
-PATIENT = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+PATIENT = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(300)
