@@ -308,3 +308,24 @@ def test_only_the_hubs_own_process_is_ended() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "Ending(" in ast.unparse(node)
     ]
     assert function == "_serve"
+
+
+def raised_in_groups(text: str) -> list[int]:
+    """The lines on which an `except*` raises something new, which Python 3.11 hands on in a group, and later ones
+    alone."""
+    return [
+        node.lineno
+        for found in ast.walk(ast.parse(text))
+        if isinstance(found, ast.TryStar)
+        for handler in found.handlers
+        for node in ast.walk(handler)
+        if isinstance(node, ast.Raise) and node.exc is not None
+    ]
+
+
+def test_what_is_raised_is_the_same_on_every_python() -> None:
+    assert {path: lines for path, text in sources().items() if (lines := raised_in_groups(text))} == {}
+
+
+def test_something_new_raised_in_a_group_is_found() -> None:
+    assert raised_in_groups("try:\n    a()\nexcept* E as group:\n    raise group.exceptions[0] from None\n") == [4]

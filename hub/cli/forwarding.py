@@ -133,16 +133,19 @@ class Forwarding:
         task = asyncio.current_task()
         assert task is not None
         self._keep(self._hub.cursor)
+        refused: Exception | None = None
         try:
             with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
                 async with asyncio.TaskGroup() as group:
                     for work in (self._take(items), self._hand_on(), self._move_on()):
                         group.create_task(work)
         except* HubError as errors:
-            raise errors.exceptions[0] from None
+            refused = errors.exceptions[0]
         finally:
             if self._idle and self._read.empty():
                 self._keep(self._hub.cursor, durable=True)
+        if refused is not None:
+            raise refused from None
 
     async def _take(self, items: Items) -> None:
         async for item in items:

@@ -109,6 +109,7 @@ class Providing:
         """All that was accepted before, then what is new, one by one: one that is refused harms no other."""
         link.largest = (await _until_taken(link, "hub:info", {}))["limits"]["max_frame"]
         known = [served for served in self._served.values() if served.accepted.done()]
+        refused: Exception | None = None
         try:
             async with asyncio.TaskGroup() as again:
                 link.on_lost = lambda names: self._offer_again(again, link, names)
@@ -117,7 +118,9 @@ class Providing:
                 self._backoff.reset()
                 await self._offer_new(link)
         except* HubError as errors:
-            raise errors.exceptions[0] from None
+            refused = errors.exceptions[0]
+        if refused is not None:  # what is raised above is still a group in Python 3.11
+            raise refused from None
 
     async def _is_taken(self, link: Link, known: list[Served]) -> bool:
         """Whether the hub takes all of them at once. Raises Refusal if it never will."""
