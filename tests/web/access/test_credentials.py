@@ -4,6 +4,7 @@ import functools
 import hmac
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -339,12 +340,13 @@ def test_nothing_listens_where_it_is_not_safe(
 ) -> None:
     served: list[str] = []
 
-    async def serve(hub: Hub, context: object, seat: object) -> int:
+    async def serve(hub: Hub, sock: object, context: object, seat: object) -> int:
         served.append(hub.config.host)
         return 0
 
     monkeypatch.setattr(apps, "_serve", serve)
-    monkeypatch.setattr(apps, "set_up_logging", lambda config: None)
+    monkeypatch.setattr(apps, "set_up_logging", lambda config, worker: None)
+    monkeypatch.setattr(apps, "_bind", lambda config, option: socket.socket())
     if weakened:
         monkeypatch.setattr(apps, "refuse_bind", lambda config: None)
     assert cli_main.main(["serve", "--auth", "local", "--state-dir", str(tmp_path), *flags]) == (0 if weakened else 2)

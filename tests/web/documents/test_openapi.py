@@ -333,7 +333,7 @@ async def test_it_has_every_route_and_no_other(tmp_path: Path) -> None:
 async def test_it_names_what_the_page_can_be_asked_for(hub: HubInside) -> None:
     (page,) = (operation for operation in operations(await document(hub)) if operation[:2] == ("GET", "/"))
     named = {parameter["name"] for parameter in page.said["parameters"]}
-    assert named == {*dashboard.QUERY, *dashboard.PAGES, "done"}
+    assert named == {*dashboard.QUERY, *dashboard.PAGES, "kind", "done"}
 
 
 async def test_a_route_that_nobody_has_described_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
