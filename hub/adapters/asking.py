@@ -28,7 +28,10 @@ NOTE = 60  # characters that are left for saying that there are more
 def permission(
     hook: Hook, given: Given, tool: Tool, cwd: Any, allow: Mapping[str, Any], deny: Callable[[str], Mapping[str, Any]]
 ) -> Question | None:
-    """Whether a tool may run; None if nobody may be asked. `deny(sentence)` says no."""
+    """Whether a tool may run; None if nobody may be asked, and where nothing says what it would do: stops an answer to
+    what cannot be seen. `deny(sentence)` says no."""
+    if tool.input is None:
+        return None
 
     def decision(chosen: int, by: str) -> Answer:
         return {ALLOW: allow, DENY: deny(DENIED.format(by))}.get(PERMISSION[chosen])

@@ -81,8 +81,8 @@ def _hook(given: Given, kind: Kind, session: str) -> Hook:
 
 
 def _tool(body: Mapping[str, Any]) -> Tool:
-    """The tool and its args, which some versions write as JSON in a text."""
-    given = _either(body, "toolArgs", "tool_input")
+    """The tool and its args, which a permission request calls otherwise, and some versions write as JSON in a text."""
+    given = _either(body, "toolArgs", "toolInput", "tool_input")
     if isinstance(given, str):
         with contextlib.suppress(ValueError):
             given = read(given.encode("utf-8", "replace"))
@@ -91,6 +91,8 @@ def _tool(body: Mapping[str, Any]) -> Tool:
 
 def _told_by_fields(body: Mapping[str, Any]) -> str:
     """The event, where neither the body nor the address names it."""
+    if "permissionSuggestions" in body:
+        return "permissionRequest"
     if "toolName" in body:
         failed = "error" in body
         return "postToolUseFailure" if failed else "postToolUse" if "toolResult" in body else "preToolUse"

@@ -91,7 +91,8 @@ def _tool(name: str, body: Mapping[str, Any]) -> Tool:
         return Tool(identity(body.get("tool_name")) or "mcp", body.get("tool_input"))
     if name == "afterFileEdit":
         return Tool("edit", {"file_path": body.get("file_path")})
-    return Tool("shell", {"command": body.get("command")})
+    command = body.get("command")
+    return Tool("shell", None if command is None else {"command": command})
 
 
 def _folder(body: Mapping[str, Any]) -> Any:

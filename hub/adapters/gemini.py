@@ -1,6 +1,7 @@
 """Gemini CLI: it names no turns, and takes nothing but a denial: so it is only watched."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, summary, text
@@ -28,6 +29,7 @@ def take(given: Given) -> Taken:
         return passed_over({})
     if kind == "notification" and body.get("notification_type") == "ToolPermission":
         kind = "waiting"
+    said = body.get("prompt") if kind == "prompt" else _waited_for(body) if kind == "waiting" else body.get("message")
     if kind == "tool_finished" and mapping(body.get("tool_response")).get("error"):
         kind = "tool_failed"
     hook = Hook(
@@ -35,10 +37,18 @@ def take(given: Given) -> Taken:
         sender="gemini",
         session=session,
         turn=TURN,
-        said=first_line(body.get("prompt") if kind == "prompt" else body.get("message")),
+        said=first_line(said),
         reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
         tool=identity(body.get("tool_name")) or "tool",
         summary=summary(body.get("tool_input")),
         at=moment(body.get("timestamp")),
     )
     return Taken(events(hook, given), session=hook.agent)
+
+
+def _waited_for(body: Mapping[str, Any]) -> str:
+    """What it wants to do; its message says only of which kind that is."""
+    details = mapping(body.get("details"))
+    named = (text(details.get(name)) for name in ("command", "filePath", "fileName", "url"))
+    what, kind = next(filter(None, named), ""), text(details.get("title") or details.get("type"))
+    return f"{kind}: {what}" if what and kind else what or text(body.get("message"))

@@ -156,6 +156,21 @@ def test_a_failure_and_an_interrupt() -> None:
     assert values.status(f"{agent}/{body_of('codex-06-stop')['turn_id']}") == "cancelled"
 
 
+def test_what_gemini_waits_for_is_what_it_wants_to_do() -> None:
+    """As version 0.61.0 says it: its message names no command."""
+    values, body = Values(), body_of("gemini-04-notification")
+    details = {"type": "exec", "title": "Confirm Shell Command", "command": "touch x", "rootCommand": "touch"}
+    for given, said in (
+        (details, "Confirm Shell Command: touch x"),
+        ({"type": "edit", "filePath": "/x/a.py"}, "edit: /x/a.py"),
+        ({"command": "ls"}, "ls"),
+        ({"type": "info"}, "Tool Confirm requires execution"),
+        (None, "Tool Confirm requires execution"),
+    ):
+        values.play("gemini", body | {"message": "Tool Confirm requires execution", "details": given})
+        assert values.events[-1]["data"]["message"] == said
+
+
 def test_a_failed_tool_ends_the_waiting() -> None:
     values = played("claude-02-user-prompt-submit", "claude-05-permission-request", "claude-04-post-tool-use-failure")
     assert values.status(TURN) == "running"

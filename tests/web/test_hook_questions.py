@@ -121,6 +121,44 @@ async def test_copilots_permission_request(hub: HubInside, chosen: str, words: A
         assert await hook == words
 
 
+COPILOT = {  # as version 1.0.102 sends it
+    "sessionId": "5dbcfb5b-4edb-4e3f-b83d-6c2b0dd2cf52",
+    "timestamp": 1796125112971,
+    "cwd": "/home/user/lib",
+    "toolName": "bash",
+    "toolInput": {"command": "touch made.txt"},
+    "permissionSuggestions": [],
+}
+
+
+@pytest.mark.parametrize("query", ["", "&event=permissionRequest"])
+async def test_what_copilot_asks_can_be_seen(hub: HubInside, query: str) -> None:
+    async with asking(hub, COPILOT, "copilot", query) as hook:
+        question = await opened(hub)
+        assert question["question"] == "copilot in lib: bash: touch made.txt"
+        assert question["details"]["input"] == {"command": "touch made.txt"}
+        ran = COPILOT | {"toolArgs": {"command": "touch made.txt", "description": "Make a file"}, "toolResult": {}}
+        await hub.post("hooks/copilot?event=postToolUse", ran)  # decided in the terminal
+        assert await hook == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "nothing"),
+    [
+        ("claude-05-permission-request", {}),
+        ("codex-04-permission-request", None),
+        ("cursor-02-before-shell-execution", sample("cursor-response-ask")),
+    ],
+)
+async def test_what_cannot_be_seen_is_not_asked(hub: HubInside, name: str, nothing: Any) -> None:
+    body = {field: value for field, value in sample(name).items() if field not in ("tool_input", "command")}
+    async with asking(hub, body, adapter_of(name)) as hook:
+        assert await hook == nothing
+    async with asking(hub, COPILOT | {"toolInput": None}, "copilot") as hook:
+        assert await hook == {}
+    assert not await hub.records("question.asked")
+
+
 async def test_what_is_asked(hub: HubInside) -> None:
     async with asking(hub, PERMISSION):
         question = await opened(hub)
