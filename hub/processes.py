@@ -54,10 +54,17 @@ def program() -> int | None:
         found = process(pid)
         if found is None or pid <= 1:
             return None
-        if found.name.lstrip("-") not in SHELLS | STARTERS:
+        if not (SHELLS | STARTERS) & {found.name.lstrip("-"), _file_of(pid)}:
             return pid
         pid = found.parent
     return None
+
+
+def _file_of(pid: int) -> str:
+    """The name of the file that it runs: of a script the shell's, where the process has the name of the script."""
+    with contextlib.suppress(OSError):
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    return ""
 
 
 def age() -> float:

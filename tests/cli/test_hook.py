@@ -271,6 +271,17 @@ def test_the_program_above_this_one() -> None:
     assert age() > 0
 
 
+async def test_a_script_that_is_run_by_a_shell_is_passed_over(tmp_path: Path) -> None:
+    """It has the name of its file, and ends when the hook has ended: it is not the agent."""
+    script = tmp_path / "wrapper"
+    script.write_text('#!/bin/sh\n"$@"\ntrue\n')
+    script.chmod(0o755)
+    code = "from hub.processes import program; print(program())"
+    words = (str(script), sys.executable, "-c", code)
+    shell = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, env=environment())
+    assert int((await shell.communicate())[0]) == os.getpid()
+
+
 async def test_shells_are_passed_over(tmp_path: Path) -> None:
     code = "from hub.processes import program; print(program())"
     inner = f"{sys.executable} -c '{code}'; true"
