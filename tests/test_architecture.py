@@ -75,7 +75,11 @@ ORDER = [
             "terminal grammar exchange http lasting words documents publish places beginnings writing following tail "
             "forwarding forward",
         ),
-        ("cli", "child relays reports run hook edits settings connect samples status checks agents promise doctor"),
+        (
+            "cli",
+            "child relays reports run hook edits settings installed connect samples status checks agents promise "
+            "doctor",
+        ),
         ("cli", "explain answered call ask token audit mcp print serve completion main"),
         ("", "__main__"),
     )

@@ -1,8 +1,8 @@
 """What `hub doctor` says of agents: whether each is connected, and when it was last heard."""
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..adapters.senders import AGENTS
@@ -11,29 +11,32 @@ from ..errors import HubError, UsageError
 from .checks import ANSWER_TIMEOUT, Finding
 from .connect import read
 from .http import connection
-from .settings import is_connected, settings_of
+from .installed import connected
+from .settings import settings_of
 
 
 def agents(args: argparse.Namespace, *, is_open: bool) -> Iterator[Finding]:
     """A line for each agent that hub knows. That one is not connected is no problem."""
     heard = _heard(args) if is_open else None
     for agent in AGENTS:
-        connected, problem = _connected(agent)
-        words = [f"Connected by {connected}" if connected else f"Not connected (hub connect {agent})"]
+        how, problem = _connected(agent)
+        words = [how or f"Not connected (hub connect {agent})"]
         if heard is not None:
             words.append(f"last heard at {heard[agent]}" if agent in heard else "never heard")
         yield Finding(agent, f"{', '.join(words)}.", problem)
 
 
-def _connected(agent: str) -> tuple[Path | None, str | None]:
-    """The file that has hub's hooks, if it has; and what is wrong with it."""
+def _connected(agent: str) -> tuple[str, str | None]:
+    """Which file has hub's hooks, and which hub they are led to, empty if it has none; and what is wrong with it."""
     try:
         file = settings_of(agent).file
-        return (file if is_connected(read(file.read_text("utf-8")), agent) else None), None
+        where = connected(read(file.read_text("utf-8")), agent)
+        led = f", with {shlex.join(where)}" if where else ""
+        return "" if where is None else f"Connected by {file}{led}", None
     except (OSError, UsageError):
-        return None, None
+        return "", None
     except ValueError as error:
-        return None, f"hub cannot be written into {file}: {error}."
+        return "", f"hub cannot be written into {file}: {error}."
 
 
 def _heard(args: argparse.Namespace) -> Mapping[str, str] | None:

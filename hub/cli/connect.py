@@ -15,7 +15,8 @@ from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
 from .http import add_where, address, named_address
-from .settings import MODULE, Hook, Settings, put_in, settings_of, taken_out
+from .installed import put_in, taken_out
+from .settings import MODULE, Hook, Settings, settings_of
 from .terminal import printable
 
 

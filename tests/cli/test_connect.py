@@ -19,7 +19,7 @@ from running import environment, hub_app, hub_process
 from samples import sample
 
 from hub.adapters.senders import AGENTS
-from hub.cli import connect, settings
+from hub.cli import connect, installed, settings
 from hub.cli.main import main
 
 FILES = {
@@ -180,19 +180,19 @@ def test_what_is_put_in_and_taken_out_leaves_every_byte(text: str, agent: str, a
         given = settings.settings_of(agent)
     hook = settings.Hook([HUB], ["--state-dir", "/srv/hub"])
     entries = given.entries(hook, asks)
-    put = settings.put_in(text, given.new, entries)
+    put = installed.put_in(text, given.new, entries)
     known, found = json.loads(text), json.loads(put)
     assert {**found, "hooks": None} == {**known, "hooks": None}, "what is there stays"
     for event, own in entries.items():
         assert found["hooks"][event] == [*known.get("hooks", {}).get(event, []), *own]
-    assert settings.is_connected(found, agent)
-    assert settings.taken_out(put, given.new, agent) == text
+    assert installed.connected(found, agent) == hook.where
+    assert installed.taken_out(put, given.new, agent) == text
     other = given.entries(hook, before)  # it was connected in another way before
-    again = settings.taken_out(settings.put_in(text, given.new, other), given.new, agent)
+    again = installed.taken_out(installed.put_in(text, given.new, other), given.new, agent)
     assert again is not None
-    assert settings.put_in(again, given.new, entries) == put, "twice is once"
+    assert installed.put_in(again, given.new, entries) == put, "twice is once"
     written_anew = json.dumps(found, indent=2, ensure_ascii=False)  # as an agent does that writes its settings itself
-    left = settings.taken_out(written_anew, given.new, agent)
+    left = installed.taken_out(written_anew, given.new, agent)
     assert _without_empty(json.loads(left or json.dumps(given.new))) == _without_empty(known)
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_was_there_is_as_it_was(home: Path, agent: str, text: str) -
     file = given(home, agent, text)
     for words in ((), ("--ask",)):
         assert run(agent, *words)[0] == 0
-        assert settings.is_connected(json.loads(file.read_text()), agent)
+        assert installed.connected(json.loads(file.read_text()), agent) == []
     assert run(agent, "--remove")[0] == 0
     assert file.read_text() == text
 
@@ -247,7 +247,7 @@ def commands(home: Path, agent: str = "claude-code") -> set[tuple[str, ...]]:
     """What each hook says behind its event."""
     found = json.loads(file_of(home, agent).read_text())["hooks"]
     own = [entry for entries in found.values() for entry in entries]
-    words = [settings._words(entry["hooks"][0] if "hooks" in entry else entry) for entry in own]
+    words = [installed._words(entry["hooks"][0] if "hooks" in entry else entry) for entry in own]
     return {tuple(word for word in line if word not in settings.COPILOTS)[3:] for line in words}
 
 
@@ -429,3 +429,7 @@ def test_doctor_without_a_hub(home: Path, tmp_path: Path) -> None:
     run("claude-code")
     found = lines("--state-dir", str(tmp_path / "nothing"))
     assert found["claude-code"]["text"] == f"Connected by {home}/.claude/settings.json."
+    run("claude-code", "--state-dir", "/srv/a hub")
+    found = lines("--state-dir", str(tmp_path / "nothing"))
+    led = "--state-dir '/srv/a hub'"
+    assert found["claude-code"]["text"] == f"Connected by {home}/.claude/settings.json, with {led}."

@@ -1,0 +1,132 @@
+"""What of an agent's settings is hub's own: put into them, known again, and taken out."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from .edits import Edit, Part, Style, beginning, edited, parts, stood_empty, without
+from .settings import COPILOTS, MODULE, OWN_QUESTION, Entry
+
+# The flags that lead to a hub, and how what hub writes behind each begins.
+WHERE: Mapping[str, tuple[str, ...]] = {
+    "--url": ("http://", "https://"),
+    "--state-dir": ("/",),
+    "--token-file": ("/",),
+    "--ca": ("/",),
+}
+WRITTEN = frozenset({"type", "command", "args", "timeout", "name", "statusMessage", "bash", "timeoutSec"})
+
+
+def is_own(entry: Any, agent: str) -> bool:
+    """Whether hub has written this, in whatever place it was installed then."""
+    if not isinstance(entry, dict):
+        return False
+    if "hooks" in entry:
+        inner = entry["hooks"]
+        is_group = entry.keys() == {"hooks"} or (entry.get("matcher") in (OWN_QUESTION, "") and len(entry) == 2)
+        return is_group and isinstance(inner, list) and len(inner) == 1 and is_own(inner[0], agent)
+    return entry.keys() <= WRITTEN and _is_line(_words(entry), agent)
+
+
+def _words(hook: Entry) -> list[str]:
+    args = hook.get("args", [])
+    try:
+        if "args" in hook:
+            return [str(hook.get("command")), *map(str, args if isinstance(args, list) else ())]
+        return shlex.split(str(hook.get("bash") or hook.get("command")))
+    except ValueError:
+        return []
+
+
+def _is_line(words: list[str], agent: str) -> bool:
+    if words[-2:] == ["||", "true"]:
+        words = words[:-2]
+    if words[1:4] == MODULE:
+        words = ["hub", *words[4:]]
+    known = {"--ask", *COPILOTS, "permissionRequest"}
+    known |= {word for pair in _where(words) for word in pair}
+    is_hub = bool(words) and os.path.basename(words[0]) == "hub" and words[1:3] == ["hook", agent]
+    return is_hub and known >= {*words[3:]}
+
+
+def _where(words: list[str]) -> Iterator[tuple[str, str]]:
+    """The flags that lead to a hub, as hub itself writes them: with whole addresses and paths."""
+    for flag, value in pairwise(words):
+        if flag in WHERE and value.startswith(WHERE[flag]):
+            yield flag, value
+
+
+def put_in(text: str | None, new: Mapping[str, Any], entries: Mapping[str, list[Entry]]) -> str:
+    """The text of the settings with these entries, behind those that are there. `new` is what stands in a new file."""
+    if text is None:
+        return json.dumps({**new, "hooks": entries}, indent=2, ensure_ascii=False) + "\n"
+    style, top = Style(text), beginning(text)
+    members = parts(text, top)
+    hooks = next((member for member in members if member.name == "hooks"), None)
+    if hooks is None:
+        events = [style.member(event, _list(style, own)) for event, own in entries.items()]
+        whole = style.member("hooks", style.whole("{}", events, 1))
+        # On a line of its own it would be taken for a file that hub has made.
+        return edited(text, style.added(top, members, [whole], 1, is_close=json.loads(text) == new))
+    known = {event.name: event for event in parts(text, hooks.value)}
+    edits, more = list[Edit](), list[str]()
+    for event, own in entries.items():
+        if event in known:
+            at = known[event].value
+            edits += style.added(at, parts(text, at), [style.value(entry, 3) for entry in own], 3)
+        else:
+            more.append(style.member(event, _list(style, own)))
+    return edited(text, [*edits, *style.added(hooks.value, list(known.values()), more, 2)])
+
+
+def _list(style: Style, entries: list[Entry]) -> str:
+    return style.whole("[]", [style.value(entry, 3) for entry in entries], 2)
+
+
+def taken_out(text: str | None, new: Mapping[str, Any], agent: str) -> str | None:
+    """The text of the settings as it was before `put_in`; None if there was no file. Raises ValueError if their hooks
+    have another form than an agent's."""
+    if text is None:
+        return None
+    top = beginning(text)
+    members = parts(text, top)
+    hooks = next((member for member in members if member.name == "hooks"), None)
+    if hooks is None:
+        return text
+    events = _events(text, hooks)
+    edits, gone = list[Edit](), list[Part]()
+    for event in events:
+        entries = parts(text, event.value)
+        own = [entry for entry in entries if is_own(json.loads(text[entry.start : entry.end]), agent)]
+        if own and len(own) == len(entries) and not stood_empty(text, event.value, entries):
+            gone.append(event)
+        else:
+            edits += without(text, event.value, entries, own)
+    if not gone or len(gone) < len(events) or stood_empty(text, hooks.value, events):
+        return edited(text, [*edits, *without(text, hooks.value, events, gone)])
+    others = edited(text, without(text, top, members, [hooks]))
+    index = members.index(hooks)
+    is_apart = "\n" in text[members[index - 1].end if index else top : hooks.start]
+    return None if is_apart and json.loads(others) == new else others
+
+
+def _events(text: str, hooks: Part) -> list[Part]:
+    found = parts(text, hooks.value) if text[hooks.value] == "{" else None
+    if found is None or not all(text[event.value] == "[" for event in found):
+        raise ValueError("its hooks are not in the form that this agent has")
+    return found
+
+
+def connected(settings: Any, agent: str) -> list[str] | None:
+    """The words that lead the agent's hooks to a hub, none where they find it by themselves; None if no hook of it is
+    hub's."""
+    hooks = settings.get("hooks") if isinstance(settings, dict) else None
+    lists = hooks.values() if isinstance(hooks, dict) else ()
+    for entry in (entry for entries in lists if isinstance(entries, list) for entry in entries):
+        if is_own(entry, agent):
+            words = _words(entry["hooks"][0] if "hooks" in entry else entry)
+            return [word for pair in _where(words) for word in pair]
+    return None
