@@ -63,6 +63,7 @@ def look(hub: Connection, url: str, process: Mapping[str, Any]) -> dict[str, Any
         "reasons": reasons,
         "events": events,
         "events_per_second": round(rate, 1),
+        "workers": now.by("hub_workers", "state"),
         "clients": now.by("hub_clients", "transport"),
         "providers": now.count("hub_providers"),
         "audit": {"valid": bool(now.count("hub_audit_chain_valid")), "records": now.count("hub_audit_records_total")},
@@ -106,6 +107,9 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
         yield "up", f"{_since(found['started'])}, since {local(found['started'])[:19]}", True
     for part, reason in found["reasons"].items():
         yield "not ready", f" {part}: {reason}", False
+    workers = {state: count for state, count in found["workers"].items() if count}
+    if workers not in ({}, {"up": 1}):
+        yield "workers", ", ".join(f"{count} {state}" for state, count in workers.items()), set(workers) == {"up"}
     total, rate = found["events"], found["events_per_second"]
     yield "events", f"{rate:,} a second now, {total:,} since the start", True
     yield "clients", _clients(found["clients"], found["providers"]), True

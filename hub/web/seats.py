@@ -160,7 +160,11 @@ class Workers:
         ends = {task: began + PATIENCE for began, task in self._asking.values()}
         while waiting := [task for task, end in ends.items() if not task.done() and end > loop.time()]:
             await asyncio.wait(waiting, timeout=min(ends[task] for task in waiting) - loop.time())
-        done = (number for number, (_, task) in self._asking.items() if task.done() and task.result())
+        done = (
+            number
+            for number, (_, task) in self._asking.items()
+            if task.done() and not task.cancelled() and task.result()
+        )
         return {self._seat.number, *done}
 
     def _said(self, number: int, answered: set[int]) -> tuple[str, list[Family]]:

@@ -38,6 +38,13 @@ async def test_it_says_how_the_hub_is(tmp_path: Path) -> None:
         name: server[name] for name in ("version", "started")
     }
     assert (found["ready"], found["reasons"], found["questions"]) == (True, {}, [])
+    assert found["workers"] == {"up": 1, "stale": 0, "down": 0}
+    assert "workers" not in [title for title, _, _ in lines(found)]
+    for workers, shown in (
+        ({"up": 3, "stale": 0, "down": 0}, ("workers", "3 up", True)),
+        ({"up": 2, "stale": 0, "down": 1}, ("workers", "2 up, 1 down", False)),
+    ):
+        assert shown in list(lines({**found, "workers": workers}))
     assert (found["clients"], found["providers"]) == ({"websocket": 0, "sse": 0}, 0)
     assert found["events"] == 1
     assert found["audit"] == {"valid": True, "records": 1}
