@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LOCK = "lock"
 # By one of these a state directory is known.
 LEFT = (LOCK, "audit.jsonl", "audit.head", "events.sqlite", "server.json", "token", "token.read")
-UNUSED = {LOCK, "audit.jsonl", "audit.head"}  # of these alone, nothing is worth keeping
+UNUSED = {LOCK, "audit.head", "audit.tmp"}  # of these, and of what is empty, nothing is worth keeping
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 
@@ -134,22 +134,15 @@ def unused_removed(*directories: Path) -> Iterator[None]:
 def _remove_unused(directory: Path) -> None:
     """Remove a folder that is empty, or holds what a hub makes before it keeps anything. Raises OSError, and Locked if
     another hub has come meanwhile."""
-    names = set(os.listdir(directory))
-    if LOCK in names and names <= UNUSED and not _size(directory / "audit.jsonl"):
+    files = list(directory.iterdir())
+    if directory / LOCK in files and all(file.name in UNUSED or not file.stat().st_size for file in files):
         held = lock(directory)
         try:
-            for name in names:
-                (directory / name).unlink()
+            for file in files:
+                file.unlink()
         finally:
             os.close(held)
     directory.rmdir()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def lock(directory: Path) -> int:

@@ -218,11 +218,13 @@ def failed(directory: Path, *made: str, text: str = "") -> None:
     with contextlib.suppress(ZeroDivisionError), private.unused_removed(directory):
         private.prepare_directory(directory)
         for name in made:
-            (directory / name).write_text(text if name == "audit.jsonl" else "x")
+            (directory / name).write_text(text if name in ("audit.jsonl", "stream.seen") else "x")
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("made", [(), ("lock",), ("lock", "audit.jsonl"), ("lock", "audit.jsonl", "audit.head")])
+@pytest.mark.parametrize(
+    "made", [(), ("lock",), ("lock", "audit.jsonl"), ("lock", "audit.tmp", "audit.jsonl", "audit.head", "stream.seen")]
+)
 def test_a_start_that_fails_leaves_no_folder_without_anything(made: tuple[str, ...], tmp_path: Path) -> None:
     failed(tmp_path / "a" / "b", *made)
     assert os.listdir(tmp_path) == []
@@ -235,6 +237,7 @@ def test_a_start_that_fails_leaves_no_folder_without_anything(made: tuple[str, .
         (("lock", "token"), ""),
         (("lock", "audit.jsonl", "events.sqlite"), ""),
         (("audit.jsonl",), "a record"),
+        (("lock", "stream.seen"), "how far"),
     ],
 )
 def test_what_somebody_could_miss_stays(made: tuple[str, ...], text: str, tmp_path: Path) -> None:
