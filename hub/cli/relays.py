@@ -6,7 +6,9 @@ import re
 import select
 import stat
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 from ..redaction import redact_text
 from ..stdio import complain
@@ -15,6 +17,7 @@ from .child import spawn
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 64 * 1024  # bytes, as many as a pipe holds
 KEPT, SHOWN = 8 * 1024, 500  # bytes of the newest output that are looked at; characters of a line that are shown
+TOGETHER = 0.1  # seconds within which nobody can say which of two streams was written to last
 _DRIVES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-Z\\^-~])")  # ECMA-48
 
 
@@ -26,14 +29,15 @@ class Relays:
         lead to the same place they share one: so their order stays."""
         self._relays: list[_Relay] = []
         self.descriptors: dict[int, int] = {}
-        self._newest = b""
+        self._newest: dict[int, bytes] = {}  # by descriptor
+        self._heard: dict[int, float] = {}
         for descriptor in (STDOUT, STDERR):
             if _is_device(descriptor):
                 continue
             if self.descriptors and os.path.sameopenfile(STDOUT, STDERR):
                 self.descriptors[STDERR] = self.descriptors[STDOUT]
             else:
-                relay = _Relay(descriptor, self._take)
+                relay = _Relay(descriptor, partial(self._take, descriptor))
                 self._relays.append(relay)
                 self.descriptors[descriptor] = relay.writer
 
@@ -52,18 +56,26 @@ class Relays:
             relay.finish()
 
     def last_line(self) -> str | None:
-        """Return the last line that is not empty, without secrets and what drives a terminal; None if there is none."""
-        newest = self._newest
-        text = redact_text(_DRIVES.sub("", newest.decode("utf-8", "replace")))
-        *lines, last = re.split(r"[\r\n]+", text.rstrip()) or [""]
-        if not lines and len(newest) == KEPT:
-            return "…"  # longer than what is kept: it may begin within a secret
-        shown = "".join(c if c.isprintable() else " " for c in last).strip()
-        return shown[:SHOWN] or None
+        """Return the last line that is not empty, without secrets and what drives a terminal; None if there is none. Of
+        two that came together that of stderr: there a program says why it ends."""
+        at = self._heard.get
+        is_older = at(STDERR, 0.0) < at(STDOUT, 0.0) - TOGETHER
+        lines = (_last_line(self._newest.get(one, b"")) for one in ((STDOUT, STDERR) if is_older else (STDERR, STDOUT)))
+        return next(filter(None, lines), None)
 
-    def _take(self, data: bytes) -> None:
-        self._newest = data[-KEPT:] if len(data) >= KEPT else (self._newest + data)[-KEPT:]
+    def _take(self, descriptor: int, data: bytes) -> None:
+        newest = data if len(data) >= KEPT else self._newest.get(descriptor, b"") + data
+        self._newest[descriptor], self._heard[descriptor] = newest[-KEPT:], time.monotonic()
         self._look()
+
+
+def _last_line(newest: bytes) -> str | None:
+    text = redact_text(_DRIVES.sub("", newest.decode("utf-8", "replace")))
+    *lines, last = re.split(r"[\r\n]+", text.rstrip()) or [""]
+    if not lines and len(newest) == KEPT:
+        return "…"  # longer than what is kept: it may begin within a secret
+    shown = "".join(c if c.isprintable() else " " for c in last).strip()
+    return shown[:SHOWN] or None
 
 
 class _Relay:

@@ -8,7 +8,7 @@ import pytest
 
 from hub.cli import relays
 from hub.cli.http import Silent
-from hub.cli.relays import KEPT, SHOWN, Relays
+from hub.cli.relays import KEPT, SHOWN, STDERR, STDOUT, Relays
 from hub.cli.reports import AT_THE_END, IN_VAIN, PAUSE, Reports
 from hub.client.discovery import Disconnected, NoHub, Refusal
 
@@ -20,7 +20,7 @@ def line_of(*chunks: str | bytes) -> str | None:
     found = Relays()
     found._look = lambda: None
     for chunk in chunks:
-        found._take(chunk if isinstance(chunk, bytes) else chunk.encode())
+        found._take(STDOUT, chunk if isinstance(chunk, bytes) else chunk.encode())
     return found.last_line()
 
 
@@ -42,6 +42,30 @@ def line_of(*chunks: str | bytes) -> str | None:
 )
 def test_the_last_line(chunks: list[str | bytes], line: str | None) -> None:
     assert line_of(*chunks) == line
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ([(0, STDOUT, "compiling"), (0.001, STDERR, "make: *** Error 1")], "make: *** Error 1"),
+        ([(0, STDERR, "make: *** Error 1"), (0.001, STDOUT, "compiling")], "make: *** Error 1"),
+        ([(0, STDERR, "a warning"), (5, STDOUT, "1 failed")], "1 failed"),
+        ([(0, STDOUT, "1 failed"), (5, STDERR, "a warning")], "a warning"),
+        ([(0, STDOUT, "one"), (0, STDERR, "\n")], "one"),
+        ([(0, STDERR, "two")], "two"),
+        ([], None),
+    ],
+)
+def test_of_two_streams_the_last_one_counts_and_of_two_at_once_stderr(
+    said: list[tuple[float, int, str]], line: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a thread of its own: what came together comes in any order."""
+    found = Relays()
+    found._look = lambda: None
+    for at, descriptor, text in said:
+        monkeypatch.setattr(time, "monotonic", lambda at=at: 1000.0 + at)
+        found._take(descriptor, f"{text}\n".encode())
+    assert found.last_line() == line
 
 
 @pytest.mark.parametrize("weakened", [False, True])

@@ -84,6 +84,14 @@ async def test_a_program_is_a_task(hub: HubInside) -> None:
     assert "error" not in last
 
 
+async def test_what_it_says_last_tells_why_it_failed(hub: HubInside) -> None:
+    script = "echo compiling; echo 'make: *** [all] Error 1' >&2; exit 2"
+    words = ("--name", "make", "--url", hub.url, "--", "sh", "-c", script)
+    assert await ran(*words) == (2, b"compiling\n", b"make: *** [all] Error 1\n")
+    last = (await reported(hub))[-1]
+    assert (last["error"], last["message"]) == ("exit status 2", "make: *** [all] Error 1")
+
+
 @pytest.mark.parametrize(
     ("script", "status", "error"),
     [
