@@ -76,13 +76,20 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
         subagent_type=identity(body.get("agent_type")),
         said=_said(name, body),
         reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
-        error=first_line(body.get("error")),
+        error=_error(body),
         tool=identity(body.get("tool_name")) or "tool",
         summary=summary(body.get("tool_input")),
         call=identity(body.get("tool_use_id")),
         item=part_of_id(body.get("task_id")),
         took=number(body.get("duration_ms")),
     )
+
+
+def _error(body: Mapping[str, Any]) -> str:
+    """Why something failed: in words, where its kind is not known."""
+    words = (body.get(name) for name in ("error_details", "last_assistant_message"))
+    kind = first_line(body.get("error"))
+    return next(filter(None, map(first_line, words)), kind) if kind == "unknown" else kind
 
 
 def _said(name: str, body: Mapping[str, Any]) -> str:

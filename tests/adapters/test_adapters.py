@@ -171,6 +171,23 @@ def test_what_gemini_waits_for_is_what_it_wants_to_do() -> None:
         assert values.events[-1]["data"]["message"] == said
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"error": "rate_limit", "last_assistant_message": "x"}, "rate_limit"),
+        ({"error": "unknown", "last_assistant_message": "API Error: 400 no"}, "API Error: 400 no"),
+        ({"error": "unknown", "error_details": "400 no\nmore", "last_assistant_message": "x"}, "400 no"),
+        ({"error": "unknown"}, "unknown"),
+        ({}, "failed"),
+    ],
+)
+def test_why_a_turn_of_claude_failed(more: dict[str, Any], said: str) -> None:
+    values = played("claude-02-user-prompt-submit")
+    stop = {name: value for name, value in body_of("claude-15-stop").items() if name != "last_assistant_message"}
+    values.play("claude-code", stop | {"hook_event_name": "StopFailure"} | more)
+    assert (values.value("task:progress", TURN) or {})["error"] == said
+
+
 def test_a_failed_tool_ends_the_waiting() -> None:
     values = played("claude-02-user-prompt-submit", "claude-05-permission-request", "claude-04-post-tool-use-failure")
     assert values.status(TURN) == "running"
