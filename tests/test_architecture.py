@@ -63,7 +63,7 @@ ORDER = [
         ("web/page", "earlier working panels"),
         ("web/page", "drawing shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
-        ("web", "rereading workers app"),
+        ("web", "rereading crew workers app"),
         (
             "client",
             "items paging discovery ownership sockets connections links calls serving providing client sync logs tools",
@@ -303,7 +303,7 @@ def test_what_is_installed_is_what_is_in_the_checkout() -> None:
 def test_only_the_hubs_own_process_is_ended() -> None:
     """A mounted hub must never end the process of its application: only programs do."""
     found = sources()
-    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/shutdown", "web/workers"]
+    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/crew", "web/shutdown"]
     users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("shutdown.Ending")]
     assert users == ["web/app"]
     (function,) = [
