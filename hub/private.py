@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 LOCK = "lock"
 # By one of these a state directory is known.
 LEFT = (LOCK, "audit.jsonl", "audit.head", "events.sqlite", "server.json", "token", "token.read")
-UNUSED = {LOCK, "audit.head", "audit.tmp"}  # of these, and of what is empty, nothing is worth keeping
+# Of these, as a start makes them before it keeps anything, and of what is empty, nothing is worth keeping.
+UNUSED = {LOCK, "audit.head", "audit.tmp", "token"}
 FILE, DIRECTORY = 0o600, 0o700  # what others have no right to: anything
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what a file system answers that has no fsync for directories
 

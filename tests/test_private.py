@@ -234,7 +234,6 @@ def test_a_start_that_fails_leaves_no_folder_without_anything(made: tuple[str, .
     ("made", "text"),
     [
         (("lock", "audit.jsonl"), "a record"),
-        (("lock", "token"), ""),
         (("lock", "audit.jsonl", "events.sqlite"), ""),
         (("audit.jsonl",), "a record"),
         (("lock", "stream.seen"), "how far"),

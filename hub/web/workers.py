@@ -14,6 +14,8 @@ from ..config import Config
 from ..errors import UsageError
 from ..private import Locked, Unsafe, lock, prepare_directory, unused_removed
 from ..stderr import set_up_logging
+from ..tokens import ensure
+from .access.guard import mode
 from .access.tickets import KINDS, TICKETS, clear
 from .crew import Crew, Serve
 
@@ -47,6 +49,7 @@ def _run(config: Config, url: Callable[[Config, socket.socket], str], serve: Ser
     except OSError as error:
         raise UsageError(f"The state directory {config.state_dir} cannot be used: {error}.") from None
     try:
+        _make_token(config)
         _clear_tickets(config)
         with contextlib.closing(_reserve(config)) as port:
             return Crew(config, port.getsockname()[1], url(config, port), serve).run()
@@ -54,6 +57,15 @@ def _run(config: Config, url: Callable[[Config, socket.socket], str], serve: Ser
         with contextlib.suppress(UsageError):
             _clear_tickets(config)
         os.close(held)
+
+
+def _make_token(config: Config) -> None:
+    """Before any of them does: two at the same moment would stand in each other's way. Raises UsageError."""
+    if mode(config) == "token":
+        try:
+            ensure(config.state_dir)
+        except (OSError, Unsafe) as error:
+            raise UsageError(f"There can be no token in {config.state_dir}: {error}.") from None
 
 
 def _clear_tickets(config: Config) -> None:

@@ -14,11 +14,11 @@ from crews import answering, crew, pair, pids, published, scraped
 from engines import Engine
 from running import HubProcess, Talk, run_hub, talk, until
 
-from hub import Hub
+from hub import Config, Hub, tokens
 from hub.commands import listing
 from hub.commands.clients import Client, Page
 from hub.errors import HubError
-from hub.web import seats
+from hub.web import seats, workers
 from hub.web.viewers import Viewers
 
 
@@ -97,6 +97,25 @@ async def test_a_link_opens_one_session_that_all_know(redis_engine: Engine, tmp_
         for _ in range(16):
             assert (await fetched(hub, f"{hub.url}api/state", Cookie=cookie))[0] in (401, 429)
     assert not [path for path in (hub.state_dir / "tickets").rglob("*") if path.is_file()]
+
+
+def test_the_token_is_there_before_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that made it at the same moment kept each other from starting."""
+    found = list[str | None]()
+
+    class Noted:
+        def __init__(self, config: Config, *args: Any) -> None:
+            found.append(tokens.read(config.state_dir))
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(workers, "Crew", Noted)
+    monkeypatch.setattr(workers, "set_up_logging", lambda config: None)
+    config = Config(state_dir=tmp_path, workers=2, broker="unix:///nowhere", auth="token", port=0)
+    assert workers.run(config, lambda config, port: "", lambda config, seat: 0) == 0
+    assert found == [tokens.read(tmp_path)]
+    assert found[0]
 
 
 async def fetched(hub: HubProcess, url: str, **headers: str) -> tuple[int, str]:
