@@ -20,7 +20,7 @@ OFFER = [{"name": "jobs:run", "effect": "read"}]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases are short, and so are waits before another attempt."""
-    monkeypatch.setattr(redispeers, "LEASE", 0.5)
+    monkeypatch.setattr(redispeers, "LEASE", 1.0)
     monkeypatch.setattr(redispeers, "RENEW", 0.1)
     monkeypatch.setattr(connections, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(connections, "LONGEST_DELAY", 0.1)
