@@ -135,7 +135,8 @@ async def test_what_another_program_has_written_is_nobodys(
 
 
 async def test_it_comes_back_behind_a_bug(it: Any, heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
-    old, it._number = it.link, ""
-    heard.fails.append(ValueError("oops"))
-    await until(lambda: it.link not in ("", old))
-    assert "fell out of those of its stream, which is a bug of the hub" in caplog.text
+    for _ in range(2):
+        old, it._number = it.link, ""
+        heard.fails.append(ValueError("oops"))
+        await until(lambda: it.link not in ("", old))  # noqa: B023
+    assert caplog.text.count("fell out of those of its stream, which is a bug of the hub") == 1  # a minute

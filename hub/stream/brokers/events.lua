@@ -166,14 +166,10 @@ local function tidy(keys, args)
     if not found or found.epoch ~= args[1] then
         return redis.error_reply(MOVED)
     end
-    weed(keys, found)
+    mend(keys, found)
     if tonumber(args[2]) > found.seq or is_other(keys, tonumber(args[3]), args[4]) then
         save(keys, found)
         return redis.error_reply(MOVED)
-    end
-    local events, known = redis.call('XLEN', keys[1]), redis.call('HLEN', keys[3])
-    if events ~= found.seq - found.tail + 1 - found.holes or known ~= found.known then
-        count(keys, found)
     end
     local most, weight, ms = found.events, found.size, tonumber(now())
     local oldest, young = ms - 1000 * tonumber(found.seconds), ms - YOUNG

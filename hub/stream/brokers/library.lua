@@ -82,7 +82,12 @@ local function facts(keys)
         end
         found[name] = value
     end
-    return tonumber(found.seconds) and found
+    local is_whole = tonumber(found.seconds)
+        and string.find(found.epoch, '^%w+$')
+        and string.gsub(found.lineage .. ' ', '%w+ %d+ ', '') == (found.lineage == '' and ' ' or '')
+        and found.tail >= 1
+        and found.tail <= found.seq + 1
+    return is_whole and found or nil
 end
 
 local COUNTED = { 'seq', 'tail', 'bytes', 'filled', 'foreign', 'holes', 'known' }
@@ -156,16 +161,20 @@ local function set_last(keys, seq)
     end
 end
 
--- Take out what stands behind the newest event. But what is there under the next number, and is like an event of this
--- epoch, has been handed on by hubs that did not ask: it is one.
+-- Take out what stands behind the newest event. But what is like an event there, of an epoch of this stream, is one: hubs
+-- that did not ask may have handed it on.
 local function weed(keys, found)
-    local stream, some, rows = keys[1], false, nil
+    local stream, some, rows, ours = keys[1], false, nil, { [found.epoch] = true }
+    for _, pair in ipairs(earlier(found)) do
+        ours[pair[1]] = true
+    end
     repeat
         rows = redis.call('XRANGE', stream, '(' .. id_of(found.seq), '+', 'COUNT', STEP)
         local foreign = {}
         for _, row in ipairs(rows) do
             local seq, ms, epoch, weight, id = taken(row)
-            if ms and seq == found.seq + 1 and epoch == found.epoch then
+            if ms and seq < CLOCK and ours[epoch] then
+                found.holes = found.holes + seq - found.seq - 1
                 found.seq, found.bytes = seq, found.bytes + size(weight, epoch, seq)
                 if id ~= '' then
                     found.known = found.known + redis.call('HSETNX', keys[3], id, seq)
@@ -229,6 +238,15 @@ local function count(keys, found)
     found.tail, found.bytes, found.foreign = first or found.seq + 1, bytes, found.foreign + #foreign
     found.holes, found.known = found.seq - found.tail + 1 - events, redis.call('HLEN', ids)
     return epochs
+end
+
+-- Take out what is foreign, and count anew if something is missing, or too much.
+local function mend(keys, found)
+    weed(keys, found)
+    local events, known = redis.call('XLEN', keys[1]), redis.call('HLEN', keys[3])
+    if events ~= found.seq - found.tail + 1 - found.holes or known ~= found.known then
+        count(keys, found)
+    end
 end
 
 -- Whether another event stands under this number than the one that was accepted then; nil if nobody can say.

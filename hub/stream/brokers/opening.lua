@@ -95,7 +95,7 @@ local function open(keys, args)
     local run, fresh, mine, found = args[1], args[2], args[8], facts(keys)
     local last, ends
     if found then
-        weed(keys, found)
+        mend(keys, found)
         last, ends = judge(keys, found, run, mine, args, 9)
     else
         found = restore(keys, { unpack(args, 3, 7) })

@@ -362,12 +362,13 @@ class RedisBroker:
 
     def _skip(self, last: int, values: list[Kept]) -> None:
         """Go on behind this number: up to there nothing is left that this hub has not read yet."""
-        log.warning(
-            "the events %s:%d to %d are gone from Redis before this hub had read them; its clients are told",
-            self.epoch,
-            self.head + 1,
-            last,
-        )
+        if self._rarely.may("skip"):
+            log.warning(
+                "the events %s:%d to %d are gone from Redis before this hub had read them; its clients are told",
+                self.epoch,
+                self.head + 1,
+                last,
+            )
         lost = Lost(self.epoch, self.head, values)
         self.head = last
         self._seen.begin(self.epoch, last, last)

@@ -18,6 +18,7 @@ from .broker import unavailable
 from .connection import KEYS as STREAM
 from .connection import PATIENCE, Away, Connection, Moved, Server, Trouble
 from .peers import Ears, Judge, Names, Offer, Turns, Verdict
+from .rarely import Rarely
 
 log = logging.getLogger("hub")
 
@@ -43,7 +44,7 @@ class RedisPeers:
         self._number = ""  # of what is known of the others
         self._news, self._joined = asyncio.Event(), asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping, self._rarely = False, Rarely()
 
     async def start(self, ears: Ears) -> None:
         self._ears = ears
@@ -116,8 +117,9 @@ class RedisPeers:
                 log.debug("not among the hubs of the stream: %s", error)
             except HubError:
                 log.debug("not among the hubs of the stream")
-            except Exception:  # nobody would hear of a task that has died, and this hub would stay alone for good
-                log.exception("this hub fell out of those of its stream, which is a bug of the hub; it comes back")
+            except Exception as error:  # nobody would hear of a task that has died, and this hub would stay alone
+                if self._rarely.may(repr(error)):
+                    log.exception("this hub fell out of those of its stream, which is a bug of the hub; it comes back")
             finally:
                 self._lose()
             await asyncio.sleep(PAUSE)
