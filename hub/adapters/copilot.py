@@ -33,7 +33,8 @@ KINDS: Mapping[str, Kind] = {
 def take(given: Given) -> Taken:
     """What one of its hooks becomes."""
     body = given.body
-    name = (text(body.get("hook_event_name")) or given.event or _told_by_fields(body)).casefold()
+    named = text(_either(body, "hook_event_name", "hookName"))
+    name = (named or given.event or _told_by_fields(body)).casefold()
     kind, session = KINDS.get(name), part_of_id(body.get("sessionId") or body.get("session_id"))
     if kind is None or not session:
         return passed_over({})

@@ -122,6 +122,7 @@ async def test_copilots_permission_request(hub: HubInside, chosen: str, words: A
 
 
 COPILOT = {  # as version 1.0.102 sends it
+    "hookName": "permissionRequest",
     "sessionId": "5dbcfb5b-4edb-4e3f-b83d-6c2b0dd2cf52",
     "timestamp": 1796125112971,
     "cwd": "/home/user/lib",
@@ -137,7 +138,11 @@ async def test_what_copilot_asks_can_be_seen(hub: HubInside, query: str) -> None
         question = await opened(hub)
         assert question["question"] == "copilot in lib: bash: touch made.txt"
         assert question["details"]["input"] == {"command": "touch made.txt"}
-        ran = COPILOT | {"toolArgs": {"command": "touch made.txt", "description": "Make a file"}, "toolResult": {}}
+        ran = COPILOT | {
+            "hookName": None,
+            "toolArgs": {"command": "touch made.txt", "description": "Make a file"},
+            "toolResult": {},
+        }
         await hub.post("hooks/copilot?event=postToolUse", ran)  # decided in the terminal
         assert await hook == {}
 
