@@ -482,8 +482,13 @@ class Agents(RuleBasedStateMachine):
         others = [self._nothing, self._ran, self._stopped, self._killed]
         answers = [answer(self.hub, question, chosen) for question in found]
         *accepted, _ = await asyncio.gather(*answers, others[then](command))
-        if {"accepted": True} in accepted:  # then the answer is on its way, or its connection is gone
-            await asyncio.wait([self.hooks[command]], timeout=PATIENCE)
+        if {"accepted": True} in accepted or then:  # then the answer is on its way, or its connection is gone
+            await self._over(command)
+
+    async def _over(self, *commands: str) -> None:
+        """Wait for the end of these hooks: so it does not depend on the machine which of them are left."""
+        _, others = await asyncio.wait([self.hooks[command] for command in commands], timeout=PATIENCE)
+        assert not others
 
     async def _nothing(self, command: str) -> None: ...
 
@@ -500,7 +505,9 @@ class Agents(RuleBasedStateMachine):
     @precondition(lambda self: self.hooks)
     @rule(data=st.data(), how=st.sampled_from(["_ran", "_stopped", "_killed"]))
     def end(self, data: st.DataObject, how: str) -> None:
-        self.run(getattr(self, how)(data.draw(st.sampled_from([*self.hooks]))))
+        command = data.draw(st.sampled_from([*self.hooks]))
+        self.run(getattr(self, how)(command))
+        self.run(self._over(command))
 
     @precondition(lambda self: self.hooks)
     @rule()
@@ -509,6 +516,7 @@ class Agents(RuleBasedStateMachine):
 
     async def _restart(self) -> None:
         await self._stack.aclose()
+        await self._over(*self.hooks)
         self.hub = await self._start()
 
     @invariant()
