@@ -171,11 +171,14 @@ class Line:
             self._tasks.discard(task)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        """What does not arrive never does, and nothing behind it: no connection loses something in its middle."""
+        is_whole = True
         with suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(self.delay)
                 self.heard += 0 if up else len(data)
-                if not (self.dumb if up else self.deaf):
+                is_whole = is_whole and not (self.dumb if up else self.deaf)
+                if is_whole:
                     writer.write(data)
         writer.close()
 
