@@ -4,21 +4,43 @@ const byId = (id) => document.getElementById(id);
 const rows = () => [...document.querySelectorAll("[data-row]")];
 const current = () => document.activeElement?.closest("[data-row]");
 
+function go(row) {
+  row?.focus();
+  row?.scrollIntoView({ block: "nearest" });
+}
+
 function step(by) {
   const all = rows();
   const at = all.indexOf(current());
-  const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(Math.max(at + by, 0), all.length - 1)];
-  next?.focus();
-  next?.scrollIntoView({ block: "nearest" });
+  go(all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(Math.max(at + by, 0), all.length - 1)]);
 }
 
-/** Put the focus on an answer, so that Enter gives it. */
+/** Put the focus on an answer of the row that has it, so that Enter gives it. Stops a key that is meant for one row from
+ * answering the question of another. */
 function answer(number, say) {
-  const row = current()?.querySelector(".answers") ? current() : document.querySelector("[data-row]:has(.answers)");
-  const button = row?.querySelectorAll(".answers button")[number];
-  if (!button || !button.checkVisibility()) return;
+  const row = current();
+  if (!row) return say("No row has the focus: j and k go to one.");
+  const button = row.querySelectorAll(".answers button")[number];
+  if (!button?.checkVisibility()) return say(`This row has no ${number ? "second answer" : "answers"}.`);
   button.focus();
   say(`Enter answers ${button.textContent}.`);
+}
+
+/** Mark the row as seen. It leaves, so the focus goes to the next one, or the one before. */
+function see(say) {
+  const row = current();
+  const button = row?.querySelector("form[action=seen] button");
+  if (!button?.checkVisibility()) return row && say("There is nothing to mark as seen in this row.");
+  const all = rows();
+  const at = all.indexOf(row);
+  button.click();
+  go(all[at + 1] ?? all[at - 1]);
+}
+
+/** Open the page that a row leads to: its task's, else its agent's. */
+function open(row) {
+  const own = row.matches("[data-task]") ? row.querySelector("a[href*='?task=']") : null;
+  (own ?? row.querySelector("a[href]"))?.click();
 }
 
 function help() {
@@ -35,7 +57,7 @@ export function listen(say) {
     k: () => step(-1),
     a: () => answer(0, say),
     d: () => answer(1, say),
-    e: () => current()?.querySelector("form[action=seen] button")?.click(),
+    e: () => see(say),
     "?": help,
   };
   byId("close").addEventListener("click", () => byId("help").close());
@@ -46,7 +68,9 @@ export function listen(say) {
     }
     if (event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]")) return;
     if (document.querySelector("dialog[open]") && event.key !== "?") return;
-    const act = keys[event.key];
+    // On a row itself: what has the focus within one, a link or a button, takes Enter as ever.
+    const isRow = document.activeElement?.matches("[data-row]");
+    const act = event.key === "Enter" && isRow ? () => open(document.activeElement) : keys[event.key];
     if (!act) return;
     event.preventDefault();
     act();

@@ -214,6 +214,7 @@ async def test_with_keys_alone_one_finds_answers_and_marks(hub: Hub, page: Page)
         await hub.publish("agent:status_change", {"id": "refactorer", "status": "active"})
         await hub.publish("task:progress", {"id": "t", "name": "Build", "status": "failed"})
         await look(page, url, True)
+        await page.press("j")
         await page.press("d")  # the second answer gets the focus, and nothing is answered
         await page.until("document.activeElement.textContent === 'Deny'")
         assert value(hub, "hub:question", id)["status"] == "open"

@@ -310,6 +310,8 @@ async def by_keyboard(hub: Hub, url: str, page: Page) -> None:
     await press(page, "e")
     await taken(page, 1)
     await page.until("document.querySelector('#news').textContent === 'Sent.'")
+    assert await page.evaluate(f"{focused}.dataset.task") == "bad", "behind the last row the one before has the focus"
+    await press(page, "k")
     await press(page, "d")
     assert await page.evaluate(f"{focused}.textContent") == "No"
     await page.until("document.querySelector('#news').textContent === 'Enter answers No.'")
