@@ -15,8 +15,21 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
 
 MIB = 1024 * 1024
 MOST = 400  # MiB above what the hub has at rest: bodies that are read at once, and one that is parsed
-SENDERS = 64
+SENDERS, ASKERS = 64, 40
 LISTS = "[],"  # of all JSON this becomes the most: an object of 56 bytes from each 3
+# Nobody is told to come again, however slow the machine is; weakened, all are taken at once, and kept as they came.
+PATIENT = """
+from hub.web import hooks
+
+
+def setup(hub):
+    real = hooks.Hooks.__init__
+
+    def begin(self, patience):
+        real(self, 1000.0)
+
+    hooks.Hooks.__init__ = begin
+"""
 WEAKENED = """
 from contextlib import nullcontext
 
@@ -52,7 +65,7 @@ def large(name: str, member: str, *, of_lists: bool) -> bytes:
 
 
 async def all_at_once(hub: HubProcess, path: str, data: bytes, count: int = SENDERS) -> set[tuple[int, str]]:
-    """What so many senders get. One may be told to come again."""
+    """What so many senders get."""
 
     async def send() -> tuple[int, str]:
         async with ClientSession() as http, http.post(f"{hub.url}{path}", data=io.BytesIO(data)) as response:
@@ -62,40 +75,42 @@ async def all_at_once(hub: HubProcess, path: str, data: bytes, count: int = SEND
 
 
 def flags(tmp_path: Path, *, weakened: bool) -> tuple[str, ...]:
-    (tmp_path / "all_at_once.py").write_text(WEAKENED)
-    return ("--load", "all_at_once") if weakened else ()
+    (tmp_path / "changed.py").write_text(WEAKENED if weakened else PATIENT)
+    return "--load", "changed"
 
 
 @pytest.mark.parametrize("of_lists", [False, True])
 async def test_what_64_senders_of_4_mib_take_is_bounded(tmp_path: Path, of_lists: bool) -> None:
-    async with hub_process(tmp_path) as hub:
+    """Of lists each takes a second to parse, so many are told to come again."""
+    patient = () if of_lists else flags(tmp_path, weakened=False)
+    async with hub_process(tmp_path, *patient) as hub:
         before = peak(hub)
         data = large("claude-07-post-tool-use", "tool_response", of_lists=of_lists)
         told = await all_at_once(hub, "hooks/claude-code", data)
         assert (200, "{}") in told
-        assert told <= {(200, "{}"), (429, "")}
+        assert told <= {(200, "{}"), (429, "")} if of_lists else len(told) == 1
         assert peak(hub) - before < MOST
 
 
 async def test_weakened_it_would_not_be(tmp_path: Path) -> None:
     async with hub_process(tmp_path, *flags(tmp_path, weakened=True)) as hub:
         before = peak(hub)
-        await all_at_once(hub, "hooks/claude-code", large("claude-07-post-tool-use", "tool_input", of_lists=True), 8)
+        await all_at_once(hub, "hooks/claude-code", large("claude-07-post-tool-use", "tool_input", of_lists=True), 20)
         assert peak(hub) - before > MOST
 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_waits_with_a_question_weighs_little(tmp_path: Path, weakened: bool) -> None:
     async with hub_process(tmp_path, *flags(tmp_path, weakened=weakened)) as hub:
-        before, path = peak(hub), "hooks/claude-code?ask=1&timeout=60"
+        before, path = peak(hub), "hooks/claude-code?ask=1&timeout=120"
         data = large("claude-05-permission-request", "tool_input", of_lists=False)
-        asking = asyncio.create_task(all_at_once(hub, path, data))
+        asking = asyncio.create_task(all_at_once(hub, path, data, ASKERS))
         found = None
-        while not asking.done() and not (found and int(found[1]) == SENDERS):
+        while not asking.done() and not (found and int(found[1]) == ASKERS):
             async with hub.http.get(f"{hub.url}metrics") as response:
                 found = re.search(r"^hub_questions_open (\d+)", await response.text(), re.MULTILINE)
             await asyncio.sleep(0.05)
-        assert (peak(hub) - before < SENDERS * 4) is not weakened
+        assert (peak(hub) - before < 200) is not weakened
         async with hub.http.post(f"{hub.url}hooks/claude-code", json=sample("claude-15-stop")) as response:
             assert response.status == 200
         assert await asking == {(200, "{}")}
