@@ -24,7 +24,13 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 RUN = f"axe.run(document, {{ runOnly: {json.dumps(RULES)}, resultTypes: ['violations'] }})"
 STATUSES = ("queued", "running", "waiting_approval", "succeeded", "failed", "cancelled")
 AGENTS = ("starting", "active", "idle", "stopped", "error")
-PLACES = ("", "?panel=working&filter=tasks", "?panel=events&filter=task", "?panel=failed&filter=all")
+PLACES = (
+    "",
+    "?panel=working&filter=tasks",
+    "?panel=events&filter=task",
+    "?panel=failed&filter=all",
+    "?panel=threats&filter=all",
+)
 OTHERS = ("?task=task-failed", "?agent=agent-error", "?call=", "?call=shop:order", "?search=task", "?search=zzz")
 
 
@@ -62,6 +68,10 @@ async def full(tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
             more = {"status": status, "progress": 10 * number, "message": "at it", "error": "no space left"}
             await hub.publish("task:progress", {**data, **more})
         await hub.publish("task:progress", {"id": "task-stale", "agent": "agent-active", "progress": None}, ttl=0.01)
+        await hub.publish("task:progress", {"id": "task-overdue", "status": "succeeded"}, ttl=0.01)
+        for severity in ("critical", "warning", ""):
+            alert = {"id": f"alert-{severity}", "status": "firing", "title": "Disk full", "severity": severity}
+            await hub.publish("alert:status", {**alert, "source": "grafana", "description": "91 % of /var"})
         await hub.publish("agent:status_change", {"id": "agent-stale", "status": "active"}, ttl=0.01)
         await hub.publish("governance:vote_cast", {"vote_id": "v", "topic": "Merge?", "agent": "a", "option": "reject"})
         for severity, mitigated in (("low", False), ("medium", True), ("high", False), ("critical", False)):
@@ -73,7 +83,7 @@ async def full(tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
         details = {"agent": "agent-error", "task": "task-failed"}
         asking = [asyncio.ensure_future(hub.ask(f"{n}?", ["yes", "no"], details=details)) for n in range(2)]
         await until(lambda: len([*hub.questions.records()]) == 2)
-        await until(lambda: sum(item["stale"] for item in hub.snapshot()["items"]) == 2)
+        await until(lambda: sum(item["stale"] for item in hub.snapshot()["items"]) == 3)
         yield hub, url
         for one in asking:
             one.cancel()

@@ -13,6 +13,7 @@ from ...stream.events import Event
 from .attempts import Attempt, follow
 from .rows import (
     Agent,
+    Alert,
     Groups,
     Question,
     Row,
@@ -20,6 +21,7 @@ from .rows import (
     Threat,
     Vote,
     agent_row,
+    alert_row,
     count_cast,
     place_of,
     question_row,
@@ -36,7 +38,6 @@ T = TypeVar("T")
 
 THREATS = 500  # that are kept
 VOTES = 500
-DAY = 86400.0
 
 
 Take = Callable[["Board", Event, bool], None]
@@ -62,6 +63,7 @@ class Board:
         self.places: dict[str, str] = {}  # by agent, the folder from which it has asked
         self.votes: dict[str, Vote] = {}
         self.threats: deque[Threat] = deque(maxlen=THREATS)
+        self.alerts: dict[str, Alert] = {}  # those that are firing
         self.memory: dict[str, Any] | None = None
         self.seen: dict[str, int] = {}  # by the key of hub:seen: the number of the event that was seen
         self.failed_at = ""  # the timestamp of the newest failure
@@ -118,6 +120,7 @@ class Board:
             self.agents.remove(key)
         self.places = {key: place for key, place in self.places.items() if key in self.agents.all}
         self.questions = {key: row for key, row in self.questions.items() if get("hub:question", key) is not None}
+        self.alerts = {key: row for key, row in self.alerts.items() if get("alert:status", key) is not None}
         self.seen = {key: seq for key, seq in self.seen.items() if get("hub:seen", key) is not None}
 
     async def add_earlier(self, events: Sequence[Event]) -> None:
@@ -157,7 +160,9 @@ class Board:
         data = event.data
         row = task_row(event, data, stale, self._attempt(event, data))
         self._end(row.key)
-        self.tasks.put(row, row.status)
+        if stale and row.status == "succeeded":  # as it ended well each time, and has not come again
+            row.overdue = self.hub.window.head
+        self.tasks.put(row, "overdue" if row.overdue else row.status)
         if row.status == "running":
             self.working.setdefault(_line_of(row), {})[row.key] = row
         elif row.status == "failed":
@@ -203,6 +208,11 @@ class Board:
     def _threat(self, event: Event, stale: bool) -> None:
         self.threats.append(threat_row(event, stale))
 
+    def _alert(self, event: Event, stale: bool) -> None:
+        self.alerts.pop(event.key or "", None)
+        if event.data["status"] == "firing":
+            self.alerts[event.key or ""] = alert_row(event, stale)
+
     def _memory(self, event: Event, stale: bool) -> None:
         self.memory = {**event.data, "stale": stale}
 
@@ -229,7 +239,7 @@ class Board:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.tasks.all or self.agents.all or self.questions or self.votes or self.threats)
+        return not (self.tasks.all or self.agents.all or self.questions or self.votes or self.threats or self.alerts)
 
     def approvals(self) -> list[Task]:
         """Tasks that wait, but for those whose question is open: that is the same thing, and stands there already.
@@ -249,10 +259,17 @@ class Board:
         """Those that nobody has met, and no person has seen."""
         return [threat for threat in self.threats if not threat.mitigated and not self.is_seen(threat)]
 
+    def open_alerts(self) -> list[Alert]:
+        """Those that are firing, and no person has seen."""
+        return [alert for alert in self.alerts.values() if not self.is_seen(alert)]
+
+    def in_error(self) -> list[Task | Agent]:
+        """Tasks that failed or did not come, and agents in error."""
+        return [*self.tasks["failed"].values(), *self.tasks["overdue"].values(), *self.agents["error"].values()]
+
     def failures(self) -> list[Task | Agent]:
-        """Tasks and agents in error that no person has seen."""
-        failed: list[Task | Agent] = [*self.tasks["failed"].values(), *self.agents["error"].values()]
-        return [row for row in failed if not self.is_seen(row)]
+        """Those in error that no person has seen."""
+        return [row for row in self.in_error() if not self.is_seen(row)]
 
 
 def event_of(row: Row) -> str:
@@ -264,6 +281,7 @@ EVENTS: Mapping[type, str] = {
     Task: "task:progress",
     Agent: "agent:status_change",
     Threat: "security:threat_detected",
+    Alert: "alert:status",
 }
 STREAMED = {"governance:vote_cast", "security:threat_detected"}
 TAKES: Mapping[str, Take] = {
@@ -271,6 +289,7 @@ TAKES: Mapping[str, Take] = {
     "agent:status_change": Board._agent,
     "hub:question": Board._question,
     "memory:stats_update": Board._memory,
+    "alert:status": Board._alert,
     "hub:seen": Board._seen,
     "governance:vote_cast": Board._cast,
     "security:threat_detected": Board._threat,

@@ -23,6 +23,7 @@ from . import formats
 from .board import Board
 from .panel import Panel
 from .panels import needed
+from .rows import GRAVE
 from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
@@ -74,7 +75,7 @@ def setup(app: web.Application) -> None:
 
 def prepare_environment(env: Environment) -> Environment:
     """Give the templates what they call."""
-    env.globals.update(needed=needed, sparkline=sparkline)
+    env.globals.update(grave=GRAVE, needed=needed, sparkline=sparkline)
     env.filters.update(formats.FILTERS)
     env.trim_blocks = env.lstrip_blocks = True
     env.auto_reload = False  # it would look at the files for each row

@@ -17,7 +17,7 @@ from .rows import Row
 
 UNSEEN: Mapping[str, Callable[[Board], Sequence[Row]]] = {
     "failed": Board.failures,
-    "threats": Board.open_threats,
+    "threats": lambda board: [*board.open_threats(), *board.open_alerts()],
 }
 AT_ONCE = 50  # calls
 MOST = 1000  # marks of one press; what is left stands there still
@@ -49,4 +49,4 @@ async def mark_all(request: web.Request, typed: Mapping[str, str]) -> None:
 
 def was_drawn(row: Row, until: int) -> bool:
     """Stops one press from hiding what has failed since: nobody can have seen that."""
-    return row.seq <= until
+    return row.noticed <= until

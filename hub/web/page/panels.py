@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import working
-from .board import DAY, Board
+from .board import Board
 from .history import events, look_back
 from .panel import Asked, Context, Panel, page_of
-from .rows import SEVERITIES, Agent, Question, Row, Task, Threat, Vote
+from .rows import GRAVE, SEVERITIES, Alert, Question, Row, Task, Threat, Vote
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -37,10 +37,18 @@ def panels(board: Board) -> tuple[Panel, ...]:
         Panel(
             "waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True, in_rows=True
         ),
-        Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True),
+        Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True, clocked=True),
         Panel("working", "Working now", (tasks, agents), of(working.working), links=True, in_rows=True, clocked=True),
         Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
-        Panel("threats", "Threats", ("security:*", "hub:seen"), of(threats), links=True, aside=True, in_rows=True),
+        Panel(
+            "threats",
+            "Threats and alerts",
+            ("security:*", "alert:*", "hub:seen"),
+            of(threats),
+            links=True,
+            aside=True,
+            in_rows=True,
+        ),
         Panel("events", "Events", ("*",), events, look_back, links=True, aside=True),
         Panel("hub", "Hub", ("memory:*", "audit:*"), of(figures), aside=True, clocked=True),
     )
@@ -68,7 +76,9 @@ def counts(board: Board) -> Context:
         "need": len(board.questions) + len(board.approvals()) + len(board.open_votes()),
         "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
+        "open_alerts": len(board.open_alerts()),
         "at_work": working.census(board).at_work,
+        "stale": working.census(board).stale,
         "quiet": len(working.quiet_agents(board)),
     }
 
@@ -99,7 +109,7 @@ def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
     return {"rows": [(KINDS[type(row)], row) for row in shown], "total": len(rows), "more": more, "oldest": oldest}
 
 
-KINDS: dict[type, str] = {Question: "question", Task: "approval", Vote: "vote", Agent: "agent", Threat: "threat"}
+KINDS: dict[type, str] = {Question: "question", Task: "approval", Vote: "vote", Threat: "threat", Alert: "alert"}
 
 
 def needed(vote: Vote) -> int | None:
@@ -117,11 +127,10 @@ def needed(vote: Vote) -> int | None:
 
 def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
     """Tasks and agents in error that nobody has seen yet, the newest first; with the filter `all` the others, too."""
-    everything: list[Row] = [*board.tasks["failed"].values(), *board.agents["error"].values()]
+    everything = board.in_error()
     unseen = board.failures()
     wanted = everything if asked.filter == "all" else unseen
-    shown, more = page_of(wanted, asked, FAILED, lambda row: -row.seq)
-    since = time.time() - DAY
+    shown, more = page_of(wanted, asked, FAILED, lambda row: -row.noticed)
     return {
         "rows": [("failure" if isinstance(row, Task) else "broken", row) for row in shown],
         "more": more,
@@ -129,13 +138,13 @@ def failed(board: Board, hub: "Hub", asked: Asked) -> Context:
         "unseen": len(unseen),
         "until": newest(unseen),
         "seen": len(everything) - len(unseen),
-        "today": sum(row.at > since for row in everything),
+        "lately": recent(hub)["failed"],
     }
 
 
 def newest(rows: Sequence[Row]) -> int:
     """The number up to which they are marked as seen together: what comes meanwhile is not."""
-    return max((row.seq for row in rows), default=0)
+    return max((row.noticed for row in rows), default=0)
 
 
 # ---- the last minutes, threats, and the hub
@@ -155,25 +164,32 @@ def recent(hub: "Hub") -> Context:
 
 
 def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
-    """Open threats, the worst first; with the filter `all` those that were met or seen, too."""
-    is_open = board.open_threats()
-    found = list(board.threats) if asked.filter == "all" else is_open
+    """Open threats and firing alerts, the worst first; with the filter `all` those that were met or seen, too."""
+    firing = board.open_alerts()
+    is_open: list[Threat | Alert] = [*board.open_threats(), *firing]
+    found = is_open
+    if asked.filter == "all":
+        found = [*board.threats, *board.alerts.values()]
     shown, more = page_of(found, asked, THREATS, worst)
     mitigated = sum(threat.mitigated for threat in board.threats)
     return {
-        "rows": [("threat", row) for row in shown],
+        "rows": [(KINDS[type(row)], row) for row in shown],
         "more": more,
         "total": len(found),
         "open": len(is_open),
+        "firing": len(firing),
+        "threats": len(board.threats),
+        "alerts": len(board.alerts),
         "until": newest(is_open),
         "mitigated": mitigated,
-        "seen": len(board.threats) - len(is_open) - mitigated,
+        "seen": len(board.threats) + len(board.alerts) - len(is_open) - mitigated,
     }
 
 
-def worst(threat: Threat) -> tuple[bool, int, int]:
-    severity = SEVERITIES.index(threat.severity) if threat.severity in SEVERITIES else len(SEVERITIES)
-    return threat.mitigated or threat.seen, severity, -threat.seq
+def worst(row: Threat | Alert) -> tuple[bool, int, int]:
+    called = "high" if row.severity in GRAVE[2:] else "medium" if row.severity == "warning" else row.severity
+    severity = SEVERITIES.index(called) if called in SEVERITIES else len(SEVERITIES)
+    return row.seen or (isinstance(row, Threat) and row.mitigated), severity, -row.seq
 
 
 def figures(board: Board, hub: "Hub") -> Context:
@@ -182,8 +198,6 @@ def figures(board: Board, hub: "Hub") -> Context:
         "audit": hub.audit,
         "memory": board.memory,
         "kept": hub.retention(),
-        "clients": len(hub.clients),
-        "behind": hub.broadcaster.lagging,
         "providers": len(hub.providers),
         "uptime": hub.uptime,
         "version": hub.version,

@@ -13,6 +13,7 @@ QUESTION = 4200  # of a question: all that a hook asks
 
 OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
 SEVERITIES = ("critical", "high", "medium", "low")
+GRAVE = ("critical", "high", "error", "page", "disaster")  # as threats and alerts say it
 
 
 @dataclass(slots=True)
@@ -30,6 +31,11 @@ class Row:
     def mark(self) -> Hashable:
         return self.seq, self.stale, self.seen
 
+    @property
+    def noticed(self) -> int:
+        """The number since which it wants attention as it is."""
+        return self.seq
+
 
 @dataclass(slots=True)
 class Task(Row):
@@ -42,6 +48,11 @@ class Task(Row):
     took: float | None  # milliseconds of the attempt that is over
     began: str  # when the attempt began, as far as is known
     since: float  # the same in seconds since 1970, else when it was heard of
+    overdue: int = field(default=0, kw_only=True)  # of one that did not come: the position at which that was known
+
+    @property
+    def noticed(self) -> int:
+        return self.overdue or self.seq
 
 
 @dataclass(slots=True)
@@ -108,6 +119,17 @@ class Threat(Row):
     risk: float | None
     mitigated: bool
     details: str
+
+
+@dataclass(slots=True)
+class Alert(Row):
+    """One that is firing."""
+
+    title: str
+    severity: str
+    source: str
+    summary: str
+    began: str  # when it began to fire, as its sender says it, else when it was heard of
 
 
 R = TypeVar("R", bound=Row)
@@ -245,6 +267,20 @@ def threat_row(event: Event, stale: bool) -> Threat:
         risk=data.get("risk_score"),
         mitigated=data.get("mitigated") is True,
         details=outline(_said(details, f"{data['type']} {data.get('source')}")),
+    )
+
+
+def alert_row(event: Event, stale: bool) -> Alert:
+    """The row of an alert."""
+    data = event.data
+    began = data.get("started_at")
+    return Alert(
+        **_basics(event, stale),
+        title=_name(data.get("title"), event.key),
+        severity=_line(data.get("severity")),
+        source=_line(data.get("source")),
+        summary=_line(data.get("description")),
+        began=began if epoch(began) is not None else event.timestamp,
     )
 
 

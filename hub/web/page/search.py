@@ -27,6 +27,7 @@ LONGEST = 100  # characters that are searched for
 FEW, MANY = 8, 100  # of each kind, and of one on a page of its own
 SLICE = 1000  # names that are looked at before others get their turn
 MOST_PAGES = 1000
+ALERTS = "panel=threats&filter=all"  # an alert has no page of its own
 
 Named = tuple[str, str, str, str]  # what it is found by, what its link asks for, its name, and what else is shown
 
@@ -86,6 +87,12 @@ def _tasks(request: web.Request) -> Iterator[Named]:
         )
 
 
+def _alerts(request: web.Request) -> Iterator[Named]:
+    for key, row in list(request.app[frame.BOARD].alerts.items()):
+        more = " · ".join(filter(None, ("firing", row.severity, row.summary)))
+        yield f"{row.title} {row.summary} {row.source}", key, row.title, more
+
+
 def _panels(request: web.Request) -> Iterator[Named]:
     return ((panel.title, panel.name, panel.title, "") for panel in request.app[frame.PANELS]() if panel.title)
 
@@ -97,6 +104,7 @@ def _commands(request: web.Request) -> Iterator[Named]:
 KINDS: Mapping[str, Callable[[web.Request], Iterator[Named]]] = {
     "agent": _agents,
     "task": _tasks,
+    "alert": _alerts,
     "panel": _panels,
     "call": _commands,
 }
@@ -112,5 +120,8 @@ async def _group(kind: str, names: Iterable[Named], wanted: str, size: int, page
         if count % SLICE == 0:
             await asyncio.sleep(0)
     best = heapq.nsmallest(page * size, ranked)[(page - 1) * size :]
-    links = [Found(f"./?{urlencode({kind: key})}", called(seen(name)), seen(more)) for _, name, key, more in best]
+    links = [
+        Found(f"./?{ALERTS if kind == 'alert' else urlencode({kind: key})}", called(seen(name)), seen(more))
+        for _, name, key, more in best
+    ]
     return Group(kind, links, len(ranked), max(0, len(ranked) - page * size))

@@ -1,0 +1,131 @@
+"""What a person must not miss stands where he looks, and is counted: jobs that did not come, alerts, failures."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import HubInside, hub_app, until
+from sent import Page, send
+from web.page.test_working import shown, strip
+
+TASK = "task:progress"
+ALERT = "alert:status"
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as hub:
+        yield hub
+
+
+def text(page: Page, panel: str) -> str:
+    return " ".join(str(page.one("section", id=panel)["text"]).split())
+
+
+async def overdue(hub: HubInside, name: str) -> None:
+    await hub.hub.publish(TASK, {"id": name, "name": name, "status": "succeeded"}, ttl=0.01)
+    await until(lambda: hub.hub.state.is_stale(TASK, name))
+
+
+async def test_a_job_that_did_not_come_is_failed_until_it_is_seen_or_comes(hub: HubInside) -> None:
+    await overdue(hub, "backup")
+    page = await shown(hub)
+    assert strip(page, "failed") == 1
+    assert "backup did not come" in text(page, "failed")
+    assert page.all("section", id="working") == [], "it stands in one place"
+    assert (await send(hub, "seen", {"event": TASK, "key": "backup"})).status == 303
+    assert strip(await shown(hub), "failed") == 0
+    await overdue(hub, "backup")
+    assert strip(await shown(hub), "failed") == 1, "the next one that does not come is another"
+    await hub.hub.publish(TASK, {"id": "backup", "status": "succeeded"}, ttl=600)
+    page = await shown(hub)
+    assert strip(page, "failed") == 0
+    assert "1 done" in text(page, "working")
+
+
+async def late(hub: HubInside) -> int:
+    """How many are left when all were marked that had been drawn before one more did not come, which ended long ago."""
+    await hub.hub.publish(TASK, {"id": "cron", "status": "succeeded"}, ttl=0.3)
+    for name in ("one", "two"):
+        await hub.hub.publish(TASK, {"id": name, "status": "failed"})
+    page = await shown(hub)
+    until_then = next(str(one["value"]) for one in page.all("input", name="until"))
+    await until(lambda: hub.hub.state.is_stale(TASK, "cron"))
+    assert (await send(hub, "seen", {"panel": "failed", "until": until_then})).status == 303
+    return strip(await shown(hub), "failed")
+
+
+async def test_who_marks_all_has_not_seen_what_did_not_come_since(hub: HubInside) -> None:
+    assert await late(hub) == 1
+
+
+async def test_what_shows_that_is_no_dead_test(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hub.web.page import rows
+
+    monkeypatch.setattr(rows.Task, "noticed", property(lambda row: row.seq))
+    assert await late(hub) == 0
+
+
+async def test_what_is_stale_is_counted_beside_what_works(hub: HubInside) -> None:
+    await hub.hub.publish(TASK, {"id": "well", "status": "running"})
+    await hub.hub.publish(TASK, {"id": "lost", "status": "running"}, ttl=0.01)
+    await until(lambda: hub.hub.state.is_stale(TASK, "lost"))
+    assert strip(await shown(hub), "working, 1 stale") == 1
+
+
+def firing(name: str, **more: Any) -> dict[str, Any]:
+    return {"id": name, "status": "firing", "title": name, "source": "grafana", **more}
+
+
+async def test_alerts_that_fire_stand_with_the_threats_until_they_are_over(hub: HubInside) -> None:
+    await hub.hub.publish(ALERT, firing("HighLoad", severity="warning", description="load is 42"))
+    await hub.hub.publish(ALERT, firing("DiskFull", severity="critical", started_at="2026-01-01T00:00:00Z"))
+    page = await shown(hub)
+    assert strip(page, "alerts firing") == 2
+    said = text(page, "threats")
+    assert said.startswith("Alerts 2 open")
+    assert said.index("▲ critical DiskFull") < said.index("warning HighLoad from grafana · load is 42 · firing for")
+    await hub.hub.publish("security:threat_detected", {"type": "inject", "severity": "high"})
+    page = await shown(hub)
+    assert strip(page, "threats and alerts") == 3
+    assert "Threats and alerts 3 open" in text(page, "threats")
+    assert (await send(hub, "seen", {"event": ALERT, "key": "HighLoad"})).status == 303
+    assert strip(await shown(hub), "threats and alerts") == 2
+    assert "seen" in text(await shown(hub, panel="threats", filter="all"), "threats")
+    await hub.hub.publish(ALERT, {"id": "DiskFull", "status": "resolved"})
+    page = await shown(hub)
+    assert strip(page, "threat open") == 1
+    assert "DiskFull" not in text(page, "threats")
+
+
+async def test_alerts_are_found(hub: HubInside) -> None:
+    await hub.hub.publish(ALERT, firing("DiskFull", description="91 % of /var"))
+    page = await shown(hub, search="diskf")
+    assert "DiskFull firing · 91 % of /var" in " ".join(page.text.split())
+    assert "./?panel=threats&filter=all" in [one["href"] for one in page.all("a")]
+
+
+async def test_failures_beside_failed_are_those_of_the_sparkline(hub: HubInside) -> None:
+    for status in ("failed", "running", "failed", "succeeded"):
+        await hub.hub.publish(TASK, {"id": "again", "status": status})
+    await hub.hub.publish(TASK, {"id": "t", "status": "failed"})
+    page = await shown(hub)
+    assert "Failed 1 not yet seen, 3 failures in 15 min" in text(page, "failed")
+    assert "failures 3" in text(page, "recent")
+
+
+async def test_clients_are_one_number(hub: HubInside) -> None:
+    page = await shown(hub)
+    assert "0 clients" in page.text
+    assert "clients" not in text(page, "hub")
+
+
+async def test_what_is_over_says_when_it_ended(hub: HubInside) -> None:
+    times = {"started_at": "2026-01-01T10:00:00Z", "ended_at": "2026-01-01T10:03:27Z"}
+    await hub.hub.publish(TASK, {"id": "t", "status": "succeeded", **times})
+    page = await shown(hub, task="t")
+    said = text(page, "attempts")
+    assert "after 3 min 27 s" in said
+    assert times["ended_at"] in [one["datetime"] for one in page.all("time")]
+    assert times["started_at"] not in [one["datetime"] for one in page.all("time")]
