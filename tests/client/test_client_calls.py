@@ -236,11 +236,12 @@ async def test_who_comes_has_it_tried_at_once(scripted: ScriptedHub, monkeypatch
 async def test_those_who_wait_at_a_silent_port_wait_together(
     scripted: ScriptedHub, silent: Silent, patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "LEAST_PATIENCE", 0.02)
     async with HubClient(scripted.url, patience=patience) as client:
         client._url = silent.url
-        several = [asyncio.create_task(client.call("a:b")) for _ in range(4)]
-        await asyncio.wait(several)
+        with monkeypatch.context() as patch:
+            patch.setattr(calls, "LEAST_PATIENCE", 0.02)
+            several = [asyncio.create_task(client.call("a:b")) for _ in range(4)]
+            await asyncio.wait(several)
         assert {type(call.exception()) for call in several} == {NoHub}
         assert silent.connections == 1
         client._url = scripted.url

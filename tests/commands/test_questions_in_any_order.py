@@ -187,6 +187,7 @@ class Lives(RuleBasedStateMachine):
 PATIENT = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.timeout(300)
 def test_in_any_order_every_answer_is_on_record_before_it_is_heard() -> None:
     run_state_machine_as_test(Lives, settings=PATIENT)
 

@@ -252,6 +252,7 @@ class Serving(RuleBasedStateMachine):
 STEPS = settings(max_examples=60, stateful_step_count=40)
 
 
+@pytest.mark.timeout(300)
 def test_whatever_happens_in_whatever_order() -> None:
     run_state_machine_as_test(Serving, settings=STEPS)
 

@@ -562,6 +562,7 @@ def machine(tmp_path: Path) -> type[Agents]:
     return Here
 
 
+@pytest.mark.timeout(300)
 def test_nothing_is_allowed_without_an_answer_on_record(tmp_path: Path) -> None:
     chosen = settings(max_examples=12, stateful_step_count=12, suppress_health_check=[*HealthCheck])
     run_state_machine_as_test(machine(tmp_path), settings=chosen)
