@@ -59,7 +59,10 @@ ORDER = [
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),
-        ("web/page", "formats formfields sparklines shared trails results panel attempts rows slices board history"),
+        (
+            "web/page",
+            "formats formfields sparklines shared trails results panel attempts told rows slices board history",
+        ),
         ("web/page", "earlier working panels"),
         ("web/page", "drawing shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),

@@ -81,7 +81,9 @@ async def full(tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
         await hub.publish("agent:tool_call", {**call, "phase": "failed", "duration_ms": 100})
         await hub.publish("memory:stats_update", {"total_entries": 12, "bytes": 1000})
         details = {"agent": "agent-error", "task": "task-failed"}
-        asking = [asyncio.ensure_future(hub.ask(f"{n}?", ["yes", "no"], details=details)) for n in range(2)]
+        options = [{"label": "yes", "description": "as little as can be"}, {"label": "no"}]
+        told = {"tool": "AskUserQuestion", "input": {"questions": [{"options": options}]}, "cwd": "/home/me/shop"}
+        asking = [asyncio.ensure_future(hub.ask(f"{n}?", ["yes", "no"], details=details | told)) for n in range(2)]
         await until(lambda: len([*hub.questions.records()]) == 2)
         await until(lambda: sum(item["stale"] for item in hub.snapshot()["items"]) == 3)
         yield hub, url

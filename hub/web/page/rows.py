@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from ...stream.events import Event
 from .attempts import Attempt
 from .formats import BLANK, called, cut, epoch, outline, seen, text, unfolded
+from .told import Lines, is_in, lines_of, told_of
 
 KEY = 300  # characters of a text in one line, and of what names another row
 QUESTION = 4200  # of a question: all that a hook asks
@@ -77,7 +78,8 @@ class Question(Row):
     question: str
     options: list[str]
     default: str | None
-    details: str  # what else is said of it
+    details: Lines  # what else is said of it
+    told: Mapping[str, str]  # what is said of each answer
     by: str
     deadline: str
     agent: str  # whose question it is, if its details name one
@@ -207,33 +209,19 @@ def question_row(event: Event, data: Mapping[str, Any], stale: bool) -> Question
     agent, task = (value if isinstance(value := named.get(name), str) else "" for name in ("agent", "task"))
     rest = {name: value for name, value in named.items() if not (name in ("agent", "task") and value in (agent, task))}
     question = called(unfolded(data["question"], QUESTION))
-    rest = _beside(rest, question)
+    told = told_of(details, data["options"])
     return Question(
         **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
         question=question,
         options=data["options"],
         default=data.get("default"),
-        details=outline(rest if named else _said(details, question)),
+        details=lines_of(rest if named else details, question, is_told=told is not None),
+        told=told or {},
         by=_line(data.get("asked_by")),
         deadline=data["deadline"],
         agent=agent,
         task=task,
     )
-
-
-def _beside(details: Mapping[str, Any], question: str) -> dict[str, Any]:
-    """What the details say that the question does not: one as a sender's hook asks it has it all in its text."""
-    found = {}
-    for name, value in details.items():
-        value = _beside(value, question) if isinstance(value, dict) and name == "input" else value
-        if value != {} and not (isinstance(value, str) and value in question):
-            found[name] = value
-    return found
-
-
-def _said(details: Any, title: str) -> Any:
-    """The details, but for a text that the title has in it already."""
-    return None if isinstance(details, str) and details.strip() in title else details
 
 
 def vote_row(event: Event, stale: bool) -> Vote:
@@ -266,7 +254,7 @@ def threat_row(event: Event, stale: bool) -> Threat:
         source=_line(data.get("source")),
         risk=data.get("risk_score"),
         mitigated=data.get("mitigated") is True,
-        details=outline(_said(details, f"{data['type']} {data.get('source')}")),
+        details="" if is_in(details, f"{data['type']} {data.get('source')}") else outline(details),
     )
 
 

@@ -176,7 +176,7 @@ async def test_open_questions_are_known_until_they_are_over(hub: Hub) -> None:
         await asyncio.sleep(0)
     (question,) = board.questions.values()
     assert (question.question, question.options, question.default) == ("Deploy?", ["yes", "no"], "no")
-    assert question.details == "pr: 7"
+    assert question.details == [("pr", "7")]
     asking.cancel()
     while board.questions:
         await board.catch_up(Slices())
@@ -209,8 +209,8 @@ async def test_a_question_and_the_task_that_waits_for_it_are_one_need(hub: Hub) 
     await board.catch_up(Slices())
     assert [task.key for task in board.approvals()] == ["s/1", "other", "x"]
     first, second, *_ = board.questions.values()
-    assert (first.agent, first.task, first.details) == ("claude:s/sub", "", "tool: Bash")
-    assert (second.agent, second.task, second.details) == ("bot", "deploy", "")
+    assert (first.agent, first.task, first.details) == ("claude:s/sub", "", [("tool", "Bash")])
+    assert (second.agent, second.task, second.details) == ("bot", "deploy", [])
     for one in asking:
         one.cancel()
 
