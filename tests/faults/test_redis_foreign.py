@@ -302,6 +302,9 @@ DAMAGE = [
     ["HSET", "m", "seconds", "x"],
     ["HSET", "m", "lineage", "x"],
     ["HSET", "m", "tail", "999"],
+    ["HSET", "m", "epoch", "zz zz"],
+    ["HSET", "m", "epoch", "z" * 65],
+    ["HSET", "m", "seq", "inf"],
 ]
 
 
@@ -355,6 +358,80 @@ async def test_a_number_that_was_set_back_takes_no_event_away(server: Engine, pr
     server.ask("HSET", it.broker.server.key("m"), "seq", "5")
     assert await it.put(draft("new")) == [602]
     assert [event.seq for event in await all_of(it)] == list(range(1, 603))
+    await it.broker.close()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_number_that_was_set_forward_and_then_back(
+    server: Engine, start: Start, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is trimmed when it is set forward: the oldest number that is kept, too, is beyond what it is set back to."""
+    if weakened:
+        weak = weakened_library(tmp_path, "        and found.tail <= found.seq + 1\n", "")
+        monkeypatch.setattr(link, "resources", weak)
+    one = await start("one")
+    await one.publish(3)
+    async with talk(one.url) as client:
+        await client.call("hub:ping")
+        server.ask("HSET", key(one, "m"), "seq", "500000")
+        assert gap(await client.event())[1] == f"{epoch(one)}:500001"
+        await until(lambda: one.hub.broker.tail == 500001)
+        old = epoch(one)
+        server.ask("HSET", key(one, "m"), "seq", "2")
+        await until(lambda: epoch(one) != old, "another epoch")
+        if weakened:
+            assert one.hub.broker.head == 2  # and what is published next gets a number that clients had long ago
+            return
+        assert (await client.event())["payload"]["event"] == "hub:gap"
+        assert (await one.hub.publish("a:x", 1)).cursor.seq == 500001
+        assert await client.numbers(1) == [500001]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_bytes_that_are_none_are_counted_anew(
+    server: Engine, prefix: str, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " or found.bytes < 0 then", " then"))
+    it = Store(broker(server, prefix=prefix))
+    await it.open()
+    await put_all(it)
+    size, old = it.broker.bytes, it.broker.epoch
+    server.ask("HSET", it.broker.server.key("m"), "bytes", "-5")
+    await it.broker._look(it.broker._link)
+    assert (it.broker.bytes, it.broker.epoch) == (-5 if weakened else size, old)
+    await it.broker.close()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_was_written_and_deleted_in_one_step_is_nothing(
+    redis_engine: Engine, prefix: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that waits is answered with no rows, by Redis; Valkey lets it wait."""
+    it = Store(broker(redis_engine, prefix=prefix))
+    await it.open()
+    await it.put(draft("a"))
+    answered, its = 0, it.broker._next
+
+    def next_of(rows: Any) -> Any:
+        nonlocal answered
+        answered += not rows
+        return rows[0] if weakened else its(rows)
+
+    monkeypatch.setattr(it.broker, "_next", next_of)
+    link = it.broker._link
+    step = "return redis.call('XDEL', KEYS[1], redis.call('XADD', KEYS[1], '*', 'a', 'b'))"
+
+    def is_answered() -> bool:
+        redis_engine.ask("EVAL", step, "1", it.broker.server.key("e"))
+        return answered > 0
+
+    await until(is_answered, "an answer without rows")
+    if weakened:
+        await until(lambda: it.broker._link is not link, "a bug of the hub")
+    else:
+        assert await it.put(draft("b")) == [2]
+        assert (it.broker._link, it.broker.problem, [event.seq for event in it.pumped]) == (link, None, [1, 2])
     await it.broker.close()
 
 

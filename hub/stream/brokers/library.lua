@@ -84,9 +84,11 @@ local function facts(keys)
     end
     local is_whole = tonumber(found.seconds)
         and string.find(found.epoch, '^%w+$')
+        and #found.epoch <= 64 -- as in a cursor
         and string.gsub(found.lineage .. ' ', '%w+ %d+ ', '') == (found.lineage == '' and ' ' or '')
         and found.tail >= 1
         and found.tail <= found.seq + 1
+        and found.seq < CLOCK
     return is_whole and found or nil
 end
 
@@ -244,7 +246,7 @@ end
 local function mend(keys, found)
     weed(keys, found)
     local events, known = redis.call('XLEN', keys[1]), redis.call('HLEN', keys[3])
-    if events ~= found.seq - found.tail + 1 - found.holes or known ~= found.known then
+    if events ~= found.seq - found.tail + 1 - found.holes or known ~= found.known or found.bytes < 0 then
         count(keys, found)
     end
 end

@@ -317,11 +317,13 @@ class RedisBroker:
                     await self._sort_out(link)
 
     def _next(self, rows: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Event]:
-        """The events of these rows of the stream; none, if they are not the next ones, or not all of a hub."""
+        """The events of these rows of the stream; none, if they are not the next ones, or not all of a hub. There are
+        no rows where one was written and deleted in one step."""
         entries = [(int(id[:-2]), fields[1]) for id, fields in rows if id.endswith(b"-0")]
         if {epoch_of(entry) for _, entry in entries} <= self._epochs:
             events = unpacked(entries, self._stream, self._clock)
-            if len(events) == len(rows) and [events[0].seq, events[-1].seq] == [self.head + 1, self.head + len(rows)]:
+            wanted = self.head + 1, self.head + len(rows)
+            if events and len(events) == len(rows) and (events[0].seq, events[-1].seq) == wanted:
                 return events
         return []
 
