@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import platform
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,12 @@ from ...errors import HubError
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
+from ..refusalpage import is_wanted
 from ..viewers import VIEWERS, Viewers
 from . import details, forms, frame, search
 from .board import Board
 from .earlier import look_back
+from .formats import retimed
 from .panel import LONGEST, Asked, Panel
 from .panels import counts
 from .panels import panels as own_panels
@@ -129,12 +132,16 @@ class Pages:
             self.viewers.fetched(viewer, has, named if "only" in request.query else None)
         around = frame.surroundings(request)
         versions = ".".join(variant.version for variant in variants)
-        etag = f'"{around["trust"]}.{versions}{"" if viewer else f".{minute():x}"}"'
+        version = f"{around['trust']}.{versions}{'' if viewer else f'.{minute():x}'}"
+        is_read = not viewer and is_wanted(request)  # by a person, without script too: its ages are those of the second
+        etag = f'"{version}.{int(time.time()) % 60}"' if is_read else f'"{version}"'
         if request.headers.get(hdrs.IF_NONE_MATCH) == etag:
             return web.Response(status=304, headers={hdrs.ETAG: etag})
         is_alone = bool(names) and (not viewer or "only" in request.query)
-        place = around["url"], asked, is_alone, etag
+        place = around["url"], asked, is_alone, version
         body = self._bodies.get(place) or self._put_together(place, variants, {**around, "asked": asked})
+        if not viewer:
+            body = retimed(body.decode()).encode()
         return web.Response(body=body, content_type="text/html", charset="utf-8", headers={hdrs.ETAG: etag})
 
     def _put_together(self, place: Place, variants: Sequence[Variant], around: Mapping[str, Any]) -> bytes:

@@ -104,6 +104,8 @@ async def show(
     head = await request.app[HEAD](request)
     drawn = aiohttp_jinja2.get_env(request.app).get_template(template)
     text = drawn.render({**surroundings(request), "root": "./", **head, **(context or {})})
+    if "viewer" not in request.query:  # whose script counts by itself
+        text = formats.retimed(text)
     return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
 

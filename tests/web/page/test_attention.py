@@ -1,13 +1,17 @@
 """What a person must not miss stands where he looks, and is counted: jobs that did not come, alerts, failures."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from running import HubInside, hub_app, until
 from sent import Page, send
 from web.page.test_working import shown, strip
+
+from hub.web.page import dashboard, formats
 
 TASK = "task:progress"
 ALERT = "alert:status"
@@ -129,3 +133,34 @@ async def test_what_is_over_says_when_it_ended(hub: HubInside) -> None:
     assert "after 3 min 27 s" in said
     assert times["ended_at"] in [one["datetime"] for one in page.all("time")]
     assert times["started_at"] not in [one["datetime"] for one in page.all("time")]
+
+
+BROWSER = {"Accept": "text/html,*/*"}
+
+
+@pytest.mark.parametrize("place", ["", "?panel=failed", "?agent=ada"])
+async def test_without_script_ages_are_those_of_the_request(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    await hub.hub.publish(TASK, {"id": "t", "agent": "ada", "status": "failed"})
+    first = await hub.ask("GET", place, headers=BROWSER)
+    assert ">0 s ago<" in first.text or ">1 s ago<" in first.text
+    moved = 24.0
+    now = time.time
+    monkeypatch.setattr(formats, "time", SimpleNamespace(**{**vars(time), "time": lambda: now() + moved}))
+    again = await hub.ask("GET", place, headers=BROWSER)
+    assert ">24 s ago<" in again.text or ">25 s ago<" in again.text
+    assert ">0 s ago<" not in again.text
+    if "ETag" in first.headers:  # and none is told that what he has is right still
+        monkeypatch.setattr(dashboard, "time", SimpleNamespace(time=lambda: now() + moved))
+        kept = await hub.ask("GET", place, headers={**BROWSER, "If-None-Match": first.headers["ETag"]})
+        assert kept.status == 200
+
+
+async def test_what_the_script_fetches_has_the_ages_of_its_drawing(hub: HubInside) -> None:
+    await hub.hub.publish(TASK, {"id": "t", "status": "failed"})
+    first = await hub.ask("GET", "?panel=failed&viewer=nobody", headers=BROWSER)
+    again = await hub.ask(
+        "GET", "?panel=failed&viewer=nobody", headers={**BROWSER, "If-None-Match": first.headers["ETag"]}
+    )
+    assert again.status == 304, "it counts by itself"

@@ -123,3 +123,20 @@ def test_what_turns_the_writing_or_cannot_be_seen_is_written_out() -> None:
     assert formats.seen("a\u202eb\u200bc\u2066d\re") == "a\\u202eb\\u200bc\\u2066d\\re"
     assert formats.seen("👩\u200d💻 שלום\n\tx") == "👩\u200d💻 שלום\n\tx"
     assert formats.outline({"input": "\u202ex"}) == "input: \\u202ex"
+
+
+def test_what_was_drawn_a_while_ago_is_told_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    then = datetime(2025, 3, 1, 14, 5, 9, tzinfo=UTC)
+    moments = [then.isoformat(), (then + timedelta(minutes=10)).isoformat()]
+
+    def drawn() -> str:
+        times = [formats.moment(moments[0]), formats.moment(moments[0], "since"), formats.moment(moments[0], "clock")]
+        return " ".join((*times, formats.moment(moments[1], "left"), "<p>1 s ago</p>"))
+
+    monkeypatch.setattr(time, "time", lambda: (then + timedelta(seconds=1)).timestamp())
+    before = drawn()
+    assert ">1 s ago</time>" in before
+    monkeypatch.setattr(time, "time", lambda: (then + timedelta(seconds=24)).timestamp())
+    assert formats.retimed(before) == drawn() != before
+    odd = '<time datetime="soon" data-as="ago" title="">then</time>'
+    assert formats.retimed(odd) == odd
