@@ -48,6 +48,7 @@ class Reports:
         """The task is over, with this error if it has failed. Returns when the hub knows, or when it takes too long."""
         now = time.monotonic()
         last = {**self._task, "ended_at": _now(), "duration_ms": round((now - self._began) * 1000)}
+        last.pop("pid", None)
         last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
         if message := message or self._message():
             last["message"] = message

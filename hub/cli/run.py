@@ -10,8 +10,9 @@ from typing import Any
 
 from ..stdio import complain
 from .child import Child, ended_in_words, exit_status
+from .distinct import distinct
 from .grammar import add_command
-from .http import add_where, connection
+from .http import add_where, address, connection
 from .relays import Relays
 from .reports import Reports
 from .terminal import printable
@@ -32,7 +33,11 @@ def add(commands: Any) -> None:
         hub run --name backup --ttl 60 -- restic backup /home""",
     )
     command.usage = "hub run [--name NAME] [--ttl SECONDS] [FLAG …] -- COMMAND …"
-    command.add_argument("--name", type=_name, help="the task's name, its id is run:NAME (default: the program's)")
+    command.add_argument(
+        "--name",
+        type=_name,
+        help="the task's name, its id is run:NAME (default: the program's; while one of that name runs: NAME-2)",
+    )
     command.add_argument(
         "--ttl", type=_ttl, metavar="SECONDS", help="the task is stale if this is not heard of so long"
     )
@@ -66,10 +71,17 @@ def run(args: argparse.Namespace) -> int:
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not words:
         args.parser.error("there is no program to run")
+    name = args.name or _name_of(words[0])
+    with distinct(_where(args), name) as name:  # two at once are two tasks: the end of one must not hide the other's
+        task: dict[str, Any] = {"id": f"run:{name}", "name": name}
+        if not args.ttl:  # with a lease it is that which ends a task that is not heard of any more
+            task["pid"] = os.getpid()
+        return _run(args, words, task)
+
+
+def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> int:
     relays = Relays()
-    reports = Reports(
-        lambda: connection(args, answer_timeout=ANSWER_TIMEOUT), _task(args, words), args.ttl, relays.last_line
-    )
+    reports = Reports(lambda: connection(args, answer_timeout=ANSWER_TIMEOUT), task, args.ttl, relays.last_line)
     try:
         child = Child(words, relays.descriptors)
     except OSError as error:
@@ -84,10 +96,17 @@ def run(args: argparse.Namespace) -> int:
     return exit_status(status)
 
 
-def _task(args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
-    program = os.fsencode(PurePath(words[0]).name).decode("utf-8", "replace")
-    name = args.name or "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in program)[:LONGEST_NAME]
-    return {"id": f"run:{name}", "name": name}
+def _name_of(program: str) -> str:
+    name = os.fsencode(PurePath(program).name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)[:LONGEST_NAME]
+
+
+def _where(args: argparse.Namespace) -> str:
+    """The hub that is told; the directory in which there may be one later."""
+    try:
+        return address(args)
+    except Exception:  # whatever it is: it must not show in the program's output
+        return str(args.state_dir)
 
 
 def _not_run(program: str, error: OSError, reports: Reports) -> int:

@@ -1,4 +1,4 @@
-"""Which agents live: their processes are watched, and an agent whose process has ended is stopped."""
+"""Who lives: the processes of agents and tasks are watched; whose has ended is stopped, or has failed."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HubError
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
@@ -24,36 +24,48 @@ if TYPE_CHECKING:
 log = logging.getLogger("hub")
 
 STATUS, TASK = "agent:status_change", "task:progress"
-OVER = ("stopped", "error")  # of an agent: it has said so itself
+OVER = {  # it has said so itself
+    STATUS: ("stopped", "error"),
+    TASK: ("succeeded", "failed", "cancelled"),
+}
+WHAT = {STATUS: "agent", TASK: "task"}  # as it is called on disk
 REASON = "process ended"
-FILE = "pids.jsonl"  # in the state directory: which process each agent is
+FILE = "pids.jsonl"  # in the state directory: which process each of them is
 LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyond what is needed
-AT_ONCE = 100  # agents whose ends are published together
+AT_ONCE = 100  # of those whose ends are published together
 RETRY_SECONDS = 1.0
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Liveness:
-    """The agents whose processes are known, by their ids.
+class One(NamedTuple):
+    """An agent or a task: the event that tells of it, and its id."""
 
-    A `pid` in agent:status_change counts if its publisher was vouched for: the hub's own account, on this machine. With
-    the time at which the process was started it is that one and no later one with its number. That is on disk, so an
-    agent that ended while the hub was down is stopped at the next start.
+    event: str
+    id: str
+
+
+class Liveness:
+    """The agents and tasks whose processes are known.
+
+    A `pid` in agent:status_change or task:progress counts if its publisher was vouched for: the hub's own account, on
+    this machine. With the time at which the process was started it is that one and no later one with its number. That
+    is on disk, so who ended while the hub was down is stopped at the next start. Nobody waits for a process any more
+    once it has ended, another one has taken its place, or its task has ended.
     """
 
     def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
         self._bus, self._state, self._file = bus, state, directory / FILE
         self._pidfds = Pidfds(self._ended)
         self._claims: dict[int, Process] = {}  # while the events that name them are being published
-        self._agents: dict[str, Process] = {}
-        self._of: dict[Process, set[str]] = {}
-        self._over: dict[str, Process] = {}  # agents whose end is to be published
+        self._known: dict[One, Process] = {}
+        self._of: dict[Process, set[One]] = {}
+        self._over: dict[One, Process] = {}  # whose end is to be published
         self._wake = asyncio.Event()
         self._lines = 0
         self._journal: int | None = None
 
     def __len__(self) -> int:
-        return len(self._agents)
+        return len(self._known)
 
     # ---- from publishers
 
@@ -71,34 +83,42 @@ class Liveness:
 
     def apply(self, batch: Sequence[Event]) -> None:
         """Take a batch from the pump. Never waits, and looks at nothing while no process is known."""
-        if not self._claims and not self._agents:
+        if not self._claims and not self._known:
             return
         for event in batch:
-            if event.name == STATUS and b'"pid":' in event.body:
-                pid = event.data.get("pid")
-                if isinstance(pid, int) and event.key is not None:
-                    self._named(event.key, pid)
+            if event.name not in WHAT or event.key is None:
+                continue
+            one = One(event.name, event.key)
+            if one in self._known or b'"pid":' in event.body:
+                if one.event == TASK and event.data.get("status") in OVER[TASK]:
+                    self._drop(one)
+                elif isinstance(pid := event.data.get("pid"), int):
+                    self._named(one, pid)
 
-    def _named(self, agent: str, pid: int) -> None:
-        claim, known = self._claims.get(pid), self._agents.get(agent)
+    def _named(self, one: One, pid: int) -> None:
+        claim, known = self._claims.get(pid), self._known.get(one)
         if claim is not None and claim != known:
-            self._forget(agent)
-            self._watch(agent, claim)
-            self._note(agent, claim)
+            self._forget(one)
+            self._watch(one, claim)
+            self._note(one, claim)
         elif claim is None and known is not None and known.pid != pid:  # it goes on somewhere else
-            self._forget(agent)
-            self._note(agent, None)
+            self._drop(one)
 
-    def _watch(self, agent: str, known: Process) -> None:
-        self._agents[agent] = known
-        self._of.setdefault(known, set()).add(agent)
+    def _watch(self, one: One, known: Process) -> None:
+        self._known[one] = known
+        self._of.setdefault(known, set()).add(one)
         self._pidfds.watch(known)
 
-    def _forget(self, agent: str) -> None:
-        self._over.pop(agent, None)
-        known = self._agents.pop(agent, None)
+    def _drop(self, one: One) -> None:
+        if one in self._known:
+            self._forget(one)
+            self._note(one, None)
+
+    def _forget(self, one: One) -> None:
+        self._over.pop(one, None)
+        known = self._known.pop(one, None)
         if known is not None and known in self._of:
-            self._of[known].discard(agent)
+            self._of[known].discard(one)
             if not self._of[known]:
                 del self._of[known]
                 self._pidfds.forget(known)
@@ -106,8 +126,8 @@ class Liveness:
     # ---- from the kernel
 
     def _ended(self, known: Process) -> None:
-        for agent in self._of.pop(known, ()):
-            self._over[agent] = known
+        for one in self._of.pop(known, ()):
+            self._over[one] = known
         self._wake.set()
 
     async def run(self) -> None:
@@ -120,27 +140,30 @@ class Liveness:
                 try:
                     await self._publish(self._records([*some]))
                 except HubError as error:
-                    log.error("the end of an agent could not be published: %s; it is tried again", error)
+                    log.error("the end of a process could not be published: %s; it is tried again", error)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                for agent, known in some.items():
-                    if self._over.get(agent) == known:  # else it has come back meanwhile
-                        self._forget(agent)
-                        self._note(agent, None)
+                for one, known in some.items():
+                    if self._over.get(one) == known:  # else it has come back meanwhile
+                        self._drop(one)
 
     async def _publish(self, records: list[dict[str, Any]]) -> None:
         if records:
             await self._bus.publish(records, many=True)
 
-    def _records(self, agents: Sequence[str]) -> list[dict[str, Any]]:
-        """What is true now that the processes have gone; nothing of an agent that has said so itself."""
-        known = {agent: event.data for agent in agents if (event := self._state.get(STATUS, agent))}
-        ended = [agent for agent, data in known.items() if data.get("status") not in OVER]
-        failed = {"status": "failed", "error": REASON, "ended_at": now()}
+    def _records(self, gone: Sequence[One]) -> list[dict[str, Any]]:
+        """What is true now that the processes have gone; nothing of who has said so itself."""
+        last = {one: event.data for one in gone if (event := self._state.get(*one))}
+        ended = [one for one, data in last.items() if data.get("status") not in OVER[one.event]]
         found = []
-        for agent, tasks in open_tasks_of(self._state, ended).items():
+        tasks = {one.id: last[one] for one in ended if one.event == TASK}
+        for agent, own in open_tasks_of(self._state, [one.id for one in ended if one.event == STATUS]).items():
             found.append({"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}})
-            found += ({"event": TASK, "data": {**task, **failed}} for task in tasks)
+            tasks |= {task["id"]: task for task in own}
+        failed = {"status": "failed", "error": REASON, "ended_at": now()}
+        for task in tasks.values():
+            data = {name: value for name, value in task.items() if name != "pid"}
+            found.append({"event": TASK, "data": data | failed})
         return found
 
     # ---- on disk
@@ -148,18 +171,18 @@ class Liveness:
     def start(self) -> None:
         """Go on with what was known; who has ended meanwhile is stopped as soon as `run` runs."""
         boot = _boot()
-        for agent, (known, of) in self._read().items():
-            event = self._state.get(STATUS, agent)
+        for one, (known, of) in self._read().items():
+            event = self._state.get(*one)
             if event is None or event.data.get("pid") not in (
                 None,
                 known.pid,
             ):  # noted of an earlier one: it was killed
                 continue
-            self._agents[agent] = known
+            self._known[one] = known
             if of == boot and is_running(known):
-                self._watch(agent, known)
+                self._watch(one, known)
             else:
-                self._over[agent] = known
+                self._over[one] = known
         self._wake.set()
         self._rewrite()
 
@@ -170,39 +193,42 @@ class Liveness:
             os.close(self._journal)
             self._journal = None
 
-    def _read(self) -> dict[str, tuple[Process, str]]:
-        found: dict[str, tuple[Process, str]] = {}
+    def _read(self) -> dict[One, tuple[Process, str]]:
+        found: dict[One, tuple[Process, str]] = {}
         try:
             lines = read_private(self._file, LARGEST).splitlines()
         except FileNotFoundError:
             lines = []
         except (OSError, Unsafe) as error:
             log.warning(
-                "the processes of agents are not known: %s; "
+                "the processes of agents and tasks are not known: %s; "
                 "the end of one that was there before this start is not noticed",
                 error,
             )
             lines = []
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a kill, in the middle of a write
+            with contextlib.suppress(
+                ValueError, KeyError, TypeError, StopIteration
+            ):  # cut off by a kill, in the middle of a write
                 told = json.loads(line)
+                one = next(One(event, str(told[what])) for event, what in WHAT.items() if what in told)
                 if told["pid"] is None:
-                    found.pop(told["agent"], None)
+                    found.pop(one, None)
                 else:
                     known = Process(int(told["pid"]), "", "", 0, int(told["started"]))
-                    found[str(told["agent"])] = known, str(told["boot"])
+                    found[one] = known, str(told["boot"])
         return found
 
-    def _note(self, agent: str, known: Process | None) -> None:
+    def _note(self, one: One, known: Process | None) -> None:
         """One line more; all anew when most of them are of no use any more."""
         self._lines += 1
-        if self._journal is None or self._lines > 2 * len(self._agents) + SPARE:
+        if self._journal is None or self._lines > 2 * len(self._known) + SPARE:
             self._rewrite()
         else:
-            self._guarded(lambda: write_all(self._journal or -1, _line(agent, known)))
+            self._guarded(lambda: write_all(self._journal or -1, _line(one, known)))
 
     def _rewrite(self) -> None:
-        self._lines = len(self._agents)
+        self._lines = len(self._known)
         if self._lines or self._file.exists():
             self._guarded(self._write)
 
@@ -210,7 +236,7 @@ class Liveness:
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
-        write_whole(self._file, b"".join(_line(*each) for each in self._agents.items()), durable=False)
+        write_whole(self._file, b"".join(_line(*each) for each in self._known.items()), durable=False)
         self._journal = open_private(self._file, os.O_WRONLY | os.O_APPEND)
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -218,14 +244,14 @@ class Liveness:
             step()
         except (OSError, Unsafe) as error:  # the disk is full: what is watched now is watched all the same
             log.warning(
-                "the processes of agents cannot be noted: %s; "
+                "the processes of agents and tasks cannot be noted: %s; "
                 "the end of one is noticed as long as this hub runs, not across a restart",
                 error,
             )
 
 
-def _line(agent: str, known: Process | None) -> bytes:
-    told: dict[str, Any] = {"agent": agent, "pid": None}
+def _line(one: One, known: Process | None) -> bytes:
+    told: dict[str, Any] = {WHAT[one.event]: one.id, "pid": None}
     if known is not None:
         told |= {"pid": known.pid, "started": known.started, "boot": _boot()}
     return json.dumps(told).encode() + b"\n"
@@ -239,7 +265,7 @@ def _boot() -> str:
 
 def _pids(records: Iterable[Any]) -> Iterator[int]:
     for record in records:
-        if isinstance(record, Mapping) and record.get("event") == STATUS:
+        if isinstance(record, Mapping) and record.get("event") in (STATUS, TASK):
             data = record.get("data")
             pid = data.get("pid") if isinstance(data, Mapping) else None
             if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:

@@ -18,6 +18,8 @@ from forks import PIPE, Forked, fork
 from running import HubInside, environment, hub_app, hub_process, run_hub, send_signal, until
 from terminals import CTRL_C, on_terminal
 
+from hub.stream import liveness
+
 NOWHERE = ("--url", "http://127.0.0.1:9")
 
 
@@ -145,6 +147,87 @@ async def test_a_lease_lasts_as_long_as_it_runs(hub: HubInside) -> None:
         await until(lambda: not hub.hub.state or hub.counted("hub_events_total", "other"), "that it is stale")
     found = (await hub.get("api/events", topics="hub:stale")).json["events"]
     assert [event["payload"]["data"]["key"] for event in found] == ["run:cat"]
+
+
+async def last_of(hub: HubInside, id: str) -> dict[str, Any]:
+    return next((task for task in reversed(await reported(hub)) if task["id"] == id), {})
+
+
+async def becomes(hub: HubInside, id: str, status: str) -> dict[str, Any]:
+    while (found := await last_of(hub, id)).get("status") != status:
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_one_that_is_killed_has_failed(hub: HubInside) -> None:
+    async with running("--url", hub.url, "--", "cat") as process:
+        await becomes(hub, "run:cat", "running")
+        began = asyncio.get_running_loop().time()
+        send_signal(process, signal.SIGKILL)
+        assert (await becomes(hub, "run:cat", "failed"))["error"] == "process ended"
+        assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_weakened_without_a_watch_it_would_run_for_good(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "_own", lambda pid: None)
+    async with running("--url", hub.url, "--", "cat") as process:
+        await becomes(hub, "run:cat", "running")
+        send_signal(process, signal.SIGKILL)
+        await process.wait()
+        assert len(hub.hub.liveness) == 0
+        assert (await last_of(hub, "run:cat"))["status"] == "running"
+
+
+async def test_one_that_is_killed_while_the_hub_is_down_has_failed(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack, hub_app(tmp_path) as hub:
+        process = await stack.enter_async_context(running("--url", hub.url, "--", "cat"))
+        await becomes(hub, "run:cat", "running")
+    async with hub_app(tmp_path) as hub:
+        assert (await becomes(hub, "run:cat", "failed"))["error"] == "process ended"
+    assert process.returncode == -signal.SIGKILL
+
+
+async def two_at_once(hub: HubInside, before: str = "") -> list[dict[str, Any]]:
+    """The first runs on; the second fails, and then the first succeeds. What was told of them, in order."""
+    words = ("--url", hub.url, "--", "sh", "-c")
+    async with running(*words, "read x; exit 0") as first:
+        await becomes(hub, "run:sh", "running")
+        assert (await ran(*words, "exit 3", before=before))[0] == 3
+        assert first.stdin
+        first.stdin.write(b"\n")
+        assert await first.wait() == 0
+    return await reported(hub)
+
+
+async def test_two_of_one_name_at_once_are_two_tasks(hub: HubInside) -> None:
+    told = await two_at_once(hub)
+    ends = [(task["id"], task["name"], task["status"]) for task in told if task["status"] != "running"]
+    assert ends == [("run:sh-2", "sh-2", "failed"), ("run:sh", "sh", "succeeded")]
+    assert (await ran("--url", hub.url, "--", "sh", "-c", "exit 4"))[0] == 4
+    assert (await reported(hub))[-1]["id"] == "run:sh"  # it is free again
+
+
+async def test_weakened_the_end_of_one_would_hide_the_other(hub: HubInside) -> None:
+    told = await two_at_once(hub, "import hub.cli.distinct as d;d.MOST=1;")
+    assert {task["id"] for task in told} == {"run:sh"}
+    assert told[-1]["status"] == "succeeded"
+
+
+async def test_a_killed_one_keeps_no_name(hub: HubInside) -> None:
+    async with running("--name", "job", "--url", hub.url, "--", "cat") as process:
+        await becomes(hub, "run:job", "running")
+        send_signal(process, signal.SIGKILL)
+        await process.communicate()
+    assert await ran("--name", "job", "--url", hub.url, "--", "true") == (0, b"", b"")
+    assert (await reported(hub))[-1]["id"] == "run:job"
+
+
+async def test_another_hub_has_names_of_its_own(hub: HubInside) -> None:
+    async with running(*NOWHERE, "--", "sh", "-c", "echo; read x") as elsewhere:
+        assert elsewhere.stdout
+        await elsewhere.stdout.readline()
+        await ran("--url", hub.url, "--", "sh", "-c", "exit 0")
+    assert {task["id"] for task in await reported(hub)} == {"run:sh"}
 
 
 # ---- what the program and its readers see

@@ -284,6 +284,84 @@ async def test_a_program_that_is_killed(tmp_path: Path) -> None:
         await stopped(hub, "me")
 
 
+# ---- tasks that name their process themselves
+
+
+def of_task(hub: HubInside, id: str = "t") -> Any:
+    return value(hub, "task:progress", id)
+
+
+async def failed(hub: HubInside, id: str = "t") -> None:
+    await until(lambda: of_task(hub, id)["status"] == "failed", f"{id} has failed")
+
+
+async def test_a_task_whose_process_ends_has_failed(hub: HubInside, pids: list[int]) -> None:
+    await publish(hub, task("t", pid=pids[0], name="make"), task("u", pid=pids[0], status="queued"), task("v"))
+    await publish(hub, task("t", message="a line", name="make"))  # a later one without it keeps the watch
+    kill(pids[0])
+    await failed(hub)
+    await failed(hub, "u")
+    found = of_task(hub)
+    assert found.pop("ended_at")
+    assert found == {
+        "id": "t",
+        "agent": "a",
+        "status": "failed",
+        "name": "make",
+        "message": "a line",
+        "error": "process ended",
+    }
+    assert "pid" not in of_task(hub, "u")
+    assert of_task(hub, "v")["status"] == "running"
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+async def test_a_task_that_has_ended_is_waited_for_no_more(hub: HubInside, pids: list[int], status: str) -> None:
+    await publish(hub, task("t", pid=pids[0]))
+    assert len(hub.hub.liveness) == 1
+    await publish(hub, task("t", status=status, pid=pids[0]))
+    assert len(hub.hub.liveness) == 0
+    await publish(hub, task("t"))  # anew, by somebody else
+    kill(pids[0])
+    await settled(hub)
+    assert of_task(hub)["status"] == "running"
+
+
+async def test_an_agent_and_its_task_with_the_same_process_end_once(hub: HubInside, pids: list[int]) -> None:
+    await publish(hub, agent(pid=pids[0]), task("t", pid=pids[0]))
+    before = hub.hub.cursor.seq
+    kill(pids[0])
+    await stopped(hub)
+    await failed(hub)
+    await settled(hub)
+    names = [event.key for event in hub.hub.window.events() if event.seq > before and event.name == "task:progress"]
+    assert names == ["t"]
+
+
+async def test_a_task_of_another_publisher_is_not_believed(hub: HubInside, pids: list[int]) -> None:
+    for uid in (None, os.geteuid() + 1):
+        await hub.hub.accept([task("t", pid=pids[0])], uid)
+    assert len(hub.hub.liveness) == 0
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_task_whose_process_ended_while_the_hub_was_down(
+    tmp_path: Path, pids: list[int], weakened: bool
+) -> None:
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, task("t", pid=pids[0]), task("lives", pid=pids[1]), task("over", pid=pids[0]))
+        await publish(hub, task("over", status="succeeded"))
+    if weakened:
+        (tmp_path / liveness.FILE).unlink()
+    kill(pids[0])
+    async with hub_app(tmp_path) as hub:
+        if not weakened:
+            await failed(hub)
+        await settled(hub)
+        statuses = [of_task(hub, id)["status"] for id in ("t", "lives", "over")]
+        assert statuses == ["running" if weakened else "failed", "running", "succeeded"]
+
+
 # ---- what it costs
 
 
