@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
 def look(hub: Connection, url: str, process: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to say of the hub at `url`; `process` is what `server.json` says if it is that one. Only open
     questions are asked for with a command. Raises NoHub, Refusal."""
-    reasons = _reasons(url, *hub.exchange("GET", "/readyz"))
+    answered, body = hub.exchange("GET", "/readyz")
+    reasons = _reasons(url, answered, body)
     first, began = _samples(hub), time.monotonic()
     time.sleep(MEASURED)
     now = _samples(hub)
@@ -59,7 +60,7 @@ def look(hub: Connection, url: str, process: Mapping[str, Any]) -> dict[str, Any
         "pid": process.get("pid") if is_here else None,
         "version": now.label("hub_build_info", "version"),
         "started": (is_here and process.get("started")) or _started(now),
-        "ready": not reasons,
+        "ready": answered == 200,  # a channel or a webhook that fails is a reason to say so, no obstacle
         "reasons": reasons,
         "events": events,
         "events_per_second": round(rate, 1),
@@ -80,7 +81,7 @@ def _announced(args: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _reasons(url: str, status: int, body: bytes) -> Any:
-    """Why the hub is not ready. Raises Refusal, NoHub."""
+    """What is wrong with the hub, by part. Raises Refusal, NoHub."""
     try:
         return answer(url, 200 if status == 503 else status, body)["reasons"]
     except (TypeError, LookupError):
@@ -106,7 +107,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     if found["started"]:
         yield "up", f"{_since(found['started'])}, since {local(found['started'])[:19]}", True
     for part, reason in found["reasons"].items():
-        yield "not ready", f" {part}: {reason}", False
+        yield "problem" if found["ready"] else "not ready", f" {part}: {reason}", False
     workers = {state: count for state, count in found["workers"].items() if count}
     if workers not in ({}, {"up": 1}):
         yield "workers", ", ".join(f"{count} {state}" for state, count in workers.items()), set(workers) == {"up"}

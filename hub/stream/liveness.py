@@ -54,6 +54,7 @@ class Liveness:
     """
 
     def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
+        self.on_ended: Callable[[str], None] = lambda agent: None  # its process has
         self._bus, self._state, self._file = bus, state, directory / FILE
         self._pidfds = Pidfds(self._ended)
         self._claims: dict[int, Process] = {}  # while the events that name them are being published
@@ -146,6 +147,8 @@ class Liveness:
                 for one, known in some.items():
                     if self._over.get(one) == known:  # else it has come back meanwhile
                         self._drop(one)
+                        if one.event == STATUS:
+                            self.on_ended(one.id)
 
     async def _publish(self, records: list[dict[str, Any]]) -> None:
         if records:

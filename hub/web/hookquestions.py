@@ -47,6 +47,10 @@ class HookQuestions:
         same.sort(key=lambda one: (one[1].call != taken.call, one[1].actor != taken.actor))
         return [client for client, _ in same[:1]]
 
+    def of(self, agent: str) -> list[Client]:
+        """Whose questions end with this agent, or subagent."""
+        return [client for client, one in self._waiting.items() if agent in (one.session, one.actor)]
+
     async def ask(
         self,
         request: web.Request,

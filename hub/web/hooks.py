@@ -24,6 +24,7 @@ from ..commands.questions import LONGEST
 from ..errors import HubError
 from ..hub import Hub
 from ..redaction import redact_text
+from ..spelling import suggestion
 from ..stream.tasks import open_tasks
 from ..wire.messages import now
 from ..wire.strictjson import dumpb
@@ -82,7 +83,15 @@ class LastValues:
 
 def setup(app: web.Application) -> None:
     """Add the route."""
-    app[HOOKS] = Hooks(app[HUB].config.deadline)
+    hub = app[HUB]
+    hooks = app[HOOKS] = Hooks(hub.config.deadline)
+
+    def ended(agent: str) -> None:
+        """Its hook may live on, and wait for an answer that nobody needs any more."""
+        for client in hooks.questions.of(agent):
+            hub.questions.withdraw_of(client)
+
+    hub.liveness.on_ended = ended
     app.router.add_post("/hooks/{adapter}", hook, name="api-hook")
     app.router.add_get("/hooks", heard, name="api-hooks")
 
@@ -152,8 +161,11 @@ async def _came(request: web.Request, named: Adapter, given: Mapping[str, str]) 
 def _named(request: web.Request) -> Adapter:
     name = request.match_info["adapter"]
     if name not in ADAPTERS:
-        known = ", ".join(ADAPTERS)
-        raise HubError("unknown_command", f"There is no adapter {redact_text(name)[:SHOWN]!r}; {known}.", status=404)
+        near = suggestion(name[:SHOWN], ADAPTERS) or "."
+        known = f"Known are {', '.join(ADAPTERS)}."
+        raise HubError(
+            "unknown_command", f"There is no adapter {redact_text(name)[:SHOWN]!r}{near} {known}", status=404
+        )
     return cast(Adapter, name)
 
 

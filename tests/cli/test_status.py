@@ -86,10 +86,23 @@ async def test_it_says_what_waits_and_how_to_answer(hub: HubInside, tmp_path: Pa
 
 
 async def test_what_is_not_ready_is_said(hub: HubInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub.hub, "problems", lambda: {"broker": "The disk is full."})
+    monkeypatch.setattr(hub.hub, "obstacles", lambda: {"broker": "The disk is full."})
     found = await status(tmp_path, "--url", hub.url)
     assert (found["ready"], found["reasons"]) == (False, {"broker": "The disk is full."})
     assert ("not ready", " broker: The disk is full.", False) in list(lines(found))
+
+
+async def test_what_keeps_nobody_from_using_it_is_a_problem(
+    hub: HubInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /readyz has it."""
+    monkeypatch.setattr(hub.hub.outward, "problems", lambda: {"webhook ci": "It does not answer."})
+    assert (await hub.get("readyz")).status == 200
+    found = await status(tmp_path, "--url", hub.url)
+    assert (found["ready"], found["reasons"]) == (True, {"webhook ci": "It does not answer."})
+    told = list(lines(found))
+    assert ("problem", " webhook ci: It does not answer.", False) in told
+    assert "not ready" not in [title for title, _, _ in told]
 
 
 async def test_without_a_hub_it_is_one_sentence(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from hub.commands.settling import Settling
 from hub.web import toolcalls
 
 BY = account(os.geteuid())
+STATUS = "agent:status_change"
 PERMISSION = sample("claude-05-permission-request")
 ALLOWED = sample("claude-response-allow")
 TERMINAL = "answer in the terminal"
@@ -351,6 +352,30 @@ async def _questions(http: ClientSession, url: str) -> Any:
 async def _raw(url: str) -> str:
     async with ClientSession() as http, http.post(f"{url}hooks/claude-code?ask=1", data=json.dumps(PERMISSION)) as came:
         return await came.text()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_the_end_of_its_process_withdraws_what_an_agent_asks(hub: HubInside, weakened: bool) -> None:
+    """The hook of a killed agent may live on, with its connection: nobody needs the answer any more."""
+    if weakened:
+        hub.hub.liveness.on_ended = lambda agent: None
+    agent = await asyncio.create_subprocess_exec("sleep", "1000")
+    other = PERMISSION | {"session_id": "another"}
+    async with asking(hub, PERMISSION) as asked:
+        await opened(hub)
+        async with asking(hub, other) as going_on:
+            kept = await opened(hub, 2)
+            name = f"claude-code:{PERMISSION['session_id']}"
+            await hub.post("api/events", {"event": STATUS, "data": {"id": name, "status": "active", "pid": agent.pid}})
+            agent.kill()
+            await agent.wait()
+            await until(lambda: not len(hub.hub.liveness), "it is noticed")
+            if weakened:
+                assert len(list(hub.hub.questions.records())) == 2
+            else:
+                assert await asked == {}
+                assert await opened(hub) == kept
+            assert not going_on.done()
 
 
 RAN = sample("claude-07-post-tool-use") | {"tool_input": PERMISSION["tool_input"]}

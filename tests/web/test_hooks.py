@@ -142,6 +142,8 @@ async def test_one_that_came_at_the_same_time_does_not_reopen_a_turn(hub: HubIns
 
 async def test_an_unknown_adapter_and_a_bad_query(hub: HubInside) -> None:
     (await hub.post("hooks/emacs", {})).refused(404, "unknown_command")
+    answer = await hub.post("hooks/githab", {})
+    assert "no adapter 'githab'; did you mean github? Known are claude-code, codex, " in answer.text
     (await hub.post("hooks/claude-code?timeout=soon", PROMPT)).refused(400, "invalid_args")
     (await hub.post("hooks/claude-code?timeout=0", PROMPT)).refused(400, "invalid_args")
     (await hub.post("hooks/claude-code?question=1", PROMPT)).refused(400, "invalid_args")
