@@ -242,7 +242,7 @@ async def test_a_read_that_is_cut_says_so(it: Store, way: Line) -> None:
     await passes(5)
     way.deaf = False
     way.cut()
-    with pytest.raises(HubError, match="cannot be reached"):
+    with pytest.raises(HubError, match="has closed the connection"):
         await reading
     await again(it)
 

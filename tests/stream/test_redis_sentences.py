@@ -1,5 +1,6 @@
 """What a hub says of a Redis that is not as it should be: one sentence each, in words of its own, on what to do."""
 
+import asyncio
 import re
 import socket
 import ssl
@@ -21,14 +22,14 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError,
 )
-from running import run_hub
+from running import run_hub, until
 from stores import PLENTY, STATE, Store, draft
 
 from hub.config import Config
-from hub.errors import UsageError
+from hub.errors import HubError, UsageError
 from hub.stream.brokers import connection
 from hub.stream.brokers.broker import Limits
-from hub.stream.brokers.connection import Moved, Server
+from hub.stream.brokers.connection import Away, Moved, Server
 from hub.stream.brokers.redis import RedisBroker
 
 pytestmark = pytest.mark.once
@@ -39,7 +40,8 @@ pytestmark = pytest.mark.once
 ERRORS: list[tuple[BaseException, str]] = [
     (ResponseError("ERR user_function:12: boom script: hub_x, on @user_function:12."), "hub's log has the error"),
     (ResponseError("ERR The ID specified in XADD is equal or smaller"), "hub's log has the error"),
-    (ResponseError("ERR max number of clients reached."), "refuses: ERR max number of clients reached"),
+    (ResponseError("ERR max number of clients reached."), "takes no more clients: raise its maxclients"),
+    (ConnectionError("max number of clients reached"), "takes no more clients: raise its maxclients"),
     (ResponseError("BUSY Redis is busy running a script. Call SCRIPT KILL."), "busy with a script, or a function, of"),
     (ResponseError("FOREIGN {p}:e script: hub_try, on @user_function:9."), "type DEL {p}:e there, and they go on"),
     (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "out of memory"),
@@ -47,7 +49,10 @@ ERRORS: list[tuple[BaseException, str]] = [
     (BusyLoadingError("Redis is loading the dataset in memory"), "is loading its data"),
     (TimeoutError("Timeout reading from socket"), "does not answer"),
     (InvalidResponse("Protocol Error: b'\\x15\\x03'"), "does not answer as a Redis; if it speaks TLS"),
-    (ConnectionError("Connection closed by server."), "Connection closed by server; if it speaks TLS"),
+    (ConnectionError("Connection closed by server."), "has closed the connection; if it speaks TLS"),
+    (ConnectionError("Error UNKNOWN while writing to socket. Connection lost."), "has closed the connection; if"),
+    (ConnectionResetError(104, "Connection reset by peer"), "has closed the connection; if"),
+    (ConnectionResetError("Connection lost"), "has closed the connection; if it"),
     (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "cannot be reached: Connection refused"),
     (ssl.SSLError(1, "[SSL] odd"), "TLS fails ([SSL] odd)"),
     (OSError(), "cannot be reached: OSError"),
@@ -83,6 +88,12 @@ def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
     ):
         Server(f"redis://h?prefix={prefix}")
     assert Server("redis://h?prefix=a:b-c").keys[0] == "{a:b-c}:e"
+
+
+@pytest.mark.parametrize("url", ["unix://", "unix://?prefix=a"])
+def test_a_socket_without_a_name_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="names no socket: it looks like unix:///run"):
+        Server(url)
 
 
 class Tls:
@@ -189,3 +200,63 @@ async def test_a_function_library_of_another_program_is_told_and_left_alone(tmp_
         again = Store(RedisBroker(Server(server.url()), PLENTY, STATE))
         await again.open()  # replaces it: it is a hub's
         await again.broker.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "weakened"), [*((reply, False) for reply in ("1", "'x'", "false", "{}", "{1, 2}", "{'x'}")), ("1", True)]
+)
+async def test_a_function_that_answers_something_else_is_of_another_program(
+    reply: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it would wait for ever."""
+    if weakened:
+        monkeypatch.setattr(connection, "RETURNS", {})
+    code = f"#!lua name=hub\nredis.register_function('hub_append', function() return {reply} end)"
+    with engine(redis_program()) as server:
+        it = Store(RedisBroker(Server(server.url()), PLENTY, STATE))
+        await it.open()
+        it.broker._running.cancel()  # nobody looks before
+        await asyncio.wait([it.broker._running])
+        its, odd = it.broker._appends, list[str]()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: odd.append(context["message"]))
+        server.ask("FUNCTION", "LOAD", "REPLACE", code)
+        waiting = asyncio.ensure_future(it.put(draft("a")))
+        await until(lambda: bool(odd) or waiting.done())
+        assert (bool(odd), waiting.done()) == (weakened, not weakened)
+        if weakened:
+            its.detach(Away("It is over."))
+            waiting.cancel()
+        else:
+            with pytest.raises(HubError, match=r"named hub that is another program's: .*FUNCTION DELETE hub"):
+                await waiting
+        await it.broker.close()
+
+
+async def test_whoever_comes_while_the_stream_becomes_another_has_no_problem_to_tell(
+    redis_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Store(broker(redis_engine, prefix=uuid4().hex))
+    await it.open()
+    attach, tries, ends = it.broker._attach, 0, 0
+    told = list[str]()
+
+    def say(problem: str | None) -> None:
+        told.extend([problem] if problem else [])
+
+    async def moving() -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < ends:
+            raise Moved("The stream is of another epoch now.")
+        return await attach()
+
+    monkeypatch.setattr(it.broker, "_attach", moving)
+    monkeypatch.setattr(it.broker, "_say", say)
+    it.broker._running.cancel()
+    await asyncio.wait([it.broker._running])
+    for count, problems in ((3, 0), (6, 2)):
+        tries, ends = 0, count
+        it.broker._drop(Moved("The stream is of another epoch now."))
+        await it.broker._come_back()
+        assert (tries, len(told)) == (ends, problems)
+    await it.broker.close()

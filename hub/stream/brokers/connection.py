@@ -6,6 +6,7 @@ answered may have been done; nobody but a publisher with an id may send it again
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as ConnectionTrouble
 
 from ...errors import UsageError
 from .rarely import Rarely
@@ -88,6 +90,8 @@ class Server:
             )
         self._class: Any = self._options.pop("connection_class", library.Connection)
         path = self._options.get("path")
+        if issubclass(self._class, library.UnixDomainSocketConnection) and not path:
+            raise UsageError("The URL of the broker names no socket: it looks like unix:///run/redis/redis.sock.")
         self.place = path or f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
         self.keys = [self.key(name) for name in KEYS]
         self._tls = issubclass(self._class, library.SSLConnection)
@@ -121,7 +125,7 @@ class Server:
         """What an error of the library, or of the network, means for a hub."""
         if isinstance(error.__cause__, RedisError):  # what went wrong when it had just connected
             error = error.__cause__
-        if isinstance(error, ResponseError):
+        if isinstance(error, ResponseError) and "max number of clients" not in str(error):
             return self._answered(str(error), type(error))
         if isinstance(error, AuthenticationError | AuthorizationError):
             return Refused(f"Redis at {self.place} does not let the hub in: {_words(error)}.")
@@ -130,6 +134,10 @@ class Server:
         if isinstance(error, TimeoutError) or "imeout" in type(error).__name__:
             hint = "; if it does not speak TLS, its URL begins with redis://" * (self._tls and not self._reached)
             return Away(f"Redis at {self.place} does not answer{hint}.", there=True)
+        if "max number of clients" in str(error):
+            return Away(f"Redis at {self.place} takes no more clients: raise its maxclients.", there=True)
+        if _is_cut(error):
+            return Away(f"Redis at {self.place} has closed the connection{self._hint()}.")
         return Away(f"Redis at {self.place} cannot be reached: {self._why(error)}.")
 
     def _why(self, error: BaseException) -> str:
@@ -137,10 +145,18 @@ class Server:
         words = _words(error)
         if "certificate verify failed" in words:
             return f"{words}; ?ssl_ca_certs=FILE in its URL names the certificates that are good"
-        odd = isinstance(error, InvalidResponse | ConnectionResetError) or "reset by peer" in words or "losed" in words
-        if odd and not self._tls and not self._reached:
-            return f"{words}; if it speaks TLS, its URL begins with rediss://"
-        return words
+        return words + self._hint() * isinstance(error, InvalidResponse)
+
+    def _hint(self) -> str:
+        return "" if self._tls or self._reached else "; if it speaks TLS, its URL begins with rediss://"
+
+    def foreign_library(self) -> Refused:
+        """The functions of the hubs are not the hubs'."""
+        return Refused(
+            f"Redis at {self.place} has a function library named hub that is another program's: "
+            "take it away there (FUNCTION DELETE hub), or give the hubs a server of their own.",
+            "LIBRARY",
+        )
 
     def _answered(self, text: str, kind: type[BaseException]) -> Trouble:
         code, _, rest = text.partition(" ")
@@ -173,6 +189,7 @@ DENIED, DENIED_7_0 = "ACL failure in script", "executing the script can't"  # in
 INTERNAL = re.compile(
     r"user_(script|function)|\bscript\b|\bLua\b|\bX[A-Z]{3}"
 )  # what nobody outside can do anything with
+CUT = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}
 MEANINGS = {
     "BUSY": "is busy with a script, or a function, of another program",
     "OOM": "is out of memory: give it more, or keep less",
@@ -181,6 +198,13 @@ MEANINGS = {
     "MISCONF": "cannot write to its disk: make room there, and look at its log",
     "NOPERM": "does not allow the hub's user what a hub does: see its ACL",
 }
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Whether there was a connection, which has ended: the library has many words for that."""
+    reasons = [each.errno for each in (error, error.__cause__, error.__context__) if isinstance(each, OSError)]
+    known = [reason for reason in reasons if reason]
+    return bool(CUT & set(known)) or (not known and isinstance(error, ConnectionTrouble | ConnectionError | EOFError))
 
 
 def _words(error: BaseException) -> str:
@@ -197,6 +221,24 @@ def _words(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(" .")
 
 
+def _is_numbers(reply: Any) -> bool:
+    """A number, and pairs of them."""
+    return isinstance(reply, list) and len(reply) % 2 == 1 and all(isinstance(number, int) for number in reply)
+
+
+def _is_list(reply: Any) -> bool:
+    return isinstance(reply, list)
+
+
+def _may_be_anything(reply: Any) -> bool:
+    return True
+
+
+# What the functions return that every hub lives by. Another is of a library that is not the hubs'.
+RETURNS: dict[str, Callable[[Any], bool]] = dict.fromkeys(("look", "open", "tidy", "read", "names", "values"), _is_list)
+RETURNS = {f"hub_{name}": is_right for name, is_right in {**RETURNS, "append": _is_numbers}.items()}
+
+
 class Connection:
     """Commands to the server. They go out with all others of the same pass of the loop, and are answered in order.
 
@@ -210,19 +252,19 @@ class Connection:
         self.heard: Callable[[bytes, bytes], None] | None = None  # channel and message, of what it subscribes to
         self._wire: Any = wire  # half of it has no types
         self._out: list[bytes] = []
-        self._waiting: deque[tuple[float, Answered]] = deque()  # since when, and who
+        self._waiting: deque[tuple[float, Answered, str]] = deque()  # since when, who, and for which function
         self._news, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = [self._loop.create_task(work) for work in (self._write(), self._read())]
 
-    def send(self, *words: bytes | str | int) -> Answered:
+    def send(self, *words: bytes | str | int, function: str = "") -> Answered:
         """Send a command. The answer raises Away, Refused or Moved."""
         answer: Answered = self._loop.create_future()
         if self.cut is not None:
             answer.set_exception(self.cut)
             return answer
         self._out += self._wire.pack_command(*words)
-        self._waiting.append((self._loop.time(), answer))
+        self._waiting.append((self._loop.time(), answer, function))
         self._news.set()
         if self._timer is None:
             self._timer = self._loop.call_later(PATIENCE, self._look, self._loop.time() + PATIENCE)
@@ -231,7 +273,7 @@ class Connection:
     def run(self, name: str, *args: bytes | str | int, keys: Sequence[str] | None = None) -> Answered:
         """Send the call of a function of the library."""
         keys = self.server.keys if keys is None else keys
-        return self.send("FCALL", name, len(keys), *keys, *args)
+        return self.send("FCALL", name, len(keys), *keys, *args, function=name)
 
     def close(self, reason: Exception | None = None) -> None:
         """Cut it. Never waits."""
@@ -243,7 +285,7 @@ class Connection:
                 self._timer.cancel()
             self._loop.create_task(self._disconnect())
             waiting, self._waiting = self._waiting, deque()
-            for _, answer in waiting:
+            for _, answer, _ in waiting:
                 _fail(answer, self.cut)
             self.on_cut(self.cut)
 
@@ -272,8 +314,10 @@ class Connection:
                     if self.heard is not None and result[0] == b"message":
                         self.heard(result[1], result[2])
                         continue
-                    answer = self._waiting.popleft()[1]
-                    if not answer.done():  # else whoever asked has gone
+                    _, answer, function = self._waiting.popleft()
+                    if not RETURNS.get(function, _may_be_anything)(result):
+                        _fail(answer, self.server.foreign_library())
+                    elif not answer.done():  # else whoever asked has gone
                         answer.set_result(result)
         except Exception as error:
             self.close(self.server.trouble(error))

@@ -72,11 +72,7 @@ async def _load(connection: Connection) -> None:
     if any(code in library for library in found):
         return
     if found and b"'hub_look'" not in found[0][-1]:
-        raise Refused(
-            f"Redis at {connection.server.place} has a function library named hub that is another program's: "
-            "take it away there (FUNCTION DELETE hub), or give the hubs a server of their own.",
-            "LIBRARY",
-        )
+        raise connection.server.foreign_library()
     await connection.send("FUNCTION", "LOAD", "REPLACE", code)
 
 

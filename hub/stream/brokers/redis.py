@@ -37,6 +37,7 @@ FEW = 8  # events that come without being asked for; what else there is, is read
 MOST_READ, READ_BYTES = 256, 1024 * 1024  # events of one such read, and the bytes at which it ends, too
 PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds between tries to come back; the last one again and again
 SOON = 0.05  # seconds until the next look when there is more to trim, or something foreign cannot be taken out
+MOVES = 4  # tries in which the stream may become another one while a hub comes to it, before that is a problem
 START = 10.0  # seconds that a server gets to load its data when a hub starts
 VALUES = 1000  # last values that are read at once
 
@@ -238,7 +239,7 @@ class RedisBroker:
                     raise
                 return
             except Trouble as error:
-                self._drop(Away(str(error)))
+                self._drop(error if isinstance(error, Moved) and tries < MOVES else Away(str(error)))
 
     async def _attach(self) -> tuple[Link, Stream]:
         """Connect, and see which stream there is. Raises Away, Refused or Moved."""
