@@ -121,13 +121,14 @@ async def test_what_is_like_the_next_event_is_one_to_all(
 ) -> None:
     """Hubs hand on what comes next without asking: so it cannot be taken back, nor its number given twice."""
     if weakened:
-        weak = weakened_library(tmp_path, "if ms and seq < CLOCK and ours[epoch] then", "if false then")
+        weak = weakened_library(tmp_path, "if ms and seq < CLOCK and ours[epoch] and", "if false and")
         monkeypatch.setattr(link, "resources", weak)
     one, two = await start("one"), await start("two")
     await one.publish(3)
     async with talk(two.url) as client:
         await client.call("hub:ping")
-        server.ask("XADD", key(one, "e"), "4-0", "d", LIKE_AN_EVENT.replace("{epoch}", epoch(one)))
+        entry = LIKE_AN_EVENT.replace("{epoch}", epoch(one)).replace("17", "41", 1)  # newer than all others
+        server.ask("XADD", key(one, "e"), "4-0", "d", entry)
         assert (await client.event())["id"] == "forged"
         old = epoch(one)
         if weakened:  # it was, and is not: those who have seen it are told of a loss
@@ -136,6 +137,41 @@ async def test_what_is_like_the_next_event_is_one_to_all(
             assert str((await two.hub.publish("a:x", 1)).cursor) == f"{old}:5"
             assert await client.numbers(1) == [5]
             assert [event.id for event in await one.hub.broker.read(3, 1)] == ["forged"]
+
+
+@pytest.mark.parametrize("weakened", ["", "ask", "compare"])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_a_copy_of_an_event_is_none(
+    server: Engine,
+    start: Start,
+    given: bool,
+    fresh: bool,
+    weakened: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One id would be sent twice; to who has read the event, and to who has only found it at the start."""
+    if weakened == "ask":
+        monkeypatch.setattr(RedisBroker, "_is_news", lambda self, events: True)
+    elif weakened == "compare":
+        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " and not is_copy(", " or is_copy("))
+    one = await start("one")
+    for number in range(3):
+        await one.hub.publish("a:x", number, id=f"own-{number}" if given else None)
+    two = await start("two") if fresh else one
+    async with talk(two.url) as client:
+        await client.call("hub:ping")
+        [(_, fields)] = server.ask("XRANGE", key(one, "e"), "3-0", "3-0")
+        copied = fields[b"d"] if isinstance(fields, dict) else fields[1]
+        server.ask("XADD", key(one, "e"), "4-0", "d", copied)
+        if weakened:  # it is sent again
+            assert (await client.event())["cursor"].endswith(":4")
+            return
+        old = epoch(one)
+        await until(lambda: server.ask("XLEN", key(one, "e")) == 3)
+        assert str((await one.hub.publish("a:x", "new")).cursor) == f"{old}:4"
+        assert (await client.event())["payload"]["data"] == "new"
 
 
 async def test_weakened_foreign_entries_would_stop_publishing_for_good(

@@ -163,8 +163,19 @@ local function set_last(keys, seq)
     end
 end
 
--- Take out what stands behind the newest event. But what is like an event there, of an epoch of this stream, is one: hubs
--- that did not ask may have handed it on.
+-- Whether this entry behind the newest event is the copy of another: its id is that of one, or it is as the one before it.
+-- Hubs ask before they hand on what is older than the one before it, or the same.
+local function is_copy(keys, found, seq, id, entry)
+    if id ~= '' then
+        local first = tonumber(redis.call('HGET', keys[3], id) or nil)
+        return first and first ~= seq
+    end
+    local before = redis.call('XRANGE', keys[1], id_of(found.seq), id_of(found.seq))[1]
+    return before and before[2][2] == entry
+end
+
+-- Take out what stands behind the newest event. But what is like a new event there, of an epoch of this stream, is one:
+-- hubs that did not ask may have handed it on.
 local function weed(keys, found)
     local stream, some, rows, ours = keys[1], false, nil, { [found.epoch] = true }
     for _, pair in ipairs(earlier(found)) do
@@ -175,7 +186,7 @@ local function weed(keys, found)
         local foreign = {}
         for _, row in ipairs(rows) do
             local seq, ms, epoch, weight, id = taken(row)
-            if ms and seq < CLOCK and ours[epoch] then
+            if ms and seq < CLOCK and ours[epoch] and not is_copy(keys, found, seq, id, row[2][2]) then
                 found.holes = found.holes + seq - found.seq - 1
                 found.seq, found.bytes = seq, found.bytes + size(weight, epoch, seq)
                 if id ~= '' then

@@ -58,6 +58,7 @@ class RedisBroker:
         self.peers: Peers | None = RedisPeers(server, name)
         self._stream = Stream.read([None] * FACTS)
         self._seen = Witness(directory)
+        self._newest: Event | None = None  # that this start has read
         self._link: Link | None = None
         self._appends = Appends(self._trouble)
         self._running: asyncio.Task[None] | None = None
@@ -141,7 +142,10 @@ class RedisBroker:
     async def read(self, after: int, limit: int, size: int | None = None) -> list[Event]:
         stream = self._stream
         rows = await self._ask("hub_read", after, self.head, limit, "" if size is None else size)
-        return list(next(unbroken(unpacked(parted(*rows), stream, self._clock)), ()))
+        events = list(next(unbroken(unpacked(parted(*rows), stream, self._clock)), ()))
+        if self._newest is None and events and events[-1].seq == self.head:  # the hub's window, at the start
+            self._newest = events[-1]
+        return events
 
     async def names(self, after: int, limit: int) -> list[tuple[int, str]]:
         found = list[tuple[int, str]]()
@@ -325,8 +329,18 @@ class RedisBroker:
             events = unpacked(entries, self._stream, self._clock)
             wanted = self.head + 1, self.head + len(rows)
             if events and len(events) == len(rows) and (events[0].seq, events[-1].seq) == wanted:
-                return events
+                return events if self._is_news(events) else []
         return []
+
+    def _is_news(self, events: Sequence[Event]) -> bool:
+        """Whether these may be handed on without asking: not where one is the same as the one before it, or older. It
+        may be a copy by another program, or the server's clock was set back: the server knows."""
+        before = self._newest
+        for event in events:
+            if before is not None and (event.timestamp < before.timestamp or event.id == before.id):
+                return False
+            before = event
+        return True
 
     async def _sort_out(self, link: Link) -> None:
         """Something is missing, or not of a hub: take that out, and hand on what is left."""
@@ -357,7 +371,8 @@ class RedisBroker:
 
     async def _hand_on(self, events: Sequence[Event]) -> None:
         await self._pump(list(events))
-        self.head = events[-1].seq
+        self._newest = events[-1]
+        self.head = self._newest.seq
         self._seen.see(events[-1])
         self.bytes += sum(event.size for event in events if event.seq > self._stream.head)
         self._appends.passed(self.head)
