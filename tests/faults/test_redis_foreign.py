@@ -514,7 +514,7 @@ async def test_ids_that_were_deleted_are_known_again(
     server: Engine, prefix: str, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " or known ~= found.known then", " then"))
+        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " or known ~= found.known", ""))
     it = Store(broker(server, prefix=prefix))
     await it.open()
     await put_all(it)
