@@ -12,8 +12,10 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
@@ -76,6 +78,15 @@ async def start(redis_engine: "Engine", tmp_path: Path) -> AsyncIterator["Start"
 
     async with starting(tmp_path, redis_engine.url(prefix=uuid4().hex)) as found:
         yield found
+
+
+@pytest.fixture
+def no_token_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is over a rate stays over it, however long this machine takes for a test."""
+    from hub.commands import ratelimit
+
+    stands = time.monotonic()
+    monkeypatch.setattr(ratelimit, "time", SimpleNamespace(monotonic=lambda: stands))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -125,6 +125,7 @@ async def test_more_calls_than_allowed_at_once_are_busy(tmp_path: Path) -> None:
         assert (await hub.post("api/commands/hub:ping", {})).status == 200
 
 
+@pytest.mark.usefixtures("no_token_comes_back")
 async def test_over_the_rate(tmp_path: Path) -> None:
     async with hub_app(tmp_path, rate=3) as hub:
         for _ in range(6):
@@ -169,6 +170,7 @@ async def test_a_call_over_http_is_in_the_audit_log(hub: HubInside) -> None:
     assert newest[0]["details"]["command"] == "audit:tail"
 
 
+@pytest.mark.usefixtures("no_token_comes_back")
 async def test_a_call_over_the_rate_is_in_the_audit_log(tmp_path: Path) -> None:
     async with hub_app(tmp_path, rate=1) as hub:
         for _ in range(2):

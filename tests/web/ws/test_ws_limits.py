@@ -17,6 +17,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 # ---- limits
 
 
+@pytest.mark.usefixtures("no_token_comes_back")
 async def test_over_the_rate_calls_are_refused_with_when_to_come_back(tmp_path: Path) -> None:
     async with hub_app(tmp_path, rate=5) as hub, talk(hub.url) as client:
         for n in range(10):
@@ -29,6 +30,7 @@ async def test_over_the_rate_calls_are_refused_with_when_to_come_back(tmp_path: 
         assert refusals[0]["details"] == {"id": "too much", "command": "hub:ping", "outcome": "rate_limited"}
 
 
+@pytest.mark.usefixtures("no_token_comes_back")
 async def test_bad_frames_count_against_the_rate(tmp_path: Path) -> None:
     async with hub_app(tmp_path, rate=5) as hub, talk(hub.url) as client:
         for _ in range(10):
