@@ -1,5 +1,6 @@
 """The requests that the hub makes itself: to webhooks and to ntfy, with aiohttp."""
 
+import os
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -30,7 +31,18 @@ async def client(app: web.Application) -> AsyncIterator[None]:
             except TimeoutError:
                 raise Unreached(f"no answer within {seconds:g} s") from None
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise Unreached(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+                raise Unreached(_said(error)) from None
 
         hub.outward.post = post
         yield
+
+
+def _said(error: Exception) -> str:
+    """Why nothing was sent, in words for who reads the log: aiohttp's own name its classes and the system's lists."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"nobody knows the name {error.host}"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
+        return f"nothing takes it at {error.host}:{error.port} ({os.strerror(error.errno)})"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+        return "it closed the connection without an answer"
+    return f"{type(error).__name__}: {error}".rstrip(": ")

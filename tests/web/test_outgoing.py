@@ -1,0 +1,42 @@
+"""What the hub says of a request of its own that did not get through."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from running import hub_app
+
+from hub.outward.outgoing import Unreached
+
+pytestmark = pytest.mark.once
+
+
+async def said(tmp_path: Path, url: str) -> str:
+    async with hub_app(tmp_path) as hub:
+        with pytest.raises(Unreached) as caught:
+            await hub.hub.outward.post(url, b"{}", {}, 5.0)
+    return str(caught.value)
+
+
+async def test_a_closed_port(tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        assert await said(tmp_path, f"http://127.0.0.1:{port}/") == (
+            f"nothing takes it at 127.0.0.1:{port} (Connection refused)"
+        )
+
+
+async def test_a_name_that_there_is_not(tmp_path: Path) -> None:
+    assert await said(tmp_path, "http://nobody.invalid/") == "nobody knows the name nobody.invalid"
+
+
+async def test_one_that_hangs_up(tmp_path: Path) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await said(tmp_path, f"http://127.0.0.1:{port}/") == "it closed the connection without an answer"
