@@ -207,7 +207,7 @@ async def hub_app(
     tls: ssl.SSLContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[HubInside]:
-    """A hub inside the test, served as `hub.web.app.serve` does it. `prepare` adds commands and the like."""
+    """A hub inside the test, served as `hub.web.program.serve` does it. `prepare` adds commands and the like."""
     hub = Hub(port=0, state_dir=state_dir, **settings)
     prepare(hub)
     app = create_app(hub)

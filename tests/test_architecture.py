@@ -51,7 +51,7 @@ ORDER = [
         ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower bodies webhooks rules channels outbox notify outward"),
         ("", "life background signals hub"),
-        ("web", "keys sdnotify startup shutdown tls outgoing"),
+        ("web", "keys sdnotify startup shutdown tls listening serverfile outgoing"),
         ("web/access", "peer connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
@@ -66,7 +66,7 @@ ORDER = [
         ("web/page", "earlier working panels"),
         ("web/page", "drawing shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
-        ("web", "rereading crew workers app"),
+        ("web", "app rereading crew workers program"),
         (
             "client",
             "items paging discovery ownership sockets connections links calls serving providing client sync logs tools",
@@ -308,10 +308,10 @@ def test_only_the_hubs_own_process_is_ended() -> None:
     found = sources()
     assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/crew", "web/shutdown"]
     users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("shutdown.Ending")]
-    assert users == ["web/app"]
+    assert users == ["web/program"]
     (function,) = [
         node.name
-        for node in ast.walk(ast.parse(found["web/app"]))
+        for node in ast.walk(ast.parse(found["web/program"]))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "Ending(" in ast.unparse(node)
     ]
     assert function == "_serve"

@@ -16,7 +16,7 @@ CALLS = ("log.warning", "log.error", "log.exception")
 OTHERS = {
     "commands/supervised.py: '%s'": "what goes on although it was ended: `keep` is told",
     "stream/state.py: what": "the line above it",
-    "web/app.py: '%s'": "an unknown variable, and the one that was meant",
+    "web/program.py: '%s'": "an unknown variable, and the one that was meant",
     "web/rereading.py: '%s is not used, and all stays as it was: %s'": "what is wrong, by line, stands last",
     "web/startup.py: '%s: %s%s'": "what the application's own code has raised, and where",
 }

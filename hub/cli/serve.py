@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     config = Config.from_environment(**given(args))
     if args.check_config:
         return check(config)
-    from ..web.app import serve
+    from ..web.program import serve
 
     return serve(config)
 

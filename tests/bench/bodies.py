@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import burdens
 from running import Raw, hub_app
 
-from hub.web import app
+from hub.web import program
 
 KIB = 1024
 TRIES = 3
@@ -61,7 +61,7 @@ class Hub(threading.Thread):
                     for command in self.hub.commands
                 }
                 self.types = {type.name: list(type.schema.fields) for type in self.hub.types}
-                app._calm_collector()
+                program._calm_collector()
                 self._ready.set()
                 await self._over.wait()
 

@@ -30,7 +30,7 @@ from browser.cdp import Browser, DevTools, find_browser
 from browser.hubs import HubProcess, publish
 
 from hub import Hub
-from hub.web import app
+from hub.web import program
 from hub.web.page import dashboard, frame
 from hub.web.page.board import Board
 from hub.web.page.panel import Asked
@@ -184,7 +184,7 @@ async def longest_step() -> None:
         drawn = Shown(hub, env, board, Viewers())
         looks = [(panel, Asked()) for panel in panels(board)]
         await drawn.get(looks)  # the first paint, which is no live draw
-        app._calm_collector()  # as the hub's own process does
+        program._calm_collector()  # as the hub's own process does
         for _ in range(100):
             for _ in range(400):
                 event = moved(dice, dice.randrange(MANY))

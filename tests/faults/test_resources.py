@@ -45,15 +45,15 @@ SPINS = """
 def setup(hub):
     import sys
     from asyncio import constants
-    from hub.web import app
+    from hub.web import program
     sys.modules["uvloop"] = None  # it has a rest of its own
-    app.ACCEPTS = 100
+    program.ACCEPTS = 100
     constants.ACCEPT_RETRY_DELAY = 0
 """
 SHORT_QUEUE = """
 def setup(hub):
-    from hub.web import app
-    app.BACKLOG = 100
+    from hub.web import program
+    program.BACKLOG = 100
 """
 
 

@@ -18,8 +18,7 @@ from running import HubInside, hub_app, hub_process, run_hub, talk
 from hub import Hub, HubClient, create_app, tokens
 from hub.cli import main as cli_main
 from hub.errors import HubError
-from hub.web import app as apps
-from hub.web import keys
+from hub.web import keys, program
 from hub.web.access import credentials, guard
 from hub.web.access.peer import Peer
 from hub.web.access.proxy import Proxies
@@ -344,11 +343,11 @@ def test_nothing_listens_where_it_is_not_safe(
         served.append(hub.config.host)
         return 0
 
-    monkeypatch.setattr(apps, "_serve", serve)
-    monkeypatch.setattr(apps, "set_up_logging", lambda config, worker: None)
-    monkeypatch.setattr(apps, "_bind", lambda config, option: socket.socket())
+    monkeypatch.setattr(program, "_serve", serve)
+    monkeypatch.setattr(program, "set_up_logging", lambda config, worker: None)
+    monkeypatch.setattr(program, "bind", lambda config, option: socket.socket())
     if weakened:
-        monkeypatch.setattr(apps, "refuse_bind", lambda config: None)
+        monkeypatch.setattr(program, "refuse_bind", lambda config: None)
     assert cli_main.main(["serve", "--auth", "local", "--state-dir", str(tmp_path), *flags]) == (0 if weakened else 2)
     assert len(served) == weakened
 
@@ -409,8 +408,8 @@ async def test_open_in_token_mode_starts_no_browser(
     hub: HubInside, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("hub.web.app.webbrowser.open", opened.append)
-    apps._show(hub.app, hub.url)
+    monkeypatch.setattr("hub.web.program.webbrowser.open", opened.append)
+    program._show(hub.app, hub.url)
     link = capsys.readouterr().out.split()[-1].removeprefix(hub.url)
     assert opened == []
     assert (await hub.ask("GET", link, allow_redirects=False)).status == 303

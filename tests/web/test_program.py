@@ -1,12 +1,9 @@
-"""The hub as a program: the browser that it opens, the terminal that it was started in, the place where it is found."""
+"""The hub as a program: the browser that it opens, the terminal that it was started in."""
 
 import asyncio
-import errno
 import json
 import os
 import pty
-import resource
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -26,8 +23,8 @@ exec sleep 600 < /dev/null > /dev/null 2>&1
 OPENS_IN_THE_LOOP = """
 def setup(hub):
     import webbrowser
-    from hub.web import app
-    app._open_browser = webbrowser.open
+    from hub.web import program
+    program._open_browser = webbrowser.open
 """
 IN_A_TERMINAL = """
 import os, signal, sys
@@ -203,84 +200,3 @@ async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) ->
     finally:
         send_signal(process, signal.SIGKILL)
         await process.wait()
-
-
-# ---- server.json
-
-
-async def test_a_directory_that_was_removed_belongs_to_the_next_hub(tmp_path: Path) -> None:
-    """The first one takes nothing of the second's with it: neither how it is found, nor its log."""
-    async with hub_process(tmp_path) as first:
-        shutil.rmtree(first.state_dir)
-        async with hub_process(tmp_path) as second:
-            first.signal()
-            assert await first.ended() == 0
-            assert json.loads((second.state_dir / "server.json").read_text())["url"] == second.url
-        assert (await run_hub(tmp_path, "audit", "verify", str(second.state_dir)))[0] == 0
-
-
-KNOCKS = """
-import json
-import socket
-from urllib.parse import urlsplit
-
-
-def setup(hub):
-    from hub.web import app
-    write = app.write_whole
-
-    def slowly(path, data):
-        with socket.socket() as knocking:
-            answer = knocking.connect_ex(("127.0.0.1", urlsplit(json.loads(data)["url"]).port))
-        open("knocked", "w").write(str(answer))
-        write(path, data)
-
-    app.write_whole = slowly
-"""
-LISTENS_BEFORE = """
-def setup(hub):
-    from hub.web import app
-    url = app._url
-    app._url = lambda config, sock: (sock.listen(5), url(config, sock))[1]
-"""
-
-
-@pytest.mark.parametrize("weakened", [False, True])
-async def test_nobody_is_let_in_before_it_says_where_it_is(weakened: bool, tmp_path: Path) -> None:
-    """Who came in between would read the `server.json` of the hub before, and send no token to this one."""
-    (tmp_path / "knocks.py").write_text(KNOCKS)
-    (tmp_path / "listens_before.py").write_text(LISTENS_BEFORE)
-    more = ("--load", "listens_before") if weakened else ()
-    async with hub_process(tmp_path, "--load", "knocks", *more):
-        assert int((tmp_path / "knocked").read_text()) == (0 if weakened else errno.ECONNREFUSED)
-
-
-FULL = """
-def setup(hub):
-    import resource
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-"""
-
-
-async def test_a_full_disk_is_no_reason_not_to_listen(tmp_path: Path) -> None:
-    (tmp_path / "full.py").write_text(FULL)
-    (tmp_path / "state").mkdir(mode=0o700)
-    found = tmp_path / "state" / "server.json"
-    found.write_text('{"url": "http://127.0.0.1:1/"}')  # of a hub that was killed
-    async with hub_process(tmp_path, "--ephemeral", "--load", "full") as hub:
-        async with hub.http.get(f"{hub.url}readyz") as answer:
-            assert answer.status == 503
-            assert set((await answer.json())["reasons"]) == {"audit"}
-        assert not found.exists()  # nobody is sent to the wrong place
-        hard = resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        await until(found.exists, "that it can be found")
-        assert json.loads(found.read_text())["url"] == hub.url
-        await until(lambda: "can find this hub now" in hub.log)
-        while True:
-            async with hub.http.get(f"{hub.url}readyz") as answer:
-                if answer.status == 200:
-                    break
-            await asyncio.sleep(0.05)
-    assert not found.exists()

@@ -1,0 +1,34 @@
+"""Where a hub listens: its port, and the address at which programs of this machine reach it."""
+
+import errno
+import socket
+
+from ..config import Config
+from ..errors import UsageError
+
+
+def bind(config: Config, option: int) -> socket.socket:
+    """The port, before anything else is taken. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, option, 1)
+    try:
+        sock.bind((config.host, config.port))
+    except OSError as error:
+        sock.close()
+        raise cannot_listen(config, error) from None
+    sock.setblocking(False)
+    return sock
+
+
+def cannot_listen(config: Config, error: OSError) -> UsageError:
+    taken = error.errno == errno.EADDRINUSE
+    why = "another program listens there; stop it or choose --port" if taken else error.strerror
+    return UsageError(f"Cannot listen on {config.host} port {config.port}: {why}.")
+
+
+def address(config: Config, sock: socket.socket) -> str:
+    """Where programs of this machine reach the hub; of all addresses, the loopback one."""
+    port = sock.getsockname()[1]
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http{'s' * bool(config.tls_cert)}://{f'[{host}]' if ':' in host else host}:{port}/"
