@@ -4,7 +4,6 @@ It runs no thread and no event loop, so it can fork at any time.
 """
 
 import contextlib
-import json
 import logging
 import os
 import select
@@ -18,14 +17,13 @@ from types import FrameType
 
 from ..config import Config
 from ..errors import HubError, UsageError
-from ..private import Unsafe, write_whole
 from ..stdio import mention
-from ..wire.messages import now
 from .access import login
 from .access.credentials import Tokens
 from .access.guard import common_tickets, mode
 from .sdnotify import Systemd
 from .seats import READY, Seat
+from .serverfile import RETRY, ServerFile
 from .shutdown import has_terminal
 from .snapshots import Snapshots
 
@@ -65,12 +63,15 @@ class Crew:
         self._heard: list[int] = []
         self._stopping = 0.0  # when what is left is killed
         self._started = False
+        self._file, self._written = ServerFile(config.state_dir, url), False
+        self._due = 0.0  # when it is tried next to write that
 
     def run(self) -> int:
         """Run them to their end. Raises UsageError if one of them cannot start at first."""
         with self._hearing() as woken:
             try:
                 while not (self._stopping and not any(worker.pid for worker in self._workers)):
+                    self._write_due()
                     self._start_due()
                     self._wait(woken)
                     self._hear()
@@ -82,7 +83,7 @@ class Crew:
                         os.waitpid(worker.pid, 0)
                 raise
             finally:
-                self._withdraw()
+                self._file.withdraw()
         return 0
 
     @contextlib.contextmanager
@@ -108,7 +109,8 @@ class Crew:
     def _wait(self, woken: int) -> None:
         """Return when a signal has come, a worker has told something, or something is due."""
         dues = [worker.due for worker in self._workers if not worker.pid and not self._stopping]
-        ends = min([*dues, *([self._stopping] if self._stopping else [])], default=None)
+        dues += [self._stopping] * (self._stopping > 0) + [self._due] * (not self._written)
+        ends = min(dues, default=None)
         told = {worker.told: worker for worker in self._workers if worker.told >= 0}
         wait = None if ends is None else max(0.0, ends - time.monotonic())
         readable, _, _ = select.select([woken, *told], [], [], wait)
@@ -221,13 +223,14 @@ class Crew:
 
     # ---- where they are found
 
+    def _write_due(self) -> None:
+        """Say where they are, before anybody is let in: who comes back reads there whether they get the token. Raises
+        UsageError."""
+        if not self._written and time.monotonic() >= self._due:
+            self._written, self._due = self._file.write(), time.monotonic() + RETRY
+
     def _announce(self) -> None:
         self._started = True
-        told = {"url": self._url, "pid": os.getpid(), "version": _version(), "started": now()}
-        try:
-            write_whole(self._config.state_dir / "server.json", (json.dumps(told) + "\n").encode())
-        except (OSError, Unsafe) as error:
-            log.error("programs cannot find this hub: %s; make room, or name it to them with HUB_URL", error)
         mention(f"hub is listening on {self._url}")
         self._invite()
         self._systemd.ready()
@@ -240,10 +243,6 @@ class Crew:
             except HubError as error:
                 log.error("there is no link to the page: %s; hub token --link makes one", error)
 
-    def _withdraw(self) -> None:
-        if self._started:
-            (self._config.state_dir / "server.json").unlink(missing_ok=True)
-
 
 def _asked() -> socket.socket:
     """Where a worker is asked for what it has counted: an address that the system has chosen, which no file stands for
@@ -252,9 +251,3 @@ def _asked() -> socket.socket:
     sock.bind("")
     sock.listen(16)
     return sock
-
-
-def _version() -> str:
-    from ..hub import VERSION
-
-    return VERSION

@@ -52,7 +52,7 @@ def serve(config: Config) -> int:
     Raises UsageError if it cannot start as asked.
     """
     if config.workers > 1:
-        return workers.run(config, address, _work)
+        return workers.run(config, _work)
     with unhurried(), unused_removed(config.state_dir):
         return _run(config)
 
@@ -107,31 +107,16 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
         app[WORKERS] = Workers(seat, hub.metrics.registry)
     asked, systemd = asyncio.Event(), Systemd()
     ending = Ending(hub.config.stop_timeout + LAST, hub.end, asked.set)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=hub.config.deadline,  # also the time a request's head gets to arrive
-        lingering_time=hub.config.deadline,
-        auto_decompress=False,  # what is encoded is refused; and one that cannot be unpacked is a traceback in the log
-        shutdown_timeout=LEAST,
-    )
+    runner = _runner(app)
     if not await startup.begin(runner):
         return 1
     try:
         assert runner.server is not None
         app[GUARD].watch(runner.server)
-        loop, limit = asyncio.get_running_loop(), hub.config.deadline if context else None
-        server = await loop.create_server(
-            runner.server, sock=sock, backlog=ACCEPTS, ssl=context, ssl_handshake_timeout=limit, start_serving=False
-        )
         url = address(hub.config, sock)
         # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
         with announced(hub, url) if seat is None else contextlib.nullcontext():
-            try:
-                await server.start_serving()
-            except OSError as error:  # another program has begun to listen there meanwhile
-                raise cannot_listen(hub.config, error) from None
-            sock.listen(BACKLOG)
+            server = await _listen(hub.config, runner.server, sock, context)
             _calm_collector()
             if seat is None:
                 mention(f"hub is listening on {url}")
@@ -152,6 +137,38 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
         await runner.cleanup()
     ending.done()
     return 0
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    deadline = app[HUB].config.deadline
+    return web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=deadline,  # also the time a request's head gets to arrive
+        lingering_time=deadline,
+        auto_decompress=False,  # what is encoded is refused; and one that cannot be unpacked is a traceback in the log
+        shutdown_timeout=LEAST,
+    )
+
+
+async def _listen(
+    config: Config, server: web.Server, sock: socket.socket, context: ssl.SSLContext | None
+) -> asyncio.Server:
+    """Let clients in. Raises UsageError if another program has begun to listen there meanwhile."""
+    listening = await asyncio.get_running_loop().create_server(
+        server,
+        sock=sock,
+        backlog=ACCEPTS,
+        ssl=context,
+        ssl_handshake_timeout=config.deadline if context else None,
+        start_serving=False,
+    )
+    try:
+        await listening.start_serving()
+    except OSError as error:
+        raise cannot_listen(config, error) from None
+    sock.listen(BACKLOG)
+    return listening
 
 
 def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) -> None:

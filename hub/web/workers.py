@@ -5,10 +5,8 @@ Redis. The system hands each connection to one of them (SO_REUSEPORT).
 """
 
 import contextlib
-import errno
 import os
 import socket
-from collections.abc import Callable
 
 from ..config import Config
 from ..errors import UsageError
@@ -18,6 +16,7 @@ from ..tokens import ensure
 from .access.guard import mode
 from .access.tickets import KINDS, TICKETS, clear
 from .crew import Crew, Serve
+from .listening import address, bind
 
 SHARED = ("redis:", "rediss:", "unix:")  # what the URL of a stream for several hubs begins with
 
@@ -31,16 +30,16 @@ def check(config: Config) -> None:
         )
 
 
-def run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serve) -> int:
+def run(config: Config, serve: Serve) -> int:
     """Run the workers until SIGTERM or SIGINT; return the exit status. Raises UsageError if they cannot start."""
     check(config)
     set_up_logging(config)
     folders = (config.state_dir / f"worker-{number}" for number in range(1, config.workers + 1))
     with unused_removed(config.state_dir, *folders):
-        return _run(config, url, serve)
+        return _run(config, serve)
 
 
-def _run(config: Config, url: Callable[[Config, socket.socket], str], serve: Serve) -> int:
+def _run(config: Config, serve: Serve) -> int:
     try:
         prepare_directory(config.state_dir)
         held = lock(config.state_dir)
@@ -52,7 +51,7 @@ def _run(config: Config, url: Callable[[Config, socket.socket], str], serve: Ser
         _make_token(config)
         _clear_tickets(config)
         with contextlib.closing(_reserve(config)) as port:
-            return Crew(config, port.getsockname()[1], url(config, port), serve).run()
+            return Crew(config, port.getsockname()[1], address(config, port), serve).run()
     finally:
         with contextlib.suppress(UsageError):
             _clear_tickets(config)
@@ -81,19 +80,6 @@ def _clear_tickets(config: Config) -> None:
 def _reserve(config: Config) -> socket.socket:
     """Hold the port for the workers, without listening. Raises UsageError if another program has it: with SO_REUSEPORT
     alone another hub of this account would get a part of the connections."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    port = config.port
-    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, 1)
-            sock.bind((config.host, port))
-        except OSError as error:
-            sock.close()
-            taken = error.errno == errno.EADDRINUSE
-            why = "another program listens there; stop it or choose --port" if taken else error.strerror
-            raise UsageError(f"Cannot listen on {config.host} port {port}: {why}.") from None
-        if option == socket.SO_REUSEADDR:
-            port = sock.getsockname()[1]
-            sock.close()
-    return sock
+    with contextlib.closing(bind(config, socket.SO_REUSEADDR)) as sock:
+        port = sock.getsockname()[1]
+    return bind(config.changed(port=port), socket.SO_REUSEPORT)

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from running import hub_process, run_hub, until
 
+from hub.errors import UsageError
+from hub.web import serverfile
+from hub.web.serverfile import ServerFile
+
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +96,23 @@ async def test_a_full_disk_is_no_reason_not_to_listen(tmp_path: Path) -> None:
                     break
             await asyncio.sleep(0.05)
     assert not found.exists()
+
+
+def test_one_that_can_never_be_written_is_said_at_the_start_or_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = ServerFile(tmp_path, "http://127.0.0.1:1/")
+    (tmp_path / "server.tmp").mkdir()
+    with pytest.raises(UsageError, match="Programs could not find this hub: "):
+        file.write()
+    with monkeypatch.context() as full:
+        full.setattr(serverfile, "write_whole", no_room)
+        assert not file.write()
+        assert not file.write()
+    assert file.write()  # there is nothing to wait for
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert "mend that and restart it" in caplog.text
+
+
+def no_room(path: Path, data: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

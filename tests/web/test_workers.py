@@ -113,7 +113,7 @@ def test_the_token_is_there_before_the_workers(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(workers, "Crew", Noted)
     monkeypatch.setattr(workers, "set_up_logging", lambda config: None)
     config = Config(state_dir=tmp_path, workers=2, broker="unix:///nowhere", auth="token", port=0)
-    assert workers.run(config, lambda config, port: "", lambda config, seat: 0) == 0
+    assert workers.run(config, lambda config, seat: 0) == 0
     assert found == [tokens.read(tmp_path)]
     assert found[0]
 

@@ -1,0 +1,75 @@
+"""The process that starts workers: what it says of where they are found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import environment
+
+CREW = """
+import os, resource, signal, sys, time
+from pathlib import Path
+
+from hub.config import Config
+from hub.web import serverfile
+from hub.web.crew import Crew
+
+found = Path(sys.argv[1]) / "server.json"
+serverfile.RETRY = 0.01
+
+def serve(config, seat):
+    print(found.exists(), flush=True)
+    seat.tell(b"+")
+    {then}
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+{weakened}
+crew = Crew(Config(state_dir=found.parent), 1, "http://127.0.0.1:1/", serve)
+{before}
+sys.exit(crew.run())
+"""
+BY_THEIR_START = """
+write = Crew._write_due
+Crew._write_due = lambda self: write(self) if self._started else None
+"""
+ANOTHERS, REMOVES_ANOTHERS = (
+    "found.write_text('another')",
+    "serverfile.ServerFile.withdraw = lambda self: found.unlink()",
+)
+NO_ROOM = "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"
+ROOM = """resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2)
+    while not found.exists():
+        time.sleep(0.005)
+    print(found.read_text(), flush=True)"""
+
+
+def run(folder: Path, *, then: str = "", weakened: str = "", before: str = "") -> list[str]:
+    """What one worker has printed until it has its parent stop, first whether the file is there before it listens."""
+    script = CREW.format(then=then, weakened=weakened, before=before)
+    command = [sys.executable, "-W", "error", "-c", script, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=30)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_it_says_where_they_are_before_anybody_is_let_in(weakened: bool, tmp_path: Path) -> None:
+    """Who came in between would read the `server.json` of the hub before, and send no token to them."""
+    assert run(tmp_path, weakened=BY_THEIR_START if weakened else "")[0] == str(not weakened)
+    assert not (tmp_path / "server.json").exists()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_it_takes_back_its_own_word_only(weakened: bool, tmp_path: Path) -> None:
+    run(tmp_path, then=ANOTHERS, weakened=REMOVES_ANOTHERS if weakened else "")
+    assert (tmp_path / "server.json").exists() is not weakened
+
+
+def test_a_full_disk_is_no_reason_not_to_start_workers(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:1/"}')  # of a hub that was killed
+    lines = run(tmp_path, then=ROOM, before=NO_ROOM)
+    assert lines[0] == "False"  # nobody is sent to the wrong place
+    assert json.loads(next(line for line in lines if line.startswith("{")))["url"] == "http://127.0.0.1:1/"
