@@ -21,9 +21,9 @@ from redis.retry import Retry
 from stores import PLENTY, STATE
 
 from hub.stream.brokers.broker import Limits
-from hub.stream.brokers.connection import Server
 from hub.stream.brokers.link import LIBRARY
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Server
 
 # What is answered is in its file: with `everysec` a write may wait for two seconds while the disk is slow.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")

@@ -32,7 +32,7 @@ ORDER = [
         (
             "stream/brokers",
             "peers broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
-            "rarely connection entries link appends witness redispeers redis schemes",
+            "rarely server connection entries link appends witness redispeers redis schemes",
         ),
         (
             "stream",
@@ -96,7 +96,7 @@ ROOMS = {
     "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/eventtypes", "commands", "configfile"},
     "prometheus_client": {"collectors", "stats", "metrics", "web"},
-    "redis": {"stream/brokers/connection"},
+    "redis": {"stream/brokers/server", "stream/brokers/connection"},
     "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},
 }
 

@@ -12,7 +12,7 @@ from hub import HubClient, HubError, ServedCall
 from hub.client import connections
 from hub.commands.provided import Provider
 from hub.stream.brokers import redispeers
-from hub.stream.brokers.connection import Away
+from hub.stream.brokers.server import Away
 
 OFFER = [{"name": "jobs:run", "effect": "read"}]
 
@@ -42,16 +42,16 @@ async def here(start: Start) -> HubInside:
 async def cut_off(hub: HubInside) -> AsyncIterator[None]:
     """While it is not among the hubs of its stream."""
     peers: Any = hub.hub.broker.peers
-    connect = peers._server.connect
+    wire = peers._server.wire
 
-    async def refuse() -> Any:
+    def refuse(patience: float) -> Any:
         raise Away("it is cut off")
 
-    peers._server.connect = refuse
+    peers._server.wire = refuse
     peers._asks.close()
     await until(lambda: not peers.link, "that it is cut off")
     yield
-    peers._server.connect = connect
+    peers._server.wire = wire
     await until(lambda: peers.link, "that it is back")
 
 

@@ -18,8 +18,8 @@ from stores import Store, draft
 
 from hub.errors import HubError, UsageError
 from hub.stream.brokers.appends import Appends
-from hub.stream.brokers.connection import Away, Server
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Away, Server
 
 pytestmark = pytest.mark.once
 

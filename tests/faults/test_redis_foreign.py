@@ -14,8 +14,8 @@ from stores import PLENTY, STATE, Store, draft
 
 from hub.errors import HubError, UsageError
 from hub.stream.brokers import link
-from hub.stream.brokers.connection import Server
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Server
 
 pytestmark = pytest.mark.once
 

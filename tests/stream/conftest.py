@@ -1,11 +1,13 @@
-"""Disks that wait, and disks that fail."""
+"""Disks that wait, disks that fail, and ways to a Redis that can be cut."""
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from engines import Engine, Line, line
 from lives import MEMORY
 from stores import Disk, Failing
 
@@ -34,3 +36,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     monkeypatch.setattr(storefile, "connect", connect)
     return fail
+
+
+@pytest.fixture
+async def way(redis_engine: Engine) -> AsyncIterator[Line]:
+    async with line(redis_engine, uuid4().hex[:8]) as found:
+        yield found

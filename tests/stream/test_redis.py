@@ -11,8 +11,9 @@ from running import HubInside, Start, run_hub, seq, talk, until
 from hub.config import Config
 from hub.errors import UsageError
 from hub.stream.brokers import redis as module
-from hub.stream.brokers.connection import Server
+from hub.stream.brokers.connection import Connection
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Server
 from hub.wire.names import Cursor
 
 
@@ -92,7 +93,7 @@ async def test_the_url_is_never_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["redis://[", "redis://host:port", "unix:///s?prefix", "redis://h?no=such"])
 async def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="URL of the broker"):
-        await Server(url).connect()
+        await Connection.make(Server(url))
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from engines import Engine, Line, broker, line, weakened_library
+from engines import Engine, Line, broker, weakened_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import hub_app, talk, until
@@ -17,24 +17,16 @@ from stores import PLENTY, Store, draft, passes
 
 from hub import Hub
 from hub.errors import HubError, UsageError
-from hub.stream.brokers import connection as connections
 from hub.stream.brokers import link as links
 from hub.stream.brokers import redis as module
 from hub.stream.brokers.broker import Limits, Lost
-from hub.stream.brokers.connection import Away, Connection, Moved, Refused, Server
+from hub.stream.brokers.connection import Connection
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Away, Moved, Refused, Server
 from hub.wire.names import Cursor
 
 pytestmark = pytest.mark.once
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
-
-
-@pytest.fixture
-async def way(redis_engine: Engine) -> AsyncIterator[Line]:
-    async with line(redis_engine, uuid4().hex[:8]) as found:
-        yield found
 
 
 @pytest.fixture
@@ -87,7 +79,7 @@ async def test_an_entry_of_another_epoch_is_found_out_among_many(redis_engine: E
     link = it.broker._link
     link.news.on_cut = lambda reason: None
     link.news.close()
-    link.news = await it.broker.server.connect()
+    link.news = await Connection.make(it.broker.server)
     other = await another_epoch(redis_engine, it)
     await other.put(draft("b"))
     with pytest.raises(Moved):
@@ -316,83 +308,7 @@ async def test_a_cut_before_anything_is_sent_keeps_it_waiting(it: Store) -> None
     assert await putting == [1]
 
 
-# ---- one connection
-
-
-async def served(serve: Serve, path: Path) -> asyncio.Server:
-    return await asyncio.start_unix_server(serve, str(path))
-
-
-async def test_a_server_that_says_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_engine: Engine
-) -> None:
-    path = redis_engine.folder / "silent"
-    monkeypatch.setattr(connections, "PATIENCE", 0.05)
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    async with await served(silent, path):
-        with pytest.raises(Away, match="does not answer"):
-            await Server(f"unix://{path}").connect()
-
-
-async def test_another_program_says_something_else(redis_engine: Engine) -> None:
-    path = redis_engine.folder / "other"
-
-    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(10)
-        writer.write(b"-ERR 220 mail.example.org\r\n" * 3)
-        await reader.read()
-        writer.close()
-
-    async with await served(other, path):
-        with pytest.raises(Refused, match="refuses: 220 mail"):
-            await Server(f"unix://{path}").connect()
-
-
-async def test_a_connection_that_was_cut_says_why(redis_engine: Engine) -> None:
-    found = await Server(redis_engine.url()).connect()
-    assert await found.send("PING") == b"PONG"
-    found.close(Away("It was enough."))
-    with pytest.raises(Away, match="enough"):
-        await found.send("PING")
-    found.close()
-
-
-async def test_whoever_goes_harms_no_other(redis_engine: Engine) -> None:
-    found = await Server(redis_engine.url()).connect()
-    gone, other = found.send("PING"), found.send("ECHO", "other")
-    gone.cancel()
-    assert await other == b"other"
-    found.close()
-
-
-async def test_a_write_that_fails_cuts_it(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = await Server(redis_engine.url()).connect()
-
-    async def fail(*args: Any, **more: Any) -> None:
-        raise OSError("broken pipe")
-
-    monkeypatch.setattr(found._wire, "send_packed_command", fail)
-    with pytest.raises(Away, match="broken pipe"):
-        await found.send("PING")
-
-
-async def test_it_is_this_process_that_stood_still(way: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = await Server(way.url()).connect()
-    monkeypatch.setattr(connections, "PATIENCE", 0.1)
-    monkeypatch.setattr(connections, "STALL", 0.2)
-    way.delay = 0.05
-    answer = found.send("PING")
-    await passes(2)
-    time.sleep(0.4)  # noqa: ASYNC251 - that is the fault
-    assert await answer == b"PONG"
-    way.delay = 0.0
-    way.deaf = True
-    with pytest.raises(Away, match="does not answer"):
-        await found.send("PING")
+# ---- the start
 
 
 async def test_two_servers_are_not_one(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,18 +323,9 @@ async def test_two_servers_are_not_one(redis_engine: Engine, monkeypatch: pytest
 
 
 def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hub.stream.brokers.connection", None)
+    monkeypatch.setitem(sys.modules, "hub.stream.brokers.server", None)
     with pytest.raises(UsageError, match=r"needs the extra redis: pip install 'aiohttp-hub\[redis\]'"):
         Hub(state_dir=tmp_path, broker="redis://")
-
-
-async def test_a_connection_that_rests_is_left_alone(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 0.2)
-    found = await Server(redis_engine.url()).connect()
-    assert await found.send("PING") == b"PONG"
-    await until(lambda: found._timer is None)
-    assert await found.send("PING") == b"PONG"
-    found.close()
 
 
 async def test_a_start_that_takes_too_long_is_given_up(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

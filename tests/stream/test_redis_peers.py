@@ -14,9 +14,9 @@ from stores import Store
 from hub.errors import HubError
 from hub.stream.brokers import redispeers
 from hub.stream.brokers.broker import unavailable
-from hub.stream.brokers.connection import Server
 from hub.stream.brokers.peers import Ears, Offer
 from hub.stream.brokers.redispeers import RedisPeers
+from hub.stream.brokers.server import Server
 
 pytestmark = pytest.mark.once
 

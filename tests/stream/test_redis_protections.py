@@ -15,10 +15,12 @@ from hub.errors import HubError
 from hub.stream.brokers import appends, connection, entries
 from hub.stream.brokers import link as links
 from hub.stream.brokers import redis as module
+from hub.stream.brokers import server as servers
 from hub.stream.brokers.appends import Appends
 from hub.stream.brokers.broker import Limits
-from hub.stream.brokers.connection import Away, Connection, Server
+from hub.stream.brokers.connection import Connection
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Away, Server
 from hub.wire.names import Cursor
 
 pytestmark = pytest.mark.once
@@ -304,7 +306,7 @@ async def test_what_the_server_cannot_do_has_a_name(
     opened: Open, server: Engine, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(connection, "MEANINGS", {})
+        monkeypatch.setattr(servers, "MEANINGS", {})
     it = await opened()
     server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
     with pytest.raises(HubError) as refused:
@@ -328,7 +330,7 @@ async def test_a_server_that_says_nothing_is_away_in_time(
             look(self, due)
 
     monkeypatch.setattr(Connection, "_look", looked)
-    found = await Server(server.url()).connect()
+    found = await Connection.make(Server(server.url()))
     monkeypatch.setattr(connection, "PATIENCE", 0.05)
     server.send_signal(signal.SIGSTOP)
     try:

@@ -29,8 +29,9 @@ from hub.config import Config
 from hub.errors import HubError, UsageError
 from hub.stream.brokers import connection
 from hub.stream.brokers.broker import Limits
-from hub.stream.brokers.connection import Away, Moved, Server
+from hub.stream.brokers.connection import Connection
 from hub.stream.brokers.redis import RedisBroker
+from hub.stream.brokers.server import Away, Moved, Server, Trouble
 
 pytestmark = pytest.mark.once
 
@@ -122,8 +123,8 @@ async def test_a_url_with_tls_and_a_server_without_and_the_other_way_round(
     tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def told(url: str) -> str:
-        with pytest.raises(connection.Trouble) as trouble:
-            await Server(url).connect()
+        with pytest.raises(Trouble) as trouble:
+            await Connection.make(Server(url))
         return str(trouble.value)
 
     assert (await told(f"redis://localhost:{tls.port}")).endswith("if it speaks TLS, its URL begins with rediss://.")
@@ -132,7 +133,7 @@ async def test_a_url_with_tls_and_a_server_without_and_the_other_way_round(
     assert (await told(f"rediss://localhost:{tls.plain}")).endswith("not speak TLS, its URL begins with redis://.")
     monkeypatch.setattr(connection, "PATIENCE", START)
     good = Server(f"rediss://localhost:{tls.port}?ssl_ca_certs={tls.cert}")
-    (await good.connect()).close()
+    (await Connection.make(good)).close()
     assert str(good.trouble(TimeoutError(""))) == f"Redis at localhost:{tls.port} does not answer."  # its URL is right
 
 

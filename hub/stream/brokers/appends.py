@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from ...errors import HubError
 from ..events import Draft
 from .broker import Receipt, unavailable
-from .connection import Away, Connection, Moved, Trouble
+from .connection import Connection
 from .entries import packed
+from .server import Away, Moved, Trouble
 
 MOST_EVENTS, MOST_BYTES = 1000, 1024 * 1024  # of a call: it holds the server for some 12 ms
 MOST_CALLS = 4  # on their way at once

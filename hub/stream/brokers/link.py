@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from importlib import resources
 
 from .broker import Limits
-from .connection import KINDS, Away, Connection, Refused, Server
+from .connection import Connection
 from .entries import FACTS, Stream
+from .server import KINDS, Away, Refused, Server
 
 # One behind the other they are one.
 LIBRARY = "library.lua", "events.lua", "reading.lua", "opening.lua", "peers.lua", "calls.lua"
@@ -26,7 +27,7 @@ class Link:
         made = list[Connection]()
         try:
             for _ in range(2):
-                made.append(await server.connect())
+                made.append(await Connection.make(server))
             runs = [await run_of(connection) for connection in made]
             if runs[0] != runs[1]:
                 raise Away(f"Redis at {server.place} is being replaced by another.")

@@ -22,12 +22,13 @@ from ..events import Draft, Event
 from .answers import ServerAnswers
 from .appends import Appends
 from .broker import Answers, Kept, Limits, Lost, OnLost, Pump, Receipt, unavailable
-from .connection import PATIENCE, Away, Moved, Refused, Server, Trouble
+from .connection import PATIENCE
 from .entries import FACTS, Stream, epoch_of, parted, unbroken, unpacked, values_of
 from .link import Link
 from .peers import Peers
 from .rarely import Outage, Rarely
 from .redispeers import RedisPeers
+from .server import Away, Moved, Refused, Server, Trouble
 from .witness import Witness
 
 log = logging.getLogger("hub")

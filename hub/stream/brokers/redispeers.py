@@ -15,10 +15,11 @@ from typing import Any
 from ...errors import HubError
 from .answers import KEPT
 from .broker import unavailable
-from .connection import KEYS as STREAM
-from .connection import PATIENCE, Away, Connection, Moved, Server, Trouble
+from .connection import PATIENCE, Connection
 from .peers import Ears, Judge, Names, Offer, Turns, Verdict
 from .rarely import Rarely
+from .server import KEYS as STREAM
+from .server import Away, Moved, Server, Trouble
 
 log = logging.getLogger("hub")
 
@@ -125,7 +126,7 @@ class RedisPeers:
             await asyncio.sleep(PAUSE)
 
     async def _connected(self, stack: contextlib.AsyncExitStack) -> Connection:
-        connection = await self._server.connect()
+        connection = await Connection.make(self._server)
         stack.callback(connection.close)
         connection.on_cut = lambda reason: self._news.set()
         return connection

@@ -26,8 +26,8 @@ def make_broker(config: Config) -> Broker:
 
 def _redis(config: Config) -> Broker:
     try:
-        from .connection import Server
         from .redis import RedisBroker
+        from .server import Server
     except ImportError:
         raise UsageError("This broker needs the extra redis: pip install 'aiohttp-hub[redis]'.") from None
     limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
