@@ -105,16 +105,22 @@ class Provider:
                 self.tell("hub:cancel", dumpb({"id": asked.id}))
 
     def answered(self, answer: Answer) -> bool:
-        """Take an answer; return whether a frame with its id was ever sent. One that comes too late is passed over."""
-        if answer.type == "progress" and (asked := self._waiting.get(answer.id)) is not None:
+        """Take an answer; return whether a frame with its id was ever sent. One that comes too late is passed over. One
+        without an id is that of the only call that there is to answer: else whoever called would wait in vain."""
+        if answer.id is not None:
+            return self._answered(answer, answer.id)
+        return len(self._waiting) == 1 and self._answered(answer, next(iter(self._waiting)))
+
+    def _answered(self, answer: Answer, id: str) -> bool:
+        if answer.type == "progress" and (asked := self._waiting.get(id)) is not None:
             self._pass_on(asked, answer.payload)
             return True
-        if (asked := self._waiting.pop(answer.id, None)) is not None:
+        if (asked := self._waiting.pop(id, None)) is not None:
             if not asked.answer.done():  # it was cancelled, in this very pass of the loop
                 asked.answer.set_result(answer)
             return True
-        number = answer.id.removeprefix("call-")
-        return number.isdecimal() and len(number) < 20 and f"call-{int(number)}" == answer.id and self.sent(int(number))
+        number = id.removeprefix("call-")
+        return number.isdecimal() and len(number) < 20 and f"call-{int(number)}" == id and self.sent(int(number))
 
     def _pass_on(self, asked: Asked, data: Any) -> None:
         """In a task that has begun before anything else that this provider says is heard."""

@@ -221,10 +221,10 @@ class Command(NamedTuple):
 
 class Answer(NamedTuple):
     """A frame that may answer a call which the hub has sent on to this client, or say how far it is; `problem`: why it
-    does not fit."""
+    does not fit. Without an `id` it answers the one call that there is to answer, if there is one alone."""
 
     type: Literal["response", "error", "progress"]
-    id: str
+    id: str | None
     payload: Any
     problem: str | None = None
 
@@ -245,7 +245,8 @@ def load_command(text: str | bytes) -> Command:
     except HubError as error:
         raise BadFrame(error, answer=_unread(text, error.message)) from None
     if not isinstance(frame, dict):
-        raise BadFrame(HubError("invalid_json", "A message is one JSON object."))
+        alone = HubError("invalid_json", "A message is one JSON object.")
+        raise BadFrame(alone, answer=_nameless(alone.message))
     id = frame.get("id")
     if not is_id(id):
         id = None
@@ -270,7 +271,7 @@ def _answer(frame: dict[str, Any], id: str | None) -> Answer | None:
     if frame["type"] == "event":
         return _progress(frame)
     if id is None:
-        return None
+        return _nameless("An answer has the id of its call, a text.")
     problem = None
     if not {"type", "id", "payload"} <= frame.keys() <= {"type", "id", "payload", "timestamp"}:
         problem = "An answer has type, id and payload, and may have a timestamp."
@@ -278,19 +279,28 @@ def _answer(frame: dict[str, Any], id: str | None) -> Answer | None:
 
 
 def _odd(frame: dict[str, Any], id: str | None, problem: str) -> Answer | None:
-    """What is no command, and has an id: as somebody answers who speaks another protocol."""
-    return None if id is None or frame.get("type") == "command" else Answer("error", id, None, problem)
+    """What is no command: as somebody answers who speaks another protocol."""
+    if frame.get("type") == "command":
+        return None
+    return Answer("error", id, None, problem) if id is not None else _nameless(problem)
 
 
 def _unread(text: str | bytes, problem: str) -> Answer | None:
-    """An answer that is no JSON: whoever waits for it hears of it, if its id can be told."""
+    """An answer that is no JSON: whoever waits for it hears of it, if its id can be told, or it has none at all."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    id = _OF_A_CALL.search(text)
-    return Answer("error", id[1], None, problem) if id and _ANSWERS.search(text) else None
+    if (id := _OF_A_CALL.search(text)) and _ANSWERS.search(text):
+        return Answer("error", id[1], None, problem)
+    return None if _NAMED.search(text) else _nameless(problem)
+
+
+def _nameless(problem: str) -> Answer:
+    """What somebody sends who has been asked something, and knows nothing of envelopes."""
+    return Answer("error", None, None, problem)
 
 
 _OF_A_CALL = re.compile(r'"id"\s*+:\s*+"(call-[0-9]{1,19})"')  # as the hub names those that it sends on
+_NAMED = re.compile(r'"id"\s*+:\s*+"|"type"\s*+:\s*+"(?:command|event)"')  # it is about something else
 _ANSWERS = re.compile(r'"type"\s*+:\s*+"(?:response|error)"|"jsonrpc"\s*+:')
 
 

@@ -194,12 +194,56 @@ async def test_an_odd_frame_about_nothing_that_was_asked_ends_no_call(worker: Vi
     for frame in (
         f'{{"type": "command", "id": "{id}", "payload": NaN}}',
         f'{{"type": "command", "id": "{id}", "payload": {{"command": 5}}}}',
+        '{"type": "command", "payload": {"command": "hub:ping"}}',
+        '{"type": "command", "payload": NaN}',
+        '{"type": "event", "payload": {"event": "hub:progress", "data": NaN}}',
+        '{"type": "event", "payload": {}}',
         '{"type": "response", "id": "call-99", "payload": NaN}',
         '{"type": "response", "id": "mine", "payload": NaN}',
     ):
         worker.session.receive(frame)
     worker.say(type="response", id=id, payload="well")
     assert await caller.answer("1") == "well"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "Hello, Ada!",
+        "",
+        "{'type': 'response', 'payload': 5}",
+        "[5]",
+        '{"greeting": "Hello"}',
+        '{"type": "response", "payload": 5}',
+        '{"type": "response", "id": 1, "payload": 5}',
+        '{"type": "error", "id": null, "payload": {"error": "What?"}}',
+        '{"type": "response", "payload": {"text": "cut off',
+    ],
+)
+async def test_what_names_no_call_answers_the_only_one(
+    worker: Visitor, caller: Visitor, frame: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does the first program that somebody writes; of several calls nobody knows which is meant."""
+    if weakened:
+        monkeypatch.setattr(messages, "_nameless", lambda problem: None)
+    await worker.provides("a:b")
+    worker.session.receive(frame)  # nothing was asked
+    caller.call("1", "a:b")
+    id, _, _ = await worker.request()
+    caller.call("2", "a:b")
+    other, _, _ = await worker.request(2)
+    worker.session.receive(frame)
+    worker.say(type="response", id=other, payload="well")
+    assert await caller.answer("2") == "well"
+    worker.session.receive(frame)
+    if weakened:
+        worker.say(type="response", id=id, payload="well")
+        assert await caller.answer("1") == "well"
+    else:
+        error = refused(await caller.answer("1"), "command_failed")
+        assert error["error"].startswith("The provider of a:b has answered with a frame that does not fit: ")
+        assert worker.answers[None]["code"] in ("invalid_json", "invalid_message")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from values import strict_json
 from hub.errors import CODES, HubError
 from hub.wire import framing, messages
 from hub.wire.jsonschema import json_schema
-from hub.wire.messages import BadFrame, CursorField, FlagField, NameField, PatternsField, load_command
+from hub.wire.messages import Answer, BadFrame, CursorField, FlagField, NameField, PatternsField, load_command
 from hub.wire.strictjson import dumpb
 
 
@@ -44,7 +44,9 @@ class TestFrames:
         assert (refused.value.code, refused.value.id) == ("unexpected_type", "7")
         with pytest.raises(BadFrame) as refused:
             load_command(json.dumps({"type": type, "id": "", "payload": {}}))
-        assert (refused.value.id, refused.value.answer) == (None, None)
+        assert refused.value.id is None
+        nameless = Answer("error", None, None, "An answer has the id of its call, a text.")
+        assert refused.value.answer == (None if type == "event" else nameless)
 
     @pytest.mark.parametrize(
         ("fields", "path"),
