@@ -1,6 +1,7 @@
 """An open question, as a hub has it: who has asked, who waits for its end, and whose turn it is to end it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,8 @@ class Question:
     publishing: bool = False  # this hub is about to publish its end
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one end at a time: the first that is recorded wins
     timer: asyncio.TimerHandle | None = None
+    recorded: dict[str, Any] | None = None  # how it has ended by the newest record; perhaps that is not kept yet
+    _since: float | None = None  # on the monotonic clock: when it could not be ended for the first time
 
     @property
     def id(self) -> str:
@@ -35,6 +38,12 @@ class Question:
     def name(self) -> tuple[str, str]:
         """What tells it from another one with the same key: its id, and when it was asked."""
         return self.record["id"], self.record["asked_at"]
+
+    def is_overdue(self, seconds: float) -> bool:
+        """Whether it could not be ended for so long. To be asked each time that it could not."""
+        now = time.monotonic()
+        self._since = self._since if self._since is not None else now
+        return now - self._since >= seconds
 
     def fail(self, error: BaseException) -> None:
         """Tell who waits; often nobody does, and that is no bug."""

@@ -21,6 +21,7 @@ log = logging.getLogger("hub")
 
 MOST = 2000  # ends that are remembered
 RETRY = 1.0  # seconds until an end that could not be recorded is tried again
+PATIENCE = 30.0  # seconds for which who waits for the end waits for audit log and store, too
 
 
 class Settling:
@@ -61,14 +62,20 @@ class Settling:
             if end != mine:
                 by = NOBODY
             try:
-                details = {"answer": end["answer"], "by": end["by"]}
-                await self.record(f"question.{end['status']}", question, by, details)
+                await self._record_end(question, end, by)
             except HubError:
                 if end is mine:
                     await self._verdicts.unsettle(question.record)
                 raise
             await self._publish_end(question, end)
         return end is mine
+
+    async def _record_end(self, question: Question, end: dict[str, Any], by: Person) -> None:
+        """Put an end on record; one that nobody has answered, and that only could not be kept before, once."""
+        if end["status"] == "answered" or question.recorded != end:
+            details = {"answer": end["answer"], "by": end["by"]}
+            await self.record(f"question.{end['status']}", question, by, details)
+            question.recorded = end
 
     async def _judged(self, question: Question, how: str, end: dict[str, Any]) -> Verdict:
         """Whether this is its end. Where it has none yet, it is looked after again, in time."""
@@ -121,12 +128,14 @@ class Settling:
 
     async def end(self, question: Question, how: Settled, by: Person, as_: str | None = None) -> bool | None:
         """End one without an answer of anybody's; return whether this is its end. Without audit log or store that
-        cannot be said yet: who waits hears why, and it is tried again. Raises HubError then."""
+        cannot be said yet: it is tried again, and who waits for the end hears what is on record then, or, where that
+        takes too long, why it is not. Raises HubError then."""
         answer = question.record["default"] if how == "timed_out" else None
         try:
             return await self.settle(question, how, by, answer, as_=as_)
         except HubError as error:
-            question.go_on(error)
+            if question.is_overdue(PATIENCE):
+                question.go_on(error)
             self.later(RETRY, question, how, by, as_)
             raise
 
