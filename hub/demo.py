@@ -14,7 +14,7 @@ from .errors import HubError
 from .roles import Data, Step
 from .scenes import ASKER, scene
 from .story import SEED, Story, about, leftovers, life
-from .wire.messages import stamp
+from .wire.timestamps import stamp
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -42,10 +42,9 @@ from .stream.liveness import Liveness
 from .stream.recent import Recent
 from .stream.state import State
 from .stream.window import Window
-from .wire.messages import Answered
 from .wire.names import EVERYTHING, Cursor, Patterns
 from .wire.strictjson import plain
-from .wire.vocabulary import Effect
+from .wire.vocabulary import Answered, Effect
 
 if TYPE_CHECKING:
     from marshmallow import Schema, fields

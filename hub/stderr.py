@@ -17,7 +17,7 @@ from typing import TextIO
 
 from .config import Config
 from .redaction import redact_text
-from .wire.messages import now
+from .wire.timestamps import now
 
 MOST_HELD = 256 * 1024  # bytes of the log that wait for whoever reads it
 LAST_WORDS = 0.5  # seconds that a process waits at its end for what it has written

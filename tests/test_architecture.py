@@ -24,8 +24,8 @@ ORDER = [
         ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
         (
             "wire",
-            "ids names vocabulary strictjson validation messages cloudevents framing texts jsonschema regexparser "
-            "regex subschemas argschema",
+            "ids names vocabulary strictjson timestamps validation fieldtypes quick messages cloudevents framing texts "
+            "jsonschema regexparser regex subschemas argschema",
         ),
         ("", "stderr collectors stats metrics"),
         ("stream", "events eventtypes"),
@@ -284,6 +284,13 @@ def test_the_core_runs_without_aiohttp() -> None:
     blocked = "import sys; sys.modules['aiohttp'] = None"
     assert run("\n".join([blocked, "import hub", *lines])) == ("", "")
     assert "import of aiohttp halted" in run("\n".join([blocked, "import hub.web.access.guard"]))[1]
+
+
+def test_a_client_runs_without_marshmallow() -> None:
+    """Which it has no use for, and would wait for longer than for all that it has."""
+    blocked = "import sys; sys.modules['marshmallow'] = None"
+    assert run(f"{blocked}; import hub.client.sync, hub.client.logs, hub.cli.tail, hub.cli.call") == ("", "")
+    assert "import of marshmallow halted" in run(f"{blocked}; import hub.hub")[1]
 
 
 def test_what_is_installed_is_what_is_in_the_checkout() -> None:

@@ -16,7 +16,7 @@ from hub.errors import HubError
 from hub.roles import Step
 from hub.scenes import scene
 from hub.story import Story
-from hub.wire.messages import stamp
+from hub.wire.timestamps import stamp
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from ..wire.messages import now
 from ..wire.strictjson import encoder
+from ..wire.timestamps import now
 from .chain import MAGIC, Link
 
 TRUST = "SYSTEM"  # of the records that the log itself writes

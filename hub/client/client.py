@@ -21,9 +21,8 @@ import aiohttp
 from ..errors import HubError
 from ..life import to_its_end
 from ..wire.ids import new_id
-from ..wire.messages import Answered
 from ..wire.names import Cursor, pattern_problem
-from ..wire.vocabulary import Effect
+from ..wire.vocabulary import Answered, Effect
 from .calls import Calls
 from .connections import Backoff, Socket, Stream
 from .discovery import NoHub, Refusal, answer, credentials, named_hub, running_hub, verifying

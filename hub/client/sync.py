@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ..wire.messages import Answered
+from ..wire.vocabulary import Answered
 from .client import HubClient
 from .connections import Left
 from .items import Gap, Received

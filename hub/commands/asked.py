@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import HubError
 from ..redaction import redact, redact_text
 from ..wire.ids import new_id
-from ..wire.messages import stamp
+from ..wire.timestamps import stamp
 from ..wire.validation import misfit
 from ..wire.vocabulary import Trust
 from .clients import Client

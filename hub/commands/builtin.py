@@ -11,9 +11,10 @@ from marshmallow import Schema, fields, validate
 from ..errors import CommandError, HubError
 from ..stats import snapshot
 from ..stream.subscriber import Subscriber
-from ..wire.messages import MAX_TTL, CursorField, IdField, NameField, NumberField, PatternsField
+from ..wire.fieldtypes import CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT
+from ..wire.timestamps import MAX_TTL
 from ..wire.validation import ListField
 from . import listing
 from .asked import Asked, person

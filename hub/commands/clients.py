@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..wire.ids import new_id
-from ..wire.messages import now
+from ..wire.timestamps import now
 from ..wire.vocabulary import Disconnection, Transport, Trust
 from .load import UNREAD, Load
 

@@ -18,8 +18,8 @@ from ..errors import Code, HubError, Outcome
 from ..redaction import redact, redact_text
 from ..spelling import nearest
 from ..stream.brokers.answers import MemoryAnswers
-from ..wire.messages import quick
 from ..wire.names import MAX_NAME, is_name
+from ..wire.quick import quick
 from ..wire.validation import bounded
 from ..wire.vocabulary import Effect, Turns
 from .call import Call, Command, Handler, check_trust

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ..configfile.shapes import Webhook
 from ..stream.events import Event
-from ..wire.messages import now
 from ..wire.strictjson import dumpb, dumps
+from ..wire.timestamps import now
 from .follower import Missing
 
 

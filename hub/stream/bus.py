@@ -13,9 +13,9 @@ from aiosignal import Signal
 from ..errors import Code, HubError
 from ..redaction import holds_secret, redact_each
 from ..wire.ids import is_id, new_id
-from ..wire.messages import MAX_TTL
 from ..wire.names import MAX_NAME, Cursor, is_name
 from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
+from ..wire.timestamps import MAX_TTL
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
 from .events import Draft, Event, weight

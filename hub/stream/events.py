@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..wire.framing import envelope, last_value, notice, sse_frame, websocket_frame
-from ..wire.messages import now
 from ..wire.names import Cursor
 from ..wire.strictjson import dumps
+from ..wire.timestamps import now
 
 
 @dataclass(slots=True)

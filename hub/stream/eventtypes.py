@@ -6,8 +6,9 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from ..errors import HubError
-from ..wire.messages import FlagField, NumberField, quick
+from ..wire.fieldtypes import FlagField, NumberField
 from ..wire.names import is_name
+from ..wire.quick import quick
 from ..wire.validation import bounded, invalid
 
 Key = str | Callable[[Mapping[str, Any]], str]

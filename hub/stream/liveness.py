@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import HubError
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
 from ..processes import Process, owner, process
-from ..wire.messages import now
+from ..wire.timestamps import now
 from .events import Event
 from .pidfds import Pidfds, is_running
 from .tasks import open_tasks_of

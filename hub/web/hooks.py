@@ -26,8 +26,8 @@ from ..hub import Hub
 from ..redaction import redact_text
 from ..spelling import suggestion
 from ..stream.tasks import open_tasks
-from ..wire.messages import now
 from ..wire.strictjson import dumpb
+from ..wire.timestamps import now
 from ..wire.validation import misfit
 from ..wire.vocabulary import Adapter, HookOutcome
 from .answers import SHOWN, answer, body, client_of, query

@@ -10,7 +10,7 @@ from ..adapters.reading import identity
 from ..adapters.turns import TASK
 from ..errors import HubError
 from ..stream.events import Event
-from ..wire.messages import MAX_TTL, now
+from ..wire.timestamps import MAX_TTL, now
 from .answers import body, query
 from .hooks import HOOKS, LARGEST, may_publish, seconds_of
 from .keys import GUARD, HUB, PEER

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..hub import VERSION, Hub
 from ..private import Unsafe, write_whole
-from ..wire.messages import now
+from ..wire.timestamps import now
 
 log = logging.getLogger("hub")
 

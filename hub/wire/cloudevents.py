@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from ..errors import HubError
 from .ids import is_id
-from .messages import is_time
 from .names import MAX_NAME, is_name
+from .timestamps import is_time
 from .validation import misfit
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

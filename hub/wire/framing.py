@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 from .ids import new_id
-from .messages import now
 from .names import Cursor
 from .strictjson import dumpb, dumps
+from .timestamps import now
 
 
 def envelope(id: str, timestamp: str, cursor: Cursor | str, name: str, body: bytes) -> bytes:

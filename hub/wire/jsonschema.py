@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from .messages import CursorField, _id, _name, _pattern, _timestamp
+from .fieldtypes import CursorField, check_id, check_name, check_pattern, check_time
 from .names import CURSOR, MAX_NAME, NAME, PATTERN
 
 _TYPES: tuple[tuple[type, str], ...] = (
@@ -26,10 +26,10 @@ _TYPES: tuple[tuple[type, str], ...] = (
 )
 # Of an id this says less than is checked: what else cannot be printed no dialect of expressions can say for all others.
 _TEXTS: tuple[tuple[Any, dict[str, Any]], ...] = (
-    (_name, {"pattern": f"^{NAME.pattern}$", "maxLength": MAX_NAME}),
-    (_id, {"pattern": r"^[^\x00-\x1f\x7f]+$", "minLength": 1, "maxLength": 128}),
-    (_pattern, {"pattern": f"^(?:{PATTERN.pattern})$", "maxLength": MAX_NAME}),
-    (_timestamp, {"format": "date-time"}),
+    (check_name, {"pattern": f"^{NAME.pattern}$", "maxLength": MAX_NAME}),
+    (check_id, {"pattern": r"^[^\x00-\x1f\x7f]+$", "minLength": 1, "maxLength": 128}),
+    (check_pattern, {"pattern": f"^(?:{PATTERN.pattern})$", "maxLength": MAX_NAME}),
+    (check_time, {"format": "date-time"}),
 )
 _SAID = ("description", "examples", "uniqueItems")  # by the metadata of a field
 

@@ -1,192 +1,19 @@
-"""What crosses the wire: time stamps, the fields of what comes in, and the envelope in both directions."""
+"""The envelope around what crosses the wire, in both directions."""
 
 import re
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
 from ..errors import HubError
+from .fieldtypes import IdField, NameField, check_time
 from .ids import is_id
-from .names import MAX_NAME, MAX_PATTERNS, Cursor, is_name, pattern_problem
+from .names import is_name
 from .strictjson import LARGEST_RESULT, dumpb, dumps, loads
-from .validation import ListField, MappingField, bounded, invalid, load
+from .timestamps import now
+from .validation import bounded, invalid, load
 
-MAX_TTL = 365 * 86_400  # seconds
 MAX_SENTENCE = 1000  # characters of an error's sentence whose details are too large to be sent
-
-# ---- time stamps -----------------------------------------------------------------------------------------------
-
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def now() -> str:
-    """The time in RFC 3339, UTC, milliseconds, `Z`."""
-    return stamp(time.time())
-
-
-def stamp(at: float) -> str:
-    """These seconds since 1970 as `now` gives them; later ones sort behind earlier ones as texts, too."""
-    seconds, milliseconds = divmod(int(at * 1000), 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=2)  # many events and answers share a second
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-
-
-# ---- fields ----------------------------------------------------------------------------------------------------
-
-
-class NameField(fields.String):
-    """`domain:action`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=_name, **kwargs)
-
-
-class IdField(fields.String):
-    """1 to 128 printable characters."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=_id, **kwargs)
-
-
-class CursorField(fields.String):
-    """`<epoch>:<seq>`, loaded as a Cursor; a text that is none raises `unknown_cursor`, not a validation error."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return Cursor.parse(super()._deserialize(value, attr, data, **kwargs))
-
-
-class NumberField(fields.Float):
-    """A JSON number; marshmallow's own would also take "40"."""
-
-    def _validated(self, value: Any) -> Any:
-        if not isinstance(value, int | float):
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-class FlagField(fields.Boolean):
-    """true or false; marshmallow's own would also take "yes" and 1."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-class PatternsField(ListField):
-    """A list of patterns."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(fields.String(validate=_pattern), validate=validate.Length(max=MAX_PATTERNS), **kwargs)
-
-
-def is_time(text: str) -> bool:
-    """Whether this is a time as RFC 3339 has it: with an offset."""
-    try:
-        if _TIMESTAMP.fullmatch(text):
-            datetime.fromisoformat(text.upper().replace(":60", ":59"))  # a leap second is a time, too
-            return True
-    except ValueError:
-        pass
-    return False
-
-
-def _timestamp(text: str) -> None:
-    if not is_time(text):
-        raise ValidationError("Not an RFC 3339 time with an offset.")
-
-
-def _name(text: str) -> None:
-    if not is_name(text):
-        raise ValidationError(f"Not a name: domain:action, letters, digits, _ . -, at most {MAX_NAME}.")
-
-
-def _id(text: str) -> None:
-    if not is_id(text):
-        raise ValidationError("Not an id: 1 to 128 printable characters.")
-
-
-def _pattern(text: str) -> None:
-    problem = pattern_problem(text)
-    if problem:
-        raise ValidationError(problem)
-
-
-def quick(schema: Schema) -> Callable[[Any], bool] | None:
-    """A check that says True only for data that `schema.load` would take as it is, for a quarter of its cost.
-
-    It looks at each field that is there. False means that `schema.load` must decide, and report. None for a schema
-    with hooks of its own, which only `schema.load` runs.
-    """
-    if any(schema._hooks.values()):
-        return None
-    loaded = {field.data_key or name: _take(field) for name, field in schema.load_fields.items()}
-    required = frozenset(field.data_key or name for name, field in schema.load_fields.items() if field.required)
-    keep_unknown = schema.unknown == "include"
-
-    def fits(data: Any) -> bool:
-        if type(data) is not dict or not required <= data.keys():
-            return False
-        try:
-            for key, value in data.items():
-                if key in loaded:
-                    loaded[key](value)
-                elif not keep_unknown:
-                    return False
-        except ValidationError:
-            return False
-        return True
-
-    return fits
-
-
-_AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int}
-
-
-def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
-    """As `field.deserialize`, for its ValidationError only: a text or a whole number, which most values are, and a
-    mapping to them, without the way there (of 100,000 counts by name in one event: 50 ms, not 460)."""
-    deserialize, validators = field.deserialize, field.validators
-    hooks = [getattr(field, name, None) for name in ("pre_load", "post_load")]  # not in the oldest marshmallow
-    kind = None if any(hooks) else _AS_IT_IS.get(type(field))
-    if kind is None:
-        if isinstance(field, fields.Dict) and type(field) in (fields.Dict, MappingField) and not any(hooks):
-            return _take_each(field)
-        return deserialize
-
-    def take(value: Any) -> None:
-        if type(value) is not kind:
-            deserialize(value)
-        else:
-            for validate in validators:
-                validate(value)
-
-    return take
-
-
-def _take_each(field: fields.Dict) -> Callable[[Any], object]:
-    """Each value of a mapping by the field that it has for them."""
-    if field.key_field is not None or field.value_field is None or field.validators:
-        return field.deserialize
-    take = _take(field.value_field)
-
-    def take_each(value: Any) -> None:
-        if type(value) is not dict:
-            field.deserialize(value)
-        else:
-            for each in value.values():
-                take(each)
-
-    return take_each
-
 
 # ---- what comes in ---------------------------------------------------------------------------------------------
 
@@ -201,7 +28,7 @@ class _Payload(Schema):
 class _Frame(Schema):
     type = fields.String(required=True, validate=validate.Equal("command"))
     id = IdField(required=True)
-    timestamp = fields.String(validate=_timestamp)
+    timestamp = fields.String(validate=check_time)
     payload = fields.Nested(_Payload, required=True)
 
 
@@ -320,16 +147,6 @@ def _plainly(frame: dict[str, Any]) -> Command | None:
             if len(rest) == ("args" in rest) and isinstance(args, dict) and is_id(id) and is_name(name):
                 return Command(id, name, args)
     return None
-
-
-class Answered(NamedTuple):
-    """What came of a question: its id, the option that was chosen, by whom (None: by nobody, it is the default), and
-    whether that is because nobody had answered in time."""
-
-    question: str
-    answer: str
-    by: str | None
-    timed_out: bool
 
 
 # ---- what goes out ---------------------------------------------------------------------------------------------

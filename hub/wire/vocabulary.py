@@ -1,10 +1,10 @@
-"""The closed vocabularies of the contract, as types: mypy finds a word that is in none of them.
+"""The closed vocabularies of the contract, as types: mypy finds a word that is in none of them; and what an answer is.
 
 The codes of errors, and the outcomes of calls, are in `errors`.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Trust = Literal["OPERATOR", "OBSERVER", "NONE", "SYSTEM"]  # OBSERVER only reads; SYSTEM is the hub itself
 Transport = Literal["websocket", "sse", "http", "local"]
@@ -80,3 +80,13 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "bytes": "integer",
     },
 }
+
+
+class Answered(NamedTuple):
+    """What came of a question: its id, the option that was chosen, by whom (None: by nobody, it is the default), and
+    whether that is because nobody had answered in time."""
+
+    question: str
+    answer: str
+    by: str | None
+    timed_out: bool

@@ -11,8 +11,8 @@ from marshmallow import Schema, fields, validate
 from hub.errors import HubError
 from hub.stream.events import Draft, Event
 from hub.stream.eventtypes import KNOWN, EventTypes
-from hub.wire.messages import quick
 from hub.wire.names import Cursor
+from hub.wire.quick import quick
 from hub.wire.strictjson import dumpb
 from hub.wire.validation import bounded
 

@@ -14,8 +14,8 @@ from stores import draft
 from hub.stream.brokers.rarely import MOST, Rarely
 from hub.stream.brokers.witness import FILE, SIZE, Witness
 from hub.stream.events import Event
-from hub.wire.messages import stamp
 from hub.wire.names import Cursor
+from hub.wire.timestamps import stamp
 
 
 def event(seq: int, at: float = 1_700_000_000.25) -> Event:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...wire.messages import now
 from ...wire.names import Cursor
 from ...wire.strictjson import LARGEST_FRAME
+from ...wire.timestamps import now
 from ..events import Draft, Event, Withheld
 from .answers import TABLE as CALLS
 from .broker import Kept, Limits, Past, Receipt

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...wire.framing import envelope
-from ...wire.messages import now, stamp
 from ...wire.names import Cursor
 from ...wire.strictjson import dumps
+from ...wire.timestamps import now, stamp
 from ..events import Draft, Event
 from .broker import Kept
 

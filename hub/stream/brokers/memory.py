@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ...errors import HubError
-from ...wire.messages import now
 from ...wire.names import Cursor
+from ...wire.timestamps import now
 from ..events import Draft, Event
 from .answers import MemoryAnswers
 from .broker import Answers, Kept, Limits, OnLost, Outlet, Pump, Receipt, unavailable

@@ -5,7 +5,7 @@ from collections import deque
 from itertools import accumulate, islice
 from pathlib import Path
 
-from ...wire.messages import stamp
+from ...wire.timestamps import stamp
 from .answers import CallTable
 from .broker import Limits
 from .lastvalues import STEP_BYTES, LastValues

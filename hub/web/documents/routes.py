@@ -7,7 +7,7 @@ from ...adapters import ping
 from ...adapters.senders import ADAPTERS, AGENTS
 from ...commands.questions import LONGEST
 from ...wire import cloudevents
-from ...wire.messages import MAX_TTL
+from ...wire.timestamps import MAX_TTL
 from .. import answers, api, health
 from ..page import frame
 from .schemas import (

@@ -15,9 +15,11 @@ from ...commands.provided import Served
 from ...commands.registry import EFFECTS
 from ...errors import Code
 from ...stream.eventtypes import EventType
+from ...wire.fieldtypes import CursorField, IdField, NameField, PatternsField
 from ...wire.jsonschema import field_schema, json_schema
-from ...wire.messages import FRAME, MAX_TTL, CursorField, IdField, NameField, PatternsField
+from ...wire.messages import FRAME
 from ...wire.subschemas import moved
+from ...wire.timestamps import MAX_TTL
 from ...wire.vocabulary import GapReason, Settled, Transport, Trust
 
 Part = dict[str, Any]  # of a document: JSON

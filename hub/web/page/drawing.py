@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ...commands.supervised import Work
 from ...errors import ANYTHING
-from ...wire.messages import now
+from ...wire.timestamps import now
 from .panel import Asked, Context, Panel
 
 if TYPE_CHECKING:

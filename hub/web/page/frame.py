@@ -14,7 +14,7 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader
 from jinja2.bccache import Bucket
 
 from ...errors import HubError
-from ...wire.messages import now
+from ...wire.timestamps import now
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB, PEER
