@@ -55,10 +55,10 @@ def mount(*words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def observed(folder: Path, environment: Path, unit: str, account: str, state: str, probe: str) -> str:
+def observed(folder: Path, files: Path, unit: str, account: str, state: str, probe: str) -> str:
     """What a shell script sees of a service of this unit, in a container that systemd starts and ends.
 
-    `environment` stands there as /opt/hub; the account has its state directory.
+    Of `files` there stand /opt/hub and /usr/local, with the Python of it; the account has its state directory.
     """
     nspawn = program("systemd-nspawn", "systemd-container")
     if os.geteuid():
@@ -66,7 +66,8 @@ def observed(folder: Path, environment: Path, unit: str, account: str, state: st
     out = folder / "out"
     out.mkdir()
     with copied(folder) as root:
-        shutil.copytree(environment, root / "opt/hub", symlinks=True)
+        for part in ("opt/hub", "usr/local"):
+            shutil.copytree(files / part, root / part, symlinks=True, dirs_exist_ok=True)
         for path in (Path(sys.base_prefix), *Path(sys.base_prefix).parents):  # the account may not read it here
             inside = root / path.relative_to("/")
             os.chmod(inside, inside.stat().st_mode | 0o055)
