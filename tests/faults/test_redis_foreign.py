@@ -94,7 +94,10 @@ async def test_what_no_hub_has_written_is_no_event_and_stops_nothing(
             assert await client.numbers(6) == [1, 2, 3, 4, 5, 6]
     await until(lambda: said(caplog, "another program has written into") >= 1, "the log")
     assert said(caplog, "another program has written into") <= 2  # each of the hubs
-    assert said(caplog, "bug of the hub") == said(caplog, "cannot be kept") == said(caplog, "another epoch") == 0
+    assert said(caplog, "bug of the hub") == said(caplog, "another epoch") == 0
+    assert said(caplog, "cannot be kept") == said(
+        caplog, "does not answer"
+    )  # a server that is slow is no fault of theirs
     found = await history(two, after=f"{epoch(one)}:0")
     assert ([seq(event) for event in found["events"]], found["complete"]) == ([1, 2, 3, 4, 5, 6], True)
     await until(lambda: server.ask("XLEN", key(one, "e")) == 6)
