@@ -23,7 +23,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from engines import Engine
+    from engines import Engine, Weaken
     from running import Start
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -72,12 +72,32 @@ def valkey_engine() -> Iterator["Engine"]:
 
 
 @pytest.fixture
-async def start(redis_engine: "Engine", tmp_path: Path) -> AsyncIterator["Start"]:
+def prefix() -> str:
+    """Of the keys of one stream."""
+    return uuid4().hex
+
+
+@pytest.fixture
+async def start(redis_engine: "Engine", prefix: str, tmp_path: Path) -> AsyncIterator["Start"]:
     """Starts hubs of one stream, each by its name, which are stopped behind the test."""
     from running import starting
 
-    async with starting(tmp_path, redis_engine.url(prefix=uuid4().hex)) as found:
+    async with starting(tmp_path, redis_engine.url(prefix=prefix)) as found:
         yield found
+
+
+@pytest.fixture
+def weaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> "Weaken":
+    """Takes a protection out of the library of functions, in the weakened build."""
+    from engines import weakened_library
+
+    from hub.stream.brokers import link
+
+    def change(old: str, new: str) -> None:
+        if weakened:
+            monkeypatch.setattr(link, "resources", weakened_library(tmp_path, old, new))
+
+    return change
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,8 @@ from hub.stream.brokers.server import Server
 # What is answered is in its file: with `everysec` a write may wait for two seconds while the disk is slow.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 PATIENCE = 30.0  # seconds that a server may take to come up, on a slow machine
+
+Weaken = Callable[[str, str], None]  # the fixture: takes this text of the library for that one
 
 
 def redis_program() -> str:

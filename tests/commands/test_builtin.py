@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +13,6 @@ from hub.errors import HubError
 from hub.stream.subscriber import Subscriber
 from hub.wire.framing import WEBSOCKET
 from hub.wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(port=0, state_dir=tmp_path)
-    await hub.start()
-    yield hub
-    await hub.stop()
 
 
 def client_of(hub: Hub, *, streams: bool = False) -> Client:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,6 @@ from hub.commands import endings, questions, settling
 from hub.commands.asked import account
 from hub.commands.clients import Client
 from hub.errors import HubError
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(port=0, state_dir=tmp_path)
-    await hub.start()
-    yield hub
-    await hub.stop()
-
 
 # ---- asking and answering
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ from hub.commands.settling import Settling
 from hub.errors import HubError
 
 WHICH = st.integers(0, 7)
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(port=0, state_dir=tmp_path)
-    await hub.start()
-    yield hub
-    await hub.stop()
 
 
 class Lives(RuleBasedStateMachine):

@@ -1,7 +1,6 @@
 """Questions over stops, kills and starts, and where the audit log or the store is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,6 @@ from hub.commands.endings import Endings
 from hub.commands.question import EVENT
 from hub.commands.questions import Questions
 from hub.errors import HubError
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(port=0, state_dir=tmp_path)
-    await hub.start()
-    yield hub
-    await hub.stop()
 
 
 async def test_an_open_question_outlives_the_hub(tmp_path: Path) -> None:

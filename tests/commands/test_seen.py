@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,6 @@ from hub.errors import HubError
 
 TASK = "task:progress"
 UID = os.geteuid()
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    hub = Hub(port=0, state_dir=tmp_path)
-    await hub.start()
-    yield hub
-    await hub.stop()
 
 
 async def look(hub: Hub, event: str = TASK, key: str = "build", trust: Any = "OPERATOR") -> Any:

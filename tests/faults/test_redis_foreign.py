@@ -1,25 +1,25 @@
 """Other programs write into the keys of the hubs, or delete there. What is no event is passed over, what is missing is
 told, publishing goes on, and the numbers stay those that they were."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from engines import Engine, broker, weakened_library
-from running import HubInside, hub_app, seq, talk, until
+from engines import Engine, Weaken, broker, weakened_library
+from running import HubInside, Start, seq, starting, talk, until
 from stores import PLENTY, STATE, Store, draft
 
 from hub.errors import HubError, UsageError
 from hub.stream.brokers import link
+from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.redis import RedisBroker
 from hub.stream.brokers.server import Server
 
 pytestmark = pytest.mark.once
 
-Start = Callable[..., Any]
+Open = Callable[..., Awaitable[Store]]
 LIKE_AN_EVENT = "1700000000000 {epoch} 100 0 12 a:x\n\nforged\n1"  # an entry as a hub writes it
 
 
@@ -30,19 +30,24 @@ def server(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
+async def start(server: Engine, prefix: str, tmp_path: Path) -> AsyncIterator[Start]:
+    async with starting(tmp_path, server.url(prefix=prefix)) as found:
+        yield found
 
 
 @pytest.fixture
-async def start(server: Engine, prefix: str, tmp_path: Path) -> AsyncIterator[Start]:
-    async with AsyncExitStack() as stack:
+async def opened(server: Engine, prefix: str) -> AsyncIterator[Open]:
+    """Opens hubs' brokers of one stream."""
+    found = list[Store]()
 
-        async def one(name: str = "one", **settings: Any) -> HubInside:
-            url = server.url(prefix=prefix)
-            return await stack.enter_async_context(hub_app(tmp_path / name, broker=url, **settings))
+    async def one(state: Limits = STATE) -> Store:
+        found.append(Store(broker(server, state=state, prefix=prefix)))
+        await found[-1].open()
+        return found[-1]
 
-        yield one
+    yield one
+    for store in found:
+        await store.broker.close()
 
 
 def key(hub: HubInside, name: str) -> str:
@@ -120,12 +125,10 @@ async def test_what_only_looks_like_an_event_is_a_gap(server: Engine, start: Sta
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_is_like_the_next_event_is_one_to_all(
-    server: Engine, start: Start, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Engine, start: Start, weaken: Weaken, weakened: bool
 ) -> None:
     """Hubs hand on what comes next without asking: so it cannot be taken back, nor its number given twice."""
-    if weakened:
-        weak = weakened_library(tmp_path, "if ms and seq < CLOCK and ours[epoch] and", "if false and")
-        monkeypatch.setattr(link, "resources", weak)
+    weaken("if ms and seq < CLOCK and ours[epoch] and", "if false and")
     one, two = await start("one"), await start("two")
     await one.publish(3)
     async with talk(two.url) as client:
@@ -350,13 +353,10 @@ DAMAGE = [
 @pytest.mark.parametrize("damage", DAMAGE, ids=[" ".join(words) for words in DAMAGE])
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_stream_that_says_nothing_of_itself_is_counted_anew(
-    server: Engine, prefix: str, damage: list[str], weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Engine, opened: Open, damage: list[str], weaken: Weaken, weakened: bool
 ) -> None:
-    if weakened:
-        weak = weakened_library(tmp_path, "if redis.call('EXISTS', keys[1]) == 0 then", "if true then")
-        monkeypatch.setattr(link, "resources", weak)
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+    weaken("if redis.call('EXISTS', keys[1]) == 0 then", "if true then")
+    it = await opened()
     await put_all(it)
     old, size = it.broker.epoch, it.broker.bytes
     command, name, *words = damage
@@ -371,43 +371,35 @@ async def test_a_stream_that_says_nothing_of_itself_is_counted_anew(
         assert [kept.event.id for kept in await it.broker.last_values()] == ["k"]
         assert await it.broker.answers.told(b"place") == b"answer"
         assert len(await it.broker.read(0, 10**6)) == 602
-    await it.broker.close()
 
 
-async def test_a_stream_of_an_older_version_is_counted_once_and_is_the_same(server: Engine, prefix: str) -> None:
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+async def test_a_stream_of_an_older_version_is_counted_once_and_is_the_same(server: Engine, opened: Open) -> None:
+    it = await opened()
     await put_all(it)
     old, size = it.broker.epoch, it.broker.bytes
     await it.broker.close()
     meta = it.broker.server.key("m")
     server.ask("HDEL", meta, "holes", "known", "foreign")
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+    it = await opened()
     await it.broker._look(it.broker._link)
     assert server.ask("HMGET", meta, "holes", "known", "foreign") == [b"0", b"600", b"0"]
     assert (it.broker.epoch, it.broker.head, it.broker.tail, it.broker.bytes) == (old, 601, 1, size)
-    await it.broker.close()
 
 
-async def test_a_number_that_was_set_back_takes_no_event_away(server: Engine, prefix: str) -> None:
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+async def test_a_number_that_was_set_back_takes_no_event_away(server: Engine, opened: Open) -> None:
+    it = await opened()
     await put_all(it)
     server.ask("HSET", it.broker.server.key("m"), "seq", "5")
     assert await it.put(draft("new")) == [602]
     assert [event.seq for event in await all_of(it)] == list(range(1, 603))
-    await it.broker.close()
 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_number_that_was_set_forward_and_then_back(
-    server: Engine, start: Start, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Engine, start: Start, weaken: Weaken, weakened: bool
 ) -> None:
     """All is trimmed when it is set forward: the oldest number that is kept, too, is beyond what it is set back to."""
-    if weakened:
-        weak = weakened_library(tmp_path, "        and found.tail <= found.seq + 1\n", "")
-        monkeypatch.setattr(link, "resources", weak)
+    weaken("        and found.tail <= found.seq + 1\n", "")
     one = await start("one")
     await one.publish(3)
     async with talk(one.url) as client:
@@ -428,18 +420,15 @@ async def test_a_number_that_was_set_forward_and_then_back(
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_bytes_that_are_none_are_counted_anew(
-    server: Engine, prefix: str, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Engine, opened: Open, weaken: Weaken, weakened: bool
 ) -> None:
-    if weakened:
-        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " or found.bytes < 0 then", " then"))
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+    weaken(" or found.bytes < 0 then", " then")
+    it = await opened()
     await put_all(it)
     size, old = it.broker.bytes, it.broker.epoch
     server.ask("HSET", it.broker.server.key("m"), "bytes", "-5")
     await it.broker._look(it.broker._link)
     assert (it.broker.bytes, it.broker.epoch) == (-5 if weakened else size, old)
-    await it.broker.close()
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -479,9 +468,8 @@ async def all_of(it: Store) -> list[Any]:
     return found
 
 
-async def test_epochs_are_counted_anew_from_what_there_is(server: Engine, prefix: str) -> None:
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+async def test_epochs_are_counted_anew_from_what_there_is(server: Engine, opened: Open) -> None:
+    it = await opened()
     await it.put(draft("a"), draft("b"))
     first = it.broker.epoch
     server.ask("HSET", it.broker.server.key("m"), "run", "another")
@@ -495,12 +483,10 @@ async def test_epochs_are_counted_anew_from_what_there_is(server: Engine, prefix
     await until(lambda: it.broker.epoch not in (first, second))
     assert (it.broker.head, it.broker.tail) in [(3, 2), (2, 2)]
     assert it.broker.lineage[first] == 2
-    await it.broker.close()
 
 
-async def test_a_trimmed_stream_that_is_counted_anew_gives_no_number_again(server: Engine, prefix: str) -> None:
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+async def test_a_trimmed_stream_that_is_counted_anew_gives_no_number_again(server: Engine, opened: Open) -> None:
+    it = await opened()
     await it.put(draft("a"), draft("b"), draft("c"))
     old = it.broker.epoch
     with server.client() as client, client.pipeline() as together:
@@ -509,27 +495,22 @@ async def test_a_trimmed_stream_that_is_counted_anew_gives_no_number_again(serve
         together.execute()
     await until(lambda: it.broker.epoch != old)
     assert (it.broker.head, await it.put(draft("d"))) == (3, [4])
-    await it.broker.close()
 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_ids_that_were_deleted_are_known_again(
-    server: Engine, prefix: str, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Engine, opened: Open, weaken: Weaken, weakened: bool
 ) -> None:
-    if weakened:
-        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, " or known ~= found.known", ""))
-    it = Store(broker(server, prefix=prefix))
-    await it.open()
+    weaken(" or known ~= found.known", "")
+    it = await opened()
     await put_all(it)
     server.ask("DEL", it.broker.server.key("i"))
     await it.broker._look(it.broker._link)
     assert await it.put(draft("7", given=True)) == ([602] if weakened else [8])
-    await it.broker.close()
 
 
-async def test_last_values_that_were_deleted_are_none(server: Engine, prefix: str) -> None:
-    it = Store(broker(server, state=STATE._replace(events=2), prefix=prefix))
-    await it.open()
+async def test_last_values_that_were_deleted_are_none(server: Engine, opened: Open) -> None:
+    it = await opened(STATE._replace(events=2))
     for name in "abc":
         await it.put(draft(name, name="x:y", key=name))
     server.ask("HDEL", it.broker.server.key("v"), "x:y\0b")
@@ -542,7 +523,6 @@ async def test_last_values_that_were_deleted_are_none(server: Engine, prefix: st
     assert server.ask("HGET", it.broker.server.key("m"), "filled") == b"0"
     await it.put(draft("e", name="x:y", key="e"))
     assert [kept.event.id for kept in await it.broker.last_values()] == ["e"]
-    await it.broker.close()
 
 
 async def test_the_stream_of_others_put_in_its_place_is_no_event(server: Engine, prefix: str) -> None:

@@ -1,40 +1,15 @@
 """The keys of a stream are put back from a copy while the server runs, which is the same run of it then: whoever has
 seen more is told, and no number means two events in one epoch."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from engines import Engine, weakened_library
-from running import HubInside, hub_app, talk, until
+from engines import Engine, Weaken
+from running import HubInside, Start, talk, until
 
-from hub.stream.brokers import link
 from hub.stream.brokers.witness import Witness
 
 pytestmark = pytest.mark.once
-
-Start = Callable[..., Any]
-
-
-@pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
-
-
-@pytest.fixture
-async def start(redis_engine: Engine, prefix: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """A hub of the stream, in the folder of its name; what it returns stops it, too."""
-    async with AsyncExitStack() as stack:
-
-        async def one(name: str = "one") -> tuple[HubInside, AsyncExitStack]:
-            life = await stack.enter_async_context(AsyncExitStack())
-            hub = await life.enter_async_context(hub_app(tmp_path / name, broker=redis_engine.url(prefix=prefix)))
-            return hub, life
-
-        yield one
 
 
 class Copy:
@@ -73,16 +48,16 @@ async def noted(*hubs: HubInside) -> None:
 async def test_a_hub_that_was_restarted_behind_it(
     redis_engine: Engine, prefix: str, start: Start, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, life = await start()
+    one = await start()
     await one.publish(3)
     await noted(one)
     copy, old = Copy(redis_engine, prefix), epoch(one)
     await one.publish(3)
-    await life.aclose()
+    await one.runner.cleanup()
     copy.put_back()
     if weakened:
         monkeypatch.setattr(Witness, "load", lambda self: None)
-    again, _ = await start()
+    again = await start()
     if weakened:  # the client's cursor is good, and means another event
         assert str((await again.hub.publish("a:x", "new")).cursor) == f"{old}:4"
         return
@@ -97,17 +72,10 @@ async def test_a_hub_that_was_restarted_behind_it(
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_hubs_that_run_meanwhile(
-    redis_engine: Engine,
-    prefix: str,
-    start: Start,
-    weakened: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    redis_engine: Engine, prefix: str, start: Start, weaken: Weaken, weakened: bool
 ) -> None:
-    if weakened:
-        weak = weakened_library(tmp_path, "tonumber(args[2]) > found.seq", "false")
-        monkeypatch.setattr(link, "resources", weak)
-    (one, _), (two, _) = await start("one"), await start("two")
+    weaken("tonumber(args[2]) > found.seq", "false")
+    one, two = await start("one"), await start("two")
     await one.publish(3)
     await noted(one, two)
     copy, old = Copy(redis_engine, prefix), epoch(one)
@@ -143,17 +111,10 @@ async def looked(*hubs: HubInside) -> None:
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_is_published_finds_it_out_before_anything_is_kept(
-    redis_engine: Engine,
-    prefix: str,
-    start: Start,
-    weakened: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    redis_engine: Engine, prefix: str, start: Start, weaken: Weaken, weakened: bool
 ) -> None:
-    if weakened:
-        weak = weakened_library(tmp_path, "found.epoch ~= args[1] or tonumber(args[2]) > found.seq", "false")
-        monkeypatch.setattr(link, "resources", weak)
-    one, _ = await start()
+    weaken("found.epoch ~= args[1] or tonumber(args[2]) > found.seq", "false")
+    one = await start()
     await one.publish(3)
     await noted(one)
     copy, old = Copy(redis_engine, prefix), epoch(one)
@@ -166,32 +127,25 @@ async def test_what_is_published_finds_it_out_before_anything_is_kept(
 @pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("more", [2, 7])
 async def test_of_two_hubs_one_has_seen_more(
-    redis_engine: Engine,
-    prefix: str,
-    start: Start,
-    more: int,
-    weakened: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    redis_engine: Engine, prefix: str, start: Start, more: int, weaken: Weaken, weakened: bool
 ) -> None:
     """The other one goes on from the copy, in good faith; less far than this one had come, or farther."""
-    if weakened:
-        monkeypatch.setattr(link, "resources", weakened_library(tmp_path, "return at ~= ms", "return false"))
-    (one, first), (two, second) = await start("one"), await start("two")
+    weaken("return at ~= ms", "return false")
+    one, two = await start("one"), await start("two")
     await one.publish(3)
     await noted(one, two)
     copy, old = Copy(redis_engine, prefix), epoch(one)
-    await first.aclose()
+    await one.runner.cleanup()
     await two.publish(5)
     await noted(two)
-    await second.aclose()
+    await two.runner.cleanup()
     copy.put_back()
-    one, _ = await start("one")
+    one = await start("one")
     assert (epoch(one), one.hub.cursor.seq) == (old, 3)
     await one.publish(more)
     async with talk(one.url) as other:
         await other.call("hub:ping")
-        two, _ = await start("two")
+        two = await start("two")
         if weakened:
             assert (epoch(two) == old, two.hub.broker.lineage) == ((True, {}) if more == 7 else (False, {old: 3}))
             return
@@ -206,18 +160,11 @@ async def test_of_two_hubs_one_has_seen_more(
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_copy_of_an_earlier_epoch(
-    redis_engine: Engine,
-    prefix: str,
-    start: Start,
-    weakened: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    redis_engine: Engine, prefix: str, start: Start, weaken: Weaken, weakened: bool
 ) -> None:
     """It knows nothing of the epoch that the hubs are in."""
-    if weakened:
-        weak = weakened_library(tmp_path, "or mine ~= '' and not is_earlier(found, mine)", "")
-        monkeypatch.setattr(link, "resources", weak)
-    (one, _), (two, _) = await start("one"), await start("two")
+    weaken("or mine ~= '' and not is_earlier(found, mine)", "")
+    one, two = await start("one"), await start("two")
     await one.publish(3)
     await noted(one, two)
     copy, old = Copy(redis_engine, prefix), epoch(one)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import DURABLE, Engine, engine, line, redis_program, weakened_library
+from engines import DURABLE, Engine, Weaken, engine, line, redis_program
 from running import until
 from stores import PLENTY, Store, draft, passes, stale
 
@@ -25,7 +25,6 @@ from hub.wire.names import Cursor
 
 pytestmark = pytest.mark.once
 
-Weaken = Callable[[str, str], None]
 Open = Callable[..., Awaitable[Store]]
 both = pytest.mark.parametrize("weakened", [False, True])
 
@@ -35,17 +34,6 @@ def server() -> Iterator[Engine]:
     """One of its own: a library is everybody's."""
     with engine(redis_program(), *DURABLE) as found:
         yield found
-
-
-@pytest.fixture
-def weaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> Weaken:
-    """Takes a protection out of the library, in the weakened build."""
-
-    def change(old: str, new: str) -> None:
-        if weakened:
-            monkeypatch.setattr(links, "resources", weakened_library(tmp_path, old, new))
-
-    return change
 
 
 @pytest.fixture
