@@ -138,6 +138,9 @@ class Registry:
         if not isinstance(found, Turn):
             return await self._answer_again(call, command, found, time.monotonic() - begun)
         try:
+            if command.handler is _nobody:
+                self.refuse(call.client, call.id, command.name, "unknown_command")
+                raise self._unknown(command.name)
             await self._confirmed(call, command, args)
             call._turn = found
             return await self._through(call, command, args)
@@ -198,13 +201,20 @@ class Registry:
         try:
             if self.stopping:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
-            command = self.find(name)
+            command = self._commands.get(name) or self.provided.get(name) or self._absent(call, name)
             check_trust(call.trust, command.effect, name)
             call.args = command.check(args)
         except HubError as error:
             self.refuse(call.client, call.id, name, error.code)
             raise
         return command
+
+    def _absent(self, call: Call, name: str) -> Command:
+        """A command that nobody has now. Who comes with a key may have called it while it was provided, and is told
+        what is known of that, provider or not. Raises HubError `unknown_command` for everybody else."""
+        if call.idempotency_key is None or call.trust != "OPERATOR":
+            raise self._unknown(name)
+        return Command(name, _nobody, None, "write", "")
 
     def _unknown(self, name: str) -> HubError:
         """The refusal for a name that nobody has, with the one that was probably meant: found in bounded work, as names
@@ -317,6 +327,10 @@ class Registry:
         while self._unsettled:
             self._changed.clear()
             await self._changed.wait()
+
+
+async def _nobody(call: Call) -> None:
+    """Serves what nobody has: it is never run."""
 
 
 def _is_repeatable(call: Call, command: Command) -> bool:

@@ -15,6 +15,7 @@ from shops import SECRET, Shop, a_call, running, say
 from hub.commands import idempotency, supervised
 from hub.commands.call import Call
 from hub.commands.idempotency import Idempotency, Turn
+from hub.commands.registry import Registry
 from hub.errors import CODES, CommandError, HubError
 from hub.hub import Hub
 from hub.stats import snapshot
@@ -223,6 +224,43 @@ def forgetful(start: Callable[[Hub], Any]) -> Callable[[Hub], Any]:
         await start(hub)
 
     return begin
+
+
+# ---- while its provider is away
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_was_answered_is_told_also_while_nobody_provides_the_command(
+    hub: Hub, shop: Shop, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """So it is known whether it has run; what has not, runs when somebody provides it again."""
+
+    def unknown(registry: Registry, call: Call, name: str) -> Any:
+        raise registry._unknown(name)
+
+    if weakened:
+        monkeypatch.setattr(Registry, "_absent", unknown)
+    shop.raises = HubError("provider_gone", "Gone.")
+    commands = {name: hub.commands._commands.pop(f"shop:{name}") for name in ("buy", "refuse")}
+    provided = {command.name: command for command in commands.values()}
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.commands, "provided", provided)
+        bought = await say(hub, "buy", what="tea")
+        assert code(await say(hub, "refuse", a_call(hub, "r"))) == "provider_gone"
+    again, refused = await say(hub, "buy", what="tea"), await say(hub, "refuse", a_call(hub, "r"))
+    if weakened:
+        assert (code(again), code(refused)) == ("unknown_command", "unknown_command")
+        return
+    assert (again, is_unknown(refused)) == (bought, True)
+    assert code(await say(hub, "buy", what="milk")) == "invalid_args"
+    for other in (a_call(hub, None), a_call(hub, "new"), a_call(hub, uid=7)):
+        assert code(await say(hub, "buy", other, what="tea")) == "unknown_command"
+    looks_on = a_call(hub)
+    looks_on.client.trust = "OBSERVER"
+    assert code(await say(hub, "buy", looks_on, what="tea")) == "unknown_command"
+    monkeypatch.setattr(hub.commands, "provided", provided)
+    assert (await say(hub, "buy", a_call(hub, "new"), what="tea"))["order"] == 2
+    assert shop.runs == {"buy": 2, "refuse": 1}
 
 
 # ---- before it runs
