@@ -24,10 +24,11 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (fields.Tuple, "array"),
     (fields.Mapping, "object"),
 )
-# Of an id this says less than is checked: what else cannot be printed no dialect of expressions can say for all others.
+# Of an id this says less than is checked, up to U+00FF: what else cannot be printed depends on the version of Unicode,
+# and is written in no way that all dialects of expressions have.
 _TEXTS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (check_name, {"pattern": f"^{NAME.pattern}$", "maxLength": MAX_NAME}),
-    (check_id, {"pattern": r"^[^\x00-\x1f\x7f]+$", "minLength": 1, "maxLength": 128}),
+    (check_id, {"pattern": r"^[^\x00-\x1f\x7f-\xa0\xad]+$", "minLength": 1, "maxLength": 128}),
     (check_pattern, {"pattern": f"^(?:{PATTERN.pattern})$", "maxLength": MAX_NAME}),
     (check_time, {"format": "date-time"}),
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
-from .validation import MappingField
+from .validation import MappingField, WholeField
 
 
 def quick(schema: Schema) -> Callable[[Any], bool] | None:
@@ -36,7 +36,7 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
     return fits
 
 
-_AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int}
+_AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int, WholeField: int}
 
 
 def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
@@ -52,7 +52,8 @@ def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
 
     def take(value: Any) -> None:
         if type(value) is not kind:
-            deserialize(value)
+            if deserialize(value) is not value and kind is int:
+                raise ValidationError("It is converted.")
         else:
             for validate in validators:
                 validate(value)

@@ -11,6 +11,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from ..errors import Code, HubError
 
 MAX_PROBLEMS = 100  # that `details` names
+EXACT = 2**53  # up to which a number with a point is the one that was written
 MAX_SHOWN = 128  # characters of a key that came in, and of what is said of it
 
 
@@ -60,18 +61,34 @@ class NestedField(fields.Nested):
         return super()._load(value, partial)
 
 
-_BOUNDED: Mapping[type, type] = {fields.List: ListField, fields.Dict: MappingField, fields.Nested: NestedField}
+class WholeField(fields.Integer):
+    """A whole number as JSON Schema has it: 3.0 is 3, for some languages write no other. As far as such a number is
+    exact."""
+
+    def _validated(self, value: Any) -> Any:
+        if self.strict and type(value) is float and value.is_integer() and abs(value) < EXACT:
+            value = int(value)
+        return super()._validated(value)
+
+
+_BOUNDED: Mapping[type, type] = {
+    fields.List: ListField,
+    fields.Dict: MappingField,
+    fields.Nested: NestedField,
+    fields.Integer: WholeField,
+}
 
 
 def bounded(schema: Schema) -> Schema:
-    """The schema, whose lists, mappings and nested schemas stop at MAX_PROBLEMS, at any depth."""
+    """The schema, whose lists, mappings and nested schemas stop at MAX_PROBLEMS, and whose whole numbers are those of
+    JSON, at any depth."""
     for field in schema.load_fields.values():
         _bound(field)
     return schema
 
 
 def _bound(field: Any) -> None:
-    """Give it the class that does the same within bounds; a class of the application's own is left as it is."""
+    """Give it the class that does the same as it is done here; a class of the application's own is left as it is."""
     if isinstance(field, fields.List):
         _bound(field.inner)
     if isinstance(field, fields.Dict) and field.value_field is not None:

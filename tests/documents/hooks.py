@@ -5,6 +5,7 @@ from typing import Any
 
 import schemathesis
 
+EXACT = 2**53
 LARGEST = 10**20  # integers have 20 digits at most
 numbers = itertools.count()
 
@@ -17,18 +18,18 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def written(value: Any, name: str = "") -> Any:
-    """A body without what only its schema takes: integers with a point, or with too many digits; and ids with what
-    nobody can see, where that is not in ASCII."""
+    """A body without what only its schema takes: integers with too many digits, or with a point and so large that they
+    are not exact; and ids with what nobody can see, where that is not in Latin-1."""
     if isinstance(value, dict):
         return {key: written(member, key) for key, member in value.items()}
     if isinstance(value, list):
         return [written(member) for member in value]
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) >= EXACT:
         value = int(value)
     if isinstance(value, int) and abs(value) >= LARGEST:
         return 0
     if isinstance(value, str) and name == "id":
-        return "".join(character for character in value if character.isascii() or character.isprintable())
+        return "".join(character for character in value if ord(character) < 256 or character.isprintable())
     return value
 
 

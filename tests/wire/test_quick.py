@@ -6,6 +6,7 @@ import pytest
 from marshmallow import Schema, fields, post_load, validate
 
 from hub.wire.quick import quick
+from hub.wire.validation import bounded
 
 
 class Doubled(Schema):
@@ -38,3 +39,6 @@ def test_there_is_no_quick_check_for_a_schema_with_hooks() -> None:
     assert fits
     given: list[Any] = [{"n": 1}, {"n": "x"}, {}, [], {"n": 1, "m": 1}]
     assert [fits(data) for data in given] == [True, *[False] * 4]
+    fits = quick(bounded(Schema.from_dict({"n": fields.Integer(strict=True, allow_none=True)})()))
+    assert fits
+    assert [fits({"n": n}) for n in (1, None, 1.0)] == [True, True, False]  # 1.0 is converted

@@ -103,6 +103,25 @@ def test_who_keeps_unknown_fields_keeps_all_of_them() -> None:
     check_unknown(schema, [data])
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("number", [3.0, -0.0, 9007199254740991.0])
+def test_a_whole_number_is_one_however_it_is_written(number: float, weakened: bool) -> None:
+    """JSON Schema, and so both documents, cannot say that it is none."""
+    schema = Schema.from_dict({"n": fields.Integer(strict=True), "all": fields.List(fields.Integer(strict=True))})()
+    data = {"n": number, "all": [number]}
+    if weakened:
+        assert schema.validate(data).keys() == {"n", "all"}
+    else:
+        found = load(bounded(schema), data)
+        assert found == data
+        assert [type(each) for each in (found["n"], *found["all"])] == [int, int]
+
+
+@pytest.mark.parametrize("number", [3.5, 9007199254740992.0, 1e300, True, "3"])
+def test_what_is_no_whole_number_or_not_exact_is_none(number: Any) -> None:
+    assert bounded(Schema.from_dict({"n": fields.Integer(strict=True)})()).validate({"n": number}).keys() == {"n"}
+
+
 class Tree(Schema):
     name = fields.String(required=True, validate=validate.Length(max=3))
     tags = fields.List(fields.String(validate=validate.Length(max=2)))
