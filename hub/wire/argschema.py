@@ -210,4 +210,4 @@ def _hashable(value: Any) -> Any:
         return frozenset((key, _hashable(each)) for key, each in value.items())
     if isinstance(value, list):
         return tuple(map(_hashable, value))
-    return (value,) if isinstance(value, bool) else value
+    return (bool, value) if isinstance(value, bool) else value  # no list has a type in it

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hub.errors import HubError
@@ -197,6 +197,7 @@ values = st.recursive(
 )
 
 
+@example([True, [1]])
 @given(st.lists(values, max_size=4))
 def test_equal_is_what_the_library_calls_equal(items: list[Any]) -> None:
     from jsonschema import Draft202012Validator
