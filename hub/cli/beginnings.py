@@ -119,21 +119,24 @@ async def _newest(hub: "HubClient", count: int, another: "Another") -> "list[Rec
     high, size, is_all = int(newest), max(count, PIECE), False
     while high and len(found) < count and not is_all:
         low = max(high - size, 0)
-        events, is_all = await _between(epoch, low, high, another)
-        found = [*(event for event in events if patterns.match(event.name)), *found]
+        events, is_all = await _between(epoch, low, high, patterns, another)
+        found = [*events, *found]
         high, size = low, size * GROWTH
     return found[-count:]
 
 
-async def _between(epoch: str, low: int, high: int, another: "Another") -> "tuple[list[Received], bool]":
-    """Those of the events with the numbers above `low` up to `high` that are kept, and whether they are the oldest."""
+async def _between(
+    epoch: str, low: int, high: int, patterns: Patterns, another: "Another"
+) -> "tuple[list[Received], bool]":
+    """Those of the events with the numbers above `low` up to `high` that are kept and match, and whether nothing older
+    is kept."""
     events, is_all = list[Received](), False
     async with another(f"{epoch}:{low}") as hub:
         async for item in hub:
             if isinstance(item, Gap):
                 events, is_all = [], True
             at, _, number = (item.before if isinstance(item, Gap) else item.cursor).rpartition(":")
-            if isinstance(item, Received) and int(number) <= high:
+            if isinstance(item, Received) and int(number) <= high and patterns.match(item.name):
                 events.append(item)
             if int(number) >= high + isinstance(item, Gap) or at != epoch:
                 break

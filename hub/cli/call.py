@@ -21,11 +21,10 @@ from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
-from .words import STDIN, fields, is_given, is_json, json_text, parsed, read_stdin, says_something
+from .words import QUIET_SECONDS, STDIN, fields, is_given, is_json, json_text, parsed, read_stdin, says_something
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
 LARGEST = 64 * 1024 * 1024  # bytes of args; no hub takes as many
-QUIET_SECONDS = 1.0  # in which nothing has come through a pipe
 COLOURS: dict[str, Colour] = {"write": "yellow", "dangerous": "red"}
 NARROW = 20  # columns of a sentence at least
 EXAMPLES = """

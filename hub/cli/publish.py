@@ -16,7 +16,7 @@ from ..wire.vocabulary import EVENTS
 from .grammar import add_command, refusal
 from .http import Silent, add_where, connection
 from .terminal import printable
-from .words import STDIN, fields, is_given, is_json, json_text, read_stdin
+from .words import STDIN, fields, is_given, is_json, json_text, parsed, read_stdin
 
 if TYPE_CHECKING:
     from .documents import Line
@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
     near = _meant(args.event)
     if near and args.strict:
         raise HubError("invalid_message", near)
-    rest, cursor = Rest(), None
+    hints, rest, cursor = [*filter(None, (near, _flag_meant(args)))], Rest(), None
     batches = _batches_of(args, rest)
     try:
         with _hub_of(args) as hub:
             for batch in batches:
                 answer = _what_fits(hub, batch, rest if _is_stream(args) else None, args)
-                if near and cursor is None and answer:
-                    complain(printable(f"hub: {near}"))
+                while hints and answer:
+                    complain(printable(f"hub: {hints.pop(0)}"))
                 cursor = answer["cursor"] if answer else cursor
     finally:
         if cursor is not None:  # also when what follows was refused: so far everything is published
@@ -105,6 +105,14 @@ def _meant(event: str) -> str | None:
     """Return the question that a mistyped name raises; an own name is nobody's business."""
     near = None if event in EVENTS else nearest(event, EVENTS)
     return near and f"Nobody knows {event}; did you mean {near}?"
+
+
+def _flag_meant(args: argparse.Namespace) -> str | None:
+    """Return what is said of a `ttl` in the data, where the hub has no such field; another event may have one."""
+    if args.event not in EVENTS or args.ttl is not None or is_json(args.words):
+        return None
+    given = next((field.text for field in parsed(args.words) if field.key == "ttl"), None)
+    return given and f"ttl stands in the data now, where it means nothing; did you mean --ttl {given}?"
 
 
 def _is_stream(args: argparse.Namespace) -> bool:

@@ -19,7 +19,8 @@ EVENT = "task:progress"
 
 
 class Reports:
-    """The reports of one task, from a thread of its own. What goes wrong with the hub does not concern it."""
+    """The reports of one task, from a thread of its own. What goes wrong with the hub does not concern it; `missed`:
+    why the hub has not taken the newest one, if that is so."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Reports:
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
         self._was_told = self._is_away = False
+        self.missed: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -79,17 +81,18 @@ class Reports:
         try:
             with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
                 hub.ask("POST", "/api/events", json.dumps(event).encode())
-        except Silent:
-            pass  # as if it was not there
-        except Disconnected:
-            self._was_told = True  # or it may be: it was there
+        except Silent as error:
+            self.missed = error.message  # as if it was not there
+        except Disconnected as error:
+            self._was_told, self.missed = True, error.message  # or it may be: it was there
         except HubError as error:
+            self.missed = error.message
             if not error.retryable:
                 return True
-        except Exception:  # whatever it is: it must not show in the program's output
-            pass
+        except Exception as error:  # whatever it is: it must not show in the program's output
+            self.missed = str(error)
         else:
-            self._was_told = True
+            self._was_told, self.missed = True, None
             return True
         self._is_away = True
         return False

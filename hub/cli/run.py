@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import shlex
+import sys
 from pathlib import PurePath
 from typing import Any
 
@@ -15,7 +16,7 @@ from .grammar import add_command
 from .http import add_where, address, connection
 from .relays import Relays
 from .reports import Reports
-from .terminal import printable
+from .terminal import is_terminal, printable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what a shell says
 LONGEST_NAME, LONGEST_TTL = 100, 30 * 86400.0  # characters, seconds
@@ -93,6 +94,8 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
         child.let_go()
         relays.finish()
         reports.end(ended_in_words(status))
+    if reports.missed and is_terminal(sys.stderr):  # a person: else it would stand in the program's output
+        complain(printable(f"hub: No hub knows how this has ended. {reports.missed}"))
     return exit_status(status)
 
 

@@ -13,6 +13,7 @@ from ..errors import UsageError
 
 FIELD = re.compile(r'([^\s={\[":][^=]*?)(:?)=(.*)', re.DOTALL)
 STDIN = "-"
+QUIET_SECONDS = 1.0  # in which nothing has come on stdin
 
 
 def is_json(words: Sequence[str]) -> bool:
@@ -85,9 +86,22 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_given() -> bool:
-    """Whether stdin is a pipe or a file: then it is read where no words say anything else."""
+    """Whether stdin is a pipe or a file: then it is read where no words say anything else. So is a socket, if something
+    comes: Node gives one to each child, and says nothing to most."""
     mode = os.fstat(0).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or (stat.S_ISSOCK(mode) and _speaks())
+
+
+def _speaks() -> bool:
+    import socket  # here, as few have any use for it
+
+    if not says_something(QUIET_SECONDS):
+        return False
+    try:
+        with socket.socket(fileno=os.dup(0)) as stdin:
+            return bool(stdin.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def read_stdin(size: int) -> bytes:

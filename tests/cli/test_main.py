@@ -367,6 +367,22 @@ def test_a_pipe_is_read_where_no_data_is_given(run: Run, words: list[str], sent:
     assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == data
 
 
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(("sent", "data"), [(b'{"n": 1}', {"n": 1}), (b"", None), (None, None)])
+def test_a_socket_is_read_once_something_comes(run: Run, sent: bytes | None, data: Any) -> None:
+    """Node gives one to each child, and closes most of them only when it ends itself."""
+    before = cursor(run)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        if sent is not None:
+            ours.sendall(sent)
+            ours.shutdown(socket.SHUT_WR)
+        command = [sys.executable, "-m", "hub", "publish", "cli:piped"]
+        subprocess.run(command, stdin=theirs.fileno(), capture_output=True, check=True)
+    (line,) = run("tail", "cli:piped", "--after", before, "--count", "1", "--json").out.splitlines()
+    assert json.loads(line)["payload"]["data"] == data
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -443,6 +459,24 @@ def test_a_mistyped_event_is_published_all_the_same(run: Run) -> None:
     assert published.out.strip() == cursor(run)
     refused = run("publish", "task:progres", "1", "--ttl", "-1")
     assert (refused.status, refused.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("words", "is_meant"),
+    [
+        (["task:progress", "id=a", "ttl:=3"], True),
+        (["task:progress", "id=a", "ttl=3"], True),
+        (["task:progress", "id=a", "ttl=3", "--ttl", "3"], False),
+        (["dns:record", "ttl=3"], False),
+        (["task:progress", '{"id": "a", "ttl": 3}'], False),
+        (["task:progress", "id=a"], False),
+    ],
+)
+def test_a_flag_that_stands_in_the_data_is_asked_about(run: Run, words: list[str], is_meant: bool) -> None:
+    published = run("publish", *words)
+    question = "hub: ttl stands in the data now, where it means nothing; did you mean --ttl 3?\n"
+    assert (published.status, published.err) == (0, question if is_meant else "")
 
 
 @pytest.mark.usefixtures("hub")

@@ -387,6 +387,15 @@ async def test_without_a_hub_nothing_is_said(tmp_path: Path) -> None:
         assert (*await process.communicate(), process.returncode) == (b"x\n", b"", 9)
 
 
+async def test_on_a_terminal_who_has_told_nobody_is_told(hub: HubInside, tmp_path: Path) -> None:
+    for url, said in ((hub.url, ""), (NOWHERE[1], "hub: No hub knows how this has ended. No hub answers at http")):
+        async with on_terminal(tmp_path, "run", "--url", url, "--", "sh", "-c", "echo x; exit 9") as shown:
+            status, text = await shown.ended()
+        first, *more = text.splitlines()
+        assert (status, first, len(more)) == (9, "x", bool(said))
+        assert "".join(more).startswith(said)
+
+
 async def test_a_hub_that_accepts_and_is_silent_holds_up_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
