@@ -22,7 +22,7 @@ from .access import login
 from .access.credentials import Tokens
 from .access.guard import common_tickets, mode
 from .sdnotify import Systemd
-from .seats import READY, Seat
+from .seats import READY, REFUSED, Seat
 from .serverfile import RETRY, ServerFile
 from .shutdown import has_terminal
 from .snapshots import Snapshots
@@ -180,7 +180,7 @@ class Crew:
             os.close(self._held)
             status = self._serve(self._config, seat)
         except UsageError as error:
-            seat.tell(b"-", str(error))
+            seat.tell(REFUSED, str(error))
             status = 2
         except BaseException:
             log.exception("worker %d failed, which is a bug of the hub; it is started again", seat.number)
@@ -197,9 +197,9 @@ class Crew:
             if not self._started and all(each.ready for each in self._workers):
                 self._announce()
         elif data and not self._started:
-            raise UsageError(data[1:].decode())
+            raise UsageError(_sentence(data))
         elif data:
-            log.error("worker %d cannot start: %s; it is tried again", worker.number, data[1:].decode())
+            log.error("worker %d cannot start: %s; it is tried again", worker.number, _sentence(data))
 
     def _reap(self) -> None:
         """Take the ends of workers; those that nobody has asked for are begun again, later and later."""
@@ -242,6 +242,11 @@ class Crew:
                 login.invite(tokens, self._url)
             except HubError as error:
                 log.error("there is no link to the page: %s; hub token --link makes one", error)
+
+
+def _sentence(told: bytes) -> str:
+    """What a worker has told behind REFUSED; one that is long was cut, perhaps in the middle of a character."""
+    return told.removeprefix(REFUSED).decode("utf-8", "replace")
 
 
 def _asked() -> socket.socket:

@@ -35,10 +35,10 @@ class Snapshot:
             done += os.pwrite(self._halves[place], data[done:], done)
 
     def read(self) -> bytes:
-        """What was written last; nothing if nothing was."""
+        """What was written last; nothing if nothing was, or only the beginning of the first."""
         for _ in range(TRIES):
             number, said = max(map(_read, self._halves))
-            if number or not any(os.fstat(half).st_size for half in self._halves):
+            if number or not all(os.fstat(half).st_size for half in self._halves):
                 return said
         raise OSError("what another worker has counted cannot be read")
 

@@ -13,13 +13,15 @@ import os, resource, signal, sys, time
 from pathlib import Path
 
 from hub.config import Config
-from hub.web import serverfile
+from hub.errors import UsageError
+from hub.web import crew, serverfile
 from hub.web.crew import Crew
 
 found = Path(sys.argv[1]) / "server.json"
-serverfile.RETRY = 0.01
+crew.RETRY = 0.01
 
 def serve(config, seat):
+    {first}
     print(found.exists(), flush=True)
     seat.tell(b"+")
     {then}
@@ -27,18 +29,16 @@ def serve(config, seat):
     signal.pause()
 
 {weakened}
-crew = Crew(Config(state_dir=found.parent), 1, "http://127.0.0.1:1/", serve)
+workers = Crew(Config(state_dir=found.parent), 1, "http://127.0.0.1:1/", serve)
 {before}
-sys.exit(crew.run())
+sys.exit(workers.run())
 """
 BY_THEIR_START = """
 write = Crew._write_due
 Crew._write_due = lambda self: write(self) if self._started else None
 """
-ANOTHERS, REMOVES_ANOTHERS = (
-    "found.write_text('another')",
-    "serverfile.ServerFile.withdraw = lambda self: found.unlink()",
-)
+ANOTHERS = "found.write_text('another')"
+REMOVES_ANOTHERS = "serverfile.ServerFile.withdraw = lambda self: found.unlink()"
 NO_ROOM = "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"
 ROOM = """resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2)
     while not found.exists():
@@ -46,9 +46,9 @@ ROOM = """resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, resource.getrlim
     print(found.read_text(), flush=True)"""
 
 
-def run(folder: Path, *, then: str = "", weakened: str = "", before: str = "") -> list[str]:
+def run(folder: Path, *, first: str = "", then: str = "", weakened: str = "", before: str = "") -> list[str]:
     """What one worker has printed until it has its parent stop, first whether the file is there before it listens."""
-    script = CREW.format(then=then, weakened=weakened, before=before)
+    script = CREW.format(first=first, then=then, weakened=weakened, before=before)
     command = [sys.executable, "-W", "error", "-c", script, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=30)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
@@ -73,3 +73,8 @@ def test_a_full_disk_is_no_reason_not_to_start_workers(tmp_path: Path) -> None:
     lines = run(tmp_path, then=ROOM, before=NO_ROOM)
     assert lines[0] == "False"  # nobody is sent to the wrong place
     assert json.loads(next(line for line in lines if line.startswith("{")))["url"] == "http://127.0.0.1:1/"
+
+
+def test_why_one_cannot_start_is_told_however_long_it_is(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"UsageError: It cannot start: ä+\ufffd\n"):
+        run(tmp_path, first="raise UsageError('It cannot start: ' + 'ä' * 5000)")

@@ -48,6 +48,14 @@ def test_a_writer_that_is_killed_in_the_middle_leaves_what_was_there(
     assert it.read() == b"and on"
 
 
+def test_a_writer_that_is_killed_in_its_first_write_has_said_nothing(it: Snapshot) -> None:
+    """Else no worker could begin in its place: each reads first what was counted there before."""
+    os.pwrite(it._halves[0], HEAD.pack(1, 100, 7) + b"torn", 0)
+    assert it.read() == b""
+    it.write(b"and on")
+    assert it.read() == b"and on"
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("weakened", [False, True])
 def test_it_is_read_whole_while_it_is_written(it: Snapshot, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +80,8 @@ def test_it_is_read_whole_while_it_is_written(it: Snapshot, weakened: bool, monk
 
 
 def test_without_anything_whole_it_says_so(it: Snapshot) -> None:
-    os.pwrite(it._halves[0], b"x" * 100, 0)
+    for half in it._halves:
+        os.pwrite(half, b"x" * 100, 0)
     with pytest.raises(OSError, match="cannot be read"):
         it.read()
 
