@@ -209,7 +209,7 @@ class _Sender:
                     reason,
                 )
             await self.say("failing", reason)
-            if await self._ends_within(wait if asked is None else asked):
+            if await self._ends_within(wait if asked is None else _as_asked(asked, self.entry.retry_first)):
                 return False
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -244,6 +244,12 @@ class _Sender:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), seconds)
         return self._ending.is_set()
+
+
+def _as_asked(seconds: float, least: float) -> float:
+    """How long a receiver is left alone that has asked for it. Stops one that asks for no time at all from being tried
+    as fast as it can refuse."""
+    return max(seconds, least)
 
 
 GONE_SAID = "The receiver answered 410: it wants no more. A changed entry in hub.toml switches it on again."

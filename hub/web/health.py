@@ -2,6 +2,7 @@
 them, so these cost little: see `Scrapes`, and STRANGERS in `access.connections`.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ class Scrapes:
 
     def __init__(self) -> None:
         self._drawn: dict[str, tuple[float, bytes]] = {}  # by content type: until when it is shared
+        self._one = asyncio.Lock()
 
     async def metrics(self, request: web.Request) -> web.Response:
         """GET /metrics: for Prometheus, as text or as OpenMetrics."""
@@ -41,12 +43,12 @@ class Scrapes:
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: kind})
 
     async def _shared(self, kind: str, encode: Callable[[Any], bytes], app: web.Application) -> bytes:
-        now = time.monotonic()
-        until, text = self._drawn.get(kind, (0.0, b""))
-        if now >= until:
-            text = await _draw(kind, encode, app)
-            self._drawn[kind] = now + SHARED_SECONDS, text
-        return text
+        async with self._one:  # else all who come while it waits for other workers would have one drawn each
+            until, text = self._drawn.get(kind, (0.0, b""))
+            if time.monotonic() >= until:
+                text = await _draw(kind, encode, app)
+                self._drawn[kind] = time.monotonic() + SHARED_SECONDS, text
+            return text
 
 
 async def _draw(kind: str, encode: Callable[[Any], bytes], app: web.Application) -> bytes:

@@ -1,5 +1,6 @@
 """The requests that the hub makes itself: to webhooks and to ntfy, with aiohttp."""
 
+import errno
 import os
 from collections.abc import AsyncIterator, Mapping
 
@@ -10,6 +11,7 @@ from ..outward.outgoing import Reply, Unreached
 from .keys import HUB
 
 CONNECTIONS = 100  # at once, to all receivers together
+CUT = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 
 
 async def client(app: web.Application) -> AsyncIterator[None]:
@@ -43,6 +45,6 @@ def _said(error: Exception) -> str:
         return f"nobody knows the name {error.host}"
     if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
         return f"nothing takes it at {error.host}:{error.port} ({os.strerror(error.errno)})"
-    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+    if isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) in CUT:
         return "it closed the connection without an answer"
     return f"{type(error).__name__}: {error}".rstrip(": ")

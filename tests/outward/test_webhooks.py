@@ -15,6 +15,7 @@ from receivers import Got, Receiver, receiver, write_config
 from running import HubInside, HubProcess, hub_app, hub_process, until
 from standardwebhooks import Webhook as Standard
 
+from hub.outward import webhooks
 from hub.outward.bodies import signature
 from hub.outward.notes import Notes
 from hub.outward.outgoing import LONGEST_ASKED, Reply, retry_after
@@ -123,6 +124,27 @@ async def test_a_receiver_that_wants_to_be_left_alone_is(tmp_path: Path) -> None
             await hub.hub.publish("a:x", {"n": 1})
             await until(lambda: got.taken)
             assert waits[1] - waits[0] >= 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_receiver_that_asks_for_no_time_is_left_alone_all_the_same(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, ends_within = list[float](), webhooks._Sender._ends_within
+
+    async def noted(sender: Any, seconds: float) -> bool:
+        waits.append(seconds)
+        return await ends_within(sender, seconds)
+
+    monkeypatch.setattr(webhooks._Sender, "_ends_within", noted)
+    if weakened:
+        monkeypatch.setattr(webhooks, "_as_asked", lambda seconds, least: seconds)
+    async with receiver(lambda before: web.Response(status=503, headers={"retry-after": "0"})) as got:
+        write_config(tmp_path, entry(got.url))
+        async with hub_app(tmp_path) as hub:
+            await hub.hub.publish("a:x", {"n": 1})
+            await until(lambda: len(waits) >= 3)
+    assert waits[:3] == [0.0 if weakened else 0.05] * 3
 
 
 def test_retry_after() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,13 @@ async def test_a_name_that_there_is_not(tmp_path: Path) -> None:
     assert await said(tmp_path, "http://nobody.invalid/") == "nobody knows the name nobody.invalid"
 
 
-async def test_one_that_hangs_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resets", [False, True])
+async def test_one_that_hangs_up(resets: bool, tmp_path: Path) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
+        if resets:
+            now = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
         writer.close()
 
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:

@@ -29,8 +29,6 @@ from .shown import Look, Shown, Variant, minute
 if TYPE_CHECKING:
     from ...hub import Hub
 
-__all__ = ["PAGES", "SHOWN", "Pages", "Panel", "setup"]
-
 # Other pages in the same frame, by the parameter of the query that asks for them: `?call=NAME`. Each answers through
 # `frame.show`.
 PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.Response]]] = {

@@ -95,7 +95,7 @@ class Details:
 
     async def _draw(self, kind: Kind, key: str, before: int) -> Drawn:
         hub, board, trail = self._app[HUB], self._app[frame.BOARD], self._trails.get(kind, key)
-        await asyncio.gather(trail.catch_up(hub.window), board.catch_up())
+        await asyncio.gather(trail.catch_up(hub), board.catch_up())
         context = {
             "kind": kind,
             "key": key,
@@ -113,7 +113,6 @@ class Details:
         context |= {
             "lines": [line(event, of=key) for event in found],
             "further": further,
-            "board": board,
             "spoke": spoke,
         }
         main = aiohttp_jinja2.get_env(self._app).get_template("pages/detail_main.html").render(context)

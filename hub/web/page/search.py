@@ -7,7 +7,7 @@ best few, and with `&kind=task` all of that one, page by page.
 import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -19,9 +19,6 @@ from ..keys import HUB
 from . import frame
 from .formats import agent, called, seen, words
 from .working import waiting_agents
-
-if TYPE_CHECKING:
-    pass
 
 LONGEST = 100  # characters that are searched for
 FEW, MANY = 8, 100  # of each kind, and of one on a page of its own

@@ -10,7 +10,6 @@ from ...wire.strictjson import dumpb
 
 if TYPE_CHECKING:
     from ...hub import Hub
-    from ...stream.window import Window
 
 Kind = Literal["task", "agent"]
 
@@ -31,17 +30,21 @@ class Trail:
         self.events: deque[Event] = deque()
         self._bytes = 0
         self.start = self.position = 0  # all that is behind `start` and up to `position` has been looked at
+        self._epoch = ""  # of that
         self._word = dumpb(key)
 
-    async def catch_up(self, window: "Window") -> None:
-        """Look at what is in memory and new, in turns with everybody else."""
-        if not window.covers(self.position) or self.position > window.head:
+    async def catch_up(self, hub: "Hub") -> None:
+        """Look at what is in memory and new, in turns with everybody else. In another epoch a number may be that of
+        another event, so all of it is looked at again."""
+        window = hub.window
+        if self._epoch != hub.broker.epoch or not window.covers(self.position) or self.position > window.head:
             self.events.clear()
             self._bytes = 0
             self.start = self.position = window.tail - 1
+            self._epoch = hub.broker.epoch
         while self.position < window.head:
-            if not window.covers(self.position):
-                return await self.catch_up(window)
+            if self._epoch != hub.broker.epoch or not window.covers(self.position):
+                return await self.catch_up(hub)
             until = min(self.position + SLICE, window.head)
             for event in window.between(self.position, until):
                 if self.is_about(event):

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from hub import Hub
 from hub.errors import HubError
-from hub.stream.events import Event
+from hub.stream.events import Draft, Event
 from hub.web.page import trails
 from hub.web.page.trails import Trail, Trails, names
+from hub.wire.names import Cursor
 
 KEY = 'build "x" ä'
+NOW = "2026-11-30T12:00:00.000Z"
 ABOUT: list[tuple[str, Any]] = [
     ("task:progress", {"id": KEY}),
     ("task:log", {"id": KEY, "line": "x"}),
@@ -69,7 +71,7 @@ def numbers(events: Any) -> list[int]:
 async def test_all_about_it_is_found_page_after_page_once_and_in_order(hub: Hub) -> None:
     wanted = await publish(hub, 400, every=3)
     trail = Trail("task", KEY)
-    await trail.catch_up(hub.window)
+    await trail.catch_up(hub)
     assert numbers(trail.events) == [seq for seq in wanted if seq >= hub.window.tail]
     found, before = list[int](), hub.window.head + 1
     while before:
@@ -83,13 +85,31 @@ async def test_what_comes_while_one_looks_is_added(hub: Hub) -> None:
     trail, wanted = Trail("task", KEY), list[int]()
     for _ in range(5):
         wanted += await publish(hub, 30, every=7)
-        await trail.catch_up(hub.window)
+        await trail.catch_up(hub)
     assert numbers(trail.events) == wanted, "more than the window has by now"
     wanted += await publish(hub, 200, every=7)
-    await trail.catch_up(hub.window)
+    await trail.catch_up(hub)
     assert numbers(trail.events) == [seq for seq in wanted if seq >= hub.window.tail], "a hole is no trail"
     page, _ = await trail.before(hub, hub.window.head + 1, 500)
     assert numbers(page) == wanted[::-1]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_in_another_epoch_its_numbers_are_those_of_other_events(hub: Hub, weakened: bool) -> None:
+    """Also where that has come as far as this had when somebody looks again."""
+    await publish(hub, 3)
+    trail = Trail("task", KEY)
+    await trail.catch_up(hub)
+    hub.window.start_at(1)
+    if not weakened:
+        hub.broker.epoch = "another"
+    data = json.dumps({"id": KEY, "message": "new"}, ensure_ascii=False).encode()
+    hub.window.extend(
+        [Event(Draft("task:progress", f"{seq}", data), Cursor("another", seq), NOW, 0.0) for seq in (2, 3)]
+    )
+    await trail.catch_up(hub)
+    assert [event.cursor.epoch for event in trail.events].count("another") == (0 if weakened else 2)
+    assert len(trail.events) == (3 if weakened else 2)
 
 
 async def test_each_event_is_looked_at_once_and_few_are_parsed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +131,7 @@ async def test_each_event_is_looked_at_once_and_few_are_parsed(hub: Hub, monkeyp
     await publish(hub, 3)
     trail = Trail("task", KEY)
     for _ in range(3):
-        await trail.catch_up(hub.window)
+        await trail.catch_up(hub)
     assert looked == [*range(1, 44)]
     assert len(parsed) == 3
 
@@ -120,13 +140,13 @@ async def test_what_it_keeps_is_bounded_and_the_rest_is_read(hub: Hub, monkeypat
     monkeypatch.setattr(trails, "EVENTS", 10)
     wanted = await publish(hub, 40)
     trail = Trail("task", KEY)
-    await trail.catch_up(hub.window)
+    await trail.catch_up(hub)
     assert len(trail.events) == 10
     page, before = await trail.before(hub, hub.window.head + 1, 100)
     assert (numbers(page), before) == (wanted[::-1], 0)
     monkeypatch.setattr(trails, "BYTES", 5 * trail.events[0].size)
     small = Trail("task", KEY)
-    await small.catch_up(hub.window)
+    await small.catch_up(hub)
     assert numbers(small.events) == wanted[-5:]
     assert numbers((await small.before(hub, hub.window.head + 1, 100))[0]) == wanted[::-1]
     kept = Trails()
@@ -146,7 +166,7 @@ async def test_looking_back_ends_after_a_while_and_says_where(hub: Hub, monkeypa
     for number in range(200):
         await hub.publish("a:x", number)
     trail = Trail("task", KEY)
-    await trail.catch_up(hub.window)
+    await trail.catch_up(hub)
     found, before, rounds = list[int](), hub.window.head + 1, 0
     while before:
         page, before = await trail.before(hub, before, 5)
@@ -162,7 +182,7 @@ async def test_a_store_that_is_away_is_said(hub: Hub, monkeypatch: pytest.Monkey
 
     await publish(hub, 100)
     trail = Trail("task", KEY)
-    await trail.catch_up(hub.window)
+    await trail.catch_up(hub)
     monkeypatch.setattr(hub.broadcaster.pages, "read", away)
     with pytest.raises(HubError, match="away"):
         await trail.before(hub, hub.window.head + 1, 80)

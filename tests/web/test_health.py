@@ -1,0 +1,37 @@
+"""What watches the hub, where many ask at once."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.exposition import choose_encoder
+from running import hub_app
+
+from hub.web.health import Scrapes
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_other_accounts_share_a_drawing_that_is_waited_for(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with several workers, which are asked for what they have counted."""
+    scrapes, drawn, others = Scrapes(), 0, asyncio.Event()
+    if weakened:
+        monkeypatch.setattr(scrapes, "_one", asyncio.Semaphore(100))
+    async with hub_app(tmp_path) as hub:
+        gather = hub.hub.metrics.gather
+
+        async def slowly() -> Any:
+            nonlocal drawn
+            drawn += 1
+            await others.wait()
+            return await gather()
+
+        monkeypatch.setattr(hub.hub.metrics, "gather", slowly)
+        encode, _ = choose_encoder("")
+        asking = [asyncio.ensure_future(scrapes._shared("text", encode, hub.app)) for _ in range(9)]
+        await asyncio.sleep(0)
+        others.set()
+        await asyncio.gather(*asking)
+    assert drawn == (9 if weakened else 1)
