@@ -80,7 +80,11 @@ class Workers:
             self._note()
         try:
             while True:
-                connection, _ = await loop.sock_accept(self._seat.asked)
+                try:
+                    connection, _ = await loop.sock_accept(self._seat.asked)
+                except OSError:  # no descriptors just now; whoever asks is told what was said last
+                    await asyncio.sleep(PATIENCE)
+                    continue
                 connection.setblocking(False)
                 self._begin(self._hear(connection))
         finally:

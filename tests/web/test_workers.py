@@ -1,6 +1,7 @@
 """Several workers on one port: started, started again, stopped; and one for who talks to them."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -193,6 +194,24 @@ async def test_a_hangup_without_a_terminal_is_passed_on(redis_engine: Engine, tm
     async with crew(redis_engine, tmp_path) as hub:
         hub.signal(signal.SIGHUP)
         await until(lambda: hub.log.count("hub.toml was read again") == 2)
+
+
+async def test_without_descriptors_it_answers_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats, "PATIENCE", 0.01)
+    loop, failures = asyncio.get_running_loop(), [OSError(errno.EMFILE, "Too many open files")] * 3
+    accept = loop.sock_accept
+
+    async def accepts(sock: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return await accept(sock)
+
+    monkeypatch.setattr(loop, "sock_accept", accepts)
+    with pair() as both:
+        both.there.on_clients = somebody
+        async with answering(both.there):
+            await until(lambda: not failures, "that it has tried so often")
+            assert await both.here.clients("") == [([("x", "{}")], False)]
 
 
 @pytest.mark.parametrize("weakened", [False, True])
