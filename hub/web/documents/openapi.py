@@ -13,7 +13,20 @@ from ...wire.strictjson import LARGEST, dumpb
 from .. import api
 from ..keys import OPEN_ROUTES
 from ..page.forms import is_form
-from .routes import BODY, CALL, CONFIRM, EVERYWHERE, KEY, REFUSALS, ROUTES, TOPICS, answer, content, parameter
+from .routes import (
+    BODY,
+    CALL,
+    CONFIRM,
+    EVERYWHERE,
+    KEY,
+    REFUSALS,
+    ROUTES,
+    TOPICS,
+    WHILE,
+    answer,
+    content,
+    parameter,
+)
 from .schemas import ANYTHING, COMMON, OUT, RESULTS, SECURITY, Part, Titles, args_of, data_of, published, ref, said
 
 UNHEARD = ("hub:subscribe", "hub:unsubscribe", "hub:provide")  # they are about a stream, which a request does not have
@@ -143,7 +156,7 @@ def _command(command: Command, titles: Titles, tokens: bool) -> Part:
     found = _described(titles(command.name), command.summary, "commands")
     found["x-hub"] = {key: value for key, value in command.describe().items() if key in ("effect", "provider")}
     found["requestBody"] = {"required": True, "content": content(ref(args))}
-    found["parameters"] = [*([CONFIRM] * (command.effect == "dangerous")), *([KEY] * (command.effect != "read"))]
+    found["parameters"] = [*[CONFIRM] * (command.effect == "dangerous"), *[KEY] * (command.effect != "read"), WHILE]
     answers = {} if command.name in UNHEARD else {200: answer("Its answer.", ref(result))}
     found["responses"] = _responses(answers, _statuses(_refusals(command), True, tokens))
     return {

@@ -57,6 +57,12 @@ CONFIRM = parameter(
 KEY = parameter(
     api.KEY, ID, "Who repeats a call with the same key gets the same answer, and it is run once, for an hour.", "header"
 )
+WHILE = parameter(
+    api.WHILE,
+    TEXT | {"enum": ["connected"]},
+    "The call is cancelled when the connection of its request ends.",
+    "header",
+)
 CALLED = parameter("name", NAME, "The command.", "path")
 
 # What each status of a refusal means. All have the error object as their body.
@@ -179,7 +185,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         "Call any command, also one that is not listed here: another program may provide it.",
         {200: answer("What the command has answered.", ANYTHING)},
         (404, *BODY, *CALL, 409, 428),
-        (CALLED, CONFIRM, KEY),
+        (CALLED, CONFIRM, KEY, WHILE),
         content(said(OBJECT, "The args.")),
         "commands",
     ),
