@@ -162,18 +162,16 @@ async def test_that_it_is_closed_may_be_said_twice(weakened: bool, tmp_path: Pat
     assert (everything(tmp_path / "state")[-1]["action"] == "hub.stopped") is not weakened
 
 
-async def test_without_a_terminal_a_hangup_means_nothing(tmp_path: Path) -> None:
-    start = (
-        f"import os, sys; os.setsid(); os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'hub', *sys.argv[1:]])"
-    )
+@asynccontextmanager
+async def lives(tmp_path: Path, *start: str, stdout: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A hub that was started like this; it answers behind what is done to it, and ends as it should."""
     words = ("--port", "0", "--state-dir", str(tmp_path / "state"))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", start, *words, cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE
+        sys.executable, *start, *words, cwd=tmp_path, env=environment(), stdout=stdout
     )
-    assert process.stdout
     try:
-        await process.stdout.readline()
-        send_signal(process, signal.SIGHUP)
+        await until((tmp_path / "state" / "server.json").exists, "that it listens")
+        yield process
         status, out, _ = await run_hub(tmp_path, "call", "hub:ping", "--state-dir", str(tmp_path / "state"))
         assert (status, json.loads(out)["pong"]) == (0, True)
         send_signal(process, signal.SIGTERM)
@@ -181,22 +179,20 @@ async def test_without_a_terminal_a_hangup_means_nothing(tmp_path: Path) -> None
     finally:
         send_signal(process, signal.SIGKILL)
         await process.wait()
+
+
+async def test_without_a_terminal_a_hangup_means_nothing(tmp_path: Path) -> None:
+    start = (
+        f"import os, sys; os.setsid(); os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'hub', *sys.argv[1:]])"
+    )
+    async with lives(tmp_path, "-c", start, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout
+        await process.stdout.readline()
+        send_signal(process, signal.SIGHUP)
 
 
 async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    words = ("--port", "0", "--state-dir", str(tmp_path / "state"))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hub", *words, cwd=tmp_path, env=environment(), stdout=writer
-    )
-    os.close(writer)
-    try:
-        await until((tmp_path / "state" / "server.json").exists, "that it listens")
-        status, out, _ = await run_hub(tmp_path, "call", "hub:ping", "--state-dir", str(tmp_path / "state"))
-        assert (status, json.loads(out)["pong"]) == (0, True)
-        send_signal(process, signal.SIGTERM)
-        assert await process.wait() == 0
-    finally:
-        send_signal(process, signal.SIGKILL)
-        await process.wait()
+    async with lives(tmp_path, "-m", "hub", stdout=writer):
+        os.close(writer)

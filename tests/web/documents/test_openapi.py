@@ -353,6 +353,7 @@ async def test_it_has_every_command_as_hub_commands_lists_it(hub: HubInside) -> 
         headers = {parameter["name"] for parameter in said.get("parameters", ())}
         assert ("Idempotency-Key" in headers) == (command["effect"] != "read")
         assert ("Hub-Confirm" in headers) == (command["effect"] == "dangerous")
+        assert "Hub-While" in headers
 
 
 async def test_it_has_every_event_type(hub: HubInside) -> None:
