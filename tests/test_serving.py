@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from running import HubInside, environment, hub_app, hub_process, refused, send_signal, talk, until
 
+STATIC = Path(__file__).parents[1] / "templates" / "static"
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 _, _, SECTION = README.partition("\n### Commands that another program serves\n")
 
@@ -61,7 +62,8 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
 
 @asynccontextmanager
 async def program(*command: str, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(*command, env={**environment(), "HUB_URL": url, "NO_COLOR": "1"})
+    env = {**environment(), "HUB_URL": url, "NO_COLOR": "1"}
+    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -148,9 +150,52 @@ async def test_when_the_hub_is_restarted_the_worker_comes_back(tmp_path: Path) -
                 await _served(second.url)
 
 
-async def _served(url: str) -> None:
+async def test_where_a_connection_fails_the_readmes_program_in_javascript_comes_back(node: str, tmp_path: Path) -> None:
+    """Of such a one Node 22 tells the error, and no close."""
+    async with hub_process(tmp_path) as first:
+        port, script = first.port, tmp_path / "provider.mjs"
+        script.write_text(block("js").replace("127.0.0.1:3141", f"127.0.0.1:{port}"))
+        async with program(node, "--experimental-websocket", "--no-warnings", str(script), url=first.url):
+            await _served(first.url, "greet:bonjour", "Bonjour, Ada !", name="Ada")
+            first.signal()
+            assert await first.ended() == 0
+            await fails_once(port)
+            async with hub_process(tmp_path, "--port", str(port)) as second:
+                await _served(second.url, "greet:bonjour", "Bonjour, Ada !", name="Ada")
+
+
+async def fails_once(port: int) -> None:
+    """Let whoever connects there fail, once."""
+    failed = asyncio.Event()
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        failed.set()
+
+    async with await asyncio.start_server(fail, "127.0.0.1", port):
+        await failed.wait()
+
+
+async def test_the_client_in_javascript_is_told_why_it_is_not_let_in(node: str, tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "hub", auth="token") as hub:
+        (tmp_path / "package.json").write_text('{"type": "module"}')
+        for name in ("hub.js", "frames.js", "link.js", "serving.js"):
+            (tmp_path / name).write_bytes((STATIC / name).read_bytes())
+        (tmp_path / "main.js").write_text(
+            f"""import {{ HubClient }} from "./hub.js";
+            try {{ for await (const item of new HubClient("{hub.url}")); }}
+            catch (error) {{ console.log(error.code, error.message); }}"""
+        )
+        async with program(
+            node, "--experimental-websocket", "--no-warnings", str(tmp_path / "main.js"), url=""
+        ) as told:
+            assert told.stdout
+            assert (await told.stdout.readline()).startswith(b"forbidden This hub wants its token: ")
+
+
+async def _served(url: str, command: str = "a:work", what: str = "done", /, **args: str) -> None:
     async with talk(url, "?topics=no:thing") as caller:
         answer: Any = None
-        while answer != "done":
-            answer = (await caller.answer(await caller.begin("a:work")))["payload"]
+        while answer != what:
+            answer = (await caller.answer(await caller.begin(command, **args)))["payload"]
             await asyncio.sleep(0.02)  # who asks without end is a flooder

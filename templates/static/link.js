@@ -58,10 +58,15 @@ export class Link {
     });
     socket.onclose = mine(({ code, reason }) => {
       if (code === NOT_ALLOWED) return this.#on.refused(refusal("forbidden", `The hub ended this: ${reason}.`));
-      if (!this.#opened) this.#ask();
-      this.lost();
+      this.#failed();
     });
-    socket.onerror = () => {}; // onclose says it, too
+    // Where a handshake has failed some say nothing else (Node 20); all others say it again, when nobody listens any more.
+    socket.onerror = mine(() => this.#opened || this.#failed());
+  }
+
+  #failed() {
+    if (!this.#opened) this.#ask();
+    this.lost();
   }
 
   /** Ask the hub why it has refused a handshake: a WebSocket tells nobody. What would be refused again is the end. */
