@@ -74,7 +74,7 @@ class Config:
     config: str = setting(
         "", "hub.toml: whom to tell, webhooks, secrets; else the one in the state directory", kind=str
     )
-    demo: bool = setting(False, "publish a made-up life of agents and tasks", kind=bool)
+    demo: bool = setting(False, "publish a made-up life of agents and tasks, and keep nothing of it", kind=bool)
     open: bool = setting(False, "open the page in the browser", kind=bool)
     log_level: str = setting("info", "least level", kind=str, choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "format of the log", kind=str, choices=("text", "json"))
@@ -90,7 +90,7 @@ class Config:
     keep_seconds: float = setting(7 * 86400.0, "seconds that events are kept", Range(0.001, CENTURY), kind=float)
     sync: str = setting("normal", "full: also power loss takes no event", kind=str, choices=("normal", "full"))
 
-    shared_dir: str = setting("", "folder of the token and of hub.toml, if that is not the state directory")
+    shared_dir: str = setting("", "folder of server.json, the token and hub.toml, if that is not the state directory")
     tells: bool = setting(True, "tell others what hub.toml says: of several workers one does")
 
     max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in", Range(125, HELD))

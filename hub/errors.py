@@ -135,3 +135,7 @@ class CommandError(HubError):
 
 class UsageError(Exception):
     """The hub cannot start as it was asked to; the sentence says what to change. Exit status 2."""
+
+
+class Occupied(UsageError):
+    """Another hub has the state directory, or another program the port."""

@@ -31,7 +31,7 @@ from .errors import HubError, UsageError
 from .life import Life
 from .metrics import Metrics
 from .outward.outward import Outward
-from .private import Locked, Unsafe
+from .private import Locked, Unsafe, cannot_take
 from .stream.broadcaster import Broadcaster
 from .stream.brokers.broker import Lost
 from .stream.brokers.schemes import make_broker
@@ -265,9 +265,9 @@ class Hub:
     async def start(self) -> None:
         """Take the state directory, start the parts; once. What fails is raised, and undoes all that was done.
 
-        Raises UsageError if another hub has the directory, if it is not safe, or not possible, to write there, if a
-        listener of `on_start` does not come back, and for a hub that has been started before. A disk that is full is no
-        reason: `problems` says so until it is not.
+        Raises UsageError if another hub has the directory (Occupied), if it is not safe, or not possible, to write
+        there, if a listener of `on_start` does not come back, and for a hub that has been started before. A disk that
+        is full is no reason: `problems` says so until it is not.
         """
         await self._life.begin(self._start)
 
@@ -323,10 +323,8 @@ class Hub:
     async def _take_directory(self) -> None:
         try:
             await self.audit.start()
-        except (Locked, Unsafe) as error:
-            raise UsageError(f"{error}.") from None
-        except OSError as error:
-            raise UsageError(f"The state directory {self.config.state_dir} cannot be used: {error}.") from None
+        except (Locked, Unsafe, OSError) as error:
+            raise cannot_take(self.config.state_dir, error) from None
 
     async def _close_audit(self) -> None:
         self.audit.sum_up()

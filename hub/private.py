@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .errors import Occupied, UsageError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -119,17 +121,18 @@ def _is_for_a_hub(directory: Path, mode: int) -> bool:
 
 
 @contextlib.contextmanager
-def unused_removed(*directories: Path) -> Iterator[None]:
+def unused_removed(*directories: Path, always: bool = False) -> Iterator[None]:
     """Around a start: of the state directories that it has made, those in which nothing was kept are gone again when it
-    fails, and so are folders above that were made for them."""
+    fails (`always`: at its end, too), and so are folders above that were made for them."""
     made = {each for directory in directories for each in (directory, *directory.parents) if not each.exists()}
+    has_failed = True
     try:
         yield
-    except BaseException:
-        for directory in sorted(made, key=lambda each: len(each.parts), reverse=True):
+        has_failed = False
+    finally:
+        for directory in sorted(made, key=lambda each: len(each.parts), reverse=True) * (has_failed or always):
             with contextlib.suppress(OSError, Locked, Unsafe):
                 _remove_unused(directory)
-        raise
 
 
 def _remove_unused(directory: Path) -> None:
@@ -144,6 +147,15 @@ def _remove_unused(directory: Path) -> None:
         finally:
             os.close(held)
     directory.rmdir()
+
+
+def cannot_take(directory: Path, error: Exception) -> UsageError:
+    """What to say when a state directory could not be prepared, or locked."""
+    if isinstance(error, Locked):
+        return Occupied(f"{error}.")
+    if isinstance(error, Unsafe):
+        return UsageError(f"{error}.")
+    return UsageError(f"The state directory {directory} cannot be used: {error}.")
 
 
 def lock(directory: Path) -> int:

@@ -66,7 +66,7 @@ ORDER = [
         ("web/page", "earlier working panels"),
         ("web/page", "drawing shown frame marks form forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
-        ("web", "app rereading crew workers program"),
+        ("web", "app rereading crew workers unkept program"),
         (
             "client",
             "items paging discovery ownership sockets connections links calls serving providing client sync logs tools",

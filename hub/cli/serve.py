@@ -1,9 +1,14 @@
 """`hub serve`: run a hub."""
 
 import argparse
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ..client.discovery import NoHub, parts, running
 from ..config import Config, add_flags, given
+from ..errors import Occupied, UsageError
+from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
 
@@ -23,7 +28,32 @@ def run(args: argparse.Namespace) -> int:
         return check(config)
     from ..web.program import serve
 
-    return serve(config)
+    try:
+        return serve(config)
+    except Occupied as error:
+        raise UsageError(_mine(config) or str(error)) from None
+
+
+def _mine(config: Config) -> str | None:
+    """What to do where it is a hub of this account's own that stands in the way; None where that is not known."""
+    own = _running(config.state_dir)
+    if own:
+        return (
+            f"Your hub runs already, at {own[0]}/ (process {own[1]}): open that, "
+            "or give a second one a folder and a port of its own (--state-dir DIR --port N)."
+        )
+    usual = _running(None)
+    named = parts(usual[0]) if usual else None
+    if not usual or not named or named.port != config.port:
+        return None
+    return f"Your hub listens on port {config.port}, at {usual[0]}/ (process {usual[1]}): choose another --port."
+
+
+def _running(directory: Path | None) -> tuple[str, int] | None:
+    """Address and process of the hub of this directory, else of the usual one; None where there is none."""
+    with suppress(NoHub, UsageError):
+        return running(directory or state_directory())
+    return None
 
 
 def check(config: Config) -> int:

@@ -78,10 +78,15 @@ def announced(directory: Folder) -> str:
 
     Stops a file that another account has planted, in a folder of its own or a shared one, from naming its own server.
     """
+    return running(directory)[0]
+
+
+def running(directory: Folder) -> tuple[str, int]:
+    """Its process, too. Raises NoHub."""
     url, pid = _told(directory)
     if not _is_own_process(pid):
         raise NotRunning(f"No hub is running here: process {pid} of {directory} has gone, or is another account's.")
-    return url
+    return url, pid
 
 
 def _told(directory: Folder) -> tuple[str, int]:

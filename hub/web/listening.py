@@ -4,7 +4,7 @@ import errno
 import socket
 
 from ..config import Config
-from ..errors import UsageError
+from ..errors import Occupied, UsageError
 
 
 def bind(config: Config, option: int) -> socket.socket:
@@ -22,9 +22,10 @@ def bind(config: Config, option: int) -> socket.socket:
 
 
 def cannot_listen(config: Config, error: OSError) -> UsageError:
-    taken = error.errno == errno.EADDRINUSE
-    why = "another program listens there; stop it or choose --port" if taken else error.strerror
-    return UsageError(f"Cannot listen on {config.host} port {config.port}: {why}.")
+    where = f"Cannot listen on {config.host} port {config.port}"
+    if error.errno == errno.EADDRINUSE:
+        return Occupied(f"{where}: another program listens there; stop it or choose --port.")
+    return UsageError(f"{where}: {error.strerror}.")
 
 
 def address(config: Config, sock: socket.socket) -> str:

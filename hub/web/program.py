@@ -33,6 +33,7 @@ from .seats import READY, WORKERS, Seat, Workers
 from .serverfile import announced
 from .shutdown import Ending
 from .tls import server_context
+from .unkept import unkept
 from .viewers import VIEWERS
 
 log = logging.getLogger("hub")
@@ -51,17 +52,25 @@ def serve(config: Config) -> int:
 
     Raises UsageError if it cannot start as asked.
     """
+    if config.demo:
+        return _play(config)
     if config.workers > 1:
         return workers.run(config, _work)
     with unhurried(), unused_removed(config.state_dir):
         return _run(config)
 
 
+def _play(config: Config) -> int:
+    """Run a hub with a made-up life."""
+    with unhurried(), unkept(config) as own:
+        return _run(own)
+
+
 def _work(config: Config, seat: Seat) -> int:
     """Run one of several workers, with a state directory of its own under that of all of them."""
     own: dict[str, Any] = {"state_dir": config.state_dir / f"worker-{seat.number}", "port": seat.port, "open": False}
     first = seat.number == 1
-    own |= {"shared_dir": str(config.state_dir), "tells": first, "demo": config.demo and first}
+    own |= {"shared_dir": str(config.state_dir), "tells": first}
     if config.hub_id:
         own["hub_id"] = f"{config.hub_id[:61]}-{seat.number}"
     with unhurried():

@@ -10,7 +10,7 @@ import socket
 
 from ..config import Config
 from ..errors import UsageError
-from ..private import Locked, Unsafe, lock, prepare_directory, unused_removed
+from ..private import Locked, Unsafe, cannot_take, lock, prepare_directory, unused_removed
 from ..stderr import set_up_logging
 from ..tokens import ensure
 from .access.guard import mode
@@ -43,10 +43,8 @@ def _run(config: Config, serve: Serve) -> int:
     try:
         prepare_directory(config.state_dir)
         held = lock(config.state_dir)
-    except (Locked, Unsafe) as error:
-        raise UsageError(f"{error}.") from None
-    except OSError as error:
-        raise UsageError(f"The state directory {config.state_dir} cannot be used: {error}.") from None
+    except (Locked, Unsafe, OSError) as error:
+        raise cannot_take(config.state_dir, error) from None
     try:
         _make_token(config)
         _clear_tickets(config)
