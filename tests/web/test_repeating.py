@@ -91,7 +91,9 @@ async def test_a_provider_is_asked_once(hub: HubInside) -> None:
             await client.send(frame("4", "work:do", "l", n=2))
             await provider.answer("call-2")
         refused((await client.answer("4"))["payload"], "provider_gone")
-        refused(await say(client, "5", "work:do", "l", n=2), "unknown_command")
+        for id, key in (("5a", "l"), ("5b", "new")):  # what is known of a call is told without a provider, too
+            refused(await say(client, id, "work:do", key, n=2), "command_failed" if key == "l" else "unknown_command")
+        assert await say(client, "5c", "work:do", "k", n=1) == {"n": 1}
         async with talk(hub.url) as provider:
             await provide(provider, "work:do")
             error = refused(await say(client, "6", "work:do", "l", n=2), "command_failed")
