@@ -104,8 +104,22 @@ class Idempotency:
     async def enter(self, call: Call, name: str, args: Mapping[str, Any]) -> "Turn | Answer":
         """Wait while the same call runs. Return its answer; or a turn, which must `leave`, if nobody has run it yet.
         Raises HubError `invalid_args` if the key is another call's, and what the store refuses with."""
-        assert call.idempotency_key is not None
-        place, what = digest(call.client.account, call.idempotency_key), digest(name, args)
+        place = _place(call)
+        found = await self._look(place, digest(name, args))
+        return found if isinstance(found, Turn) else await self._answer(call, place, found)
+
+    async def claim(self, call: Call, name: str) -> None:
+        """Keep that the key is of this command, which knows by itself what it means to be called again with it: so it
+        is of no other one. Raises HubError as `enter`."""
+        found = await self._look(_place(call), digest(name))
+        if isinstance(found, Turn):
+            try:
+                await found.begin()
+            finally:
+                found.leave()
+
+    async def _look(self, place: bytes, what: bytes) -> "Turn | Past":
+        """What is known of the call there, when none runs; or the turn, if nothing is."""
         while (running := self._running.get(place)) is not None:
             await running.wait(what)
         turn = self._running[place] = Turn(self, place, what)
@@ -119,7 +133,7 @@ class Idempotency:
             return turn
         turn.leave()
         _check_same(what, past.what)
-        return await self._answer(call, place, past)
+        return past
 
     async def _take(self, place: bytes, what: bytes) -> None:
         """Return when no other hub runs it."""
@@ -160,6 +174,11 @@ class Idempotency:
     def left(self, place: bytes) -> None:
         del self._running[place]
         self.turns.leave(place, place in self._unbegun)
+
+
+def _place(call: Call) -> bytes:
+    assert call.idempotency_key is not None
+    return digest(call.client.account, call.idempotency_key)
 
 
 def _check_same(what: bytes, other: bytes) -> None:

@@ -7,7 +7,7 @@ cancelled, and whatever else ends meanwhile.
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -125,6 +125,8 @@ class Registry:
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):  # else what has run already needs no confirmation
+                if call.idempotency_key is not None and not command.repeats:
+                    await self._key_step(call, command, self._repeats.claim, call, command.name)
                 await self._confirmed(call, command, args)
                 return await self._through(call, command, args)
             return await self._once(call, command, args)
@@ -134,7 +136,8 @@ class Registry:
 
     async def _once(self, call: Call, command: Command, args: Mapping[str, Any]) -> bytes:
         """Run a call that has an idempotency key; or answer it as it was answered, if it has been run before."""
-        begun, found = time.monotonic(), await self._enter(call, command, args)
+        begun = time.monotonic()
+        found: Turn | Answer = await self._key_step(call, command, self._repeats.enter, call, command.name, args)
         if not isinstance(found, Turn):
             return await self._answer_again(call, command, found, time.monotonic() - begun)
         try:
@@ -147,14 +150,13 @@ class Registry:
         finally:
             found.leave()
 
-    async def _enter(self, call: Call, command: Command, args: Mapping[str, Any]) -> Turn | Answer:
-        """Wait for the turn of its key, as long as for a handler. Nothing has run where this raises."""
+    async def _key_step(self, call: Call, command: Command, step: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Look at what is known of its key, for as long as a handler may take. Nothing has run where this raises."""
         try:
-            found: Turn | Answer = await self._runner.wait(call, command, self._repeats.enter, call, command.name, args)
+            return await self._runner.wait(call, command, step, *args)
         except HubError as error:
             self.refuse(call.client, call.id, command.name, error.code)
             raise
-        return found
 
     async def _answer_again(self, call: Call, command: Command, answer: Answer, seconds: float) -> bytes:
         """A repeated call has run nothing; that it was answered is noted, and counted."""

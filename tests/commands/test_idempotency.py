@@ -100,6 +100,28 @@ async def test_a_key_is_for_one_call(hub: Hub, shop: Shop) -> None:
     assert [each["outcome"] for each in await noted(hub, "command.refused", 4)] == ["invalid_args"] * 4
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_key_of_a_command_that_minds_it_itself_is_of_no_other_either(
+    hub: Hub, shop: Shop, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(Idempotency, "claim", lambda *args: asyncio.sleep(0))
+    bought = await say(hub, "buy", what="tea")
+    for _ in range(2):
+        await hub.commands.call(a_call(hub, "own"), "hub:alone", {"any": "args"})
+    bought_by_own = await say(hub, "buy", a_call(hub, "own"), what="tea")
+    if weakened:
+        assert bought_by_own["order"] == 2
+        assert await hub.commands.call(a_call(hub), "hub:alone", {})
+        return
+    assert (code(bought_by_own), bought_by_own[2].keys()) == ("invalid_args", {"idempotency_key"})
+    with pytest.raises(HubError) as refused:
+        await hub.commands.call(a_call(hub), "hub:alone", {})
+    assert refused.value.code == "invalid_args"
+    assert await say(hub, "buy", what="tea") == bought
+    assert shop.runs == {"buy": 1, "alone": 2}
+
+
 async def test_a_key_is_one_accounts(hub: Hub, shop: Shop) -> None:
     assert [(await say(hub, "buy", a_call(hub, uid=uid), what="tea"))["order"] for uid in (1, 2, 1)] == [1, 2, 1]
     assert [(await say(hub, "buy", a_call(hub, key), what="tea"))["order"] for key in "aba"] == [3, 4, 3]
