@@ -34,34 +34,52 @@ def message_of(body: bytes) -> str:
     return clean(body[-MESSAGE:].decode("utf-8", "ignore")).strip()
 
 
-def event(
-    key: str, said: int | str, known: Mapping[str, Any] | None, now: str, run: str = "", message: str = ""
-) -> Event:
-    """What a ping becomes. `run` pairs a start with its end; `known` is the task as it was."""
-    before = known or {}
+def events(
+    key: str, said: int | str, known: Mapping[str, Any], now: str, run: str = "", message: str = ""
+) -> list[Event]:
+    """What a ping becomes. `run` pairs a start with its end; `known` is the task as it was: the run that it tells of,
+    and in `runs` when the others began that have not ended."""
     task: dict[str, Any] = {"id": key, "name": key.partition(":")[2]}
-    runs = {name: at for name, at in _runs(before).items() if name != run}
+    more = {"message": message} if message else {}
+    if said == "log":
+        return [Event(TASK, {**known, **task, **more})]
+    runs = _open(known)
+    later = list(runs)[list(runs).index(run) + 1 :] if run in runs else []
+    began = runs.pop(run, None)
     if said == "start":
-        begun = dict([*runs.items(), (run, now)][-RUNS:])
-        task |= {"status": "running", "started_at": now, "runs": begun}
-    elif said == "log":
-        task = {**before, **task}
-    else:
-        task |= _end(int(said), _runs(before).get(run), now)
-        task |= {"runs": runs} if runs else {}
-    return Event(TASK, task | ({"message": message} if message else {}))
+        return [_running(task, {**runs, run: now}, more)]
+    end = {**task, **_end(int(said), run, began, known, now), **more}
+    if later and not int(said):  # another one runs; a failure stands until the next word of this job
+        return [Event(TASK, end), _running(task, runs, {})]
+    return [Event(TASK, end | ({"runs": runs} if runs else {}))]
 
 
-def _runs(known: Mapping[str, Any]) -> dict[str, str]:
-    """When each run that has not ended began."""
-    runs = known.get("runs")
-    return runs if isinstance(runs, dict) else {}
+def _open(known: Mapping[str, Any]) -> dict[str, str]:
+    """When each run began that has not ended, the newest last."""
+    others, began = known.get("runs"), known.get("started_at")
+    runs = dict(others) if isinstance(others, dict) else {}
+    if known.get("status") == "running" and isinstance(began, str):
+        runs[str(known.get("rid", ""))] = began
+    return runs
 
 
-def _end(status: int, began: str | None, now: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"status": "failed" if status else "succeeded", "ended_at": now}
+def _running(task: Mapping[str, Any], runs: Mapping[str, str], more: Mapping[str, Any]) -> Event:
+    """The newest of these runs."""
+    *others, (run, began) = list(runs.items())[-RUNS:]
+    beside = {"runs": dict(others)} if others else {}
+    return Event(TASK, {**task, "status": "running", "started_at": began, **_named(run), **beside, **more})
+
+
+def _named(run: str) -> dict[str, str]:
+    return {"rid": run} if run else {}
+
+
+def _end(status: int, run: str, began: str | None, known: Mapping[str, Any], now: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"status": "failed" if status else "succeeded", "ended_at": now, **_named(run)}
     if began is not None:
         found |= {"started_at": began, "duration_ms": between(began, now)}
+    elif run and (run, found["status"]) == (known.get("rid"), known.get("status")):  # told again, it is the same end
+        found |= {name: known[name] for name in ("started_at", "ended_at", "duration_ms") if name in known}
     if status:
         found["error"] = f"exit status {status}" if status > 0 else "failed"
     return found if status else {**found, "progress": 100}

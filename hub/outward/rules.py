@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ..configfile.shapes import Notify, Rule
 from ..stream.events import Event
+from ..stream.tasks import OVER, End, end_of
 from ..wire.names import Patterns
 
 LONGEST_TITLE = 120  # characters
@@ -59,7 +60,8 @@ class Rules:
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
         self._own = [(rule, Patterns(rule.topics)) for rule in notify.own]
-        self._stands: dict[tuple[str, str], tuple[str, float]] = {}  # by event and key: the status, and since when
+        # By event and key: the status, the end that was told last, and since when it is on its way, None if it is not.
+        self._stands: dict[tuple[str, str], tuple[str, End | None, float | None]] = {}
 
     def begin(self, events: Iterable[Event]) -> None:
         """Take how things stand without telling of it."""
@@ -100,9 +102,9 @@ class Rules:
         )  # fmt: skip
 
     def _task(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
-        before, since = self._moved(event, data)
-        status = data.get("status")
-        if status == before or status not in ("failed", "succeeded"):
+        _, ended, since = self._moved(event, data)
+        status, end = data.get("status"), end_of(data)
+        if end is None or end == ended:
             return
         took = _took(event, data, since)
         name, page = str(data.get("name") or event.key), f"?task={quote(event.key or '', safe='')}"
@@ -114,7 +116,7 @@ class Rules:
             yield self._message("task_succeeded", event, f"{name} is done", text, page=page, status=status)
 
     def _agent(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
-        before, _ = self._moved(event, data)
+        before, _, _ = self._moved(event, data)
         if data["status"] == "error" != before and "agent_error" in self._notify.rules:
             text = str(data.get("reason") or data.get("task") or "It does not say why.")
             page = f"?agent={quote(event.key or '', safe='')}"
@@ -127,17 +129,19 @@ class Rules:
             stands = (str(data["event"]), str(data["key"]), STALE)
             yield self._message("stale", event, title, text, while_=stands)
 
-    def _moved(self, event: Event, data: Mapping[str, Any]) -> tuple[str | None, float]:
-        """Note how a task or agent stands now; return how it stood, and since when it has run."""
+    def _moved(self, event: Event, data: Mapping[str, Any]) -> tuple[str | None, End | None, float]:
+        """Note how a task or agent stands now; return how it stood, how it had ended if it had, and since when it has
+        run."""
         place, at = (event.name, event.key or ""), seconds(event.timestamp)
-        before, since = self._stands.pop(place, (None, at))
+        before, ended, since = self._stands.pop(place, (None, None, None))
         status = str(data.get("status") or before or "")
-        if status == "running" != before:
+        if since is None or status == "running" != before:
             since = at
-        self._stands[place] = status, since
+        end = end_of(data) if data.get("status") else ended
+        self._stands[place] = status, end, None if status in OVER else since
         if len(self._stands) > MOST:
             del self._stands[next(iter(self._stands))]
-        return before, since
+        return before, ended, since
 
     # ---- the operator's
 

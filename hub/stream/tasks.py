@@ -1,6 +1,6 @@
-"""The tasks of an agent, among the last values."""
+"""Tasks: those of an agent, among the last values; and which end of a task is another one."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..wire.strictjson import dumpb
@@ -10,6 +10,16 @@ if TYPE_CHECKING:
 
 EVENT = "task:progress"
 OPEN = ("running", "waiting_approval")
+OVER = ("succeeded", "failed", "cancelled")
+
+End = tuple[str, str | None]  # how a task has ended, and when, as its publisher says it
+
+
+def end_of(data: Mapping[str, Any]) -> End | None:
+    """Which end of its task an event tells of, None while it is not over. The same one again is the same end: told
+    once, and seen once. Another `ended_at` is another end, also where nothing was heard of the task between the two."""
+    status, ended = data.get("status"), data.get("ended_at")
+    return (status, ended if isinstance(ended, str) else None) if status in OVER else None
 
 
 def open_tasks(state: "State", agent: str) -> list[dict[str, Any]]:

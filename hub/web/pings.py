@@ -40,11 +40,15 @@ async def pinged(request: web.Request) -> web.Response:
     hub = request.app[HUB]
     async with request.app[HOOKS].turn:
         known = hub.state.get(TASK, key)
-        event = ping.event(key, said, None if known is None else known.data, now(), identity(given.get("rid")), message)
-        if ttl is None and said == "log" and known is not None:
-            ttl = _left(known)
-        record: dict[str, Any] = {"event": event.name, "data": dict(event.data)}
-        await hub.bus.publish([record if ttl is None else record | {"ttl": ttl}])
+        before = {} if known is None else known.data
+        found = ping.events(key, said, before, now(), identity(given.get("rid")), message)
+        records: list[dict[str, Any]] = [{"event": event.name, "data": dict(event.data)} for event in found]
+        is_over = said not in ("start", "log") and len(found) == 1
+        if ttl is None and known is not None and not is_over:
+            ttl = _left(known, hub.state.is_stale(TASK, key))
+        if ttl is not None:
+            records[-1]["ttl"] = ttl
+        await hub.bus.publish(records, many=len(records) > 1)
     return web.Response(text="OK")
 
 
@@ -58,8 +62,10 @@ def _refuse_browsers(request: web.Request) -> None:
         raise request.app[GUARD].refuse("fetch_site", sentence, request[PEER])
 
 
-def _left(known: Event) -> float | None:
-    """The seconds that a lease still runs: a message in between neither renews nor ends it."""
-    if known.ttl is None:
-        return None
+def _left(known: Event, is_stale: bool) -> float | None:
+    """The seconds that a lease still runs: neither a start nor a message without one renews or ends it. Where it has
+    ended, whatever comes begins it anew. Stops a job that hangs, or whose start is the last that is heard of it, from
+    running for ever."""
+    if known.ttl is None or is_stale:
+        return known.ttl
     return max(known.accepted + known.ttl - time.monotonic(), 0.001)

@@ -52,13 +52,56 @@ async def test_a_run_has_its_beginning_and_its_end(hub: HubInside) -> None:
     one, two = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
     begun = (await ping(hub, f"job/start?rid={one}"))["started_at"]
     await ping(hub, f"job/start?rid={two}")
-    ended = await ping(hub, f"job?rid={one}")
-    assert (ended["started_at"], ended["status"]) == (begun, "succeeded")
+    assert (await ping(hub, f"job/log?rid={two}", b"half"))["runs"] == {one: begun}
+    still = await ping(hub, f"job?rid={one}")
+    assert (still["status"], still["rid"], "runs" in still) == ("running", two, False), "the other one"
+    page = await hub.get("api/events", topics="task:progress", limit="1000")
+    ended = page.json["events"][-2]["payload"]["data"]
+    assert (ended["started_at"], ended["status"], ended["rid"]) == (begun, "succeeded", one)
     assert ended["duration_ms"] >= 0
-    assert "duration_ms" in await ping(hub, f"job/3?rid={two}")
+    last = await ping(hub, f"job/3?rid={two}")
+    assert (last["status"], last["duration_ms"] >= 0, "runs" in last) == ("failed", True, False)
     assert "duration_ms" not in await ping(hub, f"job?rid={two}")
     await ping(hub, "job/start")
     assert "duration_ms" in await ping(hub, "job")
+
+
+async def test_a_run_that_never_ends_hides_no_later_one(hub: HubInside) -> None:
+    begun = (await ping(hub, "job/start?rid=killed"))["started_at"]
+    await ping(hub, "job/start?rid=next")
+    ended = await ping(hub, "job?rid=next")
+    assert (ended["status"], ended["runs"]) == ("succeeded", {"killed": begun})
+    await ping(hub, "job/start?rid=third")
+    ended = await ping(hub, "job?rid=killed")
+    assert (ended["status"], ended["rid"]) == ("running", "third")
+    for number in range(20):
+        last = await ping(hub, f"job/start?rid={number}")
+    assert len(last["runs"]) == 15
+    ended = await ping(hub, "job/1?rid=18")
+    assert (ended["status"], ended["error"]) == ("failed", "exit status 1"), "a failure is not hidden by one that runs"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_start_keeps_the_lease(hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
+    """Else a job that hangs would run for ever, and nobody would hear of it."""
+    if weakened:
+        monkeypatch.setattr(pings, "_left", lambda known, is_stale: None)
+    await ping(hub, "job/0?ttl=1")
+    await ping(hub, "job/start")
+    await ping(hub, "other?ttl=1")
+    await until(lambda: hub.hub.state.is_stale("task:progress", "ping:other"))
+    assert hub.hub.state.is_stale("task:progress", "ping:job") is not weakened
+    if not weakened:
+        await ping(hub, "job/start")
+        found = hub.hub.state.get("task:progress", "ping:job")
+        assert found is not None
+        assert found.ttl is not None
+        assert 0.5 < found.ttl <= 1, "it has come, late: its lease begins anew"
+        await ping(hub, "job")
+        assert not hub.hub.state.is_stale("task:progress", "ping:job"), "it has ended in time"
+        found = hub.hub.state.get("task:progress", "ping:job")
+        assert found is not None
+        assert found.ttl is None
 
 
 async def test_a_message_changes_nothing_else(hub: HubInside) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...stream.tasks import OVER, End, end_of
 from .formats import epoch
-
-OVER = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(slots=True)
@@ -14,7 +13,8 @@ class Attempt:
     """From when a task began to run until it was over. Take its events in order: `follow` says which attempt is meant.
 
     `began` and `ended` are timestamps, as the publisher says them, else of the events; `began` is empty while the task
-    has only waited for its turn. `is_cut`: it may have begun before the first event that is known.
+    has only waited for its turn. `is_cut`: it may have begun before the first event that is known. `end` is how it is
+    over, `told` the number with which that was heard first: told again, it is no news.
     """
 
     began: str = ""
@@ -26,12 +26,17 @@ class Attempt:
     asked: str = ""  # what it said while it waited for a person: that is over with the waiting
     measured: Any = None  # the milliseconds that its publisher has measured
     is_cut: bool = False
+    end: End | None = None
+    told: int = 0
     seq: int = 0  # of the newest event that is taken
 
     def take(self, seq: int, timestamp: str, data: Mapping[str, Any]) -> None:
         """Go on with the next event."""
         self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
         self.error, self.message = data.get("error") or "", data.get("message") or ""
+        before, self.end = self.end, end_of(data)
+        if self.end is None or self.end[1] is None or self.end != before:  # without a time nobody can tell
+            self.told = seq
         given = data.get("started_at")
         if given and given != self.began and epoch(given) is not None:
             self.began, self.is_cut = given, False

@@ -223,7 +223,7 @@ class Board:
 
     def is_seen(self, row: Row) -> bool:
         """Whether a person has seen this value as it is."""
-        row.seen = self.seen.get(f"{event_of(row)} {row.key}") == row.seq
+        row.seen = row.heard <= self.seen.get(f"{event_of(row)} {row.key}", 0) <= row.seq
         return row.seen
 
     def once(self, derive: "Callable[[Board], T]") -> T:

@@ -33,6 +33,11 @@ class Row:
         return self.seq, self.stale, self.seen
 
     @property
+    def heard(self) -> int:
+        """The number with which this was heard first: a mark from then on holds."""
+        return self.seq
+
+    @property
     def noticed(self) -> int:
         """The number since which it wants attention as it is."""
         return self.seq
@@ -50,10 +55,15 @@ class Task(Row):
     began: str  # when the attempt began, as far as is known
     since: float  # the same in seconds since 1970, else when it was heard of
     overdue: int = field(default=0, kw_only=True)  # of one that did not come: the position at which that was known
+    told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
+
+    @property
+    def heard(self) -> int:
+        return self.seq if self.overdue else self.told or self.seq
 
     @property
     def noticed(self) -> int:
-        return self.overdue or self.seq
+        return self.overdue or self.heard
 
 
 @dataclass(slots=True)
@@ -175,6 +185,7 @@ def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attemp
         error=_line(data.get("error")),
         took=attempt.took,
         began=began,
+        told=attempt.told,
         since=basics["at"] if began in ("", event.timestamp) else epoch(began) or basics["at"],
     )
 
