@@ -90,7 +90,7 @@ class Hub:
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)
         self.across = Across(peers, self.commands, self.providers)
-        self.questions = Questions(self.bus, self.audit, self.state, judge)
+        self.questions = Questions(self.bus, self.audit, self.state, self.broker.answers, judge)
         self.outward = Outward(config, self.broadcaster, self.state, self.bus)
         self.panels: list[Any] = []
         self.github_secret: bytes | None = None  # that what comes to /hooks/github must be signed with

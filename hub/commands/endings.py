@@ -1,19 +1,27 @@
-"""How questions have ended, as the audit log of this hub has it."""
+"""How questions have ended: as the audit log of this hub has it, and as it is kept for who asks the same again."""
 
 import asyncio
 import contextlib
+import json
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ..errors import HubError
+from ..wire.strictjson import dumpb
 from ..wire.vocabulary import Settled
-from .asked import NOBODY
+from .asked import NOBODY, seconds
+from .confirmation import digest
+from .question import EVENT
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
+    from ..stream.brokers.broker import Answers
+    from ..stream.state import State
 
 LOOKED_THROUGH = 10_000  # records of the audit log at a start: an end that is not kept is among the newest
 MOST = 2000  # ends that are remembered
+REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
 SETTLED: Mapping[str, Settled] = {f"question.{how}": how for how in get_args(Settled)}  # by the action on record
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
@@ -74,3 +82,32 @@ class Endings:
                 elif (how := SETTLED.get(action)) and "answer" in details:
                     found[details["id"]] = Ending(how, details["answer"], details["by"])
         return found
+
+
+class Repeats:
+    """The questions that are over, by their ids, for who asks one of them again: for REPEATED, as the answers of calls
+    are kept. Their last values may go sooner."""
+
+    def __init__(self, state: "State", answers: "Answers") -> None:
+        self._state, self._answers = state, answers
+
+    async def keep(self, end: Mapping[str, Any]) -> None:
+        """Keep how one has ended; not that it was taken back: it may be asked again."""
+        if end["status"] != "withdrawn":
+            place = digest("question", end["id"])
+            with contextlib.suppress(HubError):  # its last value says the same, for a while
+                await self._answers.remember(place, place, dumpb(end))
+
+    async def find(self, id: str) -> dict[str, Any] | None:
+        """Return one that has no last value any more, as it has ended. Raises HubError `broker_unavailable`."""
+        place = digest("question", id)
+        if self._state.get(EVENT, id) is not None or await self._answers.recall(place) is None:
+            return None
+        end = await self._answers.told(place)
+        return None if end is None else json.loads(end)
+
+    def of(self, id: str, found: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return how one has ended, by its last value, else as `find` has found it. Never waits."""
+        if event := self._state.get(EVENT, id):
+            found = event.data if time.time() - seconds(event.timestamp) <= REPEATED else None
+        return found if found is not None and found["status"] != "withdrawn" else None

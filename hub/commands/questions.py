@@ -3,22 +3,23 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
-from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, seconds
+from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of
 from .call import Call
 from .clients import Client
+from .endings import Repeats
 from .question import EVENT, Question, another
 from .settling import RETRY, Settling
 from .verdicts import verdicts
 
 if TYPE_CHECKING:
     from ..audit.log import AuditLog
+    from ..stream.brokers.broker import Answers
     from ..stream.brokers.peers import Judge
     from ..stream.bus import EventBus
     from ..stream.events import Event
@@ -29,7 +30,6 @@ log = logging.getLogger("hub")
 LONGEST = 604_800.0  # seconds that a question may wait
 MOST = 1000  # questions open at once
 LARGEST = 64 * 1024  # bytes of one, as it is published: lists of them are read on a page
-REPEATED = 3600.0  # seconds behind its end for which a question is known by its key
 REACH = 2.0  # seconds that a hub gets to read of a question that is answered on it
 
 
@@ -46,9 +46,11 @@ class Questions:
     is put on record here, too, before it is told here.
     """
 
-    def __init__(self, bus: "EventBus", audit: "AuditLog", state: "State", judge: "Judge | None" = None) -> None:
-        self._state, self._verdicts = state, verdicts(judge)
-        self.settling = Settling(bus, audit, self._verdicts, self._close)
+    def __init__(
+        self, bus: "EventBus", audit: "AuditLog", state: "State", answers: "Answers", judge: "Judge | None" = None
+    ) -> None:
+        self._state, self._verdicts, self._repeats = state, verdicts(judge), Repeats(state, answers)
+        self.settling = Settling(bus, audit, self._verdicts, self._repeats, self._close)
         self._links: frozenset[str] = frozenset()  # of the other hubs
         self._open: dict[str, Question] = {}
         self._awaited: dict[object, Question] = {}  # by the call that waits for its end
@@ -72,7 +74,8 @@ class Questions:
         `broker_unavailable` when it cannot be recorded or kept. Whoever is cancelled here waits no longer; the question
         is withdrawn with that only if `is_withdrawn` says so, and nobody else waits for it.
         """
-        question, waiter = self._find(asked, by), call or object()
+        over = await self._repeats.find(record_of(asked, by)["id"]) if asked.key else None
+        question, waiter = self._find(asked, by, over), call or object()
         self._awaited[waiter] = question
         self._verdicts.awaits(question.id)
         try:
@@ -98,7 +101,7 @@ class Questions:
         others = (waiter for waiter, known in self._awaited.items() if known is question and waiter is not besides)
         return any(not isinstance(waiter, Call) or not waiter.client.gone for waiter in others)
 
-    def _find(self, asked: Asked, by: Person) -> Question:
+    def _find(self, asked: Asked, by: Person, over: dict[str, Any] | None) -> Question:
         """The question: opened now, or the one that has been asked with this key before. Never waits, so that two who
         ask at once get the same."""
         if self.settling.stopping:
@@ -106,7 +109,10 @@ class Questions:
         if asked.asker is not None and asked.asker.gone:
             raise HubError("cancelled", "Who asked has gone.")
         record = record_of(asked, by)
-        known = self._open.get(record["id"]) or (self._ended(record["id"]) if asked.key else None)
+        known = self._open.get(record["id"])
+        if known is None and asked.key and (end := self._repeats.of(record["id"], over)):
+            known = Question(end)
+            known.over.set_result(end)
         if known is not None:
             if not is_same(known.record, record):
                 raise another()
@@ -121,17 +127,6 @@ class Questions:
             raise HubError("too_large", f"A question can have {LARGEST} bytes, with its options and details.")
         self._open[record["id"]] = question = Question(record, {asked.asker} if asked.asker else set())
         self.settling.spawn(self._begin(question, by))
-        return question
-
-    def _ended(self, id: str) -> Question | None:
-        """One that is over, and not for long. Who has taken a question back may ask it again."""
-        event = self._state.get(EVENT, id)
-        if event is None or time.time() - seconds(event.timestamp) > REPEATED:
-            return None
-        if (record := event.data)["status"] == "withdrawn":
-            return None
-        question = Question(record)
-        question.over.set_result(question.record)
         return question
 
     async def _own(self, question: Question) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HubError
 from ..wire.vocabulary import Settled
 from .asked import NOBODY, Person, seconds
-from .endings import Ending, Endings
+from .endings import Ending, Endings, Repeats
 from .question import EVENT, Question
 from .verdicts import Alone, Common, Verdict
 
@@ -33,13 +33,18 @@ class Settling:
     """
 
     def __init__(
-        self, bus: "EventBus", audit: "AuditLog", verdicts: Alone | Common, closed: Callable[[Question], None]
+        self,
+        bus: "EventBus",
+        audit: "AuditLog",
+        verdicts: Alone | Common,
+        repeats: Repeats,
+        closed: Callable[[Question], None],
     ) -> None:
         self.on_settled: Callable[[Settled], None] = lambda how: None
         self.endings = Endings(audit)
         self.ends: dict[tuple[str, str], Ending] = {}  # of questions that are over
         self.stopping = False
-        self._bus, self._audit, self._verdicts, self._closed = bus, audit, verdicts, closed
+        self._bus, self._audit, self._verdicts, self._repeats, self._closed = bus, audit, verdicts, repeats, closed
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def settle(
@@ -97,6 +102,7 @@ class Settling:
         self.close(question, end)
         self.on_settled(end["status"])
         await self._verdicts.over(question.record)
+        await self._repeats.keep(end)
 
     def close(self, question: Question, end: dict[str, Any]) -> None:
         """Let it be over like this, for all who wait here."""

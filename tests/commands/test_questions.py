@@ -300,7 +300,7 @@ async def test_a_key_is_forgotten_with_time_and_when_the_question_is_withdrawn(
 ) -> None:
     async with asked(hub, key="k") as (id, _):
         await call(hub, "hub:answer", question=id, answer="yes")
-        monkeypatch.setattr(questions, "REPEATED", -1.0)
+        monkeypatch.setattr(endings, "REPEATED", -1.0)
         async with asked(hub, key="k") as (again, waiting):
             assert again == id
             assert value(hub, id)["status"] == "open"

@@ -11,7 +11,7 @@ from running import until
 from hub import Call, Hub
 from hub.commands import settling
 from hub.commands.clients import Client
-from hub.commands.endings import Endings
+from hub.commands.endings import Endings, Repeats
 from hub.commands.question import EVENT
 from hub.commands.questions import Questions
 from hub.errors import HubError
@@ -202,6 +202,39 @@ async def test_many_other_last_values_push_no_open_question_out(
     hub = Hub(port=0, state_dir=tmp_path, state_items=20)
     await hub.start()
     assert [record["id"] for record in hub.questions.records()] == ([] if weakened else [id])
+    await hub.stop()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_over_is_known_by_its_key_when_other_last_values_have_its_place(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across a restart, too: else a person would be asked a second time, and may say something else."""
+    if weakened:
+        monkeypatch.setattr(Repeats, "find", lambda *args: asyncio.sleep(0))
+    hub = Hub(port=0, state_dir=tmp_path, state_items=20)
+    await hub.start()
+    async with asked(hub, key="k") as (id, waiting):
+        await call(hub, "hub:answer", question=id, answer="no")
+        answer = await waiting
+    async with asked(hub, key="taken back", by=(asker := client_of()), **{"while": "connected"}) as (_, waiting):
+        hub.questions.withdraw_of(asker)
+        with pytest.raises(HubError, match="withdrawn"):
+            await waiting
+    for number in range(100):
+        await hub.publish("task:progress", {"id": str(number)})
+    await hub.stop()
+    hub = Hub(port=0, state_dir=tmp_path, state_items=20)
+    await hub.start()
+    assert hub.state.get(EVENT, id) is None
+    if weakened:
+        async with asked(hub, key="k") as (again, _):
+            assert again == id
+    else:
+        assert await call(hub, "hub:ask", key="k", **QUESTION) == answer
+        await refused(hub, "invalid_args", "hub:ask", key="k", **{**QUESTION, "question": "Else?"})
+    async with asked(hub, key="taken back", **{"while": "connected"}) as (_, waiting):
+        assert not waiting.done()
     await hub.stop()
 
 
