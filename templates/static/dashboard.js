@@ -10,6 +10,7 @@ import { listen } from "./keys.js";
 import { morph } from "./morph.js";
 import { areWanted, tell } from "./notices.js";
 import { send } from "./sending.js";
+import { lead, settle } from "./settling.js";
 
 const FIRST = 0.5; // seconds before the first try again
 const LONGEST = 15;
@@ -198,10 +199,16 @@ function put(fresh) {
   if (root) for (const link of all("[href^='./']", fresh)) link.setAttribute("href", root + link.getAttribute("href"));
   const before = new Set(all("#waiting [data-row]").map(({ id }) => id));
   const last = newest();
+  const rows = all("[data-row]");
+  const at = rows.indexOf(document.activeElement?.closest("[data-row]"));
   for (const node of all("[data-panel], main[data-live]", fresh)) {
     const { panel } = node.dataset;
     const old = document.querySelector(panel ? `[data-panel="${CSS.escape(panel)}"]` : "main[data-live]");
     if (old) morph(old, node);
+  }
+  if (at >= 0 && !rows[at].isConnected) {
+    const stays = (row) => row.isConnected;
+    lead(rows.slice(at).find(stays) ?? rows.slice(0, at).findLast(stays) ?? byId("main"));
   }
   if (fresh.querySelector("#events")) mark(last);
   sweep();
@@ -247,6 +254,7 @@ setInterval(() => {
 }, 1000);
 
 write(document);
+settle();
 listen(say);
 send(say, () => !goneSince);
 connect();

@@ -1,8 +1,10 @@
 // Sends forms without leaving the page; what the hub does not take is shown by the page that it answers with.
 
 import { end, notice } from "./bars.js";
+import { lead } from "./settling.js";
 
 const AGAIN = 2; // seconds after which what was sent can be pressed again
+const sent = new WeakSet(); // forms that cannot: whatever else of them is drawn anew
 
 /** Send what is pressed from here on. `say(text)` tells those who do not see; `isThere()`: the hub is connected. */
 export function send(say, isThere) {
@@ -14,12 +16,18 @@ export function send(say, isThere) {
     if (!isAct && isThere()) return;
     event.preventDefault(); // what was typed would be gone with the page
     if (!isAct) return unsent(form, false);
+    if (sent.has(form)) return;
     const data = new URLSearchParams(new FormData(form, submitter));
     const headers = { accept: "application/json" };
-    const press = (can) => form.querySelectorAll("button").forEach((button) => (button.disabled = !can));
+    const press = (can) => {
+      sent[can ? "delete" : "add"](form);
+      form.querySelectorAll("button").forEach((button) => (button.disabled = !can));
+    };
+    const isByKey = submitter?.matches(":focus-visible");
+    if (isByKey) lead(form.closest("[data-row], main")); // what is disabled cannot keep the focus
     press(false);
-    const sent = { method: "POST", body: data, headers, redirect: "manual" }; // a panel's own form leads to a page
-    const answer = await fetch(form.action, sent).catch(() => null);
+    const init = { method: "POST", body: data, headers, redirect: "manual" }; // a panel's own form leads to a page
+    const answer = await fetch(form.action, init).catch(() => null);
     const isJson = answer?.ok && answer.headers.get("content-type")?.startsWith(headers.accept);
     if (isJson || answer?.type === "opaqueredirect") {
       setTimeout(press, AGAIN * 1000, true); // it stays where its row does, as that of a vote
@@ -27,6 +35,7 @@ export function send(say, isThere) {
       return late ? notice("late", late) : say("Sent.");
     }
     press(true);
+    if (isByKey && form.closest("[data-row], main") === document.activeElement) submitter.focus();
     if (!answer) return unsent(form, isThere());
     form.classList.remove("act");
     form.requestSubmit(submitter);

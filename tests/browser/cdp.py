@@ -294,6 +294,7 @@ class Page:
     async def click_on(self, elements: str) -> None:
         """Press the one element that an expression for a list gives, with the mouse, where it is."""
         await self.complete()  # else it may move away
+        await self.until(f"getComputedStyle(({elements})[0]).pointerEvents !== 'none'")
         place = f"""(() => {{
             const [node, ...more] = {elements};
             if (!node || more.length) return `${{more.length + Boolean(node)}} elements`;
@@ -304,7 +305,11 @@ class Page:
         found = await self.evaluate(place)
         if isinstance(found, str):
             raise PageError(f"{found} for {elements}")
-        where = {"x": found[0], "y": found[1], "button": "left", "clickCount": 1}
+        await self.click_at(*found)
+
+    async def click_at(self, x: float, y: float, count: int = 1) -> None:
+        """Press what is there; `count`: it is the second one of a double-click."""
+        where = {"x": x, "y": y, "button": "left", "clickCount": count}
         await self.send("Input.dispatchMouseEvent", type="mousePressed", **where)
         await self.send("Input.dispatchMouseEvent", type="mouseReleased", **where)
 

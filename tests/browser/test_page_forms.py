@@ -52,11 +52,11 @@ async def running(hub: Hub, prefix: str = "") -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def asking(
-    hub: Hub, question: str = "Push it?", options: tuple[str, ...] = ("Allow", "Deny")
+    hub: Hub, question: str = "Push it?", options: tuple[str, ...] = ("Allow", "Deny"), details: Any = None
 ) -> AsyncIterator[str]:
     """The id of a question that waits."""
     before = {record["id"] for record in hub.questions.records()}
-    waiting = asyncio.ensure_future(hub.ask(question, options))
+    waiting = asyncio.ensure_future(hub.ask(question, options, details=details))
     await until(lambda: {record["id"] for record in hub.questions.records()} - before)
     (id,) = {record["id"] for record in hub.questions.records()} - before
     try:
@@ -221,8 +221,7 @@ async def test_with_keys_alone_one_finds_answers_and_marks(hub: Hub, page: Page)
         await page.press("Enter")
         await until(lambda: value(hub, "hub:question", id)["status"] == "answered")
         assert value(hub, "hub:question", id)["answer"] == "Deny"
-        await page.until("!document.querySelector('[data-question]')")
-        await page.press("j")
+        await page.until("document.activeElement.dataset.task === 't'")  # the row behind the one that has left
         await page.press("e")
         await until(lambda: is_seen(hub.state, "task:progress", "t"))
         await page.press("/")

@@ -27,7 +27,7 @@ from .rows import GRAVE
 from .sparklines import sparkline
 
 # Written out: with `nosniff` a script whose type a machine's mime table gets wrong does not run.
-SCRIPTS = "hub frames link serving dashboard bars sending morph ages gaps keys notices palette".split()
+SCRIPTS = "hub frames link serving dashboard bars sending settling morph ages gaps keys notices palette".split()
 STATIC = {"hub.css": "text/css", "pages.css": "text/css", "hub.d.ts": "text/plain"} | {
     f"{name}.js": "text/javascript" for name in SCRIPTS
 }
