@@ -13,7 +13,7 @@ export function send(say, isThere) {
     if (form.method !== "post") return;
     end("pressed");
     const isAct = form.matches("form.act");
-    if (!isAct && isThere()) return;
+    if (!isAct && isThere()) return leave(form);
     event.preventDefault(); // what was typed would be gone with the page
     if (!isAct) return unsent(form, false);
     if (sent.has(form)) return;
@@ -40,6 +40,19 @@ export function send(say, isThere) {
     form.classList.remove("act");
     form.requestSubmit(submitter);
   });
+}
+
+/** The browser sends the form, and stays here until that has run: meanwhile it says so, and is not pressed again. */
+function leave(form) {
+  const buttons = [...form.querySelectorAll("button")].map((button) => [button, button.textContent]);
+  const press = (can) => {
+    for (const [button, text] of buttons) {
+      button.disabled = !can;
+      if (button.dataset.busy) button.textContent = can ? text : button.dataset.busy;
+    }
+  };
+  setTimeout(press, 0, false); // whoever has pressed is sent, too
+  addEventListener("pageshow", (event) => event.persisted && press(true), { once: true }); // somebody has gone back
 }
 
 function unsent(form, isThere) {

@@ -197,6 +197,43 @@ async def test_what_is_dangerous_runs_behind_a_second_step_that_shows_it(hub: Hu
 
 
 @pytest.mark.parametrize("script", [True, False])
+async def test_what_takes_a_while_says_so_and_a_second_press_runs_nothing(hub: Hub, page: Page, script: bool) -> None:
+    door, runs = asyncio.Event(), 0
+
+    @hub.command("shop:bake", {})
+    async def bake(call: Call) -> str:
+        """Bake something."""
+        nonlocal runs
+        runs += 1
+        await door.wait()
+        return "baked"
+
+    async with running(hub) as url:
+        await look(page, f"{url}?call=shop:bake", script)
+        button = "document.querySelector('form.fields button')"
+        place = f"(() => {{ const box = {button}.getBoundingClientRect(); return [box.x + 9, box.y + 9] }})()"
+        await page.until(f"getComputedStyle({button}).pointerEvents !== 'none'")
+        spot = await page.evaluate(place)
+        # Of a page that is about to be left nobody outside hears anything: it notes itself what it shows.
+        note = f"sessionStorage.setItem('shown', {button}.textContent + {button}.disabled)"
+        changes = "{ subtree: true, childList: true, attributes: true }"
+        await page.evaluate(f"void new MutationObserver(() => {note}).observe(document.body, {changes})")
+        await page.click_at(*spot)
+        await until(lambda: runs)
+        await page.click_at(*spot)
+        door.set()
+        await page.until("document.querySelector('.result pre')")
+        assert json.loads((await page.text(".result pre"))[0]) == "baked"
+        assert not await page.evaluate(f"{button}.disabled")
+        assert runs == 1
+        if script:
+            assert await page.evaluate("sessionStorage.getItem('shown')") == "Running…true"
+        assert len([url for url, _ in page.posts if url.endswith("/call/shop:bake")]) == (1 if script else 2)
+        await page.complete()
+        await page.leave()
+
+
+@pytest.mark.parametrize("script", [True, False])
 async def test_hostile_options_are_buttons_with_exactly_their_text(hub: Hub, page: Page, script: bool) -> None:
     async with running(hub) as url, asking(hub, HOSTILE, (HOSTILE, "a\nb", "</button>")) as id:
         await look(page, url, script)

@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, quote, urlencode
 from aiohttp import hdrs, web
 
 from ...commands.call import Command
+from ...commands.confirmation import digest
 from ...commands.providers import provided
 from ...errors import HubError
+from ...wire.ids import new_id
 from ...wire.names import MAX_NAME
 from ...wire.strictjson import dumpb
 from .. import api
@@ -30,7 +32,9 @@ RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
 FORM = "application/x-www-form-urlencoded"
 MAX_BYTES = 256 * 1024  # of a form: to take it apart holds up the loop some ms
 MAX_FIELDS = 1000
-CONFIRM = "hub:confirm"  # the field of the second step; no arg can have this name in a form
+# Fields beside the args, none of which can have these names in a form: of the second step; and what is another one in
+# each form that is drawn.
+CONFIRM, KEY = "hub:confirm", "hub:key"
 
 
 def is_form(path: str) -> bool:
@@ -84,7 +88,8 @@ def _is_asked_by_script(request: web.Request) -> bool:
 
 def _context(form: Form, typed: Mapping[str, str], error: HubError | None = None) -> dict[str, Any]:
     fields, sentence = told(form.fields, typed, error)
-    return {"form": form, "fields": fields, "sentence": sentence, "root": form.root if error else "./"}
+    shown = {"form": form, "fields": fields, "sentence": sentence, "root": form.root if error else "./"}
+    return {**shown, "key_field": KEY, "key": "" if form.effect == "read" else new_id()}
 
 
 async def _again(request: web.Request, form: Form, typed: Mapping[str, str], error: HubError) -> web.Response:
@@ -112,7 +117,8 @@ def _sent(found: Callable[[web.Request], Form]) -> Callable[[web.Request], Any]:
             form = _refusing(request, found)
         except HubError as error:  # there is no form to show it at
             return await frame.refuse(request, error, "../" if "name" in request.match_info else "./")
-        return await _call(request, form, typed, typed.pop(CONFIRM, None))
+        confirm, key = typed.pop(CONFIRM, None), typed.pop(KEY, None)
+        return await _call(request, form, typed, confirm, key and _key(key, typed))
 
     return sent
 
@@ -140,14 +146,22 @@ def _typed(text: bytes) -> dict[str, str]:
     return found
 
 
-async def _call(request: web.Request, form: Form, typed: dict[str, str], confirm: str | None) -> web.StreamResponse:
+def _key(drawn: str, typed: Mapping[str, str]) -> str:
+    """The idempotency key of what is sent: of one drawing, the same fields are the same call. Stops a second press, and
+    a page that is loaded again, from running it twice; who goes back and types something else sends another one."""
+    return digest(drawn, typed).hex()
+
+
+async def _call(
+    request: web.Request, form: Form, typed: dict[str, str], confirm: str | None, key: str | None
+) -> web.StreamResponse:
     try:
         if form is OWN["seen"] and "panel" in typed:
             await marks.mark_all(request, typed)
             return _done(request, form, typed, b"{}")
         args = _args(request, form, typed)
         return await api.call(
-            request, form.command, args, lambda text: _done(request, form, typed, text), confirm=confirm
+            request, form.command, args, lambda text: _done(request, form, typed, text), confirm=confirm, key=key
         )
     except HubError as error:
         return await _again(request, form, typed, error)
