@@ -5,12 +5,12 @@ slices; what is drawn then is true at `position`.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...stream.events import Event
 from .attempts import Attempt, follow
+from .counted import ONE_BY_ONE, THREAT, VOTE, Counted
 from .rows import (
     Agent,
     Alert,
@@ -19,15 +19,11 @@ from .rows import (
     Row,
     Task,
     Threat,
-    Vote,
     agent_row,
     alert_row,
-    count_cast,
     place_of,
     question_row,
     task_row,
-    threat_row,
-    vote_row,
 )
 from .slices import Slices
 
@@ -35,11 +31,6 @@ if TYPE_CHECKING:
     from ...hub import Hub
 
 T = TypeVar("T")
-
-THREATS = 500  # that are kept
-VOTES = 500
-
-
 Take = Callable[["Board", Event, bool], None]
 
 
@@ -54,15 +45,14 @@ class Board:
     def _begin_anew(self) -> None:
         """At the start, and with another epoch: nothing of before need be true."""
         self._is_cut = False  # of a task that is new here, there may have been events that are not known
-        self.position = self.since = 0  # what it shows is true there; votes and threats are known from `since` on
+        self.position = self.since = 0  # what it shows is true there; what counts one by one is known from `since` on
         self.tasks: Groups[Task] = Groups()
         self.attempts: dict[str, Attempt] = {}  # by task, the newest
         self.agents: Groups[Agent] = Groups()
         self.working: dict[tuple[str, str], dict[str, Task]] = {}  # running tasks, see `_line_of`
         self.questions: dict[str, Question] = {}
         self.places: dict[str, str] = {}  # by agent, the folder from which it has asked
-        self.votes: dict[str, Vote] = {}
-        self.threats: deque[Threat] = deque(maxlen=THREATS)
+        self.counted = Counted()
         self.alerts: dict[str, Alert] = {}  # those that are firing
         self.memory: dict[str, Any] | None = None
         self.seen: dict[str, int] = {}  # by the key of hub:seen: the number of the event that was seen
@@ -97,8 +87,8 @@ class Board:
         happened = self.hub.window.between(after, head)
         newest = {event.seq for event, _ in changed}
         steps = [(event, False) for event in happened if event.name == "task:progress" and event.seq not in newest]
-        values = [(event, stale) for event, stale in changed if event.name not in STREAMED or event.seq <= after]
-        streamed = [(event, False) for event in happened if event.name in STREAMED]
+        values = [(event, stale) for event, stale in changed if event.name not in ONE_BY_ONE or event.seq <= after]
+        streamed = [(event, False) for event in happened if event.name in ONE_BY_ONE]
         return [(Board._step, *step) for step in steps] + [
             (take, event, stale) for event, stale in values + streamed if (take := TAKES.get(event.name)) is not None
         ]
@@ -126,20 +116,7 @@ class Board:
     async def add_earlier(self, events: Sequence[Event]) -> None:
         """Take in casts and threats of before all that is known here, the oldest first."""
         async with self._one:
-            casts: dict[str, Vote] = {}
-            for event in reversed(events):
-                if event.name == "security:threat_detected" and len(self.threats) < THREATS:
-                    self.threats.appendleft(threat_row(event, False))
-            for event in events:
-                if event.name == "governance:vote_cast" and self.hub.state.get(event.name, event.key or "") is not None:
-                    count_cast(casts.setdefault(event.key or "", vote_row(event, False)), event, False)
-            for key, earlier in casts.items():
-                known = self.votes.get(key)
-                if known is not None and known.seq > earlier.seq:
-                    earlier.join(known)
-                elif known is not None:
-                    earlier.stale = known.stale
-                self.votes[key] = earlier
+            self.counted.add_earlier(events, lambda vote: self.hub.state.get(VOTE, vote) is not None)
 
     # ---- one by one
 
@@ -193,21 +170,6 @@ class Board:
             if (row := self.agents.all.get(place[0])) is not None:
                 row.place = row.place or place[1]
 
-    def _cast(self, event: Event, stale: bool) -> None:
-        key = event.key or ""
-        vote = self.votes.get(key)
-        if vote is not None and event.seq <= vote.seq:
-            vote.stale = stale
-            return
-        if vote is None:
-            if len(self.votes) >= VOTES:
-                del self.votes[next(iter(self.votes))]
-            vote = self.votes[key] = vote_row(event, stale)
-        count_cast(vote, event, stale)
-
-    def _threat(self, event: Event, stale: bool) -> None:
-        self.threats.append(threat_row(event, stale))
-
     def _alert(self, event: Event, stale: bool) -> None:
         self.alerts.pop(event.key or "", None)
         if event.data["status"] == "firing":
@@ -239,7 +201,7 @@ class Board:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.tasks.all or self.agents.all or self.questions or self.votes or self.threats or self.alerts)
+        return not (self.tasks.all or self.agents.all or self.questions or self.counted.is_any or self.alerts)
 
     def approvals(self) -> list[Task]:
         """Tasks that wait, but for those whose question is open: that is the same thing, and stands there already.
@@ -252,12 +214,9 @@ class Board:
         asked = {question.task for question in self.questions.values()} | {*newest.values()}
         return [task for task in waiting if task.key not in asked]
 
-    def open_votes(self) -> list[Vote]:
-        return [vote for vote in self.votes.values() if vote.status == "open"]
-
     def open_threats(self) -> list[Threat]:
         """Those that nobody has met, and no person has seen."""
-        return [threat for threat in self.threats if not threat.mitigated and not self.is_seen(threat)]
+        return [threat for threat in self.counted.threats if not threat.mitigated and not self.is_seen(threat)]
 
     def open_alerts(self) -> list[Alert]:
         """Those that are firing, and no person has seen."""
@@ -280,10 +239,9 @@ def event_of(row: Row) -> str:
 EVENTS: Mapping[type, str] = {
     Task: "task:progress",
     Agent: "agent:status_change",
-    Threat: "security:threat_detected",
+    Threat: THREAT,
     Alert: "alert:status",
 }
-STREAMED = {"governance:vote_cast", "security:threat_detected"}
 TAKES: Mapping[str, Take] = {
     "task:progress": Board._task,
     "agent:status_change": Board._agent,
@@ -291,8 +249,8 @@ TAKES: Mapping[str, Take] = {
     "memory:stats_update": Board._memory,
     "alert:status": Board._alert,
     "hub:seen": Board._seen,
-    "governance:vote_cast": Board._cast,
-    "security:threat_detected": Board._threat,
+    VOTE: lambda board, event, stale: board.counted.cast(event, stale),
+    THREAT: lambda board, event, stale: board.counted.threat(event, stale),
 }
 
 

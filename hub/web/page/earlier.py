@@ -5,7 +5,8 @@ They count one by one, so the last values do not hold them; they are looked for 
 
 from ...errors import HubError
 from ...stream.events import Event
-from .board import STREAMED, THREATS, Board
+from .board import Board
+from .counted import ONE_BY_ONE, THREATS
 from .history import PARSED, numbers
 
 
@@ -14,7 +15,7 @@ async def look_back(board: Board) -> None:
     hub, found = board.hub, list[Event]()
     await board.catch_up()
     try:
-        wanted, _ = await numbers(hub, STREAMED.__contains__, board.since - 1, THREATS)
+        wanted, _ = await numbers(hub, ONE_BY_ONE.__contains__, board.since - 1, THREATS)
         for seq in wanted:
             found += [event for event in await hub.broadcaster.pages.read(seq - 1, 1, PARSED) if not event.withheld]
     except HubError:

@@ -73,7 +73,7 @@ def summary(board: Board, hub: "Hub") -> Context:
 def counts(board: Board) -> Context:
     """What the page counts: what needs its reader, what failed, what is open, runs, is quiet."""
     return {
-        "need": len(board.questions) + len(board.approvals()) + len(board.open_votes()),
+        "need": len(board.questions) + len(board.approvals()) + len(board.counted.open_votes()),
         "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
         "open_alerts": len(board.open_alerts()),
@@ -99,7 +99,7 @@ def recent_rate(hub: "Hub", seconds: float = RATE_SECONDS) -> float:
 
 def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
     """Questions, approvals and votes, the oldest first."""
-    votes = board.open_votes()
+    votes = board.counted.open_votes()
     rows: list[Row] = [*board.questions.values(), *board.approvals(), *votes]
     shown, more = page_of(rows, asked, WAITING, lambda row: (row.at, row.key))
     for row in shown:
@@ -169,20 +169,20 @@ def threats(board: Board, hub: "Hub", asked: Asked) -> Context:
     is_open: list[Threat | Alert] = [*board.open_threats(), *firing]
     found = is_open
     if asked.filter == "all":
-        found = [*board.threats, *board.alerts.values()]
+        found = [*board.counted.threats, *board.alerts.values()]
     shown, more = page_of(found, asked, THREATS, worst)
-    mitigated = sum(threat.mitigated for threat in board.threats)
+    mitigated = sum(threat.mitigated for threat in board.counted.threats)
     return {
         "rows": [(KINDS[type(row)], row) for row in shown],
         "more": more,
         "total": len(found),
         "open": len(is_open),
         "firing": len(firing),
-        "threats": len(board.threats),
+        "threats": len(board.counted.threats),
         "alerts": len(board.alerts),
         "until": newest(is_open),
         "mitigated": mitigated,
-        "seen": len(board.threats) + len(board.alerts) - len(is_open) - mitigated,
+        "seen": len(board.counted.threats) + len(board.alerts) - len(is_open) - mitigated,
     }
 
 

@@ -33,11 +33,11 @@ async def shown(hub: Hub) -> Board:
 def seen_by(board: Board) -> list[Any]:
     """All that panels take from a board."""
     working = {place: sorted(tasks) for place, tasks in board.working.items()}
-    votes = {key: (vote.status, vote.ballots, vote.topic) for key, vote in board.votes.items()}
+    votes = {key: (vote.status, vote.ballots, vote.topic) for key, vote in board.counted.votes.items()}
     tasks = {key: (row.status, row.seq, row.stale, row.name) for key, row in board.tasks.all.items()}
     agents = {key: (row.status, row.seq, row.stale) for key, row in board.agents.all.items()}
     groups = {name: sorted(board.tasks[name]) for name in ("running", "failed", "waiting_approval", "queued")}
-    return [working, votes, tasks, agents, groups, [threat.key for threat in board.threats], board.memory]
+    return [working, votes, tasks, agents, groups, [threat.key for threat in board.counted.threats], board.memory]
 
 
 ids = st.sampled_from(["a", "b", "c"])
@@ -95,7 +95,7 @@ async def test_a_vote_counts_the_newest_option_of_each_agent(hub: Hub) -> None:
     await cast(votes={"a": "reject", "b": "approve"})
     await cast(agent="b", option="reject")
     await cast(agent="c", option="abstain", status="open")
-    (vote,) = (await shown(hub)).open_votes()
+    (vote,) = (await shown(hub)).counted.open_votes()
     assert (vote.topic, vote.eligible, len(vote.ballots)) == ("Release?", 4, 3)
     assert [vote.count(option) for option in ("approve", "reject", "abstain")] == [0, 2, 1]
 
@@ -107,7 +107,7 @@ async def test_a_vote_whose_casts_are_no_longer_in_memory_is_known_by_its_state(
     for _ in range(3):
         await hub.publish("other:event", {})
     board = await shown(hub)
-    assert board.votes["v"].count("approve") == 2
+    assert board.counted.votes["v"].count("approve") == 2
     assert board.since == 3
     await hub.stop()
 
@@ -130,11 +130,11 @@ async def test_what_the_hub_has_no_room_for_is_let_go(tmp_path: Path) -> None:
 async def test_another_epoch_is_another_board(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     await hub.publish("security:threat_detected", {"type": "t", "severity": "low"})
     board = await shown(hub)
-    assert len(board.threats) == 1
+    assert len(board.counted.threats) == 1
     hub.window.start_at(hub.window.head)
     monkeypatch.setattr(hub.broker, "epoch", "another")
     await board.catch_up(Slices())
-    assert len(board.threats) == 0
+    assert len(board.counted.threats) == 0
 
 
 @pytest.mark.parametrize("weakened", [False, True])

@@ -20,10 +20,10 @@ async def test_threats_and_casts_that_are_not_in_memory_are_found_at_a_start(tmp
     async with hub_app(tmp_path, window_events=1) as second:
         board = second.app[BOARD]
         await second.hub.publish("governance:vote_cast", {"vote_id": "v", "agent": "a", "option": "abstain"})
-        await until(lambda: len(board.threats) == 2, "what was found in the store")
+        await until(lambda: len(board.counted.threats) == 2, "what was found in the store")
         await board.catch_up(Slices())
-        assert [threat.type for threat in board.threats] == ["inject", "leak"]
-        (vote,) = board.open_votes()
+        assert [threat.type for threat in board.counted.threats] == ["inject", "leak"]
+        (vote,) = board.counted.open_votes()
         assert (vote.topic, vote.ballots) == ("Merge?", {"a": "abstain", "b": "reject"})
         assert "inject" in (await second.get("", panel="threats")).text
         await second.post("api/commands/hub:seen", {"event": "security:threat_detected", "key": "1"})

@@ -1,0 +1,60 @@
+"""What counts one by one: threats, and what was cast of each vote. The last values do not hold it."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ...stream.events import Event
+from .rows import Threat, Vote, count_cast, threat_row, vote_row
+
+VOTE, THREAT = "governance:vote_cast", "security:threat_detected"
+ONE_BY_ONE = {VOTE, THREAT}
+THREATS = VOTES = 500  # that are kept
+
+
+class Counted:
+    """The newest threats, oldest first, and votes with their casts."""
+
+    def __init__(self) -> None:
+        self.votes: dict[str, Vote] = {}
+        self.threats: deque[Threat] = deque(maxlen=THREATS)
+
+    @property
+    def is_any(self) -> bool:
+        return bool(self.votes or self.threats)
+
+    def threat(self, event: Event, stale: bool) -> None:
+        """Take the next threat."""
+        self.threats.append(threat_row(event, stale))
+
+    def cast(self, event: Event, stale: bool) -> None:
+        """Take the next cast of a vote; of one that is known already only whether it is stale."""
+        key = event.key or ""
+        vote = self.votes.get(key)
+        if vote is not None and event.seq <= vote.seq:
+            vote.stale = stale
+            return
+        if vote is None:
+            if len(self.votes) >= VOTES:
+                del self.votes[next(iter(self.votes))]
+            vote = self.votes[key] = vote_row(event, stale)
+        count_cast(vote, event, stale)
+
+    def add_earlier(self, events: Sequence[Event], is_kept: Callable[[str], bool]) -> None:
+        """Take in what was before all that is known here, the oldest first. `is_kept`: whether a vote is one still."""
+        casts: dict[str, Vote] = {}
+        for event in reversed(events):
+            if event.name == THREAT and len(self.threats) < THREATS:
+                self.threats.appendleft(threat_row(event, False))
+        for event in events:
+            if event.name == VOTE and is_kept(event.key or ""):
+                count_cast(casts.setdefault(event.key or "", vote_row(event, False)), event, False)
+        for key, earlier in casts.items():
+            known = self.votes.get(key)
+            if known is not None and known.seq > earlier.seq:
+                earlier.join(known)
+            elif known is not None:
+                earlier.stale = known.stale
+            self.votes[key] = earlier
+
+    def open_votes(self) -> list[Vote]:
+        return [vote for vote in self.votes.values() if vote.status == "open"]
