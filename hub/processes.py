@@ -73,3 +73,16 @@ def age() -> float:
     if found is None:
         return 0.0
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - found.started / os.sysconf("SC_CLK_TCK"))
+
+
+def ended_in_words(status: int) -> str | None:
+    """How a program has failed, None if it has not."""
+    if status >= 0:
+        return f"exit status {status}" if status else None
+    import signal  # here: `hub publish` has no time for it
+
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # a real-time signal
+        return f"signal {-status}"
+    return f"signal {-status} ({name})"

@@ -16,6 +16,7 @@ from .chain import MAX_LINE, Link, checked
 CURRENT = "audit.jsonl"
 HEAD = "audit.head"
 CLOSED = re.compile(r"audit-([1-9][0-9]*)\.jsonl")
+WORKER = re.compile(r"worker-[1-9][0-9]*")
 PATIENCE = 0.02  # seconds until what may change is looked at again; longer than the steps of a file's time stamp
 
 
@@ -62,6 +63,28 @@ def _settled(descriptor: int) -> bytes:
 def closed_segments(directory: Path) -> list[Path]:
     """Return the closed segments, oldest first."""
     return sorted(filter(lambda file: CLOSED.fullmatch(file.name), directory.iterdir()), key=first_number)
+
+
+def logs(directory: Path) -> list[Path]:
+    """Return the folders below which there are logs: this one, and those of the workers of one port, `worker-1` first.
+
+    A folder of which that cannot be told counts: whoever reads it says why.
+    """
+    workers = sorted(filter(WORKER.fullmatch, _names_in(directory)), key=lambda name: (len(name), name))
+    return [each for each in (directory, *(directory / name for name in workers)) if _has_log(each)]
+
+
+def _has_log(directory: Path) -> bool:
+    return any(name in (CURRENT, HEAD) or CLOSED.fullmatch(name) for name in _names_in(directory))
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [CURRENT]
 
 
 def first_number(closed: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from .chain import ZEROS
 
 INTACT, TAMPERED, TORN, SHORTER, UNREADABLE = range(5)
 DAMAGED = (TAMPERED, SHORTER)  # what no crash leaves
+GRAVEST = (UNREADABLE, TAMPERED, SHORTER, TORN, INTACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class Verdict:
     reason: str | None
     status: int
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether nothing is said of the log, but that it could not be read."""
+        return self.status == UNREADABLE
+
     def report(self) -> dict[str, Any]:
         """What `audit:verify` answers: `{valid, records, head, broken_at?, reason?}`."""
         report: dict[str, Any] = {"valid": self.valid, "records": self.records, "head": self.head}
@@ -48,6 +55,11 @@ class Broken(Exception):
         self.status = status
         self.reason = reason
         self.seq = seq
+
+
+def gravest(statuses: Iterable[int]) -> int:
+    """Return the status that counts, of several logs."""
+    return min(statuses, key=GRAVEST.index)
 
 
 def unreadable(path: Path, error: OSError) -> Verdict:

@@ -1,17 +1,21 @@
 """`hub audit`: check the audit log, and show its newest records."""
 
 import argparse
+import os
 import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..statedir import state_directory
-from ..stdio import say
+from ..stdio import complain, say
 from .grammar import add_command, folder, positive
 from .http import add_where, connection
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, local, printable
+
+if TYPE_CHECKING:
+    from ..audit.verdict import Verdict
 
 TOLD = ("id", "command", "args", "outcome", "ms")  # what has a place of its own in a line
 
@@ -30,17 +34,30 @@ def add(commands: Any) -> None:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check the stored chain; the exit status is the verdict's."""
+    """Check the stored chain, of several workers each; the exit status is the gravest verdict's."""
+    from ..audit.files import logs
+    from ..audit.verdict import UNREADABLE, gravest
     from ..audit.verify import verify
 
-    verdict = verify(args.file or args.state_dir or state_directory())
+    path = args.file or args.state_dir or state_directory()
+    found = logs(path) if os.path.isdir(path) or not os.path.lexists(path) else [path]
+    if not found:
+        complain(printable(f"hub: There is no audit log in {path}; --state-dir names the folder of a hub."))
+        return UNREADABLE
+    verdicts = [verify(each) for each in found]
+    for each, verdict in zip(found, verdicts, strict=True):
+        say(printable(f"{each.name}: " * (len(found) > 1) + _told(verdict)))
+    return gravest(verdict.status for verdict in verdicts)
+
+
+def _told(verdict: "Verdict") -> str:
+    """A verdict as one line."""
     if verdict.valid:
         more = f"; {verdict.reason}" if verdict.reason else ""
-        say(printable(f"intact: {verdict.records} records, head {verdict.head}{more}"))
-    else:
-        at = f" (at record {verdict.broken_at})" if verdict.broken_at is not None else ""
-        say(printable(f"not intact: {verdict.reason}{at}; {verdict.records} records before that are good"))
-    return verdict.status
+        return f"intact: {verdict.records} records, head {verdict.head}{more}"
+    at = f" (at record {verdict.broken_at})" if verdict.broken_at is not None else ""
+    what = "not checked" if verdict.is_unreadable else "not intact"
+    return f"{what}: {verdict.reason}{at}; {verdict.records} records before that are good"
 
 
 def tail(args: argparse.Namespace) -> int:

@@ -70,14 +70,3 @@ def spawn(words: Sequence[str], descriptors: Mapping[int, int], mask: Collection
 def exit_status(status: int) -> int:
     """The exit status that a shell would show."""
     return 128 - status if status < 0 else status
-
-
-def ended_in_words(status: int) -> str | None:
-    """How a program has failed, None if it has not."""
-    if status >= 0:
-        return f"exit status {status}" if status else None
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:  # a real-time signal
-        return f"signal {-status}"
-    return f"signal {-status} ({name})"

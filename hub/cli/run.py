@@ -9,8 +9,9 @@ import sys
 from pathlib import PurePath
 from typing import Any
 
+from ..processes import ended_in_words
 from ..stdio import complain
-from .child import Child, ended_in_words, exit_status
+from .child import Child, exit_status
 from .distinct import distinct
 from .grammar import add_command
 from .http import add_where, address, connection

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from ..configfile.shapes import Channel
+from ..processes import ended_in_words
 from .outgoing import Post, Unreached, retry_after
 
 COMMAND_SECONDS = 10.0  # for a command, then it is killed
@@ -109,7 +110,7 @@ async def _run(argv: tuple[str, ...], stdin: bytes) -> None:
             _kill(process.pid)
             await process.wait()
     if process.returncode:
-        raise Failed(f"{argv[0]} ended with status {process.returncode}")
+        raise Failed(f"{argv[0]} ended with {ended_in_words(process.returncode)}")
 
 
 def _kill(pid: int) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 
 from ..config import Config
 from ..errors import HubError, UsageError
+from ..processes import ended_in_words
 from ..stdio import mention
 from .access import login
 from .access.credentials import Tokens
@@ -204,22 +205,30 @@ class Crew:
     def _reap(self) -> None:
         """Take the ends of workers; those that nobody has asked for are begun again, later and later."""
         for worker in self._workers:
-            if worker.pid and os.waitpid(worker.pid, os.WNOHANG)[0]:
+            pid, status = os.waitpid(worker.pid, os.WNOHANG) if worker.pid else (0, 0)
+            if pid:
                 worker.pid = 0
                 self._snapshots.end(worker.number)
                 if worker.told >= 0:
                     self._hear_of(worker, os.read(worker.told, 8192))
                 if not self._stopping:
-                    self._lament(worker)
+                    self._lament(worker, os.waitstatus_to_exitcode(status))
 
-    def _lament(self, worker: _Worker) -> None:
+    def _lament(self, worker: _Worker, status: int) -> None:
+        """Say how it has ended. Who is killed has no last lines."""
+        how, was_killed = ended_in_words(status) or "exit status 0", status < 0
         if not self._started:
             self._stopping = time.monotonic()
-            raise UsageError(f"Worker {worker.number} has ended before it listened; the log says why.")
+            why = "." if was_killed else "; the log says why."
+            raise UsageError(f"Worker {worker.number} has ended before it listened, with {how}{why}")
         worker.ends = 1 if time.monotonic() - worker.began > STEADY else worker.ends + 1
         pause = PAUSES[min(worker.ends, len(PAUSES)) - 1]
         worker.due = time.monotonic() + pause
-        log.error("worker %d has ended, and is started again in %g s; its last lines say why", worker.number, pause)
+        again = f"it is started again in {pause:g} s"
+        if was_killed:
+            log.error("worker %d was ended by %s; %s", worker.number, how, again)
+        else:
+            log.error("worker %d has ended with %s; %s; its last lines say why", worker.number, how, again)
 
     # ---- where they are found
 

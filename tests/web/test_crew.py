@@ -1,6 +1,7 @@
 """The process that starts workers: what it says of where they are found."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,12 +47,15 @@ ROOM = """resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, resource.getrlim
     print(found.read_text(), flush=True)"""
 
 
-def run(folder: Path, *, first: str = "", then: str = "", weakened: str = "", before: str = "") -> list[str]:
+def run(
+    folder: Path, *, first: str = "", then: str = "", weakened: str = "", before: str = "", err: str = ""
+) -> list[str]:
     """What one worker has printed until it has its parent stop, first whether the file is there before it listens."""
     script = CREW.format(first=first, then=then, weakened=weakened, before=before)
     command = [sys.executable, "-W", "error", "-c", script, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=30)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert err in done.stderr, done.stderr
     return done.stdout.splitlines()
 
 
@@ -73,6 +77,34 @@ def test_a_full_disk_is_no_reason_not_to_start_workers(tmp_path: Path) -> None:
     lines = run(tmp_path, then=ROOM, before=NO_ROOM)
     assert lines[0] == "False"  # nobody is sent to the wrong place
     assert json.loads(next(line for line in lines if line.startswith("{")))["url"] == "http://127.0.0.1:1/"
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended before it listened, with signal 9 (SIGKILL).\n"),
+        ("os._exit(3)", "ended before it listened, with exit status 3; the log says why.\n"),
+        ("os._exit(0)", "ended before it listened, with exit status 0; the log says why.\n"),
+    ],
+)
+def test_how_one_has_ended_is_told(does: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        run(tmp_path, first=does)
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "worker 1 was ended by signal 9 (SIGKILL); it is started again in 0.1 s\n"),
+        (
+            "os._exit(3)",
+            "worker 1 has ended with exit status 3; it is started again in 0.1 s; its last lines say why",
+        ),
+    ],
+)
+def test_how_one_that_listened_has_ended_is_told(does: str, said: str, tmp_path: Path) -> None:
+    once = f"if not os.path.exists('once'):\n        open('once', 'w').close()\n        {does}"
+    assert run(tmp_path, then=once, before="os.chdir(sys.argv[1])", err=said)
 
 
 def test_why_one_cannot_start_is_told_however_long_it_is(tmp_path: Path) -> None:
