@@ -8,6 +8,7 @@ from ..errors import UsageError
 
 FILES: Mapping[str, str] = {
     "systemd-unit": "hub.service",
+    "user-unit": "hub.user.service",
     "dockerfile": "Dockerfile",
     "nginx": "nginx.conf",
     "prometheus-rules": "rules.yml",

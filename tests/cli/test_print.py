@@ -16,7 +16,8 @@ from hub.web.access.guard import refuse_bind
 
 pytestmark = pytest.mark.once
 
-VALUES = dict.fromkeys("host address from auth state_dir user domain python password digest".split(), "plain")
+NAMES = "host address from auth state_dir user domain python password digest flags useradd and_root"
+VALUES = dict.fromkeys(NAMES.split(), "plain")
 VALUES["port"] = "4000"
 
 
@@ -87,6 +88,58 @@ def test_what_does_not_fit_is_said(words: list[str], said: str, capsys: pytest.C
     assert main(["print", *words]) == 2
     out, err = capsys.readouterr()
     assert (out, said in err) == ("", True)
+
+
+def head_of(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The command in the head of what these words print."""
+    assert main(["print", *words]) == 0
+    found = re.search(r"^#   .*?(hub print .*?) ?[>|]", capsys.readouterr().out, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["systemd-unit", "--host", "10.0.0.1", "--port", "4000", "--state-dir", "/srv/hub", "--user", "ada"],
+        ["user-unit", "--host", "::1", "--port", "4000", "--state-dir", "/home/ada/hub"],
+        ["dockerfile", "--port", "3141"],
+        ["redis", "--domain", "store.example.org"],
+    ],
+)
+def test_the_head_says_how_the_same_is_printed_again(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert head_of(*words, capsys=capsys) == " ".join(["hub", "print", *words])
+
+
+def test_root_prints_the_same_by_the_head(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Root has another home, and none of the variables that it was printed with."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setenv("HUB_PORT", "4000")
+    monkeypatch.setenv("HUB_STATE_DIR", "/srv/daemon")
+    again = head_of("systemd-unit", capsys=capsys)
+    assert again == "hub print systemd-unit --port 4000 --state-dir /srv/daemon --user daemon"
+    monkeypatch.delenv("HUB_PORT")
+    monkeypatch.delenv("HUB_STATE_DIR")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert head_of(*again.split()[2:], capsys=capsys) == again
+    assert head_of("systemd-unit", capsys=capsys) == "hub print systemd-unit"
+
+
+@pytest.mark.parametrize(
+    ("user", "who", "is_there"),
+    [
+        ("root", "root", True),
+        ("daemon", "daemon and root", True),
+        ("no-such-account", "no-such-account and root", False),
+    ],
+)
+def test_an_account_that_is_there_is_not_made(
+    user: str, who: str, is_there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["print", "systemd-unit", "--user", user]) == 0
+    out = capsys.readouterr().out
+    assert (f"useradd --system {user}\n" in out) is not is_there
+    assert f"nobody gets in but {who}; for others" in out
 
 
 def test_each_password_is_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:

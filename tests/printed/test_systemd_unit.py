@@ -1,12 +1,15 @@
-"""The unit that `hub print systemd-unit` prints, before systemd's own judge. A systemd runs it in test_release.py."""
+"""The units that `hub print` prints, before systemd's own judge. A systemd runs the machine's in test_release.py."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from prints import printed, program
-from running import environment
+from running import PATIENCE, environment
+
+from hub.cli.main import main
 
 pytestmark = pytest.mark.once
 
@@ -23,7 +26,8 @@ def analyze(folder: Path, unit: str, *words: str) -> subprocess.CompletedProcess
     path = folder / "hub.service"
     path.write_text(unit)
     command = [program("systemd-analyze", "systemd"), *words, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    own = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": str(folder)}  # as a session has one
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=own)
 
 
 def test_systemd_has_nothing_to_say(unit: str, tmp_path: Path) -> None:
@@ -43,6 +47,47 @@ def test_weakened_systemd_has_something_to_say(unit: str, right: str, wrong: str
 def exposure(folder: Path, unit: str) -> float:
     done = analyze(folder, unit, "security", "--offline=true", "--no-pager", f"--threshold={EXPOSED}")
     return float(done.stdout.rpartition("exposure level for hub.service: ")[2].split()[0])
+
+
+@pytest.fixture(scope="module")
+def own() -> str:
+    return printed("user-unit", "--port", "4000", "--state-dir", "/home/ada/hub")
+
+
+def test_systemd_has_nothing_to_say_of_ones_own(own: str, tmp_path: Path) -> None:
+    done = analyze(tmp_path, own, "--user", "verify", "--man=no")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert analyze(tmp_path, own.replace("Type=notify", "Type=notfy"), "--user", "verify", "--man=no").stderr
+
+
+def test_ones_own_needs_no_root_and_tells_when_it_is_ready(own: str, tmp_path: Path) -> None:
+    """It names no account, takes the folder where the command line looks, and says READY to who has started it."""
+    lines = own.splitlines()
+    assert not [line for line in lines if line.startswith(("User=", "ReadWritePaths=", "Protect"))]
+    assert "WantedBy=default.target" in lines
+    (start,) = [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")]
+    start = start.replace("--port 4000", "--port 0").replace("/home/ada/hub", str(tmp_path / "state"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        variables = {**environment(), "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen(start.split(), env=variables, stdout=subprocess.DEVNULL) as hub:
+            assert manager.recv(100) == b"READY=1"
+            assert (tmp_path / "state" / "server.json").exists()
+            hub.terminate()
+            assert manager.recv(100) == b"STOPPING=1"
+        assert hub.returncode == 0
+
+
+def test_ones_own_keeps_what_it_keeps_where_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HUB_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/somebody/state")
+    for uid in (0, 1):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert main(["print", "user-unit"]) == 0
+        assert " --state-dir /home/somebody/state/hub\n" in capsys.readouterr().out
 
 
 def test_it_is_hardened(unit: str, tmp_path: Path) -> None:
