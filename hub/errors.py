@@ -88,6 +88,11 @@ def is_closing(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
         return True
 
 
+def install(extra: str) -> str:
+    """What to type for an extra that is not there."""
+    return f"pip install 'aiohttp-hub[{extra}]', or in a checkout of hub pip install '.[{extra}]'"
+
+
 class HubError(Exception):
     """A refusal with a code of `CODES` and one sentence for a person.
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, install
 from .grammar import add_command
 from .http import add_where, named_address, token_of
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from ..client import tools
     except ImportError as error:
-        raise UsageError(f"hub mcp needs the extra mcp: pip install 'aiohttp-hub[mcp]' ({error}).") from None
+        raise UsageError(f"hub mcp needs the extra mcp: {install('mcp')} ({error}).") from None
     from ..hub import VERSION
 
     url, token = named_address(args), token_of(args)

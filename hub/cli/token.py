@@ -43,7 +43,11 @@ def _token(args: argparse.Namespace) -> str:
     except (OSError, Unsafe) as error:
         raise HubError("forbidden", f"{error}.") from None
     if found is None:
-        raise HubError("forbidden", f"There is no token in {directory}; hub serve --auth token makes it.")
+        raise HubError(
+            "forbidden",
+            f"There is no token in {directory}: name the folder of a hub in token mode (--state-dir DIR), "
+            "or start one there (hub serve --auth token).",
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from ..configfile.shapes import Channel
+from ..errors import install
 from ..processes import ended_in_words
 from .outgoing import Post, Unreached, retry_after
 
@@ -124,7 +125,7 @@ async def _apprise(channel: Channel, words: Words) -> None:
     try:
         import apprise
     except ImportError:
-        raise Failed("Apprise is not installed (the extra notify)") from None
+        raise Failed(f"Apprise is not installed: {install('notify')}") from None
 
     def tell() -> bool:
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its lines could hold the URL, and that a password

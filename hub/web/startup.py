@@ -5,6 +5,7 @@ Only `python -m hub` uses this. A hub that is mounted in an application lets the
 
 import asyncio
 import logging
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -27,12 +28,22 @@ def load(hub: Hub, names: Iterable[str]) -> bool:
     for name in names:
         try:
             hub.load(name)
-        except UsageError:
-            raise
+        except UsageError as error:
+            raise UsageError(f"{error}{_advice(name)}") from None
         except (Exception, SystemExit) as error:
             _tell(f"the module {name} failed", error)
             return False
     return True
+
+
+def _advice(name: str) -> str:
+    """What to do where a module lies in the current folder, which the installed `hub` does not look into, so that no
+    file that happens to lie there is run in the place of a library."""
+    first, here = name.partition(".")[0], Path.cwd()
+    is_here = bool(first) and ((here / f"{first}.py").is_file() or (here / first).is_dir())
+    if not is_here or {"", str(here)} & set(sys.path):
+        return ""
+    return f" It is in this folder, where hub does not look; this does: {sys.executable} -m hub --load {name}"
 
 
 async def begin(runner: web.AppRunner) -> bool:

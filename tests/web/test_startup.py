@@ -2,10 +2,13 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from running import run_hub
+from running import environment, run_hub
 
 RAISES = """
 def setup(hub):
@@ -66,6 +69,22 @@ async def test_a_module_that_is_none_is_usage(name: str, why: str, tmp_path: Pat
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"hub: Cannot load {name or repr(name)}" if name != ".x" else "hub: Cannot load '.x'")
     assert why in err
+
+
+@pytest.mark.parametrize(("name", "is_here"), [("shop", True), ("shelf.cart", True), ("no_such", False), ("", False)])
+def test_what_lies_in_this_folder_is_found_by_python(name: str, is_here: bool, tmp_path: Path) -> None:
+    """The installed `hub` looks among what is installed, as `-P` has it here; what it advises to type does it."""
+    (tmp_path / "shop.py").write_text("raise SystemExit('here it is')")
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "cart.py").write_text("raise SystemExit('here it is')")
+    words = [sys.executable, "-P", "-m", "hub", "--port", "0", "--state-dir", "state", "--load", name]
+    more: dict[str, Any] = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True}
+    done = subprocess.run(words, **more, check=False)
+    _, _, advice = done.stderr.partition("It is in this folder, where hub does not look; this does: ")
+    assert (done.returncode, bool(advice), done.stderr.count("\n")) == (2, is_here, 1)
+    if is_here:
+        done = subprocess.run([*advice.split(), "--state-dir", "state"], **more, check=False)
+        assert (done.returncode, "here it is" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

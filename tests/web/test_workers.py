@@ -71,12 +71,15 @@ async def test_workers_are_one_hub(redis_engine: Engine, tmp_path: Path) -> None
                     assert response.status == 200
         os.kill(first[0], signal.SIGKILL)
         await until(lambda: len(found := pids(hub)) == 2 and first[0] not in found, "that it is started again")
-        await until(lambda: "has ended, and is started again in" in hub.log)
+        await until(lambda: "was ended by signal 9 (SIGKILL); it is started again in" in hub.log)
         async with asyncio.timeout(30):
             while (facts := await scraped(hub))['hub_workers{state="up"}'] != 2:
                 await asyncio.sleep(0.01)
         assert facts["hub_broker_up"] == 1
     assert not (hub.state_dir / "server.json").exists()
+    status, out, err = await run_hub(tmp_path, "audit", "verify", "--state-dir", str(hub.state_dir))
+    assert (status, err) == (0, "")
+    assert [line.partition(", ")[0][:17] for line in out.splitlines()] == ["worker-1: intact:", "worker-2: intact:"]
     for number in (1, 2):
         assert f" INFO worker {number}: stopping" in hub.log
 

@@ -1,7 +1,7 @@
 """Which broker a URL names."""
 
 from ...config import Config
-from ...errors import UsageError
+from ...errors import UsageError, install
 from .broker import Broker, Limits
 
 
@@ -29,7 +29,7 @@ def _redis(config: Config) -> Broker:
         from .redis import RedisBroker
         from .server import Server
     except ImportError:
-        raise UsageError("This broker needs the extra redis: pip install 'aiohttp-hub[redis]'.") from None
+        raise UsageError(f"This broker needs the extra redis: {install('redis')}.") from None
     limits = Limits(config.keep_events, config.keep_bytes, config.keep_seconds)
     state = Limits(config.state_items, config.state_bytes)
     return RedisBroker(Server(config.broker), limits, state, config.hub_id, config.state_dir)

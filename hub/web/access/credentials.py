@@ -29,6 +29,16 @@ ADDRESSES = 1024  # whose failures are remembered
 
 log = logging.getLogger("hub")
 
+# Who has sent one knows that: to say so tells a stranger nothing of the hub.
+MISSING = (
+    "This hub wants its token: name the state directory that it is in (--state-dir DIR), or give it with "
+    "--token-file FILE or in HUB_TOKEN; hub token --link opens the page."
+)
+WRONG = (
+    "This is not the token of this hub, or not any more: hub token prints it, with the --state-dir that the hub has; "
+    "then it is given in HUB_TOKEN or by --token-file FILE."
+)
+
 
 class Tokens:
     """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
@@ -99,7 +109,7 @@ class Tokens:
             return None
         trust = self.trust(request, connection.peer, connection.cookie)
         if trust is None:
-            return "This hub wants its token: hub token prints it, hub token --link opens the page."
+            return WRONG if hdrs.AUTHORIZATION in request.headers else MISSING
         connection.peer = replace(connection.peer, trust=trust)
         return None
 

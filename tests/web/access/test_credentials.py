@@ -67,6 +67,17 @@ async def test_without_the_token_nobody_gets_in(hub: HubInside, lines: list[str]
         assert hub.counted("hub_connections_refused_total", "token") == 1
 
 
+async def test_a_wrong_token_is_not_called_a_missing_one(hub: HubInside, tmp_path: Path) -> None:
+    """And neither sends its reader round in a circle: each names what gives the token, and where it is."""
+    wrong = tmp_path / "wrong"
+    wrong.write_text("w" * 43)
+    for more, said in (((), credentials.MISSING), (("--token-file", str(wrong)), credentials.WRONG)):
+        assert await run_hub(tmp_path, "status", "--url", hub.url, *more) == (1, "", f"hub: {said}\n")
+        assert all(word in said for word in ("--state-dir", "--token-file", "HUB_TOKEN"))
+    status, _, err = await run_hub(tmp_path, "status", "--url", hub.url, "--state-dir", str(hub.hub.config.state_dir))
+    assert (status, err) == (0, "")
+
+
 async def test_the_token_is_in_no_address(hub: HubInside) -> None:
     secret = bearer(hub)["Authorization"].split()[1]
     assert (await hub.get("api/state", token=secret, access_token=secret)).status == 401
@@ -386,8 +397,11 @@ async def test_the_command_line_finds_the_token(tmp_path: Path) -> None:
 
 async def test_the_command_line_without_a_token(tmp_path: Path) -> None:
     status, _, err = await run_hub(tmp_path, "token", "--state-dir", str(tmp_path / "state"))
-    assert status == 1
-    assert "no token" in err
+    assert (status, err) == (
+        1,
+        f"hub: There is no token in {tmp_path / 'state'}: name the folder of a hub in token mode (--state-dir DIR), "
+        "or start one there (hub serve --auth token).\n",
+    )
     async with hub_process(tmp_path, "--auth", "local") as hub:
         status, _, err = await run_hub(tmp_path, "token", "--link", "--state-dir", str(hub.state_dir))
         assert status == 1
