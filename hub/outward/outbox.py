@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +17,12 @@ from ..configfile.shapes import Channel, Notify
 from ..wire.vocabulary import ChannelType, Notified
 from . import channels
 from .channels import Failed, Refused
+from .lanes import Lane, as_one, is_told
 from .outgoing import Post
-from .rules import Message, cut
+from .rules import Message
 
 log = logging.getLogger("hub")
 
-MOST, WITHIN = 5, 10.0  # messages of a channel, in so many seconds
 LONGEST_WAIT = 300.0  # seconds between two tries of one message
 # Seconds that a try which failed keeps others waiting: those that have failed before, and those that have not.
 LONGEST_PAUSE, SHORT_PAUSE = 10.0, 2.0
@@ -32,7 +31,6 @@ REMEMBERED = 3600.0  # seconds for which it is told that some were given up
 # Messages of a channel that wait, and bytes; the oldest go first, and are counted.
 WAITING, HELD = 1000, 16 * 1024 * 1024
 TOLD = 2000  # messages of a channel that are remembered
-TITLES = 10  # of the messages that are told as one
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class Outbox:
         self._post, self._on_sent = post, on_sent
         self._waiting: dict[str, Message] = {}  # by id, in their order
         self._repeats: dict[str, Repeat] = {}  # of those that have failed
-        self._sends: deque[float] = deque(maxlen=MOST)
+        self._asking, self._other = Lane(), Lane()  # no question waits because of what is only told
         self._known, self._lost, self._held = set(told), 0, 0
         self._news = asyncio.Event()
         self._together = WAITING  # so many at most are told as one: fewer when that has failed, because of one of them
@@ -99,7 +97,7 @@ class Outbox:
         self._waiting[message.id] = message
         self._held += message.size
         while len(self._waiting) > WAITING or (self._held > HELD and len(self._waiting) > 1):
-            self._done([next(iter(self._waiting.values()))])
+            self._done([next(filter(is_told, self._waiting.values()), next(iter(self._waiting.values())))])
             self._lost += 1
         self._news.set()
 
@@ -107,14 +105,13 @@ class Outbox:
         """Tell what is put in."""
         while True:
             await self._due()
-            is_much = await self._room()
-            if batch := self._next(is_much):
+            if batch := self._next():
                 await self._tell(batch)
 
     # ---- what is told next
 
     async def _due(self) -> None:
-        """Wait until there is something whose time has come."""
+        """Wait until there is something whose time has come, and room for it."""
         while (wait := self._seconds()) > 0:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
@@ -122,7 +119,15 @@ class Outbox:
                     await self._news.wait()
 
     def _seconds(self) -> float:
-        return min(map(self._due_at, self._heads()), default=math.inf) - time.monotonic()
+        now, dues = time.monotonic(), [math.inf]
+        for message in self._heads():
+            lane, due = self._lane(message), self._due_at(message)
+            lane.is_crowded |= due <= now < lane.free_at
+            dues.append(max(due, lane.free_at))
+        return min(dues) - now
+
+    def _lane(self, message: Message) -> Lane:
+        return self._other if is_told(message) else self._asking
 
     def _due_at(self, message: Message) -> float:
         repeat = self._repeats.get(message.id)
@@ -136,31 +141,30 @@ class Outbox:
                 seen.add(message.subject)
                 yield message
 
-    async def _room(self) -> bool:
-        """Wait until there is room for one more; return whether what has gathered meanwhile is told as one."""
-        if len(self._sends) < MOST or time.monotonic() - self._sends[0] >= WITHIN:
-            return False
-        await asyncio.sleep(self._sends[0] + WITHIN - time.monotonic())
-        return True
-
-    def _next(self, is_much: bool) -> Sequence[Message]:
-        """What is told now: one, or many as one. What is not true any more is dropped."""
+    def _next(self) -> Sequence[Message]:
+        """What is told now: one, or as one what has gathered while there was no room. What is not true any more is
+        dropped."""
         for message in [message for message in self._waiting.values() if not self._still(message)]:
             self._done([message])
             self._on_sent(self.channel.type, "dropped")
         self._turn = not self._turn
-        if is_much and self._together > 1:
-            # With what has failed the others would fail, too.
-            due = self._together_due(with_repeats=False) or self._together_due(with_repeats=True)
-            return sorted(due[: self._together], key=self._rank)
         now = time.monotonic()
-        return sorted((message for message in self._heads() if self._due_at(message) <= now), key=self._rank)[:1]
+        due = (message for message in self._heads() if max(self._due_at(message), self._lane(message).free_at) <= now)
+        first = min(due, key=self._rank, default=None)
+        if first is None:
+            return []
+        lane = self._lane(first)
+        if not lane.is_crowded or self._together == 1:
+            return [first]
+        # With what has failed the others would fail, too.
+        batch = self._together_due(lane, with_repeats=False) or self._together_due(lane, with_repeats=True)
+        return sorted(batch[: self._together], key=self._rank)
 
-    def _together_due(self, *, with_repeats: bool) -> list[Message]:
+    def _together_due(self, lane: Lane, *, with_repeats: bool) -> list[Message]:
         """What can be told as one; none before another one about the same."""
         now, found, held = time.monotonic(), list[Message](), set[tuple[str, ...]]()
         for message in self._waiting.values():
-            is_fit = with_repeats or message.id not in self._repeats
+            is_fit = self._lane(message) is lane and (with_repeats or message.id not in self._repeats)
             if is_fit and message.subject not in held and self._due_at(message) <= now:
                 found.append(message)
             else:
@@ -170,7 +174,7 @@ class Outbox:
     def _rank(self, message: Message) -> tuple[int, float]:
         """Who waits for an answer comes first. What has failed, and what was never tried, take turns; of what has
         failed, what has the least often."""
-        repeat, is_question = self._repeats.get(message.id), message.rule == "question"
+        repeat, is_question = self._repeats.get(message.id), not is_told(message)
         if repeat is None:
             return 0 if is_question else 1, 0.0
         return 2 * self._turn if is_question else 3, repeat.wait
@@ -178,7 +182,9 @@ class Outbox:
     # ---- one try
 
     async def _tell(self, batch: Sequence[Message]) -> None:
-        self._sends.append(time.monotonic())
+        lane = self._lane(batch[0])
+        lane.tries.append(time.monotonic())
+        lane.is_crowded = False
         try:
             await channels.send(self.channel, self._one(batch), self._post)
         except Exception as error:  # whatever one try has raised, the next may not
@@ -203,7 +209,8 @@ class Outbox:
         self._why, self._pause, self._together = "", 0.0, min(2 * self._together, WAITING)
         self._paused_until = self._closed_until = 0.0
         self._failing.clear()
-        self._lost = 0
+        if is_told(batch[0]):
+            self._lost = 0
         self._done(batch)
         self._on_sent(self.channel.type, "sent")
 
@@ -254,18 +261,7 @@ class Outbox:
     # ---- what it says
 
     def _one(self, batch: Sequence[Message]) -> dict[str, Any]:
-        count = len(batch) + self._lost
-        if count == 1:
-            return self._words(batch[0])
-        titles = [message.title for message in list(batch)[:TITLES]]
-        more = [f"and {count - len(titles)} more"] * (count > len(titles))
-        words = self._words(batch[0])
-        return words | {
-            "title": f"{count} more messages",
-            "message": cut("; ".join([*titles, *more]), 1000),
-            "priority": max(message.priority for message in batch),
-            "click": words["click"].partition("#")[0].partition("?")[0],
-        }
+        return as_one(batch, self._lost if is_told(batch[0]) else 0, self._words)
 
     def _done(self, batch: Sequence[Message]) -> None:
         """Told, or not to be told any more; each is remembered."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ..configfile.shapes import Notify, Rule
@@ -54,14 +54,23 @@ class Message:
     size: int  # bytes of its event
 
 
+class Stand(NamedTuple):
+    """How a task or an agent stands: its status, the end that was told last, since when it is on its way (None if it is
+    not), and what it is called."""
+
+    status: str | None
+    ended: End | None
+    since: float | None
+    name: str
+
+
 class Rules:
     """The rules of one hub.toml, and what they must know of tasks and agents: since when one runs, how it stands."""
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
         self._own = [(rule, Patterns(rule.topics)) for rule in notify.own]
-        # By event and key: the status, the end that was told last, and since when it is on its way, None if it is not.
-        self._stands: dict[tuple[str, str], tuple[str, End | None, float | None]] = {}
+        self._stands: dict[tuple[str, str], Stand] = {}  # by event and key
 
     def begin(self, events: Iterable[Event]) -> None:
         """Take how things stand without telling of it."""
@@ -107,9 +116,10 @@ class Rules:
         if end is None or end == ended:
             return
         took = _took(event, data, since)
-        name, page = str(data.get("name") or event.key), f"?task={quote(event.key or '', safe='')}"
+        name, page = _name(event, data), _page(event.name, event.key)
         if status == "failed" and "task_failed" in self._notify.rules:
-            text = str(data.get("error") or data.get("message") or "It failed.")
+            said = dict.fromkeys(str(data[each]) for each in ("error", "message") if data.get(each))
+            text = " · ".join(said) or "It failed."
             yield self._message("task_failed", event, f"{name} failed", text, page=page, status=status)
         elif status == "succeeded" and took > self._notify.success_after and "task_succeeded" in self._notify.rules:
             text = f"It took {spoken(took)}."
@@ -119,26 +129,27 @@ class Rules:
         before, _, _ = self._moved(event, data)
         if data["status"] == "error" != before and "agent_error" in self._notify.rules:
             text = str(data.get("reason") or data.get("task") or "It does not say why.")
-            page = f"?agent={quote(event.key or '', safe='')}"
+            page = _page(event.name, event.key)
             yield self._message("agent_error", event, f"{event.key} is in error", text, page=page, status="error")
 
     def _stale(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
         if "stale" in self._notify.rules:
-            text = f"Nothing more was heard of it in time ({data['event']})."
-            title = f"{data['key']} did not come"
-            stands = (str(data["event"]), str(data["key"]), STALE)
-            yield self._message("stale", event, title, text, while_=stands)
+            about, key = str(data["event"]), str(data["key"])
+            known = self._stands.get((about, key))
+            title = f"{known.name if known else key} did not come"
+            text = "Nothing was heard of it in time." if known else f"Nothing was heard of it in time: {about}."
+            yield self._message("stale", event, title, text, page=_page(about, key), while_=(about, key, STALE))
 
     def _moved(self, event: Event, data: Mapping[str, Any]) -> tuple[str | None, End | None, float]:
         """Note how a task or agent stands now; return how it stood, how it had ended if it had, and since when it has
         run."""
         place, at = (event.name, event.key or ""), seconds(event.timestamp)
-        before, ended, since = self._stands.pop(place, (None, None, None))
+        before, ended, since, _ = self._stands.pop(place, Stand(None, None, None, ""))
         status = str(data.get("status") or before or "")
         if since is None or status == "running" != before:
             since = at
         end = end_of(data) if data.get("status") else ended
-        self._stands[place] = status, end, None if status in OVER else since
+        self._stands[place] = Stand(status, end, None if status in OVER else since, _name(event, data))
         if len(self._stands) > MOST:
             del self._stands[next(iter(self._stands))]
         return before, ended, since
@@ -190,6 +201,17 @@ class Rules:
             event=json.loads(event.json),
             size=event.size,
         )
+
+
+def _name(event: Event, data: Mapping[str, Any]) -> str:
+    """What a person calls it: a task by its name, if it has one."""
+    return cut(str(data.get("name") or event.key), LONGEST_TITLE)
+
+
+def _page(name: str, key: str | None) -> str:
+    """Where on the page it is looked at."""
+    where = {TASK: "task", AGENT: "agent"}.get(name)
+    return f"?{where}={quote(key or '', safe='')}" if where else ""
 
 
 def _took(event: Event, data: Mapping[str, Any], since: float) -> float:

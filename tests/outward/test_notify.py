@@ -15,9 +15,9 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
 from hub.configfile.shapes import BUILT_IN, Notify
-from hub.outward import channels, outbox
+from hub.outward import channels, lanes, outbox
+from hub.outward.lanes import MOST, WITHIN
 from hub.outward.notify import Notifier
-from hub.outward.outbox import MOST, WITHIN
 from hub.outward.rules import cut, spoken
 
 
@@ -112,6 +112,46 @@ async def test_what_is_told(tmp_path: Path, event: str, data: dict[str, Any], ti
             assert got.got[0].json["priority"] == priority
 
 
+SAID = [
+    ({"error": "exit status 1", "message": "E: no such file"}, "exit status 1 · E: no such file"),
+    ({"error": "the same", "message": "the same"}, "the same"),
+    ({"message": "only this"}, "only this"),
+    ({}, "It failed."),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), SAID)
+async def test_what_a_program_said_last_is_told_too(tmp_path: Path, data: dict[str, Any], said: str) -> None:
+    async with receiver() as got:
+        write_config(tmp_path, config(got.url))
+        async with hub_app(tmp_path) as hub:
+            await hub.hub.publish("task:progress", {"id": "b", "status": "failed", **data})
+            await until(lambda: got.got)
+            assert got.got[0].json["message"] == said
+
+
+STALE = [
+    ("task:progress", {"id": "ping:a/b", "name": "backup"}, "backup did not come", "?task=ping%3Aa%2Fb"),
+    ("agent:status_change", {"id": "c", "status": "active"}, "c did not come", "?agent=c"),
+    ("alert:status", {"id": "disk", "status": "firing"}, "disk did not come", ""),
+]
+
+
+@pytest.mark.parametrize(("event", "data", "title", "page"), STALE)
+async def test_what_did_not_come_is_told_by_its_name_with_a_way_to_it(
+    tmp_path: Path, event: str, data: dict[str, Any], title: str, page: str
+) -> None:
+    async with receiver() as got:
+        write_config(tmp_path, config(got.url, url="https://hub.user.example"))
+        async with hub_app(tmp_path) as hub:
+            await hub.hub.publish(event, data, ttl=0.05)
+            await until(lambda: got.got)
+    one = got.got[0].json
+    more = "" if page else ": alert:status"
+    assert (one["title"], one["click"]) == (title, f"https://hub.user.example/{page}")
+    assert one["message"] == f"Nothing was heard of it in time{more}."
+
+
 async def test_what_is_not(tmp_path: Path) -> None:
     async with receiver() as got:
         write_config(tmp_path, config(got.url))
@@ -154,7 +194,7 @@ async def test_ones_own_rules_and_who_is_told_of_which(tmp_path: Path) -> None:
 
 
 async def test_many_at_once_are_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "WITHIN", 1.0)
+    monkeypatch.setattr(lanes, "WITHIN", 1.0)
     came: list[float] = []
 
     def note(before: int) -> web.Response:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,10 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, environment, hub_app, until
 
 from hub.configfile.shapes import Channel, Notify
-from hub.outward import channels, outbox
+from hub.outward import channels, lanes, outbox
 from hub.outward.channels import Failed, Refused
-from hub.outward.outbox import MOST, PATIENCE, WITHIN, Outbox
+from hub.outward.lanes import MOST, WITHIN, as_one
+from hub.outward.outbox import PATIENCE, Outbox
 from hub.outward.rules import Message
 
 NTFY = """
@@ -161,7 +163,7 @@ async def test_a_channel_that_wants_to_be_left_alone_is(tmp_path: Path) -> None:
 
 
 async def test_together_refused_they_are_told_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "WITHIN", 0.2)
+    monkeypatch.setattr(lanes, "WITHIN", 0.2)
     async with receiver() as got:
         answering(got, {"7": 400, "t3": 400})
         write_config(tmp_path, NTFY.format(got.url))
@@ -172,6 +174,50 @@ async def test_together_refused_they_are_told_one_by_one(tmp_path: Path, monkeyp
             await until(lambda: len(box.told) == MOST + 7)
             assert hub.counted("hub_notifications_total", "ntfy", "given_up") == 1
             assert titles(got).count("7 more messages") == 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_question_does_not_wait_because_much_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(lanes, "WITHIN", 2.0)
+        monkeypatch.setattr(Outbox, "_lane", lambda self, message: self._other)
+    async with receiver() as got:
+        write_config(tmp_path, NTFY.format(got.url))
+        async with hub_app(tmp_path) as hub:
+            for n in range(8):
+                await fail(hub, f"t{n}")
+            asked = asyncio.create_task(hub.hub.ask("Deploy to production?", ["yes"]))
+            await until(lambda: len(got.got) == MOST + 1)
+            asked.cancel()
+            last = got.got[-1].json
+            if weakened:
+                assert last["title"] == "4 more messages"
+                return
+            assert [title for title in titles(got) if title.startswith("t")] == [f"t{n} failed" for n in range(MOST)]
+            (one,) = [one.json for one in got.got if one.json["title"].endswith(" asks")]
+            assert one["message"] == "Deploy to production?"
+
+
+def test_questions_have_a_bound_of_their_own() -> None:
+    """Five one by one, then those that have gathered; and five of what is only told beside them."""
+    came = [(0.0, message(n, f"s{n}", is_question=n % 2 == 0)) for n in range(16)]
+    told = [(at, numbers) for at, numbers, _ in played([0] * 16, came, 60.0).tries]
+    at_once = [numbers for at, numbers in told if at < 1.0]
+    assert sorted(at_once) == [[n] for n in range(2 * MOST)]
+    assert [numbers for at, numbers in told if at >= 1.0] == [[10, 12, 14], [11, 13, 15]]
+
+
+def test_questions_keep_their_words() -> None:
+    batch = [message(n, "s", is_question=True) for n in range(12)]
+    batch = [replace(one, title="ada asks", message=f"Question {one.id}{'?' * 300}") for one in batch]
+    said = as_one(batch, 0, lambda one: {"title": one.title, "click": "http://hub/#q-0"})
+    assert (said["title"], said["click"]) == ("12 more questions", "http://hub/")
+    for n in range(10):
+        assert f"ada asks: Question {n}??" in said["message"]
+    assert said["message"].endswith("…; and 2 more")
+    assert len(said["message"]) < 2000
 
 
 # ---- in any order, with the time that goes by at once
@@ -278,8 +324,9 @@ def test_every_message_is_told_once_in_the_order_of_its_subject_or_given_up(
     for subject in "abc":
         times = [told[number] for number in sorted(told) if came[number][1] == subject]
         assert sorted(times) == times, "those about the same thing, in their order"
-    starts = [at for at, *_ in found.tries]
-    assert all(later - first > WITHIN - 0.001 for first, later in zip(starts, starts[MOST:], strict=False))
+    for is_question in (False, True):
+        starts = [at for at, numbers, _ in found.tries if came[numbers[0]][2] is is_question]
+        assert all(later - first > WITHIN - 0.001 for first, later in zip(starts, starts[MOST:], strict=False))
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), min_size=1, max_size=20), st.data())
