@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from marshmallow import validate
 from running import PATIENCE, environment, hub_app, hub_process, run_hub, send_signal, talk
 
 from hub.configfile.reading import parse
+from hub.stream.eventtypes import EventTypes
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +34,7 @@ COLUMNS = 100
 
 # What is not run here, by what the block begins with, and why.
 ELSEWHERE = {
-    "$ python3 -m venv": "it installs from the network; `.ci/run` installs the wheel in every environment",
+    "$ git clone": "it installs from the network; `.ci/run` installs the wheel in every environment",
     "$ .ci/run": "it runs this",
     "$ .venv/bin/hub --auth token --host 0.0.0.0": "it listens for everybody; web/test_tls.py",
     "$ python tests/bench/bench.py": "it measures for minutes; tests/bench is never part of the suite",
@@ -326,7 +328,7 @@ async def test_the_application_runs_beside_a_hub(tmp_path: Path) -> None:
 async def test_the_client_prints_what_comes(tmp_path: Path) -> None:
     async with hub_process(tmp_path) as hub, program(programs("print(item)"), tmp_path, hub.state_dir) as process:
         assert process.stdout
-        assert b"'progress': 80" in await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+        assert b"'status': 'succeeded'" in await asyncio.wait_for(process.stdout.readline(), PATIENCE)
 
 
 async def test_the_script_and_its_log_are_events(tmp_path: Path) -> None:
@@ -337,12 +339,58 @@ async def test_the_script_and_its_log_are_events(tmp_path: Path) -> None:
         assert {event["payload"]["event"] for event in history["events"]} == {"task:progress", "log:record"}
 
 
+async def test_a_hub_is_emptied_as_it_says(tmp_path: Path) -> None:
+    assert "`events.*` in it: then the events are gone, and audit log, token" in README
+    async with hub_process(tmp_path, "--auth", "token") as hub:
+        assert (await run_hub(tmp_path, "publish", "a:b", "1", "--state-dir", "state"))[0] == 0
+        token = (hub.state_dir / "token").read_text()
+    files = list((tmp_path / "state").glob("events.*"))
+    assert len(files) > 1
+    for path in files:
+        path.unlink()
+    async with hub_process(tmp_path, "--auth", "token") as hub:
+        found = await run_hub(tmp_path, "call", "hub:history", "--state-dir", "state")
+        assert json.loads(found[1])["events"] == []
+        assert (hub.state_dir / "token").read_text() == token
+        records = (await run_hub(tmp_path, "audit", "tail", "--limit", "100", "--state-dir", "state"))[1].splitlines()
+        assert [json.loads(line)["action"] for line in records].count("hub.started") == 2
+    assert (await run_hub(tmp_path, "audit", "verify", "--state-dir", "state"))[0] == 0
+
+
 def test_the_settings_in_a_file_are_good(tmp_path: Path) -> None:
     (text,) = [block.text for block in blocks() if block.language == "toml"]
     for name, secret in (("ntfy.token", "tk_made_up"), ("ci.secret", f"whsec_{'A' * 32}")):
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text(secret)
     assert str(parse(text, tmp_path / "hub.toml")).endswith("is good: 1 channel, 1 webhook.")
+
+
+def test_the_events_of_the_table_are_those_that_are_checked() -> None:
+    """Each with all its fields, the required ones bold, all that a field may be, and its key."""
+    _, _, section = README.partition("\n## The events that every hub knows\n")
+    rows = dict(re.findall(r"^\| `([\w:]+)`(.*)$", section.partition("\n## ")[0], re.MULTILINE))
+    assert rows.pop("hub:question")
+    for known in EventTypes():
+        row = rows.pop(known.name)
+        key, fields = row.split(" | ")[:2]
+        assert (f"by `{known.key}`" in key) is isinstance(known.key, str)
+        for name, field in known.schema.fields.items():
+            assert (f"**`{name}`**" in fields) is field.required, (known.name, name)
+            choices = [each.choices for each in field.validators if isinstance(each, validate.OneOf)]
+            for word in (name, *(str(choice) for found in choices for choice in found)):
+                assert f"`{word}`" in row, (known.name, word)
+    assert not rows
+
+
+def test_every_way_through_it_leads_somewhere() -> None:
+    text = re.sub(r"^```[\s\S]*?^```$", "", README, flags=re.MULTILINE)
+    headings = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    for link in links:
+        assert link[1:] in headings if link.startswith("#") else (Path(__file__).parents[1] / link).exists(), link
 
 
 def test_no_block_is_left_out() -> None:

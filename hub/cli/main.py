@@ -36,7 +36,7 @@ NAMES = [name for names in COMMANDS.values() for name in names]
 HASTY = (["publish"], ["hook"])
 EXAMPLES = """
   hub --demo --open                                run a hub with a made-up life, and look at its page
-  hub publish task:progress id=build progress=40   say how far something is
+  hub publish task:progress id=build progress=40   say how far something is; with status=succeeded, that it is done
   hub tail 'task:*'                                follow what happens
   hub call                                         what can be asked for
   hub COMMAND --help                               more about one of these commands

@@ -29,6 +29,7 @@ ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
 EXAMPLES = """
     hub publish task:progress id=build progress=40
+    hub publish task:progress id=build status=succeeded
     hub publish orders:paid '{"order": 7, "items": ["tea"]}'
     hub publish orders:paid order:=7 items:='["tea"]'
     tail -f readings.ndjson | hub publish sensor:reading

@@ -24,7 +24,7 @@ class SyncHubClient:
     """As HubClient, with the same arguments, for code that waits; entering raises what entering that one raises.
 
         with SyncHubClient(topics=["task:*"]) as hub:
-            hub.publish("task:progress", {"id": "build", "progress": 80})
+            hub.publish("task:progress", {"id": "build", "status": "succeeded"})
             for item in hub:  # a Received, or a Gap
                 print(item)
 
