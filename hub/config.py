@@ -129,6 +129,11 @@ class Config:
         """The folder of what all workers of one port have in common: the token, hub.toml."""
         return Path(self.shared_dir) if self.shared_dir else self.state_dir
 
+    @property
+    def home_dir(self) -> Path:
+        """The state directory by which this hub is found: of a worker that of all, but not of a made-up life."""
+        return self.common_dir if self.state_dir.parent == self.common_dir else self.state_dir
+
     def changed(self, **values: Any) -> "Config":
         """The same with these values, which have been checked. No file is read again."""
         found = copy.copy(self)

@@ -36,6 +36,7 @@ from .stream.broadcaster import Broadcaster
 from .stream.brokers.broker import Lost
 from .stream.brokers.schemes import make_broker
 from .stream.bus import EventBus, Published, record
+from .stream.ends import Ends
 from .stream.eventtypes import EventTypes, Key
 from .stream.listeners import Listener
 from .stream.liveness import Liveness
@@ -82,6 +83,7 @@ class Hub:
         self.state = State(config.state_items, config.state_bytes)
         self.recent = Recent()
         self.liveness = Liveness(self.bus, self.state, config.state_dir)
+        self.ends = Ends(self.bus, self.state, config.home_dir)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         peers = self.broker.peers
         turns, judge = (peers.turns, peers.judge) if peers is not None else (None, None)
@@ -107,6 +109,7 @@ class Hub:
             state=self.state,
             recent=self.recent,
             liveness=self.liveness,
+            ends=self.ends,
             broadcaster=self.broadcaster,
             commands=self.commands,
             clients=self.clients,

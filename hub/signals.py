@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .stream.broadcaster import Broadcaster
     from .stream.brokers.broker import Broker
     from .stream.bus import EventBus
+    from .stream.ends import Ends
     from .stream.liveness import Liveness
     from .stream.recent import Recent
     from .stream.state import State
@@ -41,6 +42,7 @@ def connect(
     state: "State",
     recent: "Recent",
     liveness: "Liveness",
+    ends: "Ends",
     broadcaster: "Broadcaster",
     commands: "Registry",
     clients: "Clients",
@@ -73,6 +75,7 @@ def connect(
     # What becomes an event again.
     state.on_stale = stale(bus)
     state.on_dropped = questions.keep
+    liveness.before_ends = ends.take
 
     # Who comes, and what ends in the very step in which one goes.
     clients.on_join.append(lambda client: metrics.connected(client.transport))

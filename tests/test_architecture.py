@@ -21,7 +21,11 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = [
     f"{family}/{name}" if family else name
     for family, names in (
-        ("", "errors statedir spelling config secretnames sensitive redaction private stdio processes sockdiag tokens"),
+        (
+            "",
+            "errors statedir spelling config secretnames sensitive redaction private leftovers stdio processes "
+            "sockdiag tokens",
+        ),
         (
             "wire",
             "ids names vocabulary strictjson timestamps validation fieldtypes quick messages cloudevents framing texts "
@@ -38,7 +42,7 @@ ORDER = [
             "stream",
             "passes listeners bus window recent pages subscriber catchup broadcaster leases state",
         ),
-        ("stream", "tasks pidfds liveness"),
+        ("stream", "tasks ends pidfds liveness"),
         ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
         ("commands", "provided providers elsewhere listing asked question verdicts endings settling questions"),

@@ -28,11 +28,14 @@ class Reports:
         task: dict[str, Any],
         ttl: float | None,
         message: Callable[[], str | None],
+        leave: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
+        """`leave(event)` leaves the last report for a hub that comes later, and says whether it is there."""
         self._connect, self._task, self._ttl, self._message = connect, task, ttl, message
+        self._leave, self.is_left = leave, False
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
-        self._was_told = self._is_away = False
+        self._was_told = self._is_away = self._is_known = False
         self.missed: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -47,7 +50,8 @@ class Reports:
         self._news.set()
 
     def end(self, error: str | None, message: str | None = None) -> None:
-        """The task is over, with this error if it has failed. Returns when the hub knows, or when it takes too long."""
+        """The task is over, with this error if it has failed. Returns when the hub knows, or when it takes too long:
+        then it is left for the next one."""
         now = time.monotonic()
         last = {**self._task, "ended_at": _now(), "duration_ms": round((now - self._began) * 1000)}
         last.pop("pid", None)
@@ -55,10 +59,14 @@ class Reports:
         if message := message or self._message():
             last["message"] = message
         patience = IN_VAIN if self._is_away and not self._was_told else AT_THE_END
-        self._last, self._ends = last, now + patience
+        self._last, self._ends = {"event": EVENT, "id": new_id(), "data": last}, now + patience
         self._over.set()
         self._news.set()
-        self._thread.join(patience)
+        try:
+            self._thread.join(patience)
+        finally:  # also of whoever does not want to wait
+            if not self._is_known and self._leave is not None:
+                self.is_left = self._leave(self._last)
 
     def _run(self) -> None:
         said: dict[str, Any] | None = None
@@ -67,17 +75,17 @@ class Reports:
             message = self._message()
             task = self._task | ({"message": message} if message else {})
             if task != said or self._ttl:
-                said = task if self._tell(task, new_id(), self._ttl) else None
+                event = {"event": EVENT, "id": new_id(), "data": task} | ({"ttl": self._ttl} if self._ttl else {})
+                said = task if self._tell(event) else None
             self._over.wait(PAUSE if said else RETRY)
             if said:
                 self._news.wait(self._ttl and self._ttl / 3)
-        id = new_id()
-        while not self._tell(self._last, id) and self._was_told and time.monotonic() < self._ends:
+        while not (known := self._tell(self._last)) and self._was_told and time.monotonic() < self._ends:
             time.sleep(PAUSE)
+        self._is_known = known
 
-    def _tell(self, task: dict[str, Any], id: str, ttl: float | None = None) -> bool:
+    def _tell(self, event: dict[str, Any]) -> bool:
         """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
-        event = {"event": EVENT, "id": id, "data": task} | ({"ttl": ttl} if ttl else {})
         try:
             with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
                 hub.ask("POST", "/api/events", json.dumps(event).encode())

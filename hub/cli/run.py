@@ -6,15 +6,17 @@ import math
 import os
 import shlex
 import sys
-from pathlib import PurePath
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..processes import ended_in_words
+from ..statedir import state_folder
 from ..stdio import complain
 from .child import Child, exit_status
 from .distinct import distinct
 from .grammar import add_command
-from .http import add_where, address, connection
+from .http import add_where, address, connection, named_address
 from .relays import Relays
 from .reports import Reports
 from .terminal import is_terminal, printable
@@ -83,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> int:
     relays = Relays()
-    reports = Reports(lambda: connection(args, answer_timeout=ANSWER_TIMEOUT), task, args.ttl, relays.last_line)
+    connect = partial(connection, args, answer_timeout=ANSWER_TIMEOUT)
+    reports = Reports(connect, task, args.ttl, relays.last_line, partial(_leave, args))
     try:
         child = Child(words, relays.descriptors)
     except OSError as error:
@@ -96,7 +99,10 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
         relays.finish()
         reports.end(ended_in_words(status))
     if reports.missed and is_terminal(sys.stderr):  # a person: else it would stand in the program's output
-        complain(printable(f"hub: No hub knows how this has ended. {reports.missed}"))
+        what = (
+            "The next hub here is told how this has ended." if reports.is_left else "No hub knows how this has ended."
+        )
+        complain(printable(f"hub: {what} {reports.missed}"))
     return exit_status(status)
 
 
@@ -111,6 +117,17 @@ def _where(args: argparse.Namespace) -> str:
         return address(args)
     except Exception:  # whatever it is: it must not show in the program's output
         return str(args.state_dir)
+
+
+def _leave(args: argparse.Namespace, event: dict[str, Any]) -> bool:
+    """Leave the end for the next hub of the state directory; one that was named by its address may be anywhere."""
+    try:
+        from ..leftovers import leave  # here: nearly always there is a hub
+
+        directory = None if named_address(args) else args.state_dir or state_folder()
+        return directory is not None and leave(Path(directory), event)
+    except Exception:  # whatever it is: it must not show in the program's output
+        return False
 
 
 def _not_run(program: str, error: OSError, reports: Reports) -> int:

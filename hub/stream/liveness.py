@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,13 +55,14 @@ class Liveness:
 
     def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
         self.on_ended: Callable[[str], None] = lambda agent: None  # its process has
+        self.before_ends: Callable[[], Awaitable[None]] | None = None  # what else tells how they ended, for certain
         self._bus, self._state, self._file = bus, state, directory / FILE
         self._pidfds = Pidfds(self._ended)
         self._claims: dict[int, Process] = {}  # while the events that name them are being published
         self._known: dict[One, Process] = {}
         self._of: dict[Process, set[One]] = {}
         self._over: dict[One, Process] = {}  # whose end is to be published
-        self._wake = asyncio.Event()
+        self._wake, self._is_new = asyncio.Event(), True
         self._lines = 0
         self._journal: int | None = None
 
@@ -132,13 +133,17 @@ class Liveness:
         self._wake.set()
 
     async def run(self) -> None:
-        """Publish the ends. Ends when cancelled."""
+        """Publish the ends, those that programs have left before all others: they say how it was. Ends when
+        cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._over:
-                some = dict(list(self._over.items())[:AT_ONCE])
+            while self._over or self._is_new:
                 try:
+                    if self.before_ends is not None:
+                        await self.before_ends()
+                    self._is_new = False
+                    some = dict(list(self._over.items())[:AT_ONCE])
                     await self._publish(self._records([*some]))
                 except HubError as error:
                     log.error("the end of a process could not be published: %s; it is tried again", error)

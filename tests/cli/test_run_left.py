@@ -1,0 +1,207 @@
+"""How a program has ended is known also when the hub was away just then: to the next one, once."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.test_run import becomes, ran, reported, running
+from forks import Forked
+from running import HubInside, hub_app, hub_process, until
+from terminals import on_terminal
+
+from hub import leftovers
+from hub.errors import HubError
+from hub.leftovers import FOLDER, leave, left
+from hub.stream import liveness
+from hub.stream.bus import EventBus
+from hub.stream.ends import Ends
+
+TASK = "task:progress"
+AWAY = "sh", "-c", 'read status; exit "$status"'
+
+
+def kept(state: Path) -> list[Path]:
+    return sorted((state / FOLDER).iterdir()) if (state / FOLDER).exists() else []
+
+
+async def end(process: Forked, status: int) -> None:
+    assert process.stdin
+    process.stdin.write(f"{status}\n".encode())
+    await process.communicate()
+    assert process.returncode == status
+
+
+async def away(state: Path, status: int) -> None:
+    """A program runs, and ends with this while the hub is away."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with hub_app(state) as hub:
+            words = ("--state-dir", str(state), "--name", "j", "--", *AWAY)
+            process = await stack.enter_async_context(running(*words))
+            (state / "server.json").write_text(json.dumps({"url": hub.url, "pid": os.getpid()}))
+            await becomes(hub, "run:j", "running")
+        await end(process, status)
+
+
+@contextlib.asynccontextmanager
+async def back(state: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(state) as hub:
+        await until(lambda: not len(hub.hub.liveness) and not kept(state), "all is taken")
+        yield hub
+
+
+@pytest.mark.parametrize(
+    ("status", "how"), [(0, ("succeeded", None)), (5, ("failed", "exit status 5"))], ids=["good", "bad"]
+)
+async def test_the_next_hub_is_told(tmp_path: Path, status: int, how: tuple[str, str | None]) -> None:
+    await away(tmp_path, status)
+    assert len(kept(tmp_path)) == 1
+    async with back(tmp_path) as hub:
+        told = [(task["status"], task.get("error")) for task in await reported(hub)]
+        assert told == [("running", None), how]
+    async with back(tmp_path) as hub:
+        assert len(await reported(hub)) == 2, "once"
+
+
+async def test_weakened_it_would_be_told_that_its_process_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(ends: Ends) -> None:
+        pass
+
+    monkeypatch.setattr(Ends, "take", nothing)
+    await away(tmp_path, 0)
+    async with hub_app(tmp_path) as hub:
+        assert (await becomes(hub, "run:j", "failed"))["error"] == "process ended"
+
+
+async def test_one_that_was_away_all_the_time_is_told_of_it(tmp_path: Path) -> None:
+    async with hub_app(tmp_path):
+        pass
+    assert (await ran("--state-dir", str(tmp_path), "--name", "j", "--", "sh", "-c", "exit 4"))[0] == 4
+    async with back(tmp_path) as hub:
+        [task] = await reported(hub)
+        assert (task["id"], task["error"]) == ("run:j", "exit status 4")
+
+
+async def test_a_hub_that_was_frozen_is_told(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with hub_process(tmp_path) as hub, running("--state-dir", str(state), "--name", "j", "--", *AWAY) as process:
+
+        async def tasks() -> list[dict[str, Any]]:
+            async with hub.http.get(hub.url + "api/events", params={"topics": TASK}) as response:
+                return [event["payload"]["data"] for event in (await response.json())["events"]]
+
+        while not await tasks():
+            pass
+        hub.signal(signal.SIGSTOP)
+        try:
+            await end(process, 0)
+        finally:
+            hub.signal(signal.SIGCONT)
+        while (found := await tasks())[-1]["status"] == "running":
+            pass
+        await until(lambda: not kept(state))
+        assert [task["status"] for task in found] == ["running", "succeeded"]
+
+
+async def test_who_looks_at_it_is_told_that_it_will_be(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with hub_app(state):
+        pass
+    async with on_terminal(tmp_path, "run", "--state-dir", str(state), "--", "sh", "-c", "exit 9") as shown:
+        status, text = await shown.ended()
+    assert status == 9
+    assert text.startswith("hub: The next hub here is told how this has ended. No hub is running here")
+
+
+async def test_nothing_is_left_for_a_hub_that_is_elsewhere_or_never_was(tmp_path: Path) -> None:
+    assert (await ran("--state-dir", str(tmp_path), "--", "true"))[0] == 0
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "lock").touch()
+    assert (await ran("--url", "http://127.0.0.1:9", "--", "true"))[0] == 0
+    assert kept(tmp_path) == []
+
+
+# ---- what is left
+
+
+def ended(number: int, **more: Any) -> dict[str, Any]:
+    data = {"id": "run:j", "status": "succeeded", "started_at": f"2026-12-01T10:{number:02}:00.000Z", **more}
+    return {"event": TASK, "id": f"end-{number}", "data": data}
+
+
+def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(leftovers, "MOST", 5)
+    assert not leave(tmp_path, ended(0, message="x" * leftovers.LARGEST))
+    for number in range(9):
+        assert leave(tmp_path, ended(number))
+    assert [record["id"] for _, record in left(tmp_path)] == [f"end-{number}" for number in range(4, 9)]
+    assert {path.stat().st_mode & 0o777 for path in [tmp_path / FOLDER, *kept(tmp_path)]} == {0o700, 0o600}
+    monkeypatch.setattr(leftovers, "OLDEST", -1.0)
+    assert [record for _, record in left(tmp_path)] == [None] * 5
+
+
+def test_what_cannot_be_left_is_not(tmp_path: Path) -> None:
+    assert not leave(tmp_path / "none", ended(0))
+    (tmp_path / "lock").touch()
+    (tmp_path / FOLDER).touch()
+    assert not leave(tmp_path, ended(0))
+
+
+NO_ENDS: list[Any] = [
+    None,
+    [],
+    ended(1) | {"event": "orders:paid"},
+    ended(1) | {"id": 5},
+    ended(1) | {"data": "x"},
+    ended(1, status="running"),
+    ended(1, id="claude-code:x"),
+    ended(1, progress=1000),
+]
+
+
+async def test_what_is_no_end_is_not_published(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / FOLDER).mkdir(mode=0o700)
+    for number, record in enumerate(NO_ENDS):
+        path = tmp_path / FOLDER / f"{time.time_ns() + number:020}-x.json"
+        path.write_text(json.dumps(record))
+        path.chmod(0o600)
+    (tmp_path / FOLDER / "planted.json").symlink_to("/etc/hostname")
+    async with back(tmp_path) as hub:
+        assert await reported(hub) == []
+    assert caplog.text.count("it is removed") == len(NO_ENDS) + 1
+
+
+@pytest.mark.parametrize(("began", "status"), [(5, "running"), (1, "succeeded")], ids=["anew", "the same"])
+async def test_a_run_that_has_begun_since_is_not_hidden(tmp_path: Path, began: int, status: str) -> None:
+    async with hub_app(tmp_path) as hub:
+        await hub.hub.publish(TASK, ended(began, status="running")["data"])
+    assert leave(tmp_path, ended(1))
+    async with back(tmp_path) as hub:
+        assert (await reported(hub))[-1]["status"] == status
+
+
+async def test_it_stays_until_it_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hub_app(tmp_path):
+        pass
+    assert leave(tmp_path, ended(1))
+    monkeypatch.setattr(liveness, "RETRY_SECONDS", 0.01)
+    publish, tries = EventBus.publish, []
+
+    async def fails_once(bus: EventBus, records: Any, *, many: bool = False) -> Any:
+        tries.append(len(kept(tmp_path)))
+        if len(tries) == 1:
+            raise HubError("broker_unavailable", "The disk is full.")
+        return await publish(bus, records, many=many)
+
+    monkeypatch.setattr(EventBus, "publish", fails_once)
+    async with back(tmp_path) as hub:
+        assert tries == [1, 1]
+        assert len(await reported(hub)) == 1
