@@ -97,8 +97,8 @@ async def test_it_is_this_process_that_stood_still(way: Line, monkeypatch: pytes
 
 
 async def test_a_connection_that_rests_is_left_alone(redis_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.2)
     found = await Connection.make(Server(redis_engine.url()))
+    monkeypatch.setattr(connection, "PATIENCE", 0.5)
     assert await found.send("PING") == b"PONG"
     await until(lambda: found._timer is None)
     assert await found.send("PING") == b"PONG"
