@@ -49,8 +49,8 @@ ORDER = [
         ("commands", "seen builtin ratelimit session"),
         (
             "adapters",
-            "reading identities shape turns asking claude_code codex gemini copilot cursor systemd github alerts ping "
-            "senders",
+            "reading identities shape waits turns asking claude_code codex gemini copilot cursor systemd github alerts "
+            "ping senders",
         ),
         ("configfile", "places shapes schema problems secretfiles reading"),
         ("outward", "outgoing notes follower bodies webhooks rules channels lanes outbox notify outward"),

@@ -1,5 +1,6 @@
 """Claude Code: one hook, JSON on stdin, an event's name in it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from .identities import part_of_id
 from .reading import first_line, identity, mapping, number, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
+from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
     "SessionStart": "session_start",
@@ -66,6 +68,7 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
     body = given.body
     if name == "PreToolUse" and body.get("tool_name") == ASKS:
         kind = "waiting"
+    tool = _server(body) if name == "Elicitation" else identity(body.get("tool_name")) or "tool"
     return Hook(
         kind=kind,
         sender=sender,
@@ -77,12 +80,20 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
         said=_said(name, body),
         reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
         error=_error(body),
-        tool=identity(body.get("tool_name")) or "tool",
+        tool=tool,
         summary=summary(body.get("tool_input")),
+        mark=mark(body.get("tool_input")),
+        begins=name == "PreToolUse",
         call=identity(body.get("tool_use_id")),
         item=part_of_id(body.get("task_id")),
         took=number(body.get("duration_ms")),
     )
+
+
+def _server(body: Mapping[str, Any]) -> str:
+    """How the names of the tools of the server begin that asks."""
+    named = identity(body.get("mcp_server_name"))
+    return f"mcp__{re.sub('[^A-Za-z0-9_-]', '_', named)}" if named else ""
 
 
 def _error(body: Mapping[str, Any]) -> str:

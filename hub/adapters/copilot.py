@@ -10,6 +10,7 @@ from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, read, summary, text
 from .shape import Given, Taken, Tool, passed_over
 from .turns import TURN, Hook, Kind, events
+from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
     "sessionstart": "session_start",
@@ -28,6 +29,8 @@ KINDS: Mapping[str, Kind] = {
     "precompact": "compaction",
     "sessionend": "session_end",
 }
+
+TOOL = "tool"  # one that is not named
 
 
 def take(given: Given) -> Taken:
@@ -74,8 +77,9 @@ def _hook(given: Given, kind: Kind, session: str) -> Hook:
         said=first_line(body.get("prompt") if kind == "prompt" else body.get("message")),
         reason=text(body.get("reason") or body.get("source") or _either(body, "notification_type", "trigger")),
         error=first_line(mapping(error).get("message") if isinstance(error, dict) else error),
-        tool=tool.name,
+        tool="" if kind == "waiting" and tool.name == TOOL else tool.name,
         summary=summary(tool.input),
+        mark=mark(tool.input),
         call=identity(_either(body, "toolUseId", "tool_use_id", "toolCallId")),
         at=moment(body.get("timestamp")),
     )
@@ -87,7 +91,7 @@ def _tool(body: Mapping[str, Any]) -> Tool:
     if isinstance(given, str):
         with contextlib.suppress(ValueError):
             given = read(given.encode("utf-8", "replace"))
-    return Tool(identity(_either(body, "toolName", "tool_name")) or "tool", given)
+    return Tool(identity(_either(body, "toolName", "tool_name")) or TOOL, given)
 
 
 def _told_by_fields(body: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Cursor: conversations and generations; it waits for a permission, and can be told to ask in the editor."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .asking import permission
@@ -9,6 +10,7 @@ from .identities import part_of_id
 from .reading import first_line, identity, number, summary, text
 from .shape import Event, Given, Taken, Tool, passed_over
 from .turns import Hook, Kind, events
+from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
     "sessionStart": "session_start",
@@ -69,6 +71,7 @@ def _hook(given: Given, kind: Kind, session: str, tool: Tool) -> Hook:
         error=first_line(body.get("error_message")),
         tool=tool.name,
         summary=summary(tool.input),
+        mark=mark(tool.input),
         took=number(body.get("duration")),
     )
 
@@ -81,9 +84,7 @@ def _events(hook: Hook, given: Given, name: str) -> list[Event]:
 
 def _waiting(hook: Hook, given: Given) -> list[Event]:
     """The tool waits for a person: so does the turn."""
-    found = events(hook, given)
-    waits = [event._replace(data={**event.data, "status": "waiting_approval"}) for event in found[1:]]
-    return [*found[:1], *waits]
+    return [*events(hook, given)[:1], *events(replace(hook, kind="waiting", begins=True), given)]
 
 
 def _tool(name: str, body: Mapping[str, Any]) -> Tool:

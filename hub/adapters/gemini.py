@@ -7,6 +7,7 @@ from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, summary, text
 from .shape import Given, Taken, passed_over
 from .turns import TURN, Hook, Kind, events
+from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
     "SessionStart": "session_start",
@@ -39,11 +40,18 @@ def take(given: Given) -> Taken:
         turn=TURN,
         said=first_line(said),
         reason=text(body.get("reason") or body.get("source") or body.get("notification_type") or body.get("trigger")),
-        tool=identity(body.get("tool_name")) or "tool",
+        tool=identity(body.get("tool_name")) or ("" if kind == "waiting" else "tool"),
         summary=summary(body.get("tool_input")),
+        mark=mark(_waiting_input(body) if kind == "waiting" else body.get("tool_input")),
         at=moment(body.get("timestamp")),
     )
     return Taken(events(hook, given), session=hook.agent)
+
+
+def _waiting_input(body: Mapping[str, Any]) -> Any:
+    """As much of the tool's input as stands in what it waits for."""
+    command = mapping(body.get("details")).get("command")
+    return {"command": command} if isinstance(command, str) else None
 
 
 def _waited_for(body: Mapping[str, Any]) -> str:

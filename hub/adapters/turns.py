@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from . import waits
 from .reading import LINE, between, shortened, text
 from .shape import Event, Given
+from .waits import PENDING, WAITING, Entry
 
 Kind = Literal[
     "session_start",
@@ -42,7 +44,8 @@ Data = Mapping[str, Any]
 class Hook:
     """What a hook has said, in the words of no sender. `said` is a line for people: a prompt, a message, a subject.
 
-    `is_named`: the turn has an id of its own, so that a prompt cannot mean the next one."""
+    `is_named`: the turn has an id of its own, so that a prompt cannot mean the next one. `mark` tells the input of its
+    tool, see `waits`; `begins`: a call that waits begins with that."""
 
     kind: Kind
     sender: str
@@ -56,6 +59,8 @@ class Hook:
     error: str = ""
     tool: str = ""
     summary: str = ""
+    mark: str | None = None
+    begins: bool = False
     call: str = ""
     item: str = ""
     took: float | None = None
@@ -89,10 +94,11 @@ def task_of(hook: Hook, given: Given) -> str:
     return str(opened[-1]["id"]) if opened else f"{hook.agent}/{TURN}"
 
 
-def resumed(agent: str, task: str, given: Given) -> list[Event]:
-    """A person has decided: the turn goes on, if it still waits."""
+def resumed(agent: str, task: str, given: Given, wait: Entry) -> list[Event]:
+    """A person has decided: the turn goes on, if it waits for nothing else."""
     known = given.last.value(TASK, task)
-    return [_task(agent, task, "running", known)] if known and known.get("status") == "waiting_approval" else []
+    rest = waits.decided(before := waits.of(known), wait)
+    return [] if rest == before else [_goes_on(agent, task, known, rest)]
 
 
 # ---- sessions
@@ -137,7 +143,9 @@ def _subagent_start(hook: Hook, given: Given) -> list[Event]:
 
 def _subagent_stop(hook: Hook, given: Given) -> list[Event]:
     more = {"turn": hook.turn, "ended_at": hook.at}
-    return [_subagent(hook, given, "stopped", **{name: value for name, value in more.items() if value})]
+    stopped = _subagent(hook, given, "stopped", **{name: value for name, value in more.items() if value})
+    before = _pending(hook, given)
+    return [stopped, *_moved(hook, given, rest)] if (rest := waits.left(before, hook.subagent)) != before else [stopped]
 
 
 # ---- turns
@@ -146,8 +154,11 @@ def _subagent_stop(hook: Hook, given: Given) -> list[Event]:
 def _prompt(hook: Hook, given: Given) -> list[Event]:
     """A turn begins. One before it that has not ended was interrupted: not every sender says so."""
     task = task_of(hook, given)
-    if _is_late(hook, given.last.value(TASK, task)):
+    known = given.last.value(TASK, task)
+    if _is_late(hook, known):
         return []
+    if hook.is_named and (pending := waits.of(known)):  # only its prompt is late, what it waits for is not over
+        return [_goes_on(hook.agent, task, known, pending, **({"name": hook.said} if hook.said else {}))]
     begun = hook.at or given.now
     before = [str(turn["id"]) for turn in _turns(hook, given) if turn["id"] != task]
     named = {"name": hook.said} if hook.said else {}
@@ -194,10 +205,19 @@ def _ended(hook: Hook, given: Given, task: str, status: str) -> Event:
 
 
 def _waiting(hook: Hook, given: Given) -> list[Event]:
-    return _moved(hook, given, "waiting_approval", hook.said or hook.line)
+    said = hook.said or hook.line
+    return _moved(hook, given, waits.asked(_pending(hook, given), _told(hook), said, begins=hook.begins), said)
 
 
-def _moved(hook: Hook, given: Given, status: str, message: str = "") -> list[Event]:
+def _told(hook: Hook) -> Entry:
+    return waits.call(hook.tool, hook.mark, hook.call, hook.subagent)
+
+
+def _pending(hook: Hook, given: Given) -> list[Entry]:
+    return waits.of(given.last.value(TASK, task_of(hook, given)))
+
+
+def _moved(hook: Hook, given: Given, pending: list[Entry], message: str = "") -> list[Event]:
     """A turn moves on, unless it is over; and so is one that nobody knows of a session that is."""
     task = task_of(hook, given)
     known = given.last.value(TASK, task)
@@ -205,22 +225,39 @@ def _moved(hook: Hook, given: Given, status: str, message: str = "") -> list[Eve
         return []
     if known is None and (given.last.value(STATUS, hook.agent) or {}).get("status") == "stopped":
         return []
-    return [_task(hook.agent, task, status, known, **({"message": message} if message else {}))]
+    return [_goes_on(hook.agent, task, known, pending, **({"message": message} if message else {}))]
+
+
+def _goes_on(agent: str, task: str, known: Data | None, pending: list[Entry], **more: Any) -> Event:
+    """It waits as long as anything of it does, whatever else runs beside that."""
+    if pending:
+        more[PENDING] = pending
+    if asks := waits.line(pending):
+        return _task(agent, task, WAITING, known, **{**more, "message": asks})
+    return _task(agent, task, "running", known, **more)
 
 
 # ---- tools
 
 
+def _beside(hook: Hook, given: Given, pending: list[Entry], message: str = "") -> list[Event]:
+    """The turn moves on, unless it waits for what it has waited for."""
+    waits_on = pending == _pending(hook, given) and waits.line(pending)
+    return [] if waits_on else _moved(hook, given, pending, message)
+
+
 def _tool_started(hook: Hook, given: Given) -> list[Event]:
-    return [_call(hook, given, "started"), *_moved(hook, given, "running", hook.line)]
+    pending = waits.started(_pending(hook, given), _told(hook))
+    return [_call(hook, given, "started"), *_beside(hook, given, pending, hook.line)]
 
 
 def _tool_finished(hook: Hook, given: Given) -> list[Event]:
-    return [_call(hook, given, "finished"), *_moved(hook, given, "running")]
+    return [_call(hook, given, "finished"), *_beside(hook, given, waits.ended(_pending(hook, given), _told(hook)))]
 
 
 def _tool_failed(hook: Hook, given: Given) -> list[Event]:
-    return [_call(hook, given, "failed"), *resumed(hook.agent, task_of(hook, given), given)]
+    rest = waits.ended(before := _pending(hook, given), _told(hook))
+    return [_call(hook, given, "failed"), *(_moved(hook, given, rest) if rest != before else [])]
 
 
 def _call(hook: Hook, given: Given, phase: str) -> Event:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from ..adapters import github
+from ..adapters import github, waits
 from ..adapters.reading import read
 from ..adapters.senders import ADAPTERS, AGENTS, SILENT, WAIT, WAITS, sender_of
 from ..adapters.shape import Event, Given, Question, Taken, marked
@@ -128,8 +128,9 @@ async def hook(request: web.Request) -> web.Response:
     decision = await questions.ask(request, taken, taken.question, timeout or WAITS.get(sender, WAIT))
     if decision is None:
         return _told(hub, sender, "unanswered", taken.answer)
-    with contextlib.suppress(HubError, TimeoutError):  # that it cannot be said takes the decision not back
-        await asyncio.wait_for(_resume(request, taken, taken.question), RESUMED_SECONDS)
+    if (wait := waits.newest(taken.events)) is not None:
+        with contextlib.suppress(HubError, TimeoutError):  # that it cannot be said takes the decision not back
+            await asyncio.wait_for(_resume(request, taken, taken.question, wait), RESUMED_SECONDS)
     return _told(hub, sender, "answered", decision)
 
 
@@ -261,12 +262,12 @@ def _pid(request: web.Request) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 10 else None
 
 
-async def _resume(request: web.Request, taken: Taken, question: Question) -> None:
-    """The turn goes on."""
+async def _resume(request: web.Request, taken: Taken, question: Question, wait: waits.Entry) -> None:
+    """The turn goes on, as far as it has waited for this."""
     hub = request.app[HUB]
     async with request.app[HOOKS].turn:
         given = Given({}, LastValues(hub), now())
-        await _publish(hub, request, resumed(taken.session, question.task, given))
+        await _publish(hub, request, resumed(taken.session, question.task, given, wait))
 
 
 # ---- answers

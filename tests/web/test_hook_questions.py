@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from running import PATIENCE, HubInside, hub_app, hub_process, until
 from samples import adapter_of, sample
 
+from hub.adapters import waits
 from hub.commands.asked import account
 from hub.commands.asked import seconds as at
 from hub.commands.settling import Settling
@@ -204,6 +205,30 @@ async def test_the_turn_goes_on_behind_a_decision(hub: HubInside) -> None:
     assert status(hub) == "running"
     await decided(hub, "claude-05-permission-request", TERMINAL)
     assert status(hub) == "waiting_approval"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_answer_to_one_leaves_what_waits_beside_it(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(waits, "decided", lambda pending, wait: [])
+    other = PERMISSION | {"tool_name": "Read", "tool_input": {"file_path": "/notes"}}
+    async with asking(hub, PERMISSION) as first:
+        await answer(hub, await opened(hub), TERMINAL)
+        assert await first == {}
+        async with asking(hub, other) as second:
+            await answer(hub, await opened(hub), "allow")
+            assert await second == ALLOWED
+    if weakened:
+        assert status(hub) == "running"
+        return
+    assert status(hub) == "waiting_approval", "the first still stands in the terminal"
+    ran = sample("claude-07-post-tool-use")
+    await hub.post("hooks/claude-code", ran | {"tool_name": "Read", "tool_input": {"file_path": "/notes"}})
+    assert status(hub) == "waiting_approval"
+    await hub.post("hooks/claude-code", ran)
+    assert status(hub) == "running"
 
 
 @pytest.mark.parametrize(

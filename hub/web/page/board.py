@@ -5,6 +5,7 @@ slices; what is drawn then is true at `position`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -206,11 +207,15 @@ class Board:
     def approvals(self) -> list[Task]:
         """Tasks that wait, but for those whose question is open: that is the same thing, and stands there already.
 
-        A question that names no task is about the one for which its agent waits since last."""
+        A question that names no task is about the one for which its agent waits since last; which waits for more, where
+        it does for more than is asked."""
         waiting = self.tasks["waiting_approval"].values()  # the one that changed last at the end
-        asking = {question.agent for question in self.questions.values() if not question.task} - {""}
-        asking |= {agent.partition("/")[0] for agent in asking}  # a subagent's: it works at the agent's task
-        newest = {task.agent: task.key for task in waiting if task.agent in asking}
+        asking = Counter(question.agent for question in self.questions.values() if question.agent and not question.task)
+        for agent, count in list(asking.items()):  # a subagent's: it works at the agent's task
+            if "/" in agent:
+                asking[agent.partition("/")[0]] += count
+        latest = {task.agent: task for task in waiting if task.agent in asking}
+        newest = {agent: task.key for agent, task in latest.items() if task.asks <= asking[agent]}
         asked = {question.task for question in self.questions.values()} | {*newest.values()}
         return [task for task in waiting if task.key not in asked]
 

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from ...adapters.waits import of as waits_of
 from ...stream.events import Event
 from .attempts import Attempt
 from .formats import BLANK, called, cut, epoch, outline, seen, text, unfolded
@@ -55,6 +56,7 @@ class Task(Row):
     began: str  # when the attempt began, as far as is known
     since: float  # the same in seconds since 1970, else when it was heard of
     overdue: int = field(default=0, kw_only=True)  # of one that did not come: the position at which that was known
+    asks: int = field(default=1, kw_only=True)  # of one that waits: for how many permissions
     told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
 
     @property
@@ -187,6 +189,7 @@ def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attemp
         began=began,
         told=attempt.told,
         since=basics["at"] if began in ("", event.timestamp) else epoch(began) or basics["at"],
+        asks=sum("asks" in entry for entry in waits_of(data)),
     )
 
 

@@ -215,6 +215,22 @@ async def test_a_question_and_the_task_that_waits_for_it_are_one_need(hub: Hub) 
         one.cancel()
 
 
+async def test_a_task_that_waits_for_more_than_is_asked_stands_beside_the_question(hub: Hub) -> None:
+    board = Board(hub)
+    waits = [{"tool": "Bash", "asks": "Bash: rm"}, {"tool": "Read", "asks": "Read: notes"}]
+    task = {"id": "c/1", "agent": "c", "status": "waiting_approval"}
+    await hub.publish("task:progress", {**task, "pending": waits})
+    asking = asyncio.ensure_future(hub.ask("Read?", ["a", "b"], details={"agent": "c"}))
+    while not hub.state.of("hub:question"):
+        await asyncio.sleep(0.01)
+    await board.catch_up(Slices())
+    assert [row.key for row in board.approvals()] == ["c/1"], "what was left to the terminal still waits there"
+    await hub.publish("task:progress", {**task, "pending": waits[1:]})
+    await board.catch_up(Slices())
+    assert board.approvals() == []
+    asking.cancel()
+
+
 async def test_a_task_that_says_no_beginning_runs_since_it_was_first_heard(hub: Hub) -> None:
     board = Board(hub)
     await hub.publish("task:progress", {"id": "t", "progress": 1})
