@@ -43,7 +43,8 @@ def create_app(hub: Hub, url: str | None = None) -> web.Application:
     app.cleanup_ctx.append(outgoing.client)
     app.cleanup_ctx.append(_life)
     if url is not None:
-        app.cleanup_ctx.append(functools.partial(_findable, f"{url.rstrip('/')}/"))
+        hub.outward.url = f"{url.rstrip('/')}/"
+        app.cleanup_ctx.append(functools.partial(_findable, hub.outward.url))
     if guard.tokens:
         login.setup(app)
     app.on_shutdown.append(_shutdown)

@@ -117,12 +117,12 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
     asked, systemd = asyncio.Event(), Systemd()
     ending = Ending(hub.config.stop_timeout + LAST, hub.end, asked.set)
     runner = _runner(app)
+    url = hub.outward.url = address(hub.config, sock)  # before its start: that may have something to tell already
     if not await startup.begin(runner):
         return 1
     try:
         assert runner.server is not None
         app[GUARD].watch(runner.server)
-        url = address(hub.config, sock)
         # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
         with announced(hub, url) if seat is None else contextlib.nullcontext():
             server = await _listen(hub.config, runner.server, sock, context)
@@ -131,7 +131,7 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
                 mention(f"hub is listening on {url}")
                 _show(app, url)
             else:
-                _take(app, seat, url, ending.asked.set)
+                _take(app, seat, ending.asked.set)
             systemd.ready()
             reading = asyncio.get_running_loop().create_task(reread(app, context, asked, systemd))
             await ending.asked.wait()
@@ -180,9 +180,8 @@ async def _listen(
     return listening
 
 
-def _take(app: web.Application, seat: Seat, url: str, stop: Callable[[], None]) -> None:
+def _take(app: web.Application, seat: Seat, stop: Callable[[], None]) -> None:
     """Take a seat among the workers of a port: their parent says where they are, and that they are there."""
-    app[HUB].outward.url = url
     hub, others, viewers = app[HUB], app[WORKERS], app[VIEWERS]
     others.on_fetched = viewers.fetched_elsewhere
     others.on_clients = functools.partial(connected, hub)

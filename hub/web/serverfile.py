@@ -63,7 +63,6 @@ class ServerFile:
 @contextlib.contextmanager
 def announced(hub: Hub, url: str) -> Iterator[None]:
     """For as long as the hub listens, programs find it there. Raises UsageError."""
-    hub.outward.url = url
     file = ServerFile(hub.config.common_dir, url)
     later = None if file.write() else asyncio.get_running_loop().create_task(_write_later(file))
     try:

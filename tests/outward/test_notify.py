@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientError, web
 from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
@@ -287,6 +287,32 @@ async def test_what_could_not_be_told_before_a_kill_is_told_behind_it(tmp_path: 
         async with hub_process(tmp_path):
             await until(lambda: len(got.got) >= before + 2)
         assert titles(got)[before:] == ["a failed", "b failed"]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_overdue_at_a_start_has_a_link_to_the_hub(tmp_path: Path, weakened: bool) -> None:
+    """It is told before anybody is let in."""
+    (tmp_path / "late.py").write_text(
+        "def setup(hub):\n    outward, known = hub.outward, hub.outward.start\n"
+        "    async def start(file):\n        outward.url = ''\n        await known(file)\n    outward.start = start\n"
+    )
+    async with receiver() as got:
+        write_config(tmp_path / "state", config(got.url, question_after=1))
+        async with hub_process(tmp_path, status=-9) as hub:
+            url = f"{hub.url}api/commands/hub:ask"
+            asking = asyncio.ensure_future(hub.http.post(url, json={"question": "Go?", "options": ["yes", "no"]}))
+            async with asyncio.timeout(10):
+                while b"Go?" not in await (await hub.http.get(f"{hub.url}api/state?topics=hub:question")).read():
+                    await asyncio.sleep(0.01)
+            hub.signal(signal.SIGKILL)
+            await asyncio.wait([asking])
+            assert isinstance(asking.exception(), ClientError)
+        assert got.got == []
+        await asyncio.sleep(1.1)  # until it is overdue
+        async with hub_process(tmp_path, *(("--load", "late") if weakened else ())) as hub:
+            await until(lambda: got.got)
+            click = got.got[0].json["click"]
+            assert click.startswith(f"{hub.url}#q-") is not weakened, click
 
 
 # ---- the other channels
