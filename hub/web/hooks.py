@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ..adapters import github, waits
 from ..adapters.reading import read
@@ -32,7 +32,7 @@ from ..wire.validation import misfit
 from ..wire.vocabulary import Adapter, HookOutcome
 from .answers import SHOWN, answer, body, client_of, query
 from .hookquestions import HookQuestions
-from .keys import HUB, PEER
+from .keys import GUARD, HUB, PEER
 from .room import Room
 from .toolcalls import ToolCalls
 
@@ -40,6 +40,7 @@ LARGEST = 4 * 1024 * 1024  # bytes of a body; of one that is larger nothing is t
 ROOM = 8 * LARGEST  # bytes of bodies above QUICK that are read and taken at once: parsed, each is many times as large
 QUICK = 64 * 1024  # bytes that are parsed at once; what is larger, in a thread
 RESUMED_SECONDS = 1.0  # that an agent waits at most until it is published that it goes on
+ROUTE = "api-hook"
 PID = "Hub-Pid"  # the process that sends, or on whose behalf it is sent
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half a surrogate pair
 FORM = b"payload="  # how GitHub's body begins where it sends a form
@@ -55,6 +56,7 @@ class Hooks:
         self.questions = HookQuestions()
         self.calls = ToolCalls()
         self.room = Room(ROOM, patience)
+        self.unproved = Room(LARGEST, patience)  # for bodies whose signature is looked at when they are read
         self.parsing = asyncio.Lock()  # of large bodies: what is parsed can be many times as large as its text
 
 
@@ -92,7 +94,8 @@ def setup(app: web.Application) -> None:
             hub.questions.withdraw_of(client)
 
     hub.liveness.on_ended = ended
-    app.router.add_post("/hooks/{adapter}", hook, name="api-hook")
+    app[GUARD].signed = lambda request: hub.github_secret is not None and _is_signed(request)
+    app.router.add_post("/hooks/{adapter}", hook, name=ROUTE)
     app.router.add_get("/hooks", heard, name="api-hooks")
 
 
@@ -114,7 +117,8 @@ async def hook(request: web.Request) -> web.Response:
     timeout = seconds_of("timeout", given["timeout"], LONGEST) if "timeout" in given else None
     if given.get("ask", "0") not in ("0", "1"):
         raise misfit("invalid_args", "The query does not fit", {"ask": ["It is 1, or 0."]}, status=400)
-    may_publish(request)
+    if not _is_unproved(request):
+        may_publish(request)
     async with _room(request):
         came = await _came(request, named, given)
     if came is None:
@@ -137,6 +141,8 @@ async def hook(request: web.Request) -> web.Response:
 def _room(request: web.Request) -> AbstractAsyncContextManager[None]:
     """Stops many large bodies at once from taking all memory."""
     size = LARGEST if request.content_length is None else min(request.content_length, LARGEST)
+    if _is_unproved(request):  # stops strangers from taking the room of those who are known
+        return request.app[HOOKS].unproved.take(size)
     return request.app[HOOKS].room.take(size) if size > QUICK else contextlib.nullcontext()
 
 
@@ -197,7 +203,23 @@ def _check_signature(request: web.Request, data: bytes) -> None:
     secret = hub.github_secret
     if secret is not None and not github.is_signed(secret, data, request.headers.get(github.SIGNATURE, "")):
         hub.metrics.hook("github", "refused")
-        raise HubError("forbidden", f"The header {github.SIGNATURE} is not that of this body.", status=401)
+        sentence = f"The header {github.SIGNATURE} is not that of this body."
+        if _is_unproved(request):  # counted as a wrong token is: stops guessing
+            raise request.app[GUARD].refuse("token", sentence, request[PEER])
+        raise HubError("forbidden", sentence, status=401)
+
+
+def _is_signed(request: web.Request) -> bool:
+    """Whether the signature of this request stands in the place of a token: GitHub can send no other. Nothing is done
+    with its body before that was checked."""
+    if request.match_info.route.name != ROUTE or request.match_info.get("adapter") != "github":
+        return False
+    return github.SIGNATURE in request.headers and hdrs.AUTHORIZATION not in request.headers
+
+
+def _is_unproved(request: web.Request) -> bool:
+    """Whether this has come so far because of its signature alone."""
+    return request[PEER].trust == "NONE"
 
 
 async def _read(data: bytes) -> tuple[Any, bool]:

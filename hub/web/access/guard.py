@@ -66,9 +66,10 @@ class Guard:
     """The checks of `--auth`, in order; each returns None, or a sentence for whom it refuses. `tokens` is None in local
     mode.
 
-    `refused(reason, address)` is called once for every refusal. `limit(request, peer)` is called for every request that
-    passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`. Raises UsageError if
-    an `--allow-host` is no host, an `--allow-origin` no origin, or a `--trusted-proxy` no address.
+    `signed(request)` says whether a request without a token is let through to who looks at its signature first, at
+    trust NONE. `refused(reason, address)` is called once for every refusal. `limit(request, peer)` is called for every
+    request that passed the checks and returns 0.0, or the seconds to wait: then the answer is `rate_limited`. Raises
+    UsageError if an `--allow-host` is no host, an `--allow-origin` no origin, or a `--trusted-proxy` no address.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Guard:
     ) -> None:
         self.refused = refused
         self.limit = limit
+        self.signed: Callable[[web.Request], bool] = lambda request: False
         self.users = frozenset({0, os.geteuid()})
         self.tokens = Tokens(config.common_dir, common_tickets(config)) if mode(config) == "token" else None
         self.names = Names(_hosts(config) if self.tokens else config.allow_host, config.allow_origin)
@@ -97,7 +99,7 @@ class Guard:
             proxies = Proxies(config.trusted_proxy)
             self.checks["forwarded"] = proxies.check
             self.accepted.spared = lambda peer: peer.uid is None or proxies.trusts(peer.address)
-            self.checks["token"] = self.tokens.known
+            self.checks["token"] = functools.partial(self._known, self.tokens)
 
     def protect(self, app: web.Application) -> None:
         """Stand before every handler of the application, and put the security headers on its responses."""
@@ -217,6 +219,11 @@ class Guard:
         if request.headers.get(hdrs.ORIGIN) in self.names.allowed_origins:
             return None  # to the browser an allowed page is another site all the same
         return "Another site sent the browser here; type the hub's address instead."
+
+    def _known(self, tokens: Tokens, connection: Accepted, request: web.Request) -> str | None:
+        """Stops whoever has no token; but for what is signed instead of that, which its handler must check."""
+        sentence = tokens.known(connection, request)
+        return None if sentence and self.signed(request) else sentence
 
     def _own_user(self, connection: Accepted, request: web.Request) -> str | None:
         """Stops the other accounts of this machine, which are loopback peers too."""
