@@ -15,7 +15,7 @@ from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
 from .http import add_where, address, named_address
-from .installed import put_in, taken_out
+from .installed import left, put_in, taken_out
 from .settings import MODULE, Hook, Settings, settings_of
 from .terminal import printable
 
@@ -53,6 +53,14 @@ def run(args: argparse.Namespace) -> int:
     if args.remove:
         _write(settings.file, text, before)
         gone = "were not" if before == text else "are no longer"
+        if stay := left(before, args.agent):
+            events = ", ".join(stay)
+            say(
+                printable(
+                    f"{args.agent}: a command of yours still calls hub for {events}; take it out of {settings.file}."
+                )
+            )
+            return 1
         say(printable(f"{args.agent}: hub's hooks {gone} in {settings.file}."))
         return 0
     hook = Hook(own_command(), _where(args))

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 from .edits import Edit, Part, Style, beginning, edited, parts, stood_empty, without
-from .settings import COPILOTS, MODULE, OWN_QUESTION, Entry
+from .settings import COPILOTS, MODULE, Entry
 
 # The flags that lead to a hub, and how what hub writes behind each begins.
 WHERE: Mapping[str, tuple[str, ...]] = {
@@ -17,18 +18,20 @@ WHERE: Mapping[str, tuple[str, ...]] = {
     "--token-file": ("/",),
     "--ca": ("/",),
 }
-WRITTEN = frozenset({"type", "command", "args", "timeout", "name", "statusMessage", "bash", "timeoutSec"})
+LEAST = 5  # events that hub writes hooks for, at any agent
+STAYS = r"hub['\"]?\s+hook\s+{}(?![\w-])"  # how a command that only begins otherwise tells the hub of an agent
 
 
-def is_own(entry: Any, agent: str) -> bool:
-    """Whether hub has written this, in whatever place it was installed then."""
-    if not isinstance(entry, dict):
-        return False
-    if "hooks" in entry:
-        inner = entry["hooks"]
-        is_group = entry.keys() == {"hooks"} or (entry.get("matcher") in (OWN_QUESTION, "") and len(entry) == 2)
-        return is_group and isinstance(inner, list) and len(inner) == 1 and is_own(inner[0], agent)
-    return entry.keys() <= WRITTEN and _is_line(_words(entry), agent)
+def is_own(hook: Any, agent: str) -> bool:
+    """Whether hub has written this command, in whatever place it was installed then; whatever a person has changed
+    beside it."""
+    return isinstance(hook, dict) and _is_line(_words(hook), agent)
+
+
+def _commands(entry: Any) -> list[Any]:
+    """The commands of an entry: those of a group, or itself."""
+    inner = entry.get("hooks") if isinstance(entry, dict) else None
+    return inner if isinstance(inner, list) else [entry]
 
 
 def _words(hook: Entry) -> list[str]:
@@ -97,20 +100,61 @@ def taken_out(text: str | None, new: Mapping[str, Any], agent: str) -> str | Non
     if hooks is None:
         return text
     events = _events(text, hooks)
-    edits, gone = list[Edit](), list[Part]()
+    edits, gone, whole = list[Edit](), list[Part](), list[Part]()
     for event in events:
         entries = parts(text, event.value)
-        own = [entry for entry in entries if is_own(json.loads(text[entry.start : entry.end]), agent)]
-        if own and len(own) == len(entries) and not stood_empty(text, event.value, entries):
-            gone.append(event)
-        else:
-            edits += without(text, event.value, entries, own)
-    if not gone or len(gone) < len(events) or stood_empty(text, hooks.value, events):
+        own = list[Part]()
+        for entry in entries:
+            commands = _commands(json.loads(text[entry.start : entry.end]))
+            mine = [is_own(command, agent) for command in commands]
+            if mine and all(mine):
+                own.append(entry)
+            elif any(mine):
+                edits += _without(text, entry, mine)
+        if own and len(own) == len(entries):
+            whole.append(event)
+            if not stood_empty(text, event.value, entries):
+                gone.append(event)
+                continue
+        edits += without(text, event.value, entries, own)
+    if not gone and len(whole) >= LEAST:  # not all of them stood empty: somebody has written the file anew meanwhile
+        edits, gone = [edit for edit in edits if not any(_is_in(edit, event) for event in whole)], whole
+        is_anew = True
+    else:
+        is_anew = False
+    if not gone or len(gone) < len(events) or (stood_empty(text, hooks.value, events) and not is_anew):
         return edited(text, [*edits, *without(text, hooks.value, events, gone)])
     others = edited(text, without(text, top, members, [hooks]))
     index = members.index(hooks)
     is_apart = "\n" in text[members[index - 1].end if index else top : hooks.start]
     return None if is_apart and json.loads(others) == new else others
+
+
+def _without(text: str, group: Part, mine: list[bool]) -> list[Edit]:
+    """Take these commands out of a group, and leave the others in it."""
+    inner = next(member for member in parts(text, group.value) if member.name == "hooks")
+    known = parts(text, inner.value)
+    return without(text, inner.value, known, [part for part, is_mine in zip(known, mine, strict=True) if is_mine])
+
+
+def _is_in(edit: Edit, event: Part) -> bool:
+    return event.start <= edit.start and edit.end <= event.end
+
+
+def left(text: str | None, agent: str) -> list[str]:
+    """The events for which a command still tells hub of this agent, that a person has changed."""
+    hooks = json.loads(text).get("hooks") if text is not None else None
+    pattern = re.compile(STAYS.format(re.escape(agent)))
+    events = hooks.items() if isinstance(hooks, dict) else ()
+    return [event for event, entries in events if pattern.search(" ".join(_texts(entries)))]
+
+
+def _texts(entries: Any) -> Iterator[str]:
+    for entry in entries if isinstance(entries, list) else ():
+        for command in _commands(entry):
+            if isinstance(command, dict):
+                args = command.get("args")
+                yield " ".join(map(str, (command.get("bash"), command.get("command"), *(args or ()))))
 
 
 def _events(text: str, hooks: Part) -> list[Part]:
@@ -126,7 +170,7 @@ def connected(settings: Any, agent: str) -> list[str] | None:
     hooks = settings.get("hooks") if isinstance(settings, dict) else None
     lists = hooks.values() if isinstance(hooks, dict) else ()
     for entry in (entry for entries in lists if isinstance(entries, list) for entry in entries):
-        if is_own(entry, agent):
-            words = _words(entry["hooks"][0] if "hooks" in entry else entry)
-            return [word for pair in _where(words) for word in pair]
+        for command in _commands(entry):
+            if is_own(command, agent):
+                return [word for pair in _where(_words(command)) for word in pair]
     return None

@@ -146,7 +146,7 @@ PLAIN = st.recursive(
 OTHER = st.sampled_from(
     [
         {"matcher": "", "hooks": [{"type": "command", "command": "notify-send done"}]},
-        {"matcher": "Bash", "hooks": [{"type": "command", "command": "/opt/hub hook claude-code"}]},
+        {"matcher": "Bash", "hooks": [{"type": "command", "command": "/opt/hub hook claude-code --url x"}]},
         {"command": "./audit.sh"},
         7,
     ]
@@ -238,6 +238,34 @@ def test_what_else_a_person_wrote_meanwhile_stays(home: Path) -> None:
     file.write_text(json.dumps(found, indent=2))
     run("claude-code", "--remove")
     assert json.loads(file.read_text()) == {"hooks": {"Stop": [mine]}, "model": "opus"}
+
+
+@pytest.mark.parametrize("indent", [None, 2, 4])
+def test_what_a_person_changed_of_hubs_own_is_taken_out_too(home: Path, indent: int | None) -> None:
+    """A matcher, a time, a command beside it; in a file that was written anew."""
+    mine = {"type": "command", "command": "say done"}
+    file = file_of(home, "claude-code")
+    run("claude-code")
+    found = json.loads(file.read_text())
+    found["hooks"]["PreToolUse"][0]["matcher"] = "Bash"
+    [group] = found["hooks"]["Stop"]
+    group["hooks"][0] |= {"timeout": 77, "async": True}
+    group["hooks"].append(mine)
+    found["model"] = "opus"
+    file.write_text(json.dumps(found, indent=indent))
+    assert run("claude-code", "--remove")[0] == 0
+    assert json.loads(file.read_text()) == {"hooks": {"Stop": [{"hooks": [mine]}]}, "model": "opus"}
+
+
+def test_what_stays_is_said(home: Path) -> None:
+    file = file_of(home, "claude-code")
+    run("claude-code")
+    found = json.loads(file.read_text())
+    found["hooks"]["Stop"][0]["hooks"][0] = {"type": "command", "command": "timeout 5 hub hook claude-code"}
+    file.write_text(json.dumps(found, indent=2))
+    status, out, _ = run("claude-code", "--remove")
+    assert (status, out) == (1, f"claude-code: a command of yours still calls hub for Stop; take it out of {file}.\n")
+    assert json.loads(file.read_text()) == {"hooks": {"Stop": found["hooks"]["Stop"]}}
 
 
 # ---- the hub that is meant
