@@ -10,6 +10,8 @@ SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "
 STARTERS = frozenset(
     {"env", "timeout", "nice", "nohup", "setsid", "stdbuf", "ionice", "chrt", "xargs", "sudo", "uv", "uvx"}
 )
+# To whom the system gives those whose parent has ended: none of them is an agent.
+REAPERS = frozenset({"init", "systemd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runit"})
 MOST = 64  # ancestors that are looked at
 
 
@@ -47,17 +49,35 @@ def owner(pid: int) -> int | None:
 
 
 def program() -> int | None:
-    """The nearest process above this one that is no shell or the like: whoever has had it started. None if that cannot
-    be told."""
+    """The nearest process above this one that is no shell or the like: whoever has had it started, also if that has
+    ended since. None if that cannot be told."""
     pid = os.getppid()
     for _ in range(MOST):
         found = process(pid)
-        if found is None or pid <= 1:
-            return None
+        if found is None or pid <= 1 or found.name in REAPERS:
+            return _ended_leader()
         if not (SHELLS | STARTERS) & {found.name.lstrip("-"), _file_of(pid)}:
             return pid
         pid = found.parent
     return None
+
+
+def _ended_leader() -> int | None:
+    """Whoever began this group of processes, if it has ended: an agent that was killed while its hook began."""
+    leader = os.getpgrp()
+    found = process(leader)
+    return leader if found is None or found.has_ended else None
+
+
+def inner_numbers() -> frozenset[int]:
+    """The numbers by which processes in containers know themselves, as far as they are seen from here."""
+    found = set[int]()
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/status", "rb") as file:
+                numbers = file.read(4096).partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+                found.update(map(int, numbers[1:]))
+    return frozenset(found)
 
 
 def _file_of(pid: int) -> str:

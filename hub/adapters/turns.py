@@ -83,7 +83,18 @@ class Hook:
 
 def events(hook: Hook, given: Given) -> list[Event]:
     """What a hook becomes."""
-    return _EVENTS[hook.kind](hook, given)
+    found = _EVENTS[hook.kind](hook, given)
+    return [*_moved_on(hook, given, found), *found]
+
+
+def _moved_on(hook: Hook, given: Given, found: list[Event]) -> list[Event]:
+    """That the session goes on in another process than was known, if nothing else says so: the end of the first is not
+    its end."""
+    known = given.last.value(STATUS, hook.agent) or {}
+    is_told = any(event.name == STATUS and event.data["id"] == hook.agent for event in found)
+    if given.pid is None or is_told or known.get("status") == "stopped" or known.get("pid") in (None, given.pid):
+        return []
+    return [_agent(hook, given, str(known["status"]), **_kept(known, "task", "reason"))]
 
 
 def task_of(hook: Hook, given: Given) -> str:

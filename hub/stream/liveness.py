@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HubError
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
-from ..processes import Process, owner, process
+from ..processes import Process, inner_numbers, owner, process
 from ..wire.timestamps import now
 from .events import Event
 from .pidfds import Pidfds, is_running
-from .tasks import open_tasks_of
+from .tasks import OPEN, open_tasks_of
 
 if TYPE_CHECKING:
     from .bus import EventBus
@@ -34,6 +36,8 @@ FILE = "pids.jsonl"  # in the state directory: which process each of them is
 LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyond what is needed
 AT_ONCE = 100  # of those whose ends are published together
 RETRY_SECONDS = 1.0
+LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
+LOOK_SECONDS = 0.1  # between two looks through all processes
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -62,6 +66,8 @@ class Liveness:
         self._known: dict[One, Process] = {}
         self._of: dict[Process, set[One]] = {}
         self._over: dict[One, Process] = {}  # whose end is to be published
+        self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
+        self._inner: tuple[float, frozenset[int]] = -math.inf, frozenset()  # when it was looked at, and what was found
         self._wake, self._is_new = asyncio.Event(), True
         self._lines = 0
         self._journal: int | None = None
@@ -74,7 +80,7 @@ class Liveness:
     @contextlib.contextmanager
     def vouching(self, records: Iterable[Any]) -> Iterator[None]:
         """While a publisher of this account and machine publishes these, believe the processes that they name."""
-        claims = {found.pid: found for pid in _pids(records) if (found := _own(pid))}
+        claims = {found.pid: found for pid in _pids(records) if (found := _own(pid) or self._ended_before(pid))}
         self._claims.update(claims)
         try:
             yield
@@ -85,12 +91,14 @@ class Liveness:
 
     def apply(self, batch: Sequence[Event]) -> None:
         """Take a batch from the pump. Never waits, and looks at nothing while no process is known."""
-        if not self._claims and not self._known:
+        if not self._claims and not self._known and not self._gone:
             return
         for event in batch:
             if event.name not in WHAT or event.key is None:
                 continue
             one = One(event.name, event.key)
+            if self._gone:
+                self._late(one, event)
             if one in self._known or b'"pid":' in event.body:
                 if one.event == TASK and event.data.get("status") in OVER[TASK]:
                     self._drop(one)
@@ -100,11 +108,36 @@ class Liveness:
     def _named(self, one: One, pid: int) -> None:
         claim, known = self._claims.get(pid), self._known.get(one)
         if claim is not None and claim != known:
+            if known is not None and one not in self._over and known.pid != pid and not is_running(claim):
+                return  # a late word of the process before: it ends nobody who goes on in another
             self._forget(one)
             self._watch(one, claim)
             self._note(one, claim)
         elif claim is None and known is not None and known.pid != pid:  # it goes on somewhere else
             self._drop(one)
+
+    def _ended_before(self, pid: int) -> Process | None:
+        """A process that had ended when its number came; None for one that may run where its number is another."""
+        found = process(pid)
+        if found is not None:
+            is_ours = found.has_ended and owner(pid) == os.geteuid()
+            return Process(pid, "", found.state, 0, found.started) if is_ours else None
+        if time.monotonic() - self._inner[0] > LOOK_SECONDS:
+            self._inner = time.monotonic(), inner_numbers()
+        return None if pid in self._inner[1] else Process(pid, "", "X", 0, 0)
+
+    def _late(self, one: One, event: Event) -> None:
+        """A task of an agent whose process has ended ends, too, if it comes just behind that."""
+        now = time.monotonic()
+        self._gone = {agent: told for agent, told in self._gone.items() if told[0] > now}
+        agent = one.id if one.event == STATUS else event.data.get("agent")
+        if not isinstance(agent, str) or agent not in self._gone:
+            return
+        if one.event == STATUS and event.data["status"] not in OVER[STATUS]:
+            del self._gone[agent]  # it has come back
+        elif one.event == TASK and event.data.get("status") in OPEN:
+            self._over[one] = self._known[one] = self._gone[agent][1]
+            self._wake.set()
 
     def _watch(self, one: One, known: Process) -> None:
         self._known[one] = known
@@ -153,6 +186,7 @@ class Liveness:
                     if self._over.get(one) == known:  # else it has come back meanwhile
                         self._drop(one)
                         if one.event == STATUS:
+                            self._gone[one.id] = time.monotonic() + LATE_SECONDS, known
                             self.on_ended(one.id)
 
     async def _publish(self, records: list[dict[str, Any]]) -> None:
@@ -160,13 +194,15 @@ class Liveness:
             await self._bus.publish(records, many=True)
 
     def _records(self, gone: Sequence[One]) -> list[dict[str, Any]]:
-        """What is true now that the processes have gone; nothing of who has said so itself."""
-        last = {one: event.data for one in gone if (event := self._state.get(*one))}
-        ended = [one for one, data in last.items() if data.get("status") not in OVER[one.event]]
+        """What is true now that the processes have gone. Who has said so itself is told nothing of, but what it has
+        left running is; and of what there was no room for among the last values, this is all that is known."""
+        last = {one: event.data if (event := self._state.get(*one)) else {"id": one.id} for one in gone}
+        ended = {one for one, data in last.items() if data.get("status") not in OVER[one.event]}
         found = []
-        tasks = {one.id: last[one] for one in ended if one.event == TASK}
-        for agent, own in open_tasks_of(self._state, [one.id for one in ended if one.event == STATUS]).items():
-            found.append({"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}})
+        tasks = {one.id: last[one] for one in gone if one.event == TASK and one in ended}
+        for agent, own in open_tasks_of(self._state, [one.id for one in gone if one.event == STATUS]).items():
+            if One(STATUS, agent) in ended:
+                found.append({"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}})
             tasks |= {task["id"]: task for task in own}
         failed = {"status": "failed", "error": REASON, "ended_at": now()}
         for task in tasks.values():

@@ -283,6 +283,26 @@ async def test_a_script_that_is_run_by_a_shell_is_passed_over(tmp_path: Path) ->
     assert int((await shell.communicate())[0]) == os.getpid()
 
 
+@pytest.mark.parametrize("in_between", [True, False])
+async def test_an_agent_that_was_killed_while_its_hook_began_is_told(tmp_path: Path, in_between: bool) -> None:
+    """Nobody is above the hook any more; but whoever began its group of processes is no more, and is told."""
+    code = "import sys; sys.stdin.read(); from hub.processes import program; print(program())"
+    hook = ("true; " if in_between else "exec ") + f'{sys.executable} -c "$CODE"'
+    begin = "import os, subprocess; subprocess.Popen(['/bin/sh', '-c', os.environ['HOOK']]).wait()"
+    pipe, env = asyncio.subprocess.PIPE, environment() | {"CODE": code, "HOOK": hook}
+    words = (sys.executable, "-c", begin)
+    agent = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, env=env, start_new_session=True)
+    while not children(agent.pid):
+        await asyncio.sleep(0.01)
+    agent.kill()
+    out, _ = await agent.communicate()
+    assert int(out) == agent.pid
+
+
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+
+
 async def test_shells_are_passed_over(tmp_path: Path) -> None:
     code = "from hub.processes import program; print(program())"
     inner = f"{sys.executable} -c '{code}'; true"

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from running import HubInside, Talk, environment, hub_app, hub_process, talk, until
 
+from hub.adapters import turns
 from hub.errors import HubError
-from hub.processes import Process
+from hub.processes import Process, process
 from hub.stream import liveness, pidfds
+from hub.stream.liveness import Liveness
 from hub.wire.ids import new_id
 
 HERD = """
@@ -144,14 +146,15 @@ async def test_a_hook_names_the_process_of_its_agent(hub: HubInside, pids: list[
 
 
 async def test_what_an_agent_has_said_itself_stays(hub: HubInside, pids: list[int]) -> None:
-    await publish(hub, agent(pid=pids[0]), agent("b", pid=pids[1]), task("t"))
+    await publish(hub, agent(pid=pids[0]), agent("b", pid=pids[1]), task("t"), task("u", "b"))
     await publish(hub, agent(status="error", reason="out of money"), agent("b", status="stopped", reason="exit"))
     kill(pids[0])
     kill(pids[1])
     await until(lambda: not len(hub.hub.liveness), "nobody is watched")
     assert value(hub, "agent:status_change", "a")["reason"] == "out of money"
     assert value(hub, "agent:status_change", "b")["reason"] == "exit"
-    assert value(hub, "task:progress", "t")["status"] == "running"
+    left = [value(hub, "task:progress", id) for id in ("t", "u")]
+    assert [task["error"] for task in left] == ["process ended"] * 2, "what it has left running has ended with it"
 
 
 async def test_a_later_event_keeps_the_watch_and_another_process_takes_its_place(
@@ -178,13 +181,113 @@ async def test_one_that_comes_back_is_active(hub: HubInside, pids: list[int]) ->
 
 
 async def test_what_is_no_process_of_ours_is_not_watched(hub: HubInside) -> None:
-    gone = await asyncio.create_subprocess_exec("true")
-    await gone.wait()
-    for number, pid in enumerate((0, gone.pid, 2**31 + 5, 2**40)):
+    for number, pid in enumerate((0, 2**31 + 5, 2**40)):
         await publish(hub, agent(f"n{number}", pid=pid))
     await settled(hub)
-    assert [status(hub, f"n{number}") for number in range(4)] == ["active"] * 4
+    assert [status(hub, f"n{number}") for number in range(3)] == ["active"] * 3
     assert len(hub.hub.liveness) == 0
+
+
+async def gone() -> int:
+    """The number of a process that has ended."""
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+    return process.pid
+
+
+async def test_one_that_has_ended_when_its_number_comes_is_stopped(hub: HubInside) -> None:
+    await publish(hub, agent(pid=await gone()), task("t"), task("own", agent="b", pid=await gone()))
+    await stopped(hub)
+    assert value(hub, "agent:status_change", "a")["reason"] == "process ended"
+    await until(lambda: value(hub, "task:progress", "own")["status"] == "failed")
+    assert value(hub, "task:progress", "t")["error"] == "process ended"
+    await publish(hub, task("late"), task("other", agent="b"), task("nobodys", agent=""))
+    await until(lambda: value(hub, "task:progress", "late")["status"] == "failed")
+    await until(lambda: not len(hub.hub.liveness))
+    await publish(hub, agent(), task("again"))
+    await settled(hub)
+    assert [value(hub, "task:progress", id)["status"] for id in ("other", "nobodys", "again")] == ["running"] * 3
+    assert status(hub) == "active", "it has come back"
+
+
+async def test_weakened_it_would_live_for_ever(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Liveness, "_ended_before", lambda liveness, pid: None)
+    await publish(hub, agent(pid=await gone()), task("t"))
+    await settled(hub)
+    assert (status(hub), value(hub, "task:progress", "t")["status"]) == ("active", "running")
+
+
+async def test_one_that_only_waits_to_be_asked_how_it_has_ended_is_stopped(hub: HubInside) -> None:
+    code = "import os, time; pid = os.fork() or os._exit(0); print(pid, flush=True); time.sleep(100)"
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout
+    pid = int(await parent.stdout.readline())
+    while (found := process(pid)) is None or not found.has_ended:
+        await asyncio.sleep(0.01)
+    await publish(hub, agent(pid=pid))
+    await stopped(hub)
+    parent.kill()
+    await parent.communicate()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_number_from_within_a_container_ends_nobody(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    pid = await gone()
+    monkeypatch.setattr(liveness, "inner_numbers", lambda: frozenset() if weakened else frozenset({pid}))
+    await publish(hub, agent(pid=pid))
+    await settled(hub)
+    assert status(hub) == ("stopped" if weakened else "active")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_late_word_of_the_process_before_ends_nobody(
+    hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(liveness, "is_running", lambda known: True)
+    before = await gone()
+    await publish(hub, agent(pid=pids[0]))
+    await publish(hub, agent(pid=before))
+    await settled(hub)
+    assert status(hub) == ("stopped" if weakened else "active")
+    if not weakened:
+        kill(pids[0])
+        await stopped(hub)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_session_that_goes_on_in_another_process_outlives_the_first(
+    hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(turns, "_moved_on", lambda hook, given, found: [])
+
+    async def hook(event: str, pid: int) -> None:
+        body = {"session_id": "s", "hook_event_name": event, "prompt_id": "p", "tool_name": "Bash", "prompt": "Go"}
+        await hub.post("hooks/claude-code", json.dumps(body).encode(), {"Hub-Pid": str(pid)})
+
+    await hook("UserPromptSubmit", pids[0])
+    await hook("PreToolUse", pids[1])
+    assert status(hub, "claude-code:s") == "active"
+    kill(pids[0])
+    await settled(hub)
+    assert status(hub, "claude-code:s") == ("stopped" if weakened else "active")
+    if not weakened:
+        kill(pids[1])
+        await stopped(hub, "claude-code:s")
+        assert value(hub, "task:progress", "claude-code:s/p")["error"] == "process ended"
+
+
+async def test_the_end_is_told_also_of_one_for_which_there_was_no_room(tmp_path: Path, pids: list[int]) -> None:
+    async with hub_app(tmp_path, state_items=5) as hub:
+        await publish(hub, agent(pid=pids[0]), task("t", "b", pid=pids[0]))
+        await publish(hub, *(task(f"t{number}", "c") for number in range(6)))
+        assert value(hub, "agent:status_change", "a") is None
+        kill(pids[0])
+        await stopped(hub)
+        assert value(hub, "task:progress", "t")["status"] == "failed"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
