@@ -44,9 +44,12 @@ class Notifier:
         self._later = asyncio.Event()
 
     async def apply(self, notify: Notify, post: Post) -> None:
-        """Tell by these rules and channels from here on. What was not told yet is told by them, too."""
+        """Tell by these rules and channels from here on. What was not told yet is told by them, too; without a channel
+        nobody is to be told, so whoever is told later is told from then on."""
         await self.stop()
         if not notify.channels:
+            if self._notes.values.pop("cursor", None) is not None:
+                self._notes.save()
             return
         rules = Rules(notify)
         self._follower = Follower(self._stream, self._notes.values.get("cursor"))

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,26 @@ async def test_what_is_overdue_at_a_start_has_a_link_to_the_hub(tmp_path: Path, 
             await until(lambda: got.got)
             click = got.got[0].json["click"]
             assert click.startswith(f"{hub.url}#q-") is not weakened, click
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_of_what_came_while_there_was_no_channel_nobody_is_told(tmp_path: Path, restarted: bool) -> None:
+    async with receiver() as got, AsyncExitStack() as stack:
+        write_config(tmp_path, config(got.url))
+        hub = await stack.enter_async_context(hub_app(tmp_path))
+        await failed(hub, "a")
+        await until(lambda: titles(got) == ["a failed"])
+        write_config(tmp_path, "")
+        await hub.hub.reload()
+        await failed(hub, "b")
+        if restarted:
+            await stack.aclose()
+            hub = await stack.enter_async_context(hub_app(tmp_path))
+        write_config(tmp_path, config(got.url))
+        await hub.hub.reload()
+        await failed(hub, "c")
+        await until(lambda: len(got.got) >= 2)
+        assert titles(got) == ["a failed", "c failed"]
 
 
 # ---- the other channels
