@@ -53,7 +53,7 @@ ORDER = [
             "ping senders",
         ),
         ("configfile", "places shapes schema problems secretfiles reading"),
-        ("outward", "outgoing notes follower bodies webhooks rules channels lanes outbox notify outward"),
+        ("outward", "outgoing notes follower bodies webhooks rules channels pace outbox notify outward"),
         ("", "life background signals hub"),
         ("web", "keys sdnotify startup shutdown tls listening serverfile outgoing"),
         ("web/access", "peer connections origin proxy tickets credentials reader"),

@@ -17,8 +17,8 @@ from ..configfile.shapes import Channel, Notify
 from ..wire.vocabulary import ChannelType, Notified
 from . import channels
 from .channels import Failed, Refused
-from .lanes import Lane, as_one, is_told
 from .outgoing import Post
+from .pace import Pace, as_one, is_told
 from .rules import Message
 
 log = logging.getLogger("hub")
@@ -60,7 +60,7 @@ class Outbox:
         self._post, self._on_sent = post, on_sent
         self._waiting: dict[str, Message] = {}  # by id, in their order
         self._repeats: dict[str, Repeat] = {}  # of those that have failed
-        self._asking, self._other = Lane(), Lane()  # no question waits because of what is only told
+        self._pace = Pace()
         self._known, self._lost, self._held = set(told), 0, 0
         self._news = asyncio.Event()
         self._together = WAITING  # so many at most are told as one: fewer when that has failed, because of one of them
@@ -121,13 +121,10 @@ class Outbox:
     def _seconds(self) -> float:
         now, dues = time.monotonic(), [math.inf]
         for message in self._heads():
-            lane, due = self._lane(message), self._due_at(message)
-            lane.is_crowded |= due <= now < lane.free_at
-            dues.append(max(due, lane.free_at))
+            due = self._due_at(message)
+            self._pace.is_crowded |= due <= now < self._pace.free_at
+            dues.append(max(due, self._pace.free_at))
         return min(dues) - now
-
-    def _lane(self, message: Message) -> Lane:
-        return self._other if is_told(message) else self._asking
 
     def _due_at(self, message: Message) -> float:
         repeat = self._repeats.get(message.id)
@@ -149,22 +146,21 @@ class Outbox:
             self._on_sent(self.channel.type, "dropped")
         self._turn = not self._turn
         now = time.monotonic()
-        due = (message for message in self._heads() if max(self._due_at(message), self._lane(message).free_at) <= now)
+        due = (message for message in self._heads() if max(self._due_at(message), self._pace.free_at) <= now)
         first = min(due, key=self._rank, default=None)
         if first is None:
             return []
-        lane = self._lane(first)
-        if not lane.is_crowded or self._together == 1:
+        if not self._pace.is_crowded or self._together == 1:
             return [first]
         # With what has failed the others would fail, too.
-        batch = self._together_due(lane, with_repeats=False) or self._together_due(lane, with_repeats=True)
+        batch = self._together_due(with_repeats=False) or self._together_due(with_repeats=True)
         return sorted(batch[: self._together], key=self._rank)
 
-    def _together_due(self, lane: Lane, *, with_repeats: bool) -> list[Message]:
+    def _together_due(self, *, with_repeats: bool) -> list[Message]:
         """What can be told as one; none before another one about the same."""
         now, found, held = time.monotonic(), list[Message](), set[tuple[str, ...]]()
         for message in self._waiting.values():
-            is_fit = self._lane(message) is lane and (with_repeats or message.id not in self._repeats)
+            is_fit = with_repeats or message.id not in self._repeats
             if is_fit and message.subject not in held and self._due_at(message) <= now:
                 found.append(message)
             else:
@@ -182,9 +178,8 @@ class Outbox:
     # ---- one try
 
     async def _tell(self, batch: Sequence[Message]) -> None:
-        lane = self._lane(batch[0])
-        lane.tries.append(time.monotonic())
-        lane.is_crowded = False
+        self._pace.tries.append(time.monotonic())
+        self._pace.is_crowded = False
         try:
             await channels.send(self.channel, self._one(batch), self._post)
         except Exception as error:  # whatever one try has raised, the next may not
@@ -209,8 +204,7 @@ class Outbox:
         self._why, self._pause, self._together = "", 0.0, min(2 * self._together, WAITING)
         self._paused_until = self._closed_until = 0.0
         self._failing.clear()
-        if is_told(batch[0]):
-            self._lost = 0
+        self._lost = 0
         self._done(batch)
         self._on_sent(self.channel.type, "sent")
 
@@ -261,7 +255,7 @@ class Outbox:
     # ---- what it says
 
     def _one(self, batch: Sequence[Message]) -> dict[str, Any]:
-        return as_one(batch, self._lost if is_told(batch[0]) else 0, self._words)
+        return as_one(batch, self._lost, self._words)
 
     def _done(self, batch: Sequence[Message]) -> None:
         """Told, or not to be told any more; each is remembered."""

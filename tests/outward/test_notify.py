@@ -16,9 +16,9 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, hub_app, hub_process, until
 
 from hub.configfile.shapes import BUILT_IN, Notify
-from hub.outward import channels, lanes, outbox
-from hub.outward.lanes import MOST, WITHIN
+from hub.outward import channels, outbox, pace
 from hub.outward.notify import Notifier
+from hub.outward.pace import MOST, WITHIN
 from hub.outward.rules import cut, spoken
 
 
@@ -195,7 +195,7 @@ async def test_ones_own_rules_and_who_is_told_of_which(tmp_path: Path) -> None:
 
 
 async def test_many_at_once_are_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "WITHIN", 1.0)
+    monkeypatch.setattr(pace, "WITHIN", 1.0)
     came: list[float] = []
 
     def note(before: int) -> web.Response:

@@ -22,10 +22,10 @@ from receivers import Receiver, receiver, write_config
 from running import HubInside, environment, hub_app, until
 
 from hub.configfile.shapes import Channel, Notify
-from hub.outward import channels, lanes, outbox
+from hub.outward import channels, outbox, pace
 from hub.outward.channels import Failed, Refused
-from hub.outward.lanes import MOST, WITHIN, as_one
 from hub.outward.outbox import PATIENCE, Outbox
+from hub.outward.pace import MOST, WITHIN, as_one
 from hub.outward.rules import Message
 
 NTFY = """
@@ -163,7 +163,7 @@ async def test_a_channel_that_wants_to_be_left_alone_is(tmp_path: Path) -> None:
 
 
 async def test_together_refused_they_are_told_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "WITHIN", 0.2)
+    monkeypatch.setattr(pace, "WITHIN", 0.2)
     async with receiver() as got:
         answering(got, {"7": 400, "t3": 400})
         write_config(tmp_path, NTFY.format(got.url))
@@ -177,36 +177,33 @@ async def test_together_refused_they_are_told_one_by_one(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_a_question_does_not_wait_because_much_has_failed(
+async def test_what_gathers_begins_with_the_questions_in_their_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
+    monkeypatch.setattr(pace, "WITHIN", 2.0)
     if weakened:
-        monkeypatch.setattr(lanes, "WITHIN", 2.0)
-        monkeypatch.setattr(Outbox, "_lane", lambda self, message: self._other)
+        monkeypatch.setattr(pace, "is_told", lambda message: True)
+        monkeypatch.setattr(outbox, "is_told", lambda message: True)
     async with receiver() as got:
         write_config(tmp_path, NTFY.format(got.url))
         async with hub_app(tmp_path) as hub:
             for n in range(8):
                 await fail(hub, f"t{n}")
+            await until(lambda: len(got.got) == MOST)
             asked = asyncio.create_task(hub.hub.ask("Deploy to production?", ["yes"]))
             await until(lambda: len(got.got) == MOST + 1)
             asked.cancel()
-            last = got.got[-1].json
-            if weakened:
-                assert last["title"] == "4 more messages"
-                return
-            assert [title for title in titles(got) if title.startswith("t")] == [f"t{n} failed" for n in range(MOST)]
-            (one,) = [one.json for one in got.got if one.json["title"].endswith(" asks")]
-            assert one["message"] == "Deploy to production?"
+            said = got.got[-1].json
+            assert said["title"] == "4 more messages"
+            assert ("Deploy to production?; t5 failed; " in said["message"]) is not weakened
 
 
-def test_questions_have_a_bound_of_their_own() -> None:
-    """Five one by one, then those that have gathered; and five of what is only told beside them."""
+def test_a_channel_gets_few_one_by_one() -> None:
+    """Five in ten seconds, whatever they are of; the rest as one, the questions first."""
     came = [(0.0, message(n, f"s{n}", is_question=n % 2 == 0)) for n in range(16)]
     told = [(at, numbers) for at, numbers, _ in played([0] * 16, came, 60.0).tries]
-    at_once = [numbers for at, numbers in told if at < 1.0]
-    assert sorted(at_once) == [[n] for n in range(2 * MOST)]
-    assert [numbers for at, numbers in told if at >= 1.0] == [[10, 12, 14], [11, 13, 15]]
+    assert [numbers for at, numbers in told if at < WITHIN] == [[0], [1], [2], [3], [4]]
+    assert [numbers for at, numbers in told if at >= WITHIN] == [[6, 8, 10, 12, 14, 5, 7, 9, 11, 13, 15]]
 
 
 def test_questions_keep_their_words() -> None:

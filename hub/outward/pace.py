@@ -1,5 +1,4 @@
-"""How many messages a channel gets at once: a few one by one, what gathers meanwhile as one. Questions are counted
-apart, so that none of them waits because much has failed."""
+"""How many messages a channel gets at once: a few one by one, what gathers meanwhile as one."""
 
 import math
 from collections import deque
@@ -9,14 +8,14 @@ from typing import Any
 
 from .rules import Message, cut
 
-MOST, WITHIN = 5, 10.0  # messages of a lane, in so many seconds
+MOST, WITHIN = 5, 10.0  # messages, in so many seconds
 TITLES = 10  # of the messages that are told as one
 LONGEST, LONGEST_ASKED = 2000, 180  # characters of those, and of one question among them
 
 
 @dataclass(slots=True)
-class Lane:
-    """Messages that are counted together: when the newest of them were tried, and whether some had to wait for that."""
+class Pace:
+    """When the newest messages of a channel were tried, and whether some had to wait for that."""
 
     tries: deque[float] = field(default_factory=lambda: deque(maxlen=MOST))
     is_crowded: bool = False
@@ -33,12 +32,12 @@ def is_told(message: Message) -> bool:
 
 
 def as_one(batch: Sequence[Message], lost: int, words: Callable[[Message], dict[str, Any]]) -> dict[str, Any]:
-    """The words of these messages of one lane, behind so many that were lost. A question keeps its own: without them
-    nobody knows whether it can wait."""
+    """The words of these messages, behind so many that were lost. A question keeps its own: without them nobody knows
+    whether it can wait."""
     count = len(batch) + lost
     if count == 1:
         return words(batch[0])
-    what, first = "messages" if is_told(batch[0]) else "questions", words(batch[0])
+    what, first = "messages" if lost or any(map(is_told, batch)) else "questions", words(batch[0])
     titles = [message.title if is_told(message) else _asked(message) for message in batch[:TITLES]]
     more = [f"and {count - len(titles)} more"] * (count > len(titles))
     return first | {
