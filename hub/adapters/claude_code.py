@@ -8,7 +8,7 @@ from .asking import choice, permission
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, number, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
-from .turns import Hook, Kind, events
+from .turns import Hook, Kind, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -48,9 +48,9 @@ def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answe
     if kind is None or not session:
         return passed_over(answer)
     hook = _hook(given, name, kind, sender, session, turn)
-    tool = Tool(hook.tool, body.get("tool_input"))
+    tool, found = Tool(hook.tool, body.get("tool_input")), events(hook, given)
     return Taken(
-        events=events(hook, given),
+        events=found,
         question=_question(hook, given, name, tool),
         answer=answer,
         session=hook.agent,
@@ -61,6 +61,8 @@ def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answe
         starts=kind == "tool_started",
         waits=name == "PermissionRequest",
         is_over=kind in ENDS,
+        over=over(hook, found),
+        stops=kind == "subagent_stop",
     )
 
 

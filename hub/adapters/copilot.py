@@ -9,7 +9,7 @@ from .claude_code import ENDED_TOOLS, ENDS
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, read, summary, text
 from .shape import Given, Taken, Tool, passed_over
-from .turns import TURN, Hook, Kind, events
+from .turns import TURN, Hook, Kind, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -46,9 +46,9 @@ def take(given: Given) -> Taken:
     if kind == "failure" and body.get("recoverable") is True:
         kind = "notification"
     hook, tool = _hook(given, kind, session), _tool(body)
-    asked = name == "permissionrequest"
+    asked, found = name == "permissionrequest", events(hook, given)
     return Taken(
-        events=events(hook, given),
+        events=found,
         question=permission(hook, given, tool, body.get("cwd"), {"behavior": "allow"}, _denied) if asked else None,
         session=hook.agent,
         actor=hook.actor,
@@ -57,6 +57,8 @@ def take(given: Given) -> Taken:
         starts=kind == "tool_started",
         waits=asked,
         is_over=kind in ENDS,
+        over=over(hook, found),
+        stops=kind == "subagent_stop",
     )
 
 

@@ -9,7 +9,7 @@ from .claude_code import ENDS
 from .identities import part_of_id
 from .reading import first_line, identity, number, summary, text
 from .shape import Event, Given, Taken, Tool, passed_over
-from .turns import Hook, Kind, events
+from .turns import Hook, Kind, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -46,8 +46,9 @@ def take(given: Given) -> Taken:
     hook = _hook(given, kind, session, tool)
     allow, deny = {"permission": "allow"}, {"permission": "deny"}
     asked = permission(hook, given, tool, _folder(body), allow, lambda sentence: deny) if asks else None
+    found = _waiting(hook, given) if asks else _events(hook, given, name)
     return Taken(
-        events=_waiting(hook, given) if asks else _events(hook, given, name),
+        events=found,
         question=asked,
         answer=UNDECIDED if asks else {},
         session=hook.agent,
@@ -55,6 +56,7 @@ def take(given: Given) -> Taken:
         tool=tool,
         ran=tool if kind == "tool_finished" else None,
         is_over=kind in ENDS,
+        over=over(hook, found),
     )
 
 

@@ -72,8 +72,9 @@ class Tool(NamedTuple):
 class Taken:
     """What it becomes. `answer` goes back where nothing is decided, None for an empty one. `session` is the agent whose
     questions end if it says that a turn `is_over`, or that a tool of this input `ran`; `actor` that agent, or the
-    subagent. Whether its `tool` `starts`, or `waits` for a permission. `call` is the id of that call, of a sender who
-    says of each that it starts, before it asks for a permission, and that it has run."""
+    subagent, whose own end if it `stops`; `over` are the turns that this ends. Whether its `tool` `starts`, or `waits`
+    for a permission. `call` is the id of that call, of a sender who says of each that it starts, before it asks for a
+    permission, and that it has run."""
 
     events: list[Event] = field(default_factory=list)
     question: Question | None = None
@@ -86,6 +87,8 @@ class Taken:
     starts: bool = False
     waits: bool = False
     is_over: bool = False
+    over: frozenset[str] = frozenset()
+    stops: bool = False
     is_known: bool = True
 
 

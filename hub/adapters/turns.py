@@ -105,6 +105,13 @@ def task_of(hook: Hook, given: Given) -> str:
     return str(opened[-1]["id"]) if opened else f"{hook.agent}/{TURN}"
 
 
+def over(hook: Hook, found: list[Event]) -> frozenset[str]:
+    """The turns that are over with what this hook has become: also the one before, of a sender that names none."""
+    turns = [event.data for event in found if event.name == TASK]
+    begins_anew = hook.kind == "prompt" and not hook.is_named
+    return frozenset(str(turn["id"]) for turn in turns if begins_anew or turn["status"] in OVER)
+
+
 def resumed(agent: str, task: str, given: Given, wait: Entry) -> list[Event]:
     """A person has decided: the turn goes on, if it waits for nothing else."""
     known = given.last.value(TASK, task)
@@ -168,15 +175,17 @@ def _prompt(hook: Hook, given: Given) -> list[Event]:
     known = given.last.value(TASK, task)
     if _is_late(hook, known):
         return []
-    if hook.is_named and (pending := waits.of(known)):  # only its prompt is late, what it waits for is not over
-        return [_goes_on(hook.agent, task, known, pending, **({"name": hook.said} if hook.said else {}))]
     begun = hook.at or given.now
     before = [str(turn["id"]) for turn in _turns(hook, given) if turn["id"] != task]
     named = {"name": hook.said} if hook.said else {}
+    if hook.is_named and (pending := waits.of(known)):  # only its prompt is late, what it waits for is not over
+        turn = _goes_on(hook.agent, task, known, pending, **named)
+    else:
+        turn = _event(TASK, id=task, status="running", agent=hook.agent, started_at=begun, **named)
     return [
         *(_ended(hook, given, other, "cancelled") for other in before),
         _agent(hook, given, "active", **({"task": hook.said} if hook.said else {})),
-        _event(TASK, id=task, status="running", agent=hook.agent, started_at=begun, **named),
+        turn,
     ]
 
 

@@ -17,12 +17,14 @@ from .keys import HUB
 
 
 class Waiting(NamedTuple):
-    """A question that waits: whose session asks, and about which call of which tool, as far as that is known."""
+    """A question that waits: whose session asks, in which turn, and about which call of which tool, as far as that is
+    known."""
 
     session: str
     actor: str
     call: str
     tool: Tool | None
+    task: str
 
 
 class HookQuestions:
@@ -32,12 +34,17 @@ class HookQuestions:
         self._waiting: dict[Client, Waiting] = {}
 
     def idle(self, taken: Taken) -> list[Client]:
-        """Whose questions this makes idle: all of the session if its turn is over. If a tool has run, somebody has
+        """Whose questions this makes idle: all of the session if its turn is over, those of an
+        earlier turn, and of a subagent that has stopped. If a tool has run, somebody has
         answered in the terminal: the question about this call, else the oldest about the same; no other, which still
         waits there, too."""
         own = [(client, one) for client, one in self._waiting.items() if one.session == taken.session]
         if taken.is_over:
             return [client for client, _ in own]
+        if taken.over or taken.stops:
+            return [
+                client for client, one in own if one.task in taken.over or (taken.stops and one.actor == taken.actor)
+            ]
         if taken.ran is None:
             return []
         ran = taken.ran
@@ -62,7 +69,7 @@ class HookQuestions:
         connection."""
         hub, client = request.app[HUB], client_of(request, "http")
         asked = Asked(question.text, list(question.options), None, timeout, mapping(question.details), client)
-        self._waiting[client] = Waiting(taken.session, taken.actor, taken.call, taken.tool)
+        self._waiting[client] = Waiting(taken.session, taken.actor, taken.call, taken.tool, question.task)
         watch = asyncio.ensure_future(_leave(request, client))
         try:
             end = await hub.questions.ask(asked, person(client), lambda: True)

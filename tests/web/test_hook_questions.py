@@ -338,6 +338,37 @@ async def test_it_is_withdrawn_when_it_has_been_decided_elsewhere(hub: HubInside
     assert [record["details"]["answer"] for record in await hub.recorded("question.withdrawn")] == [None]
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_it_is_withdrawn_when_its_subagent_or_its_turn_is_over(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.adapters.claude_code.over", lambda hook, found: frozenset())
+    prompt = sample("claude-02-user-prompt-submit")
+    async with asking(hub, PERMISSION | {"agent_id": "a1f9c3"}) as subagents, asking(hub, PERMISSION) as first:
+        await opened(hub, 2)
+        await hub.post("hooks/claude-code", prompt)  # its own, late
+        await hub.post("hooks/claude-code", sample("claude-10-subagent-stop"))
+        assert await subagents == {}
+        await opened(hub)
+        async with asking(hub, PERMISSION | {"prompt_id": "next"}):
+            question = await opened(hub, 2)
+            await hub.post("hooks/claude-code", prompt | {"prompt_id": "next"})  # what stood in the first was cancelled
+            if weakened:
+                assert await opened(hub, 2)
+                return
+            assert await first == {}
+            assert await opened(hub) == question
+
+
+async def test_a_prompt_of_who_names_no_turns_ends_the_questions_before_it(hub: HubInside) -> None:
+    body = {"sessionId": "s", "toolName": "bash", "toolArgs": {"command": "ls"}, "hook_event_name": "PermissionRequest"}
+    async with asking(hub, body, "copilot") as hook:
+        await opened(hub)
+        await hub.post("hooks/copilot", {"sessionId": "s", "prompt": "Go on"})
+        assert await hook == {}
+
+
 async def test_another_tool_or_session_does_not_withdraw_it(hub: HubInside) -> None:
     ran = sample("claude-07-post-tool-use")
     async with asking(hub, PERMISSION) as hook:
