@@ -13,8 +13,8 @@ def part_of_id(value: Any, most: int = LONGEST) -> str:
     """As `identity`, for what tells one session, turn or the like from another. What is long or odd keeps its
     beginning, and a hash tells it. Stops two of them from becoming one, or a session from being another one's part."""
     found = identity(value, most)
-    if not found:
-        return ""
+    if not found:  # nothing of it can be printed, or there is none
+        return f"odd-{_hash(clean(value))}" if isinstance(value, str) and value else ""
     whole, plain = clean(str(value)), found.replace("/", "_")
     if holds_secret(whole):
         return hidden(whole)

@@ -276,7 +276,7 @@ IDS = st.text(min_size=1, max_size=8) | st.sampled_from(
         *(f"Bearer {letter * 30}" for letter in "abc"),
         *(f"https://u:{letter * 9}@h" for letter in "abc"),
         *("x" * 150 + letter for letter in "abc"),
-        *("a", "a/b", "b", "a\x00", " a", "x:/", "u:p@h"),
+        *("a", "a/b", "b", "a\x00", " a", "x:/", "u:p@h", " ", "\x1f"),
     ]
 )
 
