@@ -49,6 +49,7 @@ class Gauges:
     history_bytes: int = 0
     state_items: int = 0
     state_bytes: int = 0
+    state_evicted: int = 0
     questions_open: int = 0
     webhook_lag_events: int = 0
     broker_up: bool = False
@@ -113,6 +114,8 @@ class AtScrape(Collector):
         yield CounterMetricFamily(
             "hub_audit_unrecorded", "Reads answered that could not be recorded.", now.audit_unrecorded
         )
+        text = "Last values for which there was no room any more."
+        yield CounterMetricFamily("hub_state_evicted", text, now.state_evicted)
         yield CounterMetricFamily("hub_log_dropped", "Lines that nobody has read on stderr.", now.log_dropped)
 
 

@@ -178,6 +178,7 @@ def gauges(
             history_bytes=broker.bytes,
             state_items=len(state),
             state_bytes=state.bytes,
+            state_evicted=state.dropped,
             questions_open=len(questions),
             webhook_lag_events=outward.webhooks.lag,
             broker_up=life.running and not broker.problem,

@@ -60,6 +60,7 @@ CONTRACT = {
     "hub_history_bytes": ("gauge", set()),
     "hub_redactions_total": ("counter", set()),
     "hub_state_items": ("gauge", set()),
+    "hub_state_evicted_total": ("counter", set()),
     "hub_state_bytes": ("gauge", set()),
     "hub_broker_up": ("gauge", set()),
     "hub_loop_lag_seconds": ("histogram", set()),

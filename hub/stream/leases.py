@@ -41,6 +41,10 @@ class Leases(Generic[T]):
             found.append(self._running.pop(heapq.heappop(self._ends)[1])[1])
         return found
 
+    def end(self, number: int) -> float | None:
+        """Return when this one ends; None if it does not run."""
+        return self._running[number][0] if number in self._running else None
+
     def __len__(self) -> int:
         return len(self._running)
 

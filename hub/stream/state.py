@@ -20,6 +20,8 @@ log = logging.getLogger("hub")
 RETRY_SECONDS = 1.0  # until the end of a lease that could not be announced is announced again
 SLICE = 200  # items that are looked at before others get their turn
 ENDS = 50  # leases that are ended at once: an event each
+# Values that were pushed out while their leases ran, and how large each may be: their ends are told all the same.
+PUSHED_OUT, SMALL = 1000, 16 * 1024
 
 Place = tuple[str, str]  # name and key
 
@@ -55,7 +57,7 @@ class State:
     `position` is the number up to which this is true. An event with `ttl` holds so many seconds; not published again
     in time, its item turns stale and `on_stale(events)` is awaited with all that do so at once, again and again until
     it succeeds. It publishes hub:stale for each, which ends that one event: one that is newer is not meant.
-    `on_dropped(event)` is called for one for which there is no room any more.
+    `on_dropped(event)` is called for one for which there is no room any more. A lease that runs then runs on.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -65,6 +67,8 @@ class State:
         self.on_dropped: Callable[[Event], None] = lambda event: None
         self._most, self._most_bytes = most, most_bytes
         self._items: dict[Place, _Item] = {}  # in the order in which they last changed
+        self._pushed_out: dict[Place, _Item] = {}  # of which only the lease counts
+        self._is_said = False  # that some lease was lost with its value
         self._leases: Leases[_Item] = Leases()
         self._reading = asyncio.Lock()
         self._read: tuple[tuple[Patterns, int, int, int], Page] | None = None  # the last page, and what was asked for
@@ -86,6 +90,7 @@ class State:
         Leases run on from when the events were accepted. What was known before is forgotten.
         """
         self._items.clear()
+        self._pushed_out.clear()
         self._leases, self._read, self.bytes = Leases(), None, 0
         self._wake.set()
         for event, stale in kept:
@@ -96,6 +101,8 @@ class State:
     def _put(self, event: Event, place: Place, since: float, stale: int = 0) -> None:
         if place in self._items:
             self._remove(place)
+        elif place in self._pushed_out:
+            self._leases.drop(self._pushed_out.pop(place).event.seq)
         if event.size > self._most_bytes:  # it would push all others out, and could not stay itself
             self._drop(event)
             return
@@ -104,9 +111,40 @@ class State:
         if event.ttl is not None and not stale and self._leases.begin(event.seq, since + event.ttl, item):
             self._wake.set()
         while len(self._items) > self._most or self.bytes > self._most_bytes:
-            event = self._items[oldest := next(iter(self._items))].event
+            item = self._items[oldest := next(iter(self._items))]
+            end = self._leases.end(item.event.seq)
             self._remove(oldest)
-            self._drop(event)
+            if end is not None:
+                self._push_out(oldest, item, end)
+            self._drop(item.event)
+
+    def _push_out(self, place: Place, item: _Item, end: float) -> None:
+        """Let its lease run on without it, as far as there is room for that. Stops a job that does not come from being
+        missed by nobody, because many others have."""
+        event = item.event
+        if event.size > SMALL:
+            self._miss(event)
+            return
+        self._pushed_out[place] = item
+        item.changed = event.seq
+        if self._leases.begin(event.seq, end, item):
+            self._wake.set()
+        if len(self._pushed_out) > PUSHED_OUT:
+            oldest = self._pushed_out.pop(next(iter(self._pushed_out))).event
+            if self._leases.end(oldest.seq) is not None:
+                self._leases.drop(oldest.seq)
+                self._miss(oldest)
+
+    def _miss(self, event: Event) -> None:
+        """Say, once, that not all that does not come will be missed."""
+        if not self._is_said:
+            log.warning(
+                "there is no room for all last values, and nobody is told if %s %s does not come; "
+                "keep more (--state-items, --state-bytes)",
+                json.dumps(event.name),
+                json.dumps(event.key),
+            )
+        self._is_said = True
 
     def _drop(self, event: Event) -> None:
         self.dropped += 1
@@ -119,10 +157,12 @@ class State:
         self._leases.drop(item.event.seq)
 
     def _end(self, changed: int, event: str, key: str, seq: int) -> None:
-        item = self._items.get((event, key))
+        place = event, key
+        item = self._items.get(place) or self._pushed_out.get(place)
         if item is not None and item.event.seq == seq:
             item.stale, item.changed = True, changed
-            self._items[event, key] = self._items.pop((event, key))  # to the end
+            if place in self._items:
+                self._items[place] = self._items.pop(place)  # to the end
             self._leases.drop(seq)
 
     def holds(self, items: int, size: int) -> bool:
@@ -138,7 +178,7 @@ class State:
 
     def is_stale(self, name: str, key: str) -> bool:
         """Whether the last value of this name and key was not published again in time."""
-        item = self._items.get((name, key))
+        item = self._items.get((name, key)) or self._pushed_out.get((name, key))
         return item is not None and item.stale
 
     def of(self, name: str) -> list[Event]:

@@ -254,7 +254,51 @@ def test_a_key_that_is_renewed_has_one_lease() -> None:
     assert len(state._leases._ends) < 100
 
 
-def test_what_has_gone_leaves_no_lease() -> None:
+async def pushed_out(state: State, pass_time: Callable[[float], Any]) -> None:
+    state.apply([event(1, "k", 1, ttl=10), event(2, "renewed", 1, ttl=10), event(3, "over", 1, ttl=10)])
+    state.apply([event(seq, f"{seq}", 1) for seq in range(4, 14)])
+    assert state.get("t:x", "k") is None
+    state.apply([event(14, "renewed", 1), stale(15, 3, "over")])
+    await pass_time(9.9)
+    assert not state.is_stale("t:x", "k")
+    await pass_time(0.2)
+
+
+async def test_the_lease_of_a_value_that_was_pushed_out_ends_in_time(leases: Any) -> None:
+    state, ended, pass_time = leases
+    await pushed_out(state, pass_time)
+    assert ended == [("t:x", "k")]
+    assert state.is_stale("t:x", "k"), "as long as nothing newer comes"
+    assert state.is_stale("t:x", "over")
+    state.apply([event(16, "k", 1)])
+    assert not state.is_stale("t:x", "k")
+    assert state.dropped == 5
+
+
+async def test_weakened_nobody_would_hear_of_it(leases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "_push_out", lambda state, place, item, end: None)
+    state, ended, pass_time = leases
+    await pushed_out(state, pass_time)
+    assert ended == []
+
+
+def test_what_nobody_will_hear_of_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "PUSHED_OUT", 2)
+    state = State(1, 2**20)
+    state.apply([event(1, "large", "x" * module.SMALL, ttl=10), event(2, "2", 1)])
+    assert len(state._leases) == 0
+    state.apply([event(seq, f"{seq}", 1, ttl=10) for seq in range(3, 20)])
+    assert len(state._leases) == 3
+    assert caplog.messages == [
+        'there is no room for all last values, and nobody is told if "t:x" "large" does not come; '
+        "keep more (--state-items, --state-bytes)"
+    ]
+
+
+def test_what_has_gone_leaves_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PUSHED_OUT", 0)
     state = State(2, 2**20)
     state.apply([event(seq, f"{seq}", 1, ttl=10) for seq in range(1, 6)])
     assert len(state._leases) == 2
