@@ -27,7 +27,8 @@ Handler = Callable[["Call"], Awaitable[Any]]
 @dataclass(eq=False, slots=True)
 class Call:
     """One request for a command, as its handler gets it. `weight` is the bytes of what came, `command` what it has been
-    admitted to. `confirm` and `idempotency_key` came beside the args, if they did."""
+    admitted to. `confirm` and `idempotency_key` came beside the args, if they did. `audited`: it is put on record also
+    where those of its command are not."""
 
     hub: "Hub"
     client: Client
@@ -35,6 +36,7 @@ class Call:
     weight: int = 0
     confirm: str | None = None
     idempotency_key: str | None = None
+    audited: bool = False
     args: dict[str, Any] = field(default_factory=dict)
     command: "Command | None" = None
     task: asyncio.Task[None] | None = None  # that runs and answers it, where a session does

@@ -252,7 +252,7 @@ class Registry:
 
     async def _begin(self, call: Call, command: Command, args: Mapping[str, Any]) -> None:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
-        if not command.audited:
+        if not (command.audited or call.audited):
             return
         details = {
             "id": redact_text(call.id),

@@ -209,15 +209,17 @@ async def call(
     *,
     confirm: str | None = None,
     key: str | None = None,
+    audited: bool = False,
 ) -> web.StreamResponse:
-    """Call a command for who has sent this request, and answer it with `respond(result)`. Raises HubError."""
+    """Call a command for who has sent this request, and answer it with `respond(result)`; `audited`: on record in any
+    case. Raises HubError."""
     hub, loads, peer, client = request.app[HUB], request.app[LOADS], request[PEER], client_of(request, "http")
     who = peer.address, peer.uid
     load = client.load = loads.get(who) or Load()
     if load.running >= hub.config.max_calls:
         hub.commands.refuse(client, None, name, "busy")
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
-    call = Call(hub, client, new_id(), request.content_length or 0, confirm, key)
+    call = Call(hub, client, new_id(), request.content_length or 0, confirm, key, audited)
     is_bound = _is_bound(request)
     loads[who], load.running = load, load.running + 1
     watch = None

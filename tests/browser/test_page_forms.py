@@ -116,6 +116,8 @@ async def test_a_vote_is_cast_and_a_failure_marked_as_seen(hub: Hub, page: Page,
         await until(lambda: value(hub, "governance:vote_cast", "v").get("agent") == ME)
         assert value(hub, "governance:vote_cast", "v")["option"] == "approve"
         await page.until("document.querySelector('[data-vote=v]').textContent.includes('1 for, 1 against')")
+        await page.until("document.querySelector('[data-vote=v]').textContent.includes('you: approve')")
+        await page.until("document.querySelector('.strip').dataset.need === '0'")
         await press_button(page, "Seen")
         await until(lambda: is_seen(hub.state, "task:progress", "t"))
         await page.until("!document.querySelector('[data-section=failed] [data-task=t]')")

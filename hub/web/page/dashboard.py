@@ -6,14 +6,16 @@ import platform
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp_jinja2
 from aiohttp import hdrs, web
 
+from ...commands.asked import person
 from ...errors import HubError
 from ...wire.validation import misfit
-from ..answers import query
+from ..answers import client_of, query
 from ..keys import HUB
 from ..refusalpage import is_wanted
 from ..viewers import VIEWERS, Viewers
@@ -22,7 +24,7 @@ from .board import Board
 from .earlier import look_back
 from .formats import retimed
 from .panel import LONGEST, Asked, Panel
-from .panels import counts
+from .panels import counts, has_voted
 from .panels import panels as own_panels
 from .shown import Look, Shown, Variant, minute
 
@@ -112,22 +114,34 @@ class Pages:
 
     async def head(self, request: web.Request) -> Mapping[str, Any]:
         """What stands in the head of every page."""
-        viewer = request.query.get("viewer", "")
-        (variant,) = await self.shown.get([(self._own[0], Asked())], live=viewer in self.viewers)
-        self.viewers.fetched(viewer, {variant.panel.name: variant.version})
-        return {"summary": variant, "host": platform.node(), **counts(self.board)}
+        viewer, who = request.query.get("viewer", ""), await self._who(request)
+        looks = self._looks(self.panels(), Asked(), who)
+        (variant,) = await self.shown.get(looks[:1], live=viewer in self.viewers)
+        self.viewers.fetched(viewer, {variant.panel.name: variant.version}, _named(looks))
+        return {"summary": variant, "host": platform.node(), **counts(self.board, who)}
+
+    async def _who(self, request: web.Request) -> str:
+        """For whom a page is drawn: nobody's name, if it is the same for all."""
+        who = person(client_of(request, "http")).name
+        if request.query.get("viewer", "") not in self.viewers:  # else he was told of what is taken in already
+            await self.board.catch_up()
+        return who if has_voted(self.board, who) else ""
+
+    @staticmethod
+    def _looks(panels: Sequence[Panel], asked: Asked, who: str) -> list[Look]:
+        return [(panel, replace(asked, who=who) if panel.personal else asked) for panel in panels]
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with the panels that are asked for, or with 304 if the client has just these."""
         names, asked, viewer = self._asked(request)
-        head, *others = self.panels()
-        wanted: list[Look] = [(panel, asked) for panel in others if panel.name in names]
-        looks: list[Look] = [(head, Asked()), *(wanted if names else [(panel, Asked()) for panel in others])]
+        who = await self._who(request)
+        everything = self._looks(self.panels(), Asked(), who)
+        wanted = self._looks([panel for panel in self.panels()[1:] if panel.name in names], asked, who)
+        looks = [everything[0], *wanted] if names else everything
         variants = await self.shown.get(looks, live=viewer in self.viewers)
         if viewer:
             has = {variant.panel.name: variant.version for variant in variants}
-            named = {look[0].name: look for look in looks}
-            self.viewers.fetched(viewer, has, named if "only" in request.query else None)
+            self.viewers.fetched(viewer, has, _named(looks if "only" in request.query else everything))
         around = frame.surroundings(request)
         versions = ".".join(variant.version for variant in variants)
         version = f"{around['trust']}.{versions}{'' if viewer else f'.{minute():x}'}"
@@ -137,7 +151,8 @@ class Pages:
             return web.Response(status=304, headers={hdrs.ETAG: etag})
         is_alone = bool(names) and (not viewer or "only" in request.query)
         place = around["url"], asked, is_alone, version
-        body = self._bodies.get(place) or self._put_together(place, variants, {**around, "asked": asked})
+        given = {**around, "asked": asked, **counts(self.board, who)}
+        body = self._bodies.get(place) or self._put_together(place, variants, given)
         if not viewer:
             body = retimed(body.decode()).encode()
         return web.Response(body=body, content_type="text/html", charset="utf-8", headers={hdrs.ETAG: etag})
@@ -145,7 +160,7 @@ class Pages:
     def _put_together(self, place: Place, variants: Sequence[Variant], around: Mapping[str, Any]) -> bytes:
         head, *others = variants
         parts = {"summary": head, "panels": others, "alone": place[2], "cursor": self.shown.cursor}
-        given = {**around, **counts(self.board), **parts, "board": self.board, "host": platform.node()}
+        given = {**around, **parts, "board": self.board, "host": platform.node()}
         text = self.env.get_template("dashboard.html").render(given)
         self._bodies[place] = body = text.encode()
         while len(self._bodies) > BODIES:
@@ -165,3 +180,8 @@ class Pages:
             before=frame.number(given, "before", 0),
         )
         return names, asked, given.get("viewer", "")
+
+
+def _named(looks: Sequence[Look]) -> dict[str, Look]:
+    """What a viewer shows, by panel."""
+    return {look[0].name: look for look in looks}

@@ -31,6 +31,7 @@ class Form:
     verb: str = "Send"
     args: Args | None = None
     within: str = ""
+    audited: bool = False  # a person decides with it: that is on record, whatever it calls
 
     @property
     def fields(self) -> list[Field]:
@@ -81,6 +82,7 @@ OWN: Mapping[str, Form] = {
         _texts("vote_id", option={"enum": ["approve", "reject", "abstain"]}),
         args=vote,
         within="data",
+        audited=True,
     ),
 }
 

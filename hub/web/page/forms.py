@@ -6,6 +6,7 @@ is done is answered with the way back to the page; what is not, with the form it
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -160,9 +161,8 @@ async def _call(
             await marks.mark_all(request, typed)
             return _done(request, form, typed, b"{}")
         args = _args(request, form, typed)
-        return await api.call(
-            request, form.command, args, lambda text: _done(request, form, typed, text), confirm=confirm, key=key
-        )
+        done = partial(_done, request, form, typed)
+        return await api.call(request, form.command, args, done, confirm=confirm, key=key, audited=form.audited)
     except HubError as error:
         return await _again(request, form, typed, error)
 

@@ -15,11 +15,13 @@ LONGEST = 128  # characters of a filter
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a link asks of a panel: `?panel=NAME&page=2&filter=…&before=…`."""
+    """What a link asks of a panel: `?panel=NAME&page=2&filter=…&before=…`; and whose panel it is, if it is one of those
+    that are drawn otherwise for some."""
 
     page: int = 1
     filter: str = ""
     before: int = 0  # the number of an event: what lies before it
+    who: str = ""
 
     @property
     def query(self) -> str:
@@ -40,6 +42,7 @@ class Panel:
     With `links`, both take `asked` as well: what links like `./?panel=NAME&page=2&filter=tea` ask for. `aside`: it
     stands in the narrow column. `clocked`: it is drawn again every five seconds, too, for what changes without events.
     `in_rows`: its `rows` are pairs of a template in `rows/` and what that draws, one by one (`{{ row(*pair) }}`).
+    `personal`: with `links`, it is drawn once more for each person of whom it says something (`asked.who`).
 
     Add yours with `hub.panels.append(Panel(…))` and its folder of templates with
     `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.
@@ -54,6 +57,7 @@ class Panel:
     aside: bool = False
     clocked: bool = False
     in_rows: bool = False
+    personal: bool = False
 
 
 def page_of(rows: Sequence[T], asked: Asked, size: int, rank: Callable[[T], Any]) -> tuple[list[T], int]:

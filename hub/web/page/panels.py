@@ -8,6 +8,7 @@ import platform
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,15 @@ def panels(board: Board) -> tuple[Panel, ...]:
 
     tasks, agents = "task:progress", "agent:status_change"
     return (
-        Panel("summary", "", ("*",), of(summary), clocked=True),
+        Panel("summary", "", ("*",), of(summary), links=True, clocked=True, personal=True),
         Panel(
-            "waiting", "Waiting for you", ("hub:question", tasks, "governance:*"), of(waiting), links=True, in_rows=True
+            "waiting",
+            "Waiting for you",
+            ("hub:question", tasks, "governance:*"),
+            of(waiting),
+            links=True,
+            in_rows=True,
+            personal=True,
         ),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True, clocked=True),
         Panel("working", "Working now", (tasks, agents), of(working.working), links=True, in_rows=True, clocked=True),
@@ -57,10 +64,10 @@ def panels(board: Board) -> tuple[Panel, ...]:
 # ---- the head
 
 
-def summary(board: Board, hub: "Hub") -> Context:
+def summary(board: Board, hub: "Hub", asked: Asked) -> Context:
     """The five counts, and how the hub itself is."""
     return {
-        **counts(board),
+        **counts(board, asked.who),
         "host": platform.node(),
         "rate": recent_rate(hub),
         "behind": hub.broadcaster.lagging,
@@ -70,10 +77,11 @@ def summary(board: Board, hub: "Hub") -> Context:
     }
 
 
-def counts(board: Board) -> Context:
+def counts(board: Board, who: str) -> Context:
     """What the page counts: what needs its reader, what failed, what is open, runs, is quiet."""
+    votes = sum(who not in vote.ballots for vote in board.counted.open_votes())
     return {
-        "need": len(board.questions) + len(board.approvals()) + len(board.counted.open_votes()),
+        "need": len(board.questions) + len(board.approvals()) + votes,
         "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
         "open_alerts": len(board.open_alerts()),
@@ -98,15 +106,32 @@ def recent_rate(hub: "Hub", seconds: float = RATE_SECONDS) -> float:
 
 
 def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
-    """Questions, approvals and votes, the oldest first."""
+    """Questions, approvals and votes, the oldest first; behind them the open votes in which this person has voted."""
     votes = board.counted.open_votes()
-    rows: list[Row] = [*board.questions.values(), *board.approvals(), *votes]
-    shown, more = page_of(rows, asked, WAITING, lambda row: (row.at, row.key))
+    cast = [replace(vote, mine=mine) for vote in votes if (mine := vote.ballots.get(asked.who))]
+    rows: list[Row] = [*board.questions.values(), *board.approvals()]
+    rows += [vote for vote in votes if asked.who not in vote.ballots]
+    shown, more = page_of([*rows, *cast], asked, WAITING, lambda row: (has_cast(row), row.at, row.key))
     for row in shown:
         if isinstance(row, Question):
             row.about = board.name_of(row.task)
     oldest = min((row.timestamp for row in rows), default="")
-    return {"rows": [(KINDS[type(row)], row) for row in shown], "total": len(rows), "more": more, "oldest": oldest}
+    return {
+        "rows": [(KINDS[type(row)], row) for row in shown],
+        "total": len(rows),
+        "cast": len(cast),
+        "more": more,
+        "oldest": oldest,
+    }
+
+
+def has_cast(row: Row) -> bool:
+    return isinstance(row, Vote) and bool(row.mine)
+
+
+def has_voted(board: Board, who: str) -> bool:
+    """Whether something is drawn otherwise for this person."""
+    return any(who in vote.ballots for vote in board.counted.open_votes())
 
 
 KINDS: dict[type, str] = {Question: "question", Task: "approval", Vote: "vote", Threat: "threat", Alert: "alert"}

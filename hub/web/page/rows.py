@@ -112,6 +112,11 @@ class Vote(Row):
     status: str = "open"
     first: str = ""  # the timestamp of the first cast that is known
     ballots: dict[str, str] = field(default_factory=dict)
+    mine: str = ""  # what the person has cast for whom it is drawn
+
+    @property
+    def mark(self) -> Hashable:
+        return self.seq, self.stale, self.mine
 
     def join(self, later: "Vote") -> None:
         """Go on with what was counted later."""

@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession, web
@@ -21,6 +22,7 @@ from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
 from hub.web.page import forms, marks, results
+from hub.web.page.form import OWN
 
 ME = account(os.geteuid())
 QUESTION = ("Deploy?", ["yes", "no", "a\r\nb"])
@@ -208,6 +210,31 @@ async def test_a_vote_is_cast_by_this_account_and_forgets_nothing_that_was_known
     kept = hub.hub.state.get("governance:vote_cast", "v")
     assert kept
     assert kept.ttl == 600
+
+
+async def voted_on_record(hub: HubInside) -> list[Any]:
+    """What the audit log has of a vote: who has cast what, and what has come of it."""
+    await hub.hub.publish("governance:vote_cast", VOTE)
+    sent_back(await send(hub, "vote", {"vote_id": "v", "option": "approve"}))
+    assert (await send(hub, "vote", {"vote_id": "v", "option": "perhaps"})).status == 422
+    called, finished = [await hub.records(f"command.{what}") for what in ("called", "finished")]
+    return [
+        (one["actor"]["uid"], begun["details"]["args"]["data"]["option"], one["details"]["outcome"])
+        for begun, one in zip(called, finished, strict=True)
+        if begun["details"]["id"] == one["details"]["id"]
+    ]
+
+
+async def test_a_vote_is_on_record_as_an_answer_is(hub: HubInside) -> None:
+    whose = os.geteuid()
+    assert await voted_on_record(hub) == [(whose, "approve", "ok"), (whose, "perhaps", "invalid_message")]
+    await hub.post("api/events", {"event": "x:y", "data": 1})
+    assert len(await hub.records("command.called")) == 2, "of what programs publish the kept event is the record"
+
+
+async def test_weakened_of_a_vote_there_is_only_its_event(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast(Any, OWN), "vote", replace(OWN["vote"], audited=False))
+    assert await voted_on_record(hub) == []
 
 
 async def test_a_command_is_run_and_its_answer_shown(hub: HubInside) -> None:
