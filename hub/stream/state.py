@@ -181,6 +181,12 @@ class State:
         item = self._items.get((name, key)) or self._pushed_out.get((name, key))
         return item is not None and item.stale
 
+    def changed_at(self, name: str, key: str) -> int:
+        """The number of the last change of this name and key: of its event, or of the hub:stale that has ended it; 0 if
+        there is none."""
+        item = self._items.get((name, key))
+        return item.changed if item else 0
+
     def of(self, name: str) -> list[Event]:
         """The last events of this name, the one longest unchanged first."""
         return [item.event for place, item in self._items.items() if place[0] == name]

@@ -139,7 +139,7 @@ class Board:
         row = task_row(event, data, stale, self._attempt(event, data))
         self._end(row.key)
         if stale and row.status == "succeeded":  # as it ended well each time, and has not come again
-            row.overdue = self.hub.window.head
+            row.overdue = self.hub.state.changed_at(event.name, row.key)
         self.tasks.put(row, "overdue" if row.overdue else row.status)
         if row.status == "running":
             self.working.setdefault(_line_of(row), {})[row.key] = row

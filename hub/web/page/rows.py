@@ -55,7 +55,7 @@ class Task(Row):
     took: float | None  # milliseconds of the attempt that is over
     began: str  # when the attempt began, as far as is known
     since: float  # the same in seconds since 1970, else when it was heard of
-    overdue: int = field(default=0, kw_only=True)  # of one that did not come: the position at which that was known
+    overdue: int = field(default=0, kw_only=True)  # of one that did not come: the number of the hub:stale that says so
     asks: int = field(default=1, kw_only=True)  # of one that waits: for how many permissions
     told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
 

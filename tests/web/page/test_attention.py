@@ -11,6 +11,7 @@ from running import HubInside, hub_app, until
 from sent import Page, send
 from web.page.test_working import shown, strip
 
+from hub.stream.state import State
 from hub.web.page import dashboard, formats
 
 TASK = "task:progress"
@@ -46,6 +47,29 @@ async def test_a_job_that_did_not_come_is_failed_until_it_is_seen_or_comes(hub: 
     page = await shown(hub)
     assert strip(page, "failed") == 0
     assert "1 done" in text(page, "working")
+
+
+async def order_behind_a_restart(folder: Path) -> list[str]:
+    """The failed ones as they stand when the hub has begun anew: `old` did not come before `new` failed."""
+    async with hub_app(folder) as hub:
+        await overdue(hub, "old")
+        await hub.hub.publish(TASK, {"id": "new", "status": "failed"})
+        await hub.hub.publish("x:y", "what was last")
+    async with hub_app(folder) as hub:
+        return failed(await shown(hub))
+
+
+def failed(page: Page) -> list[str]:
+    return [str(one["data-task"]) for one in page.all("li") if str(one.get("id", "")).startswith("task-")]
+
+
+async def test_what_did_not_come_stays_in_its_place_behind_a_restart(tmp_path: Path) -> None:
+    assert await order_behind_a_restart(tmp_path / "own") == ["new", "old"]
+
+
+async def test_weakened_it_jumps_to_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "changed_at", lambda state, name, key: state.position)  # that of the start
+    assert await order_behind_a_restart(tmp_path / "own") == ["old", "new"]
 
 
 async def late(hub: HubInside) -> int:
