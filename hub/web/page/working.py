@@ -145,13 +145,8 @@ DEEPEST = 8  # subagents of subagents; and of some that say that they are each o
 
 
 def quiet_agents(board: Board) -> list[Agent]:
-    """Agents that do nothing, or have not been heard of in time."""
-    return board.once(_quiet_agents)
-
-
-def _quiet_agents(board: Board) -> list[Agent]:
-    idle = list(board.agents["idle"].values())
-    return idle + [row for status in ("active", "starting") for row in board.agents[status].values() if row.stale]
+    """Agents that do nothing. Those that have fallen silent at work are counted among the lines, as stale."""
+    return list(board.agents["idle"].values())
 
 
 OTHERS: dict[str, Callable[[Board], list[Any]]] = {
