@@ -18,7 +18,7 @@ CRITICAL = "[data-section=waiting] [data-row], [data-section=failed] [data-row],
 # How many of them can be seen without scrolling further than so far: nothing lies over them, and nothing is cut off.
 SEEN = f"""
     [...document.querySelectorAll("{CRITICAL}")].filter((row) => {{{{
-      const first = row.querySelector(".what");
+      const first = row.querySelector(".what > *") ?? row.querySelector(".what");
       first.scrollIntoView({{{{ block: "center" }}}});
       const [box, at] = [row.getBoundingClientRect(), first.getBoundingClientRect()];
       const top = document.elementFromPoint(at.left + 5, at.top + 5);
@@ -204,6 +204,34 @@ async def test_the_page_has_landmarks_names_and_one_heading_of_the_first_order(h
     """
     await page.viewport(390, 844)
     assert await page.evaluate(small) == [], "a finger needs 24 pixels (WCAG 2.2, 2.5.8)"
+
+
+LONG = "Traceback: the database at db.internal:5432 refused the connection after 30 s; 3 retries did not help either"
+COVERED = """
+    [...document.querySelectorAll("#failed .row")].filter((row) => {
+      const [button, text] = [row.querySelector("button").getBoundingClientRect(), document.createRange()];
+      text.selectNodeContents(row.querySelector(".what"));
+      const cut = getComputedStyle(row.querySelector(".bad")).webkitLineClamp === "none"; // what it does not show
+      const most = cut ? row.querySelector(".what").getBoundingClientRect().right : Infinity;
+      return [...text.getClientRects()].some((box) => Math.min(box.right, most) > button.left
+        && box.left < button.right && box.bottom > button.top && box.top < button.bottom);
+    }).map((row) => row.innerText)
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+async def test_nothing_lies_on_what_went_wrong(hub: HubProcess, page: Page, width: int) -> None:
+    await page.viewport(width, 844)
+    for agent in ({}, {"agent": "runner-3"}, {"agent": "a-very-long-name-of-an-agent-indeed"}):
+        await hub.publish("task:progress", {"id": f"t{len(str(agent))}", "status": "failed", "error": LONG, **agent})
+    await hub.publish("agent:status_change", {"id": "mailer", "status": "error", "reason": LONG})
+    await page.open(hub.url)
+    await page.until(f"{LIVE} && document.querySelectorAll('#failed .row').length === 4")
+    assert await page.evaluate(COVERED) == []
+    heights = "[...document.querySelectorAll('#failed .bad')].filter((node) => node.matches('.what *'))"
+    lines = await page.evaluate(f"{heights}.map((node) => Math.round(node.offsetHeight / 20.3))")
+    assert lines == [3 if width == 390 else 1] * 4, "on a phone there is room for what went wrong"
+    assert not [text for text in await page.text("#failed .row") if "–" in text]
 
 
 async def test_who_wants_no_motion_gets_none(hub: HubProcess, page: Page) -> None:
