@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import sys
 import time
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ STARTERS = frozenset(
 )
 # To whom the system gives those whose parent has ended: none of them is an agent.
 REAPERS = frozenset({"init", "systemd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runit"})
+MODULE = ["-P", "-m", "hub"]  # behind Python where there is no program; not what lies in the folder of whoever runs it
 MOST = 64  # ancestors that are looked at
 
 
@@ -106,3 +109,22 @@ def ended_in_words(status: int) -> str | None:
     except ValueError:  # a real-time signal
         return f"signal {-status}"
     return f"signal {-status} ({name})"
+
+
+def own_command() -> list[str]:
+    """The words that run this hub, from any folder."""
+    from shutil import which  # here: `hub publish` has no time for it
+
+    beside = os.path.join(os.path.dirname(sys.executable), "hub")
+    for found in (sys.argv[0], beside, which("hub") or ""):
+        if os.path.basename(found) == "hub" and os.path.isfile(found) and os.access(found, os.X_OK):
+            return [os.path.abspath(found)]
+    return [sys.executable, *MODULE]
+
+
+def typed_command() -> str:
+    """The same as a person types it: `hub`, where a shell would find just this one by its name."""
+    from shutil import which
+
+    words, found = own_command(), which("hub")
+    return "hub" if found and os.path.abspath(found) == words[0] else shlex.join(words)

@@ -4,19 +4,19 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..adapters.senders import AGENTS
 from ..client.discovery import NoHub, NotRunning
 from ..errors import HubError
+from ..processes import own_command
 from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
 from .http import add_where, address, named_address
 from .installed import left, put_in, taken_out
-from .settings import MODULE, Hook, Settings, settings_of
+from .settings import Hook, Settings, settings_of
 from .terminal import printable
 
 
@@ -164,14 +164,3 @@ def _create(file: Path, data: bytes, mode: int) -> None:
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
         opened.write(data)
         os.fchmod(opened.fileno(), mode)
-
-
-def own_command() -> list[str]:
-    """The words that run this hub, from any folder."""
-    from shutil import which
-
-    beside = Path(sys.executable).with_name("hub")
-    for found in (sys.argv[0], str(beside), which("hub") or ""):
-        if os.path.basename(found) == "hub" and os.path.isfile(found) and os.access(found, os.X_OK):
-            return [os.path.abspath(found)]
-    return [sys.executable, *MODULE]

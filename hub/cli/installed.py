@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from ..processes import MODULE
 from .edits import Edit, Part, Style, beginning, edited, parts, stood_empty, without
-from .settings import COPILOTS, MODULE, Entry
+from .settings import COPILOTS, Entry
 
 # The flags that lead to a hub, and how what hub writes behind each begins.
 WHERE: Mapping[str, tuple[str, ...]] = {

@@ -52,7 +52,6 @@ COPILOTS = (
     "sessionEnd",
 )
 CURSORS = ("beforeSubmitPrompt", "beforeShellExecution", "beforeMCPExecution", "afterFileEdit", "stop")
-MODULE = ["-P", "-m", "hub"]  # behind Python where there is no program; not what lies in the folder of an agent
 OWN_QUESTION = "AskUserQuestion"
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from running import environment, hub_app, hub_process
 from samples import sample
 
+from hub import processes
 from hub.adapters.senders import AGENTS
 from hub.cli import connect, installed, settings
 from hub.cli.main import main
@@ -402,7 +403,7 @@ def test_an_older_place_of_hub_is_replaced(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(connect, "own_command", lambda: ["/old place/bin/hub"])
     for agent in AGENTS:
         run(agent, "--ask")
-    monkeypatch.setattr(connect, "own_command", lambda: [sys.executable, *settings.MODULE])
+    monkeypatch.setattr(connect, "own_command", lambda: [sys.executable, *processes.MODULE])
     for agent in AGENTS:
         run(agent, "--ask")
         assert "old place" not in file_of(home, agent).read_text()
@@ -417,9 +418,9 @@ def test_hub_is_named_by_a_path_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_p
     program.write_text("#!/bin/sh\n")
     monkeypatch.setattr(sys, "argv", [str(program)])
     monkeypatch.setenv("PATH", "")
-    assert connect.own_command() != [str(program)]
+    assert processes.own_command() != [str(program)]
     program.chmod(0o755)
-    assert connect.own_command() == [str(program)]
+    assert processes.own_command() == [str(program)]
 
 
 def test_who_is_not_known_is_said() -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ...hub import Hub
 
 T = TypeVar("T")
+FEW = 2  # tasks
 Take = Callable[["Board", Event, bool], None]
 
 
@@ -202,7 +203,14 @@ class Board:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.tasks.all or self.agents.all or self.questions or self.counted.is_any or self.alerts)
+        return not self.tasks.all and self.is_young
+
+    @property
+    def is_young(self) -> bool:
+        """Whether all that was said here are a few tasks, as of somebody who tries what the first minute tells."""
+        if len(self.tasks.all) > FEW or self.agents.all or self.questions or self.counted.is_any or self.alerts:
+            return False
+        return self.hub.state.newest("hub:question", "") is None
 
     def approvals(self) -> list[Task]:
         """Tasks that wait, but for those whose question is open: that is the same thing, and stands there already.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import platform
+import shlex
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,9 @@ import aiohttp_jinja2
 from aiohttp import hdrs, web
 
 from ...commands.asked import person
-from ...errors import HubError
+from ...errors import HubError, UsageError
+from ...processes import typed_command
+from ...statedir import state_directory
 from ...wire.validation import misfit
 from ..answers import client_of, query
 from ..keys import HUB
@@ -160,12 +163,21 @@ class Pages:
     def _put_together(self, place: Place, variants: Sequence[Variant], around: Mapping[str, Any]) -> bytes:
         head, *others = variants
         parts = {"summary": head, "panels": others, "alone": place[2], "cursor": self.shown.cursor}
+        around = {**around, "program": typed_command(), "where": self._where()} if self.board.is_young else around
         given = {**around, **parts, "board": self.board, "host": platform.node()}
         text = self.env.get_template("dashboard.html").render(given)
         self._bodies[place] = body = text.encode()
         while len(self._bodies) > BODIES:
             self._bodies.popitem(last=False)
         return body
+
+    def _where(self) -> str:
+        """The flag with which a command finds this hub, if it needs one."""
+        own = self.hub.config.state_dir.absolute()
+        with contextlib.suppress(UsageError):
+            if own == state_directory().absolute():
+                return ""
+        return f" --state-dir {shlex.quote(str(own))}"
 
     def _asked(self, request: web.Request) -> tuple[set[str], Asked, str]:
         """Which panels are wanted (none: all of them), what of them, and the viewer who asks. Raises HubError."""
