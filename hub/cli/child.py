@@ -22,6 +22,7 @@ class Child:
 
     def __init__(self, words: Sequence[str], descriptors: Mapping[int, int]) -> None:
         """Start it; `descriptors` are those of its own that lead elsewhere than ours. Raises OSError."""
+        self._was_interrupted = False  # by the terminal
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._signals = signal.valid_signals() - OURS
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
@@ -42,9 +43,15 @@ class Child:
                 pid, status = os.waitpid(self._pid, os.WNOHANG)
                 if pid:
                     return os.waitstatus_to_exitcode(status)
-            elif info.si_code <= 0:
+            elif info.si_code > 0:
+                self._was_interrupted |= info.si_signo == signal.SIGINT
+            else:
                 with contextlib.suppress(OSError):
                     os.kill(self._pid, info.si_signo)
+
+    def is_interrupted(self, status: int) -> bool:
+        """Whether it has ended so because the person at the terminal wanted that: by Ctrl-C, and of nothing else."""
+        return self._was_interrupted and status in (-signal.SIGINT, 128 + signal.SIGINT)
 
     def let_go(self) -> None:
         """Signals are for us again."""

@@ -49,13 +49,16 @@ class Reports:
         """There may be another message."""
         self._news.set()
 
-    def end(self, error: str | None, message: str | None = None) -> None:
-        """The task is over, with this error if it has failed. Returns when the hub knows, or when it takes too long:
-        then it is left for the next one."""
+    def end(self, error: str | None, message: str | None = None, *, is_interrupted: bool = False) -> None:
+        """The task is over, with this error if it has failed; what its own person has ended has not. Returns when the
+        hub knows, or when it takes too long: then it is left for the next one."""
         now = time.monotonic()
         last = {**self._task, "ended_at": _now(), "duration_ms": round((now - self._began) * 1000)}
         last.pop("pid", None)
-        last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
+        if is_interrupted:
+            last["status"], message = "cancelled", "interrupted"
+        else:
+            last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
         if message := message or self._message():
             last["message"] = message
         patience = IN_VAIN if self._is_away and not self._was_told else AT_THE_END

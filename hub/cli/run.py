@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
     with contextlib.suppress(KeyboardInterrupt):  # whoever does not want to wait for the rest
         child.let_go()
         relays.finish()
-        reports.end(ended_in_words(status))
+        reports.end(ended_in_words(status), is_interrupted=child.is_interrupted(status))
     if reports.missed and is_terminal(sys.stderr):  # a person: else it would stand in the program's output
         what = (
             "The next hub here is told how this has ended." if reports.is_left else "No hub knows how this has ended."

@@ -4,6 +4,7 @@ It says nothing that the error object does not say: what is added depends on the
 hub. It needs no other file, because whoever is refused would be refused that, too.
 """
 
+import re
 from html import escape
 
 from aiohttp import hdrs, web
@@ -45,9 +46,11 @@ def is_wanted(request: web.Request) -> bool:
 
 def refusal_page(error: HubError) -> str:
     """The page. The sentence may have words of whoever asked in it, so it is escaped."""
-    advice = ADVICE.get(error.status)
+    advice, sentence = ADVICE.get(error.status), error.message
+    if error.status == 401:  # what programs are told to do about it the advice says for people
+        sentence = re.split("[:;] ", sentence)[0].rstrip(".") + "."
     return PAGE.format(
         status=error.status,
-        sentence=escape(error.message),
+        sentence=escape(sentence),
         advice=f"<p>{advice}</p>\n" if advice else "",
     )

@@ -292,6 +292,19 @@ async def test_on_a_terminal_the_program_has_the_terminal(hub: HubInside, tmp_pa
     assert (await reported(hub))[-1]["status"] == "succeeded"
 
 
+@pytest.mark.parametrize("script", ["exec sleep 60", "trap 'exit 130' INT; while :; do sleep 0.05; done"])
+async def test_what_its_own_person_ends_by_a_key_has_not_failed(hub: HubInside, tmp_path: Path, script: str) -> None:
+    words = ("run", "--name", "t", "--url", hub.url, "--", "sh", "-c", f"echo ready; {script}")
+    async with on_terminal(tmp_path, *words) as shown:
+        await shown.shows("ready")
+        shown.press(CTRL_C)
+        status, _ = await shown.ended()
+    assert status == 130, "a shell is told as ever"
+    last = (await reported(hub))[-1]
+    assert (last["status"], last["message"]) == ("cancelled", "interrupted")
+    assert "error" not in last
+
+
 async def test_arguments_are_the_programs(hub: HubInside) -> None:
     words = [b"-n", b"--json", b"--", b"\xff\xfe", b"", b"--help"]
     for flags in ((*NOWHERE, "--"), NOWHERE):

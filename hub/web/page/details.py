@@ -113,6 +113,7 @@ class Details:
         context |= {
             "lines": [line(event, of=key) for event in found],
             "further": further,
+            "gone": hub.broker.tail - 1,
             "spoke": spoke,
         }
         main = aiohttp_jinja2.get_env(self._app).get_template("pages/detail_main.html").render(context)

@@ -20,6 +20,7 @@ As = Literal["ago", "since", "left", "clock"]
 ELLIPSIS = "…"
 LONGEST_ID = 60  # characters of a key in an id, before it is quoted
 CODE = re.compile(r"`([^`]+)`")
+NAMED = re.compile(r"\A(claude-code|codex|copilot|cursor|gemini):([^:/\s]{1,16})(/.*)?\Z", re.DOTALL)  # of another kind
 SESSION = re.compile(r"\A([a-z-]+):([0-9a-fA-F]{4})[0-9a-fA-F-]{12,}(/.*)?\Z", re.DOTALL)  # and a subagent's id
 BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\uffa0]+")  # what is drawn as nothing, although it counts as printable
 MOST_BLANKS = 8  # that are written out
@@ -225,7 +226,7 @@ def slug(value: object) -> str:
 def agent(value: Any) -> str:
     """An agent's id as it is called: `claude-code:7c1b4a52-0d3e-…` as `claude-code 7c1b`, and the id of a turn of it as
     `claude-code 7c1b/c0ff`; any other as it is."""
-    return called(seen(SESSION.sub(_session, text(value))))
+    return called(seen(NAMED.sub(_session, SESSION.sub(_session, text(value)))))
 
 
 def _session(found: re.Match[str]) -> str:

@@ -154,7 +154,8 @@ def told(key: str | None, data: Any, of: str = "") -> str:
         parts.insert(1, agent(outline(data.get("key"), PART)))
     said = "\N{NO-BREAK SPACE}· ".join(filter(None, dict.fromkeys(parts)))
     rest = said or outline({name: value for name, value in data.items() if value != key}, LINE)
-    called = "" if {"event", "question"} & {*known} or key == of else agent(key)
+    title = data.get("title") if isinstance(data.get("title"), str) else None  # as of an alert, whose key is a hash
+    called = "" if {"event", "question"} & {*known} or key == of else (title and outline(title, PART)) or agent(key)
     return cut(" ".join(text for text in (called, rest) if text), LINE)
 
 

@@ -72,6 +72,7 @@ class Shown:
         self._patterns: dict[tuple[str, ...], Patterns] = {}
         self._position, self._epoch = 0, ""
         self._problems: dict[str, str] = {}  # of the hub, as they are drawn
+        self._lookers = 0  # likewise
         self._boot = os.urandom(3).hex()  # a version of another run is no version of this one
         self._numbers = itertools.count(1)
         self._rows: dict[Hashable, Markup] = {}
@@ -154,6 +155,11 @@ class Shown:
             self._problems = problems
             for variant in self._variants.values():
                 if variant.every < float("inf"):
+                    variant.seq = -1
+        if self._lookers != (lookers := len(self.viewers)):  # whoever has come sees that he is there
+            self._lookers = lookers
+            for variant in self._variants.values():
+                if not variant.panel.title:  # what stands in the head
                     variant.seq = -1
         window, epoch = self.hub.window, self.hub.broker.epoch
         if window.head == self._position and epoch == self._epoch:

@@ -6,6 +6,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 10, 32  # of one bar's place, and of the tallest
 GAP = 2
+LEAST = 4  # what fills the height at least: one failure in each of some minutes is no wall
 
 
 def sparkline(values: Sequence[int | None], what: str, unit: str = "minute") -> Markup:
@@ -33,7 +34,7 @@ def sentence(values: Sequence[int | None], what: str, unit: str) -> str:
 
 def _bar(place: int, value: int, most: int) -> str:
     """One number; the smallest is still seen."""
-    height = max(1, round(HEIGHT * value / most))
+    height = max(1, round(HEIGHT * value / max(most, LEAST)))
     return f"M{place * WIDTH + GAP // 2} {HEIGHT}v-{height}h{WIDTH - GAP}v{height}z"
 
 
