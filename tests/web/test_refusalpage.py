@@ -99,3 +99,10 @@ def test_every_status_has_a_page() -> None:
         page = refusalpage.refusal_page(HubError("internal", "It & that.", status=status))
         assert f"<title>hub: {status}</title>" in page
         assert "It &amp; that." in page
+
+
+def test_who_has_no_token_is_told_once_what_to_type() -> None:
+    said = "This hub wants its token: name its state directory; hub token --link opens the page."
+    page = refusalpage.refusal_page(HubError("forbidden", said, status=401))
+    assert "<p>This hub wants its token.</p>" in page
+    assert page.count("hub token --link") == 1

@@ -60,6 +60,11 @@ class Task(Row):
     told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
 
     @property
+    def place(self) -> str:
+        """The repository whose run it is, as its id says it."""
+        return self.key.removeprefix("github:").rpartition("/")[0] if self.key.startswith("github:") else ""
+
+    @property
     def heard(self) -> int:
         return self.seq if self.overdue else self.told or self.seq
 

@@ -188,3 +188,27 @@ async def test_what_the_script_fetches_has_the_ages_of_its_drawing(hub: HubInsid
         "GET", "?panel=failed&viewer=nobody", headers={**BROWSER, "If-None-Match": first.headers["ETag"]}
     )
     assert again.status == 304, "it counts by itself"
+
+
+async def test_whose_run_it_is_and_what_went_wrong_is_said_once(hub: HubInside) -> None:
+    await hub.hub.publish(TASK, {"id": "github:ada/shop/7", "name": "CI", "status": "failed", "error": "failure"})
+    await hub.hub.publish(
+        TASK, {"id": "ping:x", "name": "x", "status": "failed", "error": "failed", "message": "Trace"}
+    )
+    said = text(await shown(hub), "failed")
+    assert "CI in shop failure" in said
+    assert "x Trace" in said
+    assert "ada/shop" in [one["text"] for one in (await shown(hub, task="github:ada/shop/7")).all("dd")]
+    assert "✕ failed Trace" in text(await shown(hub, task="ping:x"), "attempts")
+
+
+async def test_an_event_of_an_alert_says_its_title(hub: HubInside) -> None:
+    await hub.hub.publish(ALERT, {**firing("DiskFull"), "id": "c0ffee"})
+    said = text(await shown(hub), "events")
+    assert "alert:status DiskFull firing" in said
+    assert "c0ffee" not in said.partition("{")[0]
+
+
+async def test_what_is_found_reads_as_a_sentence(hub: HubInside) -> None:
+    page = await shown(hub, search="hub:ask")
+    assert "`" not in str(page.one("ul", data_found="Commands")["text"])
