@@ -77,10 +77,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("there is no program to run")
     name = args.name or _name_of(words[0])
     with distinct(_where(args), name) as name:  # two at once are two tasks: the end of one must not hide the other's
-        task: dict[str, Any] = {"id": f"run:{name}", "name": name}
-        if not args.ttl:  # with a lease it is that which ends a task that is not heard of any more
-            task["pid"] = os.getpid()
-        return _run(args, words, task)
+        return _run(args, words, {"id": f"run:{name}", "name": name, "pid": os.getpid()})
 
 
 def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> int:

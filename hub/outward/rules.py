@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ..configfile.shapes import Notify, Rule
 from ..stream.events import Event
+from ..stream.liveness import REASON
 from ..stream.tasks import OVER, End, end_of
 from ..wire.names import Patterns
 
@@ -56,12 +57,13 @@ class Message:
 
 class Stand(NamedTuple):
     """How a task or an agent stands: its status, the end that was told last, since when it is on its way (None if it is
-    not), and what it is called."""
+    not), what it is called, and whether it was the kernel that told its end."""
 
     status: str | None
     ended: End | None
     since: float | None
     name: str
+    is_gone: bool = False
 
 
 class Rules:
@@ -136,6 +138,8 @@ class Rules:
         if "stale" in self._notify.rules:
             about, key = str(data["event"]), str(data["key"])
             known = self._stands.get((about, key))
+            if known and known.is_gone:
+                return  # that it does not come any more has been told
             title = f"{known.name if known else key} did not come"
             text = "Nothing was heard of it in time." if known else f"Nothing was heard of it in time: {about}."
             yield self._message("stale", event, title, text, page=_page(about, key), while_=(about, key, STALE))
@@ -144,12 +148,13 @@ class Rules:
         """Note how a task or agent stands now; return how it stood, how it had ended if it had, and since when it has
         run."""
         place, at = (event.name, event.key or ""), seconds(event.timestamp)
-        before, ended, since, _ = self._stands.pop(place, Stand(None, None, None, ""))
+        before, ended, since, *_ = self._stands.pop(place, Stand(None, None, None, ""))
         status = str(data.get("status") or before or "")
         if since is None or status == "running" != before:
             since = at
         end = end_of(data) if data.get("status") else ended
-        self._stands[place] = Stand(status, end, None if status in OVER else since, _name(event, data))
+        is_gone = end is not None and data.get("error") == REASON
+        self._stands[place] = Stand(status, end, None if status in OVER else since, _name(event, data), is_gone)
         if len(self._stands) > MOST:
             del self._stands[next(iter(self._stands))]
         return before, ended, since

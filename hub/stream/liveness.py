@@ -207,8 +207,16 @@ class Liveness:
         failed = {"status": "failed", "error": REASON, "ended_at": now()}
         for task in tasks.values():
             data = {name: value for name, value in task.items() if name != "pid"}
-            found.append({"event": TASK, "data": data | failed})
+            lease = self._lease(task["id"]) if One(TASK, task["id"]) in ended else {}
+            found.append({"event": TASK, "data": data | failed} | lease)
         return found
+
+    def _lease(self, task: str) -> dict[str, Any]:
+        """What is left of a lease runs on: only who has taken it can end it."""
+        event = self._state.get(TASK, task)
+        if event is None or event.ttl is None or self._state.is_stale(TASK, task):
+            return {}
+        return {"ttl": max(event.accepted + event.ttl - time.monotonic(), 0.001)}
 
     # ---- on disk
 

@@ -143,8 +143,11 @@ async def test_a_lease_lasts_as_long_as_it_runs(hub: HubInside) -> None:
     async with running("--ttl", "3", "--url", hub.url, "--", "cat") as process:
         while len(await reported(hub)) < 4:  # without a word from the program
             await asyncio.sleep(0.05)
+        began = asyncio.get_running_loop().time()
         send_signal(process, signal.SIGKILL)
-        await until(lambda: not hub.hub.state or hub.counted("hub_events_total", "other"), "that it is stale")
+        assert (await becomes(hub, "run:cat", "failed"))["error"] == "process ended"
+        assert asyncio.get_running_loop().time() - began < 1, "the kernel says so"
+        await until(lambda: hub.hub.state.is_stale("task:progress", "run:cat"), "that nobody has heard of it")
     found = (await hub.get("api/events", topics="hub:stale")).json["events"]
     assert [event["payload"]["data"]["key"] for event in found] == ["run:cat"]
 

@@ -108,3 +108,19 @@ async def test_how_long_the_next_one_took_is_not_counted_from_the_one_before(tmp
     known = [ended(at, "succeeded", started_at=f"2026-12-0{at}T02:00:00Z") for at in (1, 2)]
     assert await told(tmp_path / "known", *known) == ["nightly is done"] * 2
     assert await told(tmp_path / "unknown", *(ended(at, "succeeded") for at in (1, 2))) == []
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_of_what_the_kernel_has_ended_nobody_is_told_that_it_does_not_come(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(rules, "REASON", "")
+
+    async def killed(hub: HubInside) -> None:
+        data = {"id": "run:nightly", "name": "nightly", "status": "failed", "error": "process ended"}
+        await hub.hub.publish(TASK, data, ttl=0.05)
+        await until(lambda: hub.hub.state.is_stale(TASK, "run:nightly"))
+        await until(lambda: hub.counted("hub_events_total", "other"), "that is published")
+
+    assert await told(tmp_path, killed) == ["nightly failed", *["nightly did not come"] * weakened]
