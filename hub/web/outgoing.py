@@ -47,4 +47,6 @@ def _said(error: Exception) -> str:
         return f"nothing takes it at {error.host}:{error.port} ({os.strerror(error.errno)})"
     if isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) in CUT:
         return "it closed the connection without an answer"
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
+        return "what it answered is no HTTP"
+    return " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())[:200]  # one line, whatever stands in it

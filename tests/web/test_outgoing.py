@@ -45,3 +45,18 @@ async def test_one_that_hangs_up(resets: bool, tmp_path: Path) -> None:
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await said(tmp_path, f"http://127.0.0.1:{port}/") == "it closed the connection without an answer"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\xff garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", b"SSH-2.0-x\r\n"]
+)
+async def test_one_that_speaks_no_http_is_told_in_one_line(garbage: bytes, tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(garbage)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await said(tmp_path, f"http://127.0.0.1:{port}/") == "what it answered is no HTTP"
