@@ -19,7 +19,7 @@ class Ending:
     """Takes SIGTERM and SIGINT. `asked` is set at the first; `seconds` later the process ends, whatever hangs.
 
     SIGHUP is the end of the terminal that the hub was started in, and asks as well, however often it comes. Without a
-    terminal it calls `reload`, in the event loop.
+    terminal, or started to outlive it, it calls `reload`, in the event loop.
 
     Code that blocks the event loop is not in the way: a thread watches. It calls `close` before it ends the process
     with status 0. A signal's handler runs between any two steps of the main thread, and may take no lock: it writes to
@@ -34,8 +34,8 @@ class Ending:
         threading.Thread(target=self._watch, name="hub-ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it was started to outlive its terminal
-            signal.signal(signal.SIGHUP, self._on_hangup if has_terminal() else self._on_reload)
+        outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # it was started to outlive its terminal (nohup)
+        signal.signal(signal.SIGHUP, self._on_hangup if has_terminal() and not outlives else self._on_reload)
 
     def done(self) -> None:
         """The hub has stopped; what is still there has UNWIND seconds."""

@@ -35,6 +35,19 @@ for stream in range(3):
     os.dup2(terminal, stream)
 os.execv(sys.executable, [sys.executable, "-m", "hub", *sys.argv[2:]])
 """
+OUTLIVES = """
+import pathlib, signal
+
+def setup(hub):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    known = hub.reload
+
+    async def reload():
+        pathlib.Path("read").touch()
+        return await known()
+
+    hub.reload = reload
+"""
 A_SECOND_SIGNAL_IT_IS = """
 def setup(hub):
     from hub.web.shutdown import Ending
@@ -58,6 +71,7 @@ def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {
         "opens_in_the_loop": OPENS_IN_THE_LOOP,
         "a_second_signal_it_is": A_SECOND_SIGNAL_IT_IS,
+        "outlives": OUTLIVES,
         "waits": WAITS,
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -160,6 +174,14 @@ async def test_that_it_is_closed_may_be_said_twice(weakened: bool, tmp_path: Pat
         send_signal(process, signal.SIGHUP)
         assert await process.wait() == (128 + signal.SIGHUP if weakened else 0)
     assert (everything(tmp_path / "state")[-1]["action"] == "hub.stopped") is not weakened
+
+
+async def test_under_nohup_a_hangup_reads_again_and_ends_nothing(tmp_path: Path) -> None:
+    async with in_a_terminal(tmp_path, "--load", "outlives") as (process, _):
+        send_signal(process, signal.SIGHUP)
+        await until(lambda: (tmp_path / "read").exists())
+        send_signal(process, signal.SIGTERM)
+        assert await process.wait() == 0
 
 
 @asynccontextmanager
