@@ -1,5 +1,6 @@
 """CloudEvents 1.0 as they come in: structured, batched and binary; each becomes an event to be published."""
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from .timestamps import is_time
 from .validation import misfit
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+BINARY = "data_base64"  # what stands there is bytes, in Base64
 PREFIX = "ce-"  # of the headers of binary ones
 DOMAIN = "cloudevent:"  # of a type that is no event's name here
 REQUIRED, OPTIONAL = ("id", "source", "type"), ("subject", "time")
@@ -25,8 +27,9 @@ def from_structured(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise misfit("invalid_message", "The CloudEvent does not fit", {"_schema": ["It is no object."]})
     _check(value)
-    data = value["data"] if "data" in value else value.get("data_base64")
-    return _record(value, data)
+    if BINARY not in value:
+        return _record(value, value.get("data"))
+    return _record(value, {BINARY: value[BINARY]}, is_binary=True)
 
 
 def from_batch(value: Any) -> list[dict[str, Any]]:
@@ -74,6 +77,8 @@ def _check(told: Mapping[str, Any]) -> None:
             problems[name] = [f"Missing, or not a text of 1 to {MOST} characters."]
     if "time" not in problems and told.get("time") is not None and not is_time(told["time"]):
         problems["time"] = ["Not an RFC 3339 time with an offset."]
+    if told.get(BINARY) is not None and (problem := _binary_problem(told)):
+        problems[BINARY] = [problem]
     if problems:
         raise misfit("invalid_message", "The CloudEvent does not fit", problems)
     if told["type"].startswith("hub:"):
@@ -81,12 +86,23 @@ def _check(told: Mapping[str, Any]) -> None:
         raise HubError("reserved_event", sentence, {"type": [sentence]})
 
 
-def _record(told: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """The event of that type if it names one here, else one that says all of it."""
+def _binary_problem(told: Mapping[str, Any]) -> str | None:
+    if "data" in told:
+        return "Given beside data: it is one or the other."
+    try:
+        base64.b64decode(told[BINARY], validate=True)
+    except (TypeError, ValueError):
+        return "Not a text in Base64."
+    return None
+
+
+def _record(told: Mapping[str, Any], data: Any, *, is_binary: bool = False) -> dict[str, Any]:
+    """The event of that type if it names one here, else one that says all of it. What is binary stays under the name
+    that says so (CloudEvents JSON format 1.0, 3.1)."""
     name = told["type"]
     if not is_name(name):
         known = {name: told[name] for name in ("type", "source", *OPTIONAL) if told.get(name) is not None}
-        name, data = (DOMAIN + _ODD.sub("_", name))[:MAX_NAME], {**known, "data": data}
+        name, data = (DOMAIN + _ODD.sub("_", name))[:MAX_NAME], {**known, **(data if is_binary else {"data": data})}
     return {"event": name, "data": data, "id": _id(f"{told['source']}#{told['id']}")}
 
 

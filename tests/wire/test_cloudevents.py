@@ -94,3 +94,14 @@ def test_attributes_in_headers() -> None:
     assert attributes([("Host", "x")]) == {}
     with pytest.raises(HubError):
         attributes([("ce-id", "1"), ("CE-ID", "2")])
+
+
+def test_what_is_binary_says_so() -> None:
+    one = {"specversion": "1.0", "id": "1", "source": "/s", "type": "x", "data_base64": "AAH/"}
+    assert from_structured(one)["data"] == {"type": "x", "source": "/s", "data_base64": "AAH/"}
+    assert from_structured(one | {"type": "a:b"})["data"] == {"data_base64": "AAH/"}
+    for odd in ({"data_base64": "no!"}, {"data_base64": 3}, {"data": None}):
+        with pytest.raises(HubError, match="does not fit") as caught:
+            from_structured(one | odd)
+        assert caught.value.details is not None
+        assert "data_base64" in caught.value.details
