@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import HubError
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, text
 from .shape import Event, Given, Taken, passed_over
 
-MOST = 1000  # alerts of one notification
+MOST = 5000  # alerts of one notification
 LABELS = 32
 NEVER = "0001-"  # how the end of an alert begins that has none
 
@@ -17,11 +18,14 @@ def sender(name: str) -> Callable[[Given], Taken]:
     """The adapter of one of the two."""
 
     def take(given: Given) -> Taken:
-        """Each alert as alert:status; a repeat of the same is kept once."""
+        """Each alert as alert:status; a repeat of the same is kept once. Raises HubError for too many."""
         alerts = given.body.get("alerts")
         if not isinstance(alerts, list):
             return passed_over({})
-        found = [_event(name, mapping(alert), given.body) for alert in alerts[:MOST]]
+        if len(alerts) > MOST:  # all or none: nobody would miss the rest
+            sentence = f"{len(alerts)} alerts in one notification; send at most {MOST} (max_alerts of the receiver)."
+            raise HubError("too_large", sentence, status=413)
+        found = [_event(name, mapping(alert), given.body) for alert in alerts]
         return Taken(list({event.id: event for event in found if event}.values()))
 
     return take

@@ -296,6 +296,17 @@ async def test_an_alert_that_is_repeated_is_kept_once_and_its_end_is_another(hub
     assert (alert.data["status"], alert.data["ended_at"]) == ("resolved", "2026-11-25T10:50:00.000Z")
 
 
+async def test_of_many_alerts_all_are_kept_or_none(hub: HubInside) -> None:
+    def body(count: int) -> dict[str, Any]:
+        return {"version": "4", "alerts": [{"status": "firing", "fingerprint": f"{n:x}"} for n in range(count)]}
+
+    assert (await hub.post("hooks/alertmanager", body(1500))).status == 200
+    assert len(hub.hub.state.of("alert:status")) == 1500
+    before = hub.hub.cursor
+    (await hub.post("hooks/alertmanager", body(5001))).refused(413, "too_large")
+    assert hub.hub.cursor == before
+
+
 async def test_a_github_form(hub: HubInside) -> None:
     body = urlencode({"payload": json.dumps(sample("github-workflow-run-completed"))}).encode()
     assert (await hub.post("hooks/github", body, {"X-GitHub-Event": "workflow_run"})).status == 200
