@@ -12,6 +12,7 @@ from ..stream.events import Event
 from ..stream.liveness import REASON
 from ..stream.tasks import OVER, End, end_of
 from ..wire.names import Patterns
+from ..wire.texts import seen
 
 LONGEST_TITLE = 120  # characters
 LONGEST_TEXT = 500
@@ -245,6 +246,6 @@ def spoken(seconds: float) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """A text on one line, and not longer than that."""
-    text = " ".join(text[: 4 * most].split())
+    """A text on one line, without what cannot be seen, and not longer than that."""
+    text = seen(" ".join(text[: 4 * most].split()))
     return text if len(text) <= most else f"{text[: most - 1]}…"

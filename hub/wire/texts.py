@@ -1,4 +1,5 @@
-"""What a text means where a JSON Schema wants something else: the words of a command line, the fields of a form."""
+"""What a text means where a JSON Schema wants something else: the words of a command line, the fields of a form; and
+what people see of one."""
 
 import json
 import re
@@ -54,3 +55,11 @@ def kinds(schema: Any) -> set[str]:
 def _kind(value: Any) -> str:
     named = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return named.get(type(value), "null")
+
+
+def seen(value: str) -> str:
+    """The text with what cannot be seen written out, but for what makes one picture of several. Stops a text that is
+    drawn as another one, by turning the direction of writing (Unicode Technical Report 36)."""
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t\u200d" else ascii(c)[1:-1] for c in value)

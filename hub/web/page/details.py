@@ -15,13 +15,14 @@ from markupsafe import Markup
 from ...errors import HubError
 from ...stream.events import Event
 from ...wire.strictjson import dumpb
+from ...wire.texts import seen
 from ..answers import query
 from ..keys import HUB
 from . import frame
 from .attempts import Attempt, follow
 from .board import Board
 from .formats import agent as agent_name
-from .formats import called, cut, seen, text
+from .formats import called, cut, text
 from .history import line
 from .shared import Shared
 from .shown import minute

@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from ...wire.texts import seen
+
 As = Literal["ago", "since", "left", "clock"]
 
 ELLIPSIS = "…"
@@ -160,14 +162,6 @@ def words(value: Any) -> str:
 def cut(value: str, most: int) -> str:
     """A text of at most so many characters."""
     return value if len(value) <= most else value[: most - 1].rstrip() + ELLIPSIS
-
-
-def seen(value: str) -> str:
-    """The text with what cannot be seen written out, but for what makes one picture of several. Stops a text that is
-    drawn as another one, by turning the direction of writing (Unicode Technical Report 36)."""
-    if value.isprintable():
-        return value
-    return "".join(c if c.isprintable() or c in "\n\t\u200d" else ascii(c)[1:-1] for c in value)
 
 
 def called(*names: str) -> str:

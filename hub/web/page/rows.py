@@ -6,8 +6,9 @@ from typing import Any, Generic, TypeVar
 
 from ...adapters.waits import of as waits_of
 from ...stream.events import Event
+from ...wire.texts import seen
 from .attempts import Attempt
-from .formats import BLANK, called, cut, epoch, outline, seen, text, unfolded
+from .formats import BLANK, called, cut, epoch, outline, text, unfolded
 from .told import Lines, is_in, lines_of, told_of
 
 KEY = 300  # characters of a text in one line, and of what names another row

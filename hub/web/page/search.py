@@ -13,11 +13,12 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from ...commands.providers import provided
+from ...wire.texts import seen
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
 from . import frame
-from .formats import agent, called, seen, words
+from .formats import agent, called, words
 from .working import waiting_agents
 
 LONGEST = 100  # characters that are searched for

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .formats import cut, outline, seen, text
+from ...wire.texts import seen
+from .formats import cut, outline, text
 
 LINES = 12  # of one question; how many more there are is said
 TOLD = 300  # characters of what is said of an answer

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.web.page import formats
+from hub.wire.texts import seen
 
 
 @pytest.mark.parametrize(
@@ -123,8 +124,8 @@ def test_what_a_question_asks_cannot_hide() -> None:
 
 
 def test_what_turns_the_writing_or_cannot_be_seen_is_written_out() -> None:
-    assert formats.seen("a\u202eb\u200bc\u2066d\re") == "a\\u202eb\\u200bc\\u2066d\\re"
-    assert formats.seen("👩\u200d💻 שלום\n\tx") == "👩\u200d💻 שלום\n\tx"
+    assert seen("a\u202eb\u200bc\u2066d\re") == "a\\u202eb\\u200bc\\u2066d\\re"
+    assert seen("👩\u200d💻 שלום\n\tx") == "👩\u200d💻 שלום\n\tx"
     assert formats.outline({"input": "\u202ex"}) == "input: \\u202ex"
 
 
