@@ -37,6 +37,7 @@ LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyo
 AT_ONCE = 100  # of those whose ends are published together
 RETRY_SECONDS = 1.0
 LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
+LEFT_SECONDS = 60.0  # between two looks for what programs have left, while no process ends
 LOOK_SECONDS = 0.1  # between two looks through all processes
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -68,7 +69,7 @@ class Liveness:
         self._over: dict[One, Process] = {}  # whose end is to be published
         self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
         self._inner: tuple[float, frozenset[int]] = -math.inf, frozenset()  # when it was looked at, and what was found
-        self._wake, self._is_new = asyncio.Event(), True
+        self._wake = asyncio.Event()
         self._lines = 0
         self._journal: int | None = None
 
@@ -169,13 +170,16 @@ class Liveness:
         """Publish the ends, those that programs have left before all others: they say how it was. Ends when
         cancelled."""
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEFT_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
-            while self._over or self._is_new:
+            is_first = True
+            while self._over or is_first:
                 try:
                     if self.before_ends is not None:
                         await self.before_ends()
-                    self._is_new = False
+                    is_first = False
                     some = dict(list(self._over.items())[:AT_ONCE])
                     await self._publish(self._records([*some]))
                 except HubError as error:

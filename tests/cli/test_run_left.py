@@ -205,3 +205,13 @@ async def test_it_stays_until_it_can_be_kept(tmp_path: Path, monkeypatch: pytest
     async with back(tmp_path) as hub:
         assert tries == [1, 1]
         assert len(await reported(hub)) == 1
+
+
+async def test_it_is_taken_also_while_the_hub_runs_and_no_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a program of which the hub had not heard before."""
+    monkeypatch.setattr(liveness, "LEFT_SECONDS", 0.05)
+    async with hub_app(tmp_path) as hub:
+        assert leave(tmp_path, ended(1))
+        await becomes(hub, "run:j", "succeeded")
