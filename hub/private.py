@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 # By one of these a state directory is known.
+SETTINGS = "hub.toml"  # what a person has written for a hub, before there is one
 LEFT = (LOCK, "audit.jsonl", "audit.head", "events.sqlite", "server.json", "token", "token.read")
 # Of these, as a start makes them before it keeps anything, and of what is empty, nothing is worth keeping.
 UNUSED = {LOCK, "audit.head", "audit.tmp", "token"}
@@ -105,13 +106,20 @@ def prepare_directory(directory: Path) -> None:
     Whoever owns the directory can exchange every file in it, whatever the mode of the file.
     """
     directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
+    if check_directory(directory) & 0o077 & ~DIRECTORY:
+        directory.chmod(DIRECTORY)
+
+
+def check_directory(directory: Path) -> int:
+    """The mode of a state directory that is there. Raises Unsafe if a hub would not take it, FileNotFoundError."""
     facts = directory.stat()
     if facts.st_uid != os.geteuid():
         raise Unsafe(f"The state directory {directory} belongs to another account")
-    if facts.st_mode & 0o077 & ~DIRECTORY:
-        if not _is_for_a_hub(directory, facts.st_mode):
-            raise Unsafe(f"{directory} is open to other accounts and not a hub's; name a new or an empty folder")
-        directory.chmod(DIRECTORY)
+    if facts.st_mode & 0o077 & ~DIRECTORY and not _is_for_a_hub(directory, facts.st_mode):
+        is_meant = (directory / SETTINGS).exists() and not facts.st_mode & (stat.S_IWOTH | stat.S_ISVTX)
+        close = f"close it with chmod 700 {directory} if it is for a hub alone, or " * is_meant
+        raise Unsafe(f"{directory} is open to other accounts and not a hub's; {close}name a new or an empty folder")
+    return facts.st_mode
 
 
 def _is_for_a_hub(directory: Path, mode: int) -> bool:

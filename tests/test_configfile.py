@@ -357,6 +357,19 @@ async def test_check_config_says_it_and_starts_nothing(tmp_path: Path) -> None:
     assert good == (0, f"{tmp_path / 'other.toml'} is good: 0 channels, 0 webhooks.\n", "")
 
 
+async def test_check_config_says_so_of_a_folder_with_which_no_hub_starts(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    write_config(state, "")
+    state.chmod(0o755)
+    status, out, err = checked = await run_hub(tmp_path, "--check-config", "--state-dir", str(state))
+    assert (status, out) == (2, "")
+    assert f"close it with chmod 700 {state} if it is for a hub alone" in err
+    started = await run_hub(tmp_path, "--state-dir", str(state), "--port", "0")
+    assert (started[0], started[2].count(f"chmod 700 {state}")) == (2, 1)
+    state.chmod(0o700)
+    assert (await run_hub(tmp_path, *("--check-config", "--state-dir", str(state))))[0] == 0, checked
+
+
 async def test_a_mounted_hub_does_not_start_with_a_bad_one(tmp_path: Path) -> None:
     write_config(tmp_path / "state", "x = 1")
     with pytest.raises(BadFile):

@@ -57,8 +57,16 @@ def _running(directory: Path | None) -> tuple[str, int] | None:
 
 
 def check(config: Config) -> int:
-    """Say that hub.toml is good. Raises BadFile with all that is wrong."""
+    """Say that hub.toml is good. Raises BadFile with all that is wrong, UsageError for a state directory with which no
+    hub starts."""
     from ..configfile.reading import read
+    from ..private import Unsafe, check_directory
 
-    say(str(read(config)))
+    file = read(config)
+    try:
+        with suppress(FileNotFoundError):  # it will be made
+            check_directory(config.state_dir)
+    except Unsafe as error:
+        raise UsageError(f"{error}.") from None
+    say(str(file))
     return 0
