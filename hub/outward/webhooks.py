@@ -24,6 +24,7 @@ STATUS = "hub:webhook"  # the event that says how one is; it is sent to none
 LONGEST_WAIT = 3600.0  # seconds between two tries
 NOTED = 500  # numbers that a cursor moves on without a word before that is noted
 GONE = 410
+NOT_THERE = "It is not in hub.toml any more."
 
 Status = Literal["on", "failing", "off"]
 Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -49,7 +50,7 @@ class Webhooks:
                 del self._running[name]
                 await sender.end(task, 0.0)
                 if name not in wanted:
-                    await sender.say("off", "It is not in hub.toml any more.")
+                    await sender.say("off", NOT_THERE)
         for name, entry in wanted.items():
             if name not in self._running:
                 sender = _Sender(entry, self._stream, self._notes, self._tell, post, self.on_delivery)

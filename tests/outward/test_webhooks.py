@@ -320,6 +320,17 @@ async def test_notes_that_make_no_sense_are_begun_anew_and_said(
     assert "cannot be read, and is begun anew" in caplog.text
 
 
+async def test_one_that_was_taken_out_while_no_hub_ran_is_off(tmp_path: Path) -> None:
+    async with receiver() as good:
+        write_config(tmp_path, entry(good.url))
+        async with hub_app(tmp_path) as hub:
+            await until(lambda: hub.hub.state.get("hub:webhook", "ci"))
+            await hub.hub.outward._tell("others", {"name": "others", "status": "on", "reason": ""})
+        write_config(tmp_path, "")
+        async with hub_app(tmp_path) as hub:
+            assert await status(hub) == {"ci": "off", "others": "on"}, "what is another hub's is left to it"
+
+
 async def test_nobody_waits_for_a_receiver(tmp_path: Path) -> None:
     """One that never answers costs publishers nothing, and the others their turn neither."""
 
