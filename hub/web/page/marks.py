@@ -50,3 +50,16 @@ async def mark_all(request: web.Request, typed: Mapping[str, str]) -> None:
 def was_drawn(row: Row, until: int) -> bool:
     """Stops one press from hiding what has failed since: nobody can have seen that."""
     return row.noticed <= until
+
+
+async def is_as_drawn(request: web.Request, typed: dict[str, str]) -> bool:
+    """Take `drawn` out of a press on one row; return whether what stands there now was there when it was drawn, up to
+    that number. Stops the press from hiding a failure that came meanwhile. Raises HubError."""
+    until, board = frame.number(typed, "drawn", 0), request.app[frame.BOARD]
+    if typed.pop("drawn", "") == "":
+        return True
+    await board.catch_up()
+    unseen = (row for rows in UNSEEN.values() for row in rows(board))
+    return all(
+        was_drawn(row, until) for row in unseen if (event_of(row), row.key) == (typed.get("event"), typed.get("key"))
+    )

@@ -95,6 +95,29 @@ async def test_what_shows_that_is_no_dead_test(hub: HubInside, monkeypatch: pyte
     assert await late(hub) == 0
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_press_on_one_row_marks_what_was_drawn(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.web.page.marks.was_drawn", lambda row, until: True)
+    await hub.hub.publish(TASK, {"id": "a", "status": "failed"})
+    page = await shown(hub)
+    form = {str(one["name"]): str(one["value"]) for one in page.all("input", type="hidden") if one["name"] != "panel"}
+    assert form.keys() == {"event", "key", "drawn"}
+    for status in ("running", "failed"):  # meanwhile
+        await hub.hub.publish(TASK, {"id": "a", "status": status})
+    assert (await send(hub, "seen", form)).status == 303
+    assert strip(await shown(hub), "failed") == (0 if weakened else 1)
+    if weakened:
+        return
+    page = await shown(hub)
+    form = {str(one["name"]): str(one["value"]) for one in page.all("input", type="hidden") if one["name"] != "panel"}
+    assert (await send(hub, "seen", form)).status == 303
+    assert strip(await shown(hub), "failed") == 0
+    assert (await send(hub, "seen", form | {"drawn": "x"})).status == 400
+
+
 async def test_what_is_stale_is_counted_beside_what_works(hub: HubInside) -> None:
     await hub.hub.publish(TASK, {"id": "well", "status": "running"})
     await hub.hub.publish(TASK, {"id": "lost", "status": "running"}, ttl=0.01)
