@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from ..errors import CommandError, HubError
+from ..errors import HubError
 from ..stats import snapshot
 from ..stream.subscriber import Subscriber
 from ..wire.fieldtypes import CursorField, IdField, NameField, NumberField, PatternsField
@@ -149,7 +149,8 @@ async def unsubscribe(call: Call) -> Any:
 
 def _subscriber(call: Call) -> Subscriber:
     if call.client.subscriber is None:
-        raise CommandError("There is no stream to change here: connect to /ws, or use ?topics= and ?after=.")
+        sentence = "There is no stream to change here: connect to /ws, or use ?topics= and ?after=."
+        raise HubError("command_failed", sentence, status=422)  # of the request, which is no connection
     return call.client.subscriber
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CommandError, HubError
+from ..errors import HubError
 from ..wire.argschema import ArgSchema, load_library
 from ..wire.messages import Answer
 from ..wire.strictjson import LARGEST_RESULT, dumpb
@@ -54,7 +54,8 @@ class Providers:
         """Add these commands to what the client provides, all of them or none; without any, take all back. Return the
         names of all that it provides then. Raises HubError."""
         if client.send is None:
-            raise CommandError("Only a client on /ws can provide commands: the calls are sent to it there.")
+            sentence = "Only a client on /ws can provide commands: the calls are sent to it there."
+            raise HubError("command_failed", sentence, status=422)
         schemas = await _schemas(wanted)
         given = [self._provided(client, each, schema) for each, schema in zip(wanted, schemas, strict=True)]
         async with self._turn:
@@ -225,6 +226,15 @@ async def _schemas(wanted: Sequence[Mapping[str, Any]]) -> list[ArgSchema | None
             raise misfit("invalid_args", "The args of hub:provide do not fit", details) from None
         await asyncio.sleep(0)
     return found
+
+
+# They are about the stream of a client, which a request does not have.
+OF_A_STREAM = frozenset({"hub:subscribe", "hub:unsubscribe", "hub:provide"})
+
+
+def for_requests(commands: Registry) -> Iterator[Command]:
+    """As `provided`, without those that only a client with a stream can call."""
+    return (command for command in provided(commands) if command.name not in OF_A_STREAM)
 
 
 def provided(commands: Registry) -> Iterator[Command]:

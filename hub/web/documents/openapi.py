@@ -6,7 +6,7 @@ from aiohttp import web
 
 from ...commands.call import Command
 from ...commands.provided import Served
-from ...commands.providers import provided
+from ...commands.providers import OF_A_STREAM, provided
 from ...hub import Hub
 from ...stream.eventtypes import EventType
 from ...wire.strictjson import LARGEST, dumpb
@@ -29,7 +29,6 @@ from .routes import (
 )
 from .schemas import ANYTHING, COMMON, OUT, RESULTS, SECURITY, Part, Titles, args_of, data_of, published, ref, said
 
-UNHEARD = ("hub:subscribe", "hub:unsubscribe", "hub:provide")  # they are about a stream, which a request does not have
 ABOUT = (
     "The live wire of a person's own machine: events, their last values, commands, and questions to people. Every "
     "refusal is the error object. JSON is read strictly: at most 32 levels deep, no key twice, no number that is none."
@@ -157,7 +156,7 @@ def _command(command: Command, titles: Titles, tokens: bool) -> Part:
     found["x-hub"] = {key: value for key, value in command.describe().items() if key in ("effect", "provider")}
     found["requestBody"] = {"required": True, "content": content(ref(args))}
     found["parameters"] = [*[CONFIRM] * (command.effect == "dangerous"), *[KEY] * (command.effect != "read"), WHILE]
-    answers = {} if command.name in UNHEARD else {200: answer("Its answer.", ref(result))}
+    answers = {} if command.name in OF_A_STREAM else {200: answer("Its answer.", ref(result))}
     found["responses"] = _responses(answers, _statuses(_refusals(command), True, tokens))
     return {
         "paths": {f"/api/commands/{command.name}": {"post": found}},

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from ...commands.call import Command
 from ...commands.confirmation import digest
-from ...commands.providers import provided
+from ...commands.providers import OF_A_STREAM, for_requests
 from ...errors import HubError
 from ...wire.ids import new_id
 from ...wire.names import MAX_NAME
@@ -58,7 +58,10 @@ def _own(request: web.Request) -> Form:
 
 
 def form_of(request: web.Request, name: str) -> Form:
-    """The form of a command. Raises HubError `unknown_command`."""
+    """The form of a command. Raises HubError `unknown_command`, also for what needs a stream."""
+    if name in OF_A_STREAM:
+        sentence = f"{name} is about the stream of a client, and the page has none; connect to /ws."
+        raise HubError("unknown_command", sentence, status=404)
     command: Command = request.app[HUB].commands.find(name)
     described = command.describe()
     action = f"call/{quote(name, safe=':')}"
@@ -72,7 +75,7 @@ async def show(request: web.Request) -> web.Response:
     """GET /?call=NAME: the form of a command; with `&done=ID` what it has answered. Without a name, all commands."""
     asked = query(request, "call", "done")
     if not asked["call"]:
-        commands = sorted(provided(request.app[HUB].commands), key=lambda command: command.name)
+        commands = sorted(for_requests(request.app[HUB].commands), key=lambda command: command.name)
         return await frame.show(request, "pages/commands.html", {"commands": commands})
     form = form_of(request, asked["call"])
     result, account = None, client_of(request, "http").account
@@ -160,6 +163,8 @@ async def _call(
         if form is OWN["seen"] and "panel" in typed:
             await marks.mark_all(request, typed)
             return _done(request, form, typed, b"{}")
+        if form is OWN["seen"] and not await marks.is_as_drawn(request, typed):
+            return _done(request, form, typed, b"{}")  # it stands there still, as it is now
         args = _args(request, form, typed)
         done = partial(_done, request, form, typed)
         return await api.call(request, form.command, args, done, confirm=confirm, key=key, audited=form.audited)

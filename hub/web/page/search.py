@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from ...commands.providers import provided
+from ...commands.providers import for_requests
 from ...wire.texts import seen
 from ...wire.validation import misfit
 from ..answers import query
@@ -96,7 +96,7 @@ def _panels(request: web.Request) -> Iterator[Named]:
 
 
 def _commands(request: web.Request) -> Iterator[Named]:
-    return ((one.name, one.name, one.name, one.summary) for one in provided(request.app[HUB].commands))
+    return ((one.name, one.name, one.name, one.summary) for one in for_requests(request.app[HUB].commands))
 
 
 KINDS: Mapping[str, Callable[[web.Request], Iterator[Named]]] = {

@@ -18,6 +18,7 @@ from sent import FORM, Page, main, own, send
 
 from hub import Call, Hub, HubError, create_app
 from hub.commands.asked import account
+from hub.commands.providers import OF_A_STREAM
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
@@ -537,7 +538,7 @@ async def test_every_command_has_a_form_and_is_in_the_list(hub: HubInside) -> No
         names = [row["name"] for row in (await hub.get("api/commands")).json]
         assert {"worker:do", "shop:order", "hub:ask"} <= set(names)
         listed = Page((await hub.get("?call=")).text)
-        for name in names:
+        for name in {*names} - OF_A_STREAM:
             assert listed.all("a", href=f"?call={name.replace(':', '%3A')}")
             page = Page((await hub.get("", call=name)).text)
             assert page.one("form", method="post")["action"] == f"./call/{name}"
@@ -635,3 +636,13 @@ async def test_all_of_it_works_below_a_prefix(tmp_path: Path) -> None:
                 assert str(answer.url) == f"{root}/some/hub/"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("name", ["hub:subscribe", "hub:unsubscribe", "hub:provide"])
+async def test_what_needs_a_stream_has_no_form(hub: HubInside, name: str) -> None:
+    assert f"?call={name}" not in (await hub.get("?call=")).text.replace("%3A", ":")
+    assert (await hub.get(f"?call={name}")).status == 404
+    assert (await send(hub, f"call/{name}", {"topics": "a:*"})).status == 404
+    args: Any = {"commands": []} if name == "hub:provide" else {"topics": ["a:*"]}
+    refused = (await hub.post(f"api/commands/{name}", args)).refused(422, "command_failed")
+    assert "/ws" in refused["error"]
