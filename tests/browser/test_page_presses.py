@@ -50,6 +50,14 @@ async def place(page: Page) -> tuple[float, float]:
     return x, y
 
 
+async def in_order(page: Page) -> list[str]:
+    """The questions as they stand on the page: those of one millisecond in any order."""
+    ids: list[str] = await page.evaluate(
+        "[...document.querySelectorAll('#waiting [data-question]')].map((row) => row.dataset.question)"
+    )
+    return ids
+
+
 def still_open(hub: Hub) -> int:
     return len([*hub.questions.records()])
 
@@ -61,7 +69,9 @@ def sent(page: Page) -> int:
 async def answered(hub: Hub, page: Page, least: int) -> int:
     """How many questions are answered in the end: so many at least, and before that of the last one, pressed now."""
     await until(lambda: still_open(hub) <= MANY - least)
-    last = [*hub.questions.records()][-1]["id"]
+    rows = "document.querySelectorAll('#waiting [data-question]').length"
+    await page.until(f"document.readyState === 'complete' && {rows} === {still_open(hub)}")  # none moves any more
+    last = (await in_order(page))[-1]
     await page.click_on(f"[...document.querySelectorAll('[data-question={quoted(last)}] button')].slice(1)")
     await until(lambda: last not in {record["id"] for record in hub.questions.records()})
     return MANY - 1 - still_open(hub)
@@ -70,11 +80,11 @@ async def answered(hub: Hub, page: Page, least: int) -> int:
 async def twice(hub: Hub, page: Page, least: int, script: bool) -> int:
     """How many answers the first press gives, and a second one of the same spot as soon as another row lies there."""
     async with asked(hub, page, script):
-        ids = [record["id"] for record in hub.questions.records()]
+        first = (await in_order(page))[0]
         spot = await place(page)
         await page.click_at(*spot)
         there = f"document.elementFromPoint({spot[0]}, {spot[1]})?.closest('[data-row]')?.dataset.question"
-        await page.until(f"({there} ?? {ids[0]!r}) !== {ids[0]!r}")
+        await page.until(f"({there} ?? {first!r}) !== {first!r}")
         await page.click_at(*spot, count=2)
         return await answered(hub, page, least)
 
@@ -98,7 +108,7 @@ async def test_what_shows_that_is_no_dead_test(
 async def after_somebody_elses(hub: Hub, page: Page, least: int) -> int:
     """How many are answered, when another person has answered the first, and then that spot was pressed."""
     async with asked(hub, page):
-        (id, *_) = [record["id"] for record in hub.questions.records()]
+        id = (await in_order(page))[0]
         spot = await place(page)
         await hub.questions.answer(id, "deny", person(Client("http", "127.0.0.1:1", 1, "OPERATOR")))
         await page.until(f"!document.querySelector('[data-question={quoted(id)}]')")
@@ -130,7 +140,7 @@ async def by_enter(hub: Hub, page: Page) -> str:
     """What Enter does that is pressed again, and held, when it has answered the first question: `nothing`, if the row
     of the second has the focus; else where it has led."""
     async with asked(hub, page):
-        second = [record["id"] for record in hub.questions.records()][1]
+        second = (await in_order(page))[1]
         await page.press("j")
         await page.press("a")
         await page.press("Enter")
