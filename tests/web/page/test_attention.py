@@ -222,6 +222,10 @@ async def test_whose_run_it_is_and_what_went_wrong_is_said_once(hub: HubInside) 
     assert "CI in shop failure" in said
     assert "x Trace" in said
     assert "ada/shop" in [one["text"] for one in (await shown(hub, task="github:ada/shop/7")).all("dd")]
+    await hub.hub.publish(
+        TASK, {"id": "k", "name": "make", "status": "failed", "error": "process ended", "message": "step 1"}
+    )
+    assert "make process ended · at “step 1”" in text(await shown(hub), "failed")
     assert "✕ failed Trace" in text(await shown(hub, task="ping:x"), "attempts")
 
 
