@@ -134,7 +134,7 @@ until_active() { for _ in $(seq 600); do [ "$(systemctl is-active hub)" = active
 echo "ready: $(systemctl is-active hub) $(get readyz)"
 echo "daemon: $(as daemon 'get api/state') games: $(as games 'get api/state')"
 echo "published: $(as daemon 'HUB_STATE_DIR=/var/lib/tested /opt/hub/bin/python -P -m hub publish a:b x=1')"
-systemctl reload hub && echo "reloaded: $(systemctl is-active hub) $(show ReloadResult)"
+systemctl reload hub && until_active && echo "reloaded: $(systemctl is-active hub) $(show ReloadResult)"
 grep -E 'NoNewPrivs|CapBnd|Seccomp:' /proc/$(show MainPID)/status
 kill -9 $(show MainPID); sleep 1; until_active
 echo "killed: $(systemctl is-active hub) $(show NRestarts) $(get readyz)"

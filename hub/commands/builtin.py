@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from ..errors import HubError
+from ..errors import CommandError, HubError
 from ..stats import snapshot
 from ..stream.subscriber import Subscriber
 from ..wire.fieldtypes import CursorField, IdField, NameField, NumberField, PatternsField
@@ -149,8 +149,7 @@ async def unsubscribe(call: Call) -> Any:
 
 def _subscriber(call: Call) -> Subscriber:
     if call.client.subscriber is None:
-        sentence = "There is no stream to change here: connect to /ws, or use ?topics= and ?after=."
-        raise HubError("command_failed", sentence, status=422)  # of the request, which is no connection
+        raise CommandError("There is no stream to change here: connect to /ws, or use ?topics= and ?after=.")
     return call.client.subscriber
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HubError
+from ..errors import CommandError, HubError
 from ..wire.argschema import ArgSchema, load_library
 from ..wire.messages import Answer
 from ..wire.strictjson import LARGEST_RESULT, dumpb
@@ -54,8 +54,7 @@ class Providers:
         """Add these commands to what the client provides, all of them or none; without any, take all back. Return the
         names of all that it provides then. Raises HubError."""
         if client.send is None:
-            sentence = "Only a client on /ws can provide commands: the calls are sent to it there."
-            raise HubError("command_failed", sentence, status=422)
+            raise CommandError("Only a client on /ws can provide commands: the calls are sent to it there.")
         schemas = await _schemas(wanted)
         given = [self._provided(client, each, schema) for each, schema in zip(wanted, schemas, strict=True)]
         async with self._turn:

@@ -334,8 +334,10 @@ async def by_keyboard(hub: Hub, url: str, page: Page) -> None:
     question = await page.evaluate(f"{focused}.closest('[data-row]').dataset.question")
     await press(page, "Enter")
     await taken(page, 2)
+    drawn = hub.state.get("task:progress", "worse")
+    assert drawn is not None
     assert page.posts == [
-        (f"{url}seen", "event=task%3Aprogress&key=worse"),
+        (f"{url}seen", f"event=task%3Aprogress&key=worse&drawn={drawn.seq}"),
         (f"{url}answer", f"question={question}&answer=No"),
     ]
     await page.until("document.querySelector('#news').textContent === 'Sent.'")
