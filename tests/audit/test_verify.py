@@ -17,7 +17,7 @@ from hub.audit import verify as verifier
 from hub.audit.chain import KEYS, MAX_LINE, ZEROS, Flaw, Link
 from hub.audit.files import HEAD, Stored
 from hub.audit.records import Entry, chained, entry
-from hub.audit.verdict import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict
+from hub.audit.verdict import INTACT, SHORTER, TAMPERED, TORN, UNREADABLE, Verdict, gravest
 from hub.audit.verify import verify
 from hub.audit.writer import LogFile
 
@@ -444,3 +444,31 @@ def test_writer_and_verifier_agree_on_a_real_directory(tmp_path: Path) -> None:
         log.append(entries(count))
     log.close()
     assert verify(tmp_path) == Verdict(True, 6, log.link.hash, None, None, INTACT)
+
+
+# ---- the logs of one directory
+
+
+def test_where_there_are_logs(tmp_path: Path) -> None:
+    """The workers' in the order of their numbers; what cannot be looked into may have one."""
+    assert files.logs(tmp_path) == files.logs(tmp_path / "gone") == []
+    for name in ("worker-10", "worker-2", "worker-x", "worker-3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "worker-2" / HEAD).touch()
+    (tmp_path / "worker-3" / "notes.txt").touch()
+    (tmp_path / "worker-10" / "audit-1.jsonl").touch()
+    workers = [tmp_path / "worker-2", tmp_path / "worker-10"]
+    assert files.logs(tmp_path) == workers
+    assert files.logs(tmp_path / "worker-2" / HEAD) == []
+    write(tmp_path, b"")
+    assert files.logs(tmp_path) == [tmp_path, *workers]
+    endless = tmp_path / ("x" * 300)
+    assert files.logs(endless) == [endless]
+
+
+def test_of_several_the_gravest_counts(tmp_path: Path) -> None:
+    grave = [UNREADABLE, TAMPERED, SHORTER, TORN, INTACT]
+    assert [gravest(grave[at:]) for at in range(5)] == [gravest(reversed(grave[at:])) for at in range(5)] == grave
+    assert verify(tmp_path / "gone").is_unreadable
+    write(tmp_path, b"".join(lines(2)))
+    assert not verify(tmp_path).is_unreadable
