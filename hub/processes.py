@@ -16,6 +16,7 @@ STARTERS = frozenset(
 REAPERS = frozenset({"init", "systemd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runit"})
 MODULE = ["-P", "-m", "hub"]  # behind Python where there is no program; not what lies in the folder of whoever runs it
 MOST = 64  # ancestors that are looked at
+FIRST_NAMESPACE = 0xEFFFFFFC  # of process numbers, as an inode (PROC_PID_INIT_INO of the kernel's <linux/proc_ns.h>)
 
 
 class Process(NamedTuple):
@@ -70,6 +71,13 @@ def _ended_leader() -> int | None:
     leader = os.getpgrp()
     found = process(leader)
     return leader if found is None or found.has_ended else None
+
+
+def sees_all() -> bool:
+    """Whether every process of this machine has a number here: in a container one outside of it has none, and runs."""
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino == FIRST_NAMESPACE
+    return False
 
 
 def inner_numbers() -> frozenset[int]:

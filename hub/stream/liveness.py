@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HubError
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
-from ..processes import Process, inner_numbers, owner, process
+from ..processes import Process, inner_numbers, owner, process, sees_all
 from ..wire.timestamps import now
 from .events import Event
 from .pidfds import Pidfds, is_running
@@ -118,11 +118,14 @@ class Liveness:
             self._drop(one)
 
     def _ended_before(self, pid: int) -> Process | None:
-        """A process that had ended when its number came; None for one that may run where its number is another."""
+        """A process that had ended when its number came; None for one that may run where its number is another, or, as
+        this hub is in a container, where the hub sees nobody."""
         found = process(pid)
         if found is not None:
             is_ours = found.has_ended and owner(pid) == os.geteuid()
             return Process(pid, "", found.state, 0, found.started) if is_ours else None
+        if not sees_all():
+            return None
         if time.monotonic() - self._inner[0] > LOOK_SECONDS:
             self._inner = time.monotonic(), inner_numbers()
         return None if pid in self._inner[1] else Process(pid, "", "X", 0, 0)

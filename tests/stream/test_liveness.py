@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from running import HubInside, Talk, environment, hub_app, hub_process, talk, until
+from strangers import needs_namespaces
 
 from hub.adapters import turns
 from hub.errors import HubError
@@ -195,6 +197,13 @@ async def gone() -> int:
     return process.pid
 
 
+@pytest.fixture
+def _sees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where these tests run in a container: nobody whom they tell of is outside of it."""
+    monkeypatch.setattr(liveness, "sees_all", lambda: True)
+
+
+@pytest.mark.usefixtures("_sees_all")
 async def test_one_that_has_ended_when_its_number_comes_is_stopped(hub: HubInside) -> None:
     await publish(hub, agent(pid=await gone()), task("t"), task("own", agent="b", pid=await gone()))
     await stopped(hub)
@@ -230,6 +239,7 @@ async def test_one_that_only_waits_to_be_asked_how_it_has_ended_is_stopped(hub: 
     await parent.communicate()
 
 
+@pytest.mark.usefixtures("_sees_all")
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_number_from_within_a_container_ends_nobody(
     hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
@@ -241,6 +251,59 @@ async def test_a_number_from_within_a_container_ends_nobody(
     assert status(hub) == ("stopped" if weakened else "active")
 
 
+CONTAINED = """
+from hub.stream import liveness
+
+def setup(hub):
+    if {weakened}:
+        liveness.sees_all = lambda: True
+"""
+
+
+@needs_namespaces
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_hub_in_a_container_ends_nobody_outside_of_it(
+    tmp_path: Path, pids: list[int], weakened: bool
+) -> None:
+    """With the host's network, and processes of its own: the number of one outside is nobody's in there."""
+    (tmp_path / "contained.py").write_text(CONTAINED.format(weakened=weakened))
+    serve = f"{sys.executable} -m hub --port 0 --state-dir {tmp_path / 'state'} --load contained"
+    inside = f"sleep 1000 >/dev/null & exec {serve}"
+    words = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "/bin/sh", "-c", inside)
+    container = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, env=environment(), stdout=-1, stderr=-3)
+    assert container.stdout
+    try:
+        async with aiohttp.ClientSession((await container.stdout.readline()).decode().split()[-1]) as http:
+            hub_itself = _child_of(container.pid)
+            sleeper = _child_of(hub_itself)
+            given = [agent(pid=pids[0]), agent("inner", pid=_inner(sleeper))]
+            async with http.post("api/events", json=given) as answer:
+                assert answer.status == 200
+            kill(sleeper)
+            while (found := await _statuses(http))["inner"] != "stopped":
+                pass
+            assert found["a"] == ("stopped" if weakened else "active")
+    finally:
+        container.kill()
+        await container.communicate()
+
+
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()[0])
+
+
+def _inner(pid: int) -> int:
+    """The number of a process in its container."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")]
+    return int(line.split()[-1])
+
+
+async def _statuses(http: aiohttp.ClientSession) -> dict[str, str]:
+    async with http.get("api/state", params={"topics": "agent:status_change"}) as answer:
+        return {item["key"]: item["data"]["status"] for item in (await answer.json())["items"]}
+
+
+@pytest.mark.usefixtures("_sees_all")
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_late_word_of_the_process_before_ends_nobody(
     hub: HubInside, pids: list[int], monkeypatch: pytest.MonkeyPatch, weakened: bool
