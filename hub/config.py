@@ -92,6 +92,11 @@ class Config:
 
     shared_dir: str = setting("", "folder of server.json, the token and hub.toml, if that is not the state directory")
     tells: bool = setting(True, "tell others what hub.toml says: of several workers one does")
+    ends: str = setting(
+        "take",
+        "how programs ended: take what they have left beside server.json, leave there what one is told, or neither",
+        choices=("take", "leave", "ignore"),
+    )
 
     max_frame: int = setting(64 * 1024, "bytes of one WebSocket message in", Range(125, HELD))
     max_body: int = setting(1024 * 1024, "bytes of one HTTP body", Range(1, HELD))
@@ -128,11 +133,6 @@ class Config:
     def common_dir(self) -> Path:
         """The folder of what all workers of one port have in common: the token, hub.toml."""
         return Path(self.shared_dir) if self.shared_dir else self.state_dir
-
-    @property
-    def home_dir(self) -> Path:
-        """The state directory by which this hub is found: of a worker that of all, but not of a made-up life."""
-        return self.common_dir if self.state_dir.parent == self.common_dir else self.state_dir
 
     def changed(self, **values: Any) -> "Config":
         """The same with these values, which have been checked. No file is read again."""

@@ -83,7 +83,7 @@ class Hub:
         self.state = State(config.state_items, config.state_bytes)
         self.recent = Recent()
         self.liveness = Liveness(self.bus, self.state, config.state_dir)
-        self.ends = Ends(self.bus, self.state, config.home_dir)
+        self.ends = Ends(self.bus, self.state, config.common_dir, config.ends)
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         peers = self.broker.peers
         turns, judge = (peers.turns, peers.judge) if peers is not None else (None, None)

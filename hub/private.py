@@ -33,30 +33,32 @@ class Unsafe(RuntimeError):
     """The state directory, or a file in it, is not the hub's alone; the sentence says which and why."""
 
 
-def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> int:
-    """Open or create a file that is this account's alone (0600). Raises Unsafe for anything else at that place.
+def open_private(path: Path, flags: int = os.O_RDWR | os.O_APPEND, folder: int | None = None) -> int:
+    """Open or create a file that is this account's alone (0600); in an open `folder`, if that is given, by its name.
+    Raises Unsafe for anything else at that place.
 
     Stops the planted link: whoever can make `audit.jsonl` a link to another file of the operator's has the hub write
     there, or reads the log at the other end. A file that another account owns, or a pipe, is the same attack.
     """
     try:
-        return _open(path, flags)
+        return _open(path, flags, folder)
     except FileNotFoundError:
-        return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE)
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE, dir_fd=folder)
 
 
-def read_private(path: str | Path, most: int) -> bytes:
+def read_private(path: str | Path, most: int, folder: int | None = None) -> bytes:
     """What is in a file that is this account's alone. Raises FileNotFoundError, and Unsafe as `open_private`."""
-    descriptor = _open(path, os.O_RDONLY)
+    descriptor = _open(path, os.O_RDONLY, folder)
     try:
         return os.read(descriptor, most)
     finally:
         os.close(descriptor)
 
 
-def _open(path: str | Path, flags: int) -> int:
+def _open(path: str | Path, flags: int, folder: int | None) -> int:
+    guarded = flags | os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, no pipe waited for
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link is followed, no pipe waited for
+        descriptor = os.open(path, guarded, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Unsafe(f"{path} is a symbolic link; the hub does not follow links") from None
@@ -89,10 +91,33 @@ def seal(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def private(path: Path, flags: int = os.O_RDWR | os.O_APPEND) -> Iterator[int]:
+def private(path: Path, flags: int = os.O_RDWR | os.O_APPEND, folder: int | None = None) -> Iterator[int]:
     """`open_private`, closed at the end."""
-    descriptor = open_private(path, flags)
+    descriptor = open_private(path, flags, folder)
     try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def private_folder(path: Path) -> Iterator[int]:
+    """A folder that is there and this account's alone, open for the functions that take one; closed at the end. Raises
+    Unsafe for any other, and OSError.
+
+    Stops the planted link, and the folder that is somebody's of the same name: what the hub writes and removes in a
+    folder is in this very one, whatever the path becomes meanwhile.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise Unsafe(f"{path} is a symbolic link, or no folder") from None
+        raise
+    try:
+        facts = os.fstat(descriptor)
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise Unsafe(f"{path} is not a folder of this account alone")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -195,19 +220,20 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, durable: bool = True, folder: int | None = None) -> None:
     """Create or replace a private file by renaming: whoever opens it finds all of this, or what was there before; if it
-    is not `durable`, a power failure may leave nothing.
+    is not `durable`, a power failure may leave nothing. `folder` as for `open_private`.
 
     Nothing is written through a link: a planted one is replaced.
     """
     spare = path.with_suffix(".tmp")
-    spare.unlink(missing_ok=True)
-    with private(spare) as descriptor:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(spare, dir_fd=folder)
+    with private(spare, folder=folder) as descriptor:
         write_all(descriptor, data)
         if durable:
             os.fdatasync(descriptor)
-    os.rename(spare, path)
+    os.rename(spare, path, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def sync_directory(directory: Path) -> None:

@@ -68,6 +68,8 @@ def connect(
     bus.on_event.append(_own(metrics, liveness.apply))
     bus.on_event.append(_own(metrics, lambda batch: outward.wake()))
     bus.on_event.append(_own(metrics, recent.apply))
+    if ends.hands_on:
+        bus.on_event.append(_own(metrics, ends.hand_on))
     bus.on_event.append(_own(metrics, lambda batch: [listener() for listener in moved]))
     bus.on_event.append(bus.listeners.offer)
     bus.on_event.freeze()

@@ -46,6 +46,22 @@ def test_a_pipe_or_a_foreign_file_is_refused(tmp_path: Path, monkeypatch: pytest
         private.prepare_directory(tmp_path)
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_folder_of_another_account_is_not_opened(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir(mode=0o700)
+    if not weakened:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    before = os.listdir("/proc/self/fd")
+    refused = contextlib.nullcontext() if weakened else pytest.raises(Unsafe, match="of this account alone")
+    with refused, private.private_folder(tmp_path / "folder") as folder:
+        private.write_whole(Path("whole"), b"text", folder=folder)
+        assert private.read_private("whole", 9, folder) == b"text"
+    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(tmp_path / "folder") == ["whole"] * weakened
+
+
 @pytest.fixture
 def _no_umask(tmp_path: Path) -> Iterator[None]:
     """Nothing but the hub itself keeps others out."""

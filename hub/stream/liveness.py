@@ -37,7 +37,8 @@ LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyo
 AT_ONCE = 100  # of those whose ends are published together
 RETRY_SECONDS = 1.0
 LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
-LEFT_SECONDS = 60.0  # between two looks for what programs have left, while no process ends
+# Between two looks for what programs have left, while no process ends: at first, and later on.
+SOON_SECONDS, LEFT_SECONDS = 0.5, 60.0
 LOOK_SECONDS = 0.1  # between two looks through all processes
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -69,7 +70,7 @@ class Liveness:
         self._over: dict[One, Process] = {}  # whose end is to be published
         self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
         self._inner: tuple[float, frozenset[int]] = -math.inf, frozenset()  # when it was looked at, and what was found
-        self._wake = asyncio.Event()
+        self._wake, self._pause = asyncio.Event(), SOON_SECONDS
         self._lines = 0
         self._journal: int | None = None
 
@@ -169,13 +170,21 @@ class Liveness:
             self._over[one] = known
         self._wake.set()
 
+    def look_soon(self) -> None:
+        """Clients find the hub from now on. Who has ended just before that found none, and leaves in the next seconds
+        how it was."""
+        self._pause = SOON_SECONDS
+        self._wake.set()
+
     async def run(self) -> None:
         """Publish the ends, those that programs have left before all others: they say how it was. Ends when
         cancelled."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEFT_SECONDS):
+            try:
+                async with asyncio.timeout(self._pause):
                     await self._wake.wait()
+            except TimeoutError:
+                self._pause = min(2 * self._pause, LEFT_SECONDS)
             self._wake.clear()
             is_first = True
             while self._over or is_first:

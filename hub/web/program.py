@@ -126,6 +126,7 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
         # Before anybody is let in: a client that comes back reads there whether this hub gets the token.
         with announced(hub, url) if seat is None else contextlib.nullcontext():
             server = await _listen(hub.config, runner.server, sock, context)
+            hub.liveness.look_soon()
             _calm_collector()
             if seat is None:
                 mention(f"hub is listening on {url}")

@@ -15,10 +15,9 @@ from forks import Forked
 from running import HubInside, hub_app, hub_process, until
 from terminals import on_terminal
 
-from hub import leftovers
 from hub.errors import HubError
 from hub.leftovers import FOLDER, leave, left
-from hub.stream import liveness
+from hub.stream import ends, liveness
 from hub.stream.bus import EventBus
 from hub.stream.ends import Ends
 
@@ -136,25 +135,6 @@ def ended(number: int, **more: Any) -> dict[str, Any]:
     return {"event": TASK, "id": f"end-{number}", "data": data}
 
 
-def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "lock").touch()
-    monkeypatch.setattr(leftovers, "MOST", 5)
-    assert not leave(tmp_path, ended(0, message="x" * leftovers.LARGEST))
-    for number in range(9):
-        assert leave(tmp_path, ended(number))
-    assert [record["id"] for _, record in left(tmp_path)] == [f"end-{number}" for number in range(4, 9)]
-    assert {path.stat().st_mode & 0o777 for path in [tmp_path / FOLDER, *kept(tmp_path)]} == {0o700, 0o600}
-    monkeypatch.setattr(leftovers, "OLDEST", -1.0)
-    assert [record for _, record in left(tmp_path)] == [None] * 5
-
-
-def test_what_cannot_be_left_is_not(tmp_path: Path) -> None:
-    assert not leave(tmp_path / "none", ended(0))
-    (tmp_path / "lock").touch()
-    (tmp_path / FOLDER).touch()
-    assert not leave(tmp_path, ended(0))
-
-
 NO_ENDS: list[Any] = [
     None,
     [],
@@ -173,10 +153,60 @@ async def test_what_is_no_end_is_not_published(tmp_path: Path, caplog: pytest.Lo
         path = tmp_path / FOLDER / f"{time.time_ns() + number:020}-x.json"
         path.write_text(json.dumps(record))
         path.chmod(0o600)
-    (tmp_path / FOLDER / "planted.json").symlink_to("/etc/hostname")
     async with back(tmp_path) as hub:
         assert await reported(hub) == []
-    assert caplog.text.count("it is removed") == len(NO_ENDS) + 1
+    assert caplog.text.count("it is removed") == len(NO_ENDS)
+
+
+BAD = {
+    "half a surrogate": r'"message":"\ud800"',
+    "no number": '"message":NaN',
+    "too large a number": '"message":1e999',
+    "a key twice": '"message":"a","message":"b"',
+    "too deep": '"message":' + "[" * 5000 + "]" * 5000,
+}
+
+
+async def unguarded(ends: Ends) -> None:
+    """Weakened: each file is believed to be good."""
+    for _, data in left(ends._directory):
+        await ends._publish(ends._directory, data)
+
+
+def put(state: Path, data: str) -> None:
+    (state / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    path = state / FOLDER / f"{time.time_ns():020}-x.json"
+    path.write_text(data)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize("lenient", [False, True], ids=["", "lenient"])
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+async def test_a_bad_file_ends_nothing_but_itself(
+    tmp_path: Path, bad: str, lenient: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read as strictly as what comes over the wire; what passes all the same ends nothing either."""
+    async with hub_app(tmp_path):
+        pass
+    if lenient:
+        monkeypatch.setattr(ends, "loads", json.loads)
+    put(tmp_path, f'{{"event":"{TASK}","id":"bad","data":{{"id":"run:a","status":"succeeded",{bad}}}}}')
+    assert leave(tmp_path, ended(1))
+    async with back(tmp_path) as hub:
+        assert hub.hub.problems() == {}
+        if not lenient:
+            assert [task["id"] for task in await reported(hub)] == ["run:j"]
+    assert lenient or caplog.text.count("; it is removed") == 1
+
+
+async def test_weakened_it_would_end_the_watch_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "loads", json.loads)
+    monkeypatch.setattr(Ends, "take", unguarded)
+    data = {"id": "run:a", "status": "succeeded", "message": "\ud800"}
+    put(tmp_path, json.dumps({"event": TASK, "id": "bad", "data": data}))
+    async with hub_app(tmp_path) as hub:
+        await until(hub.hub.problems)
+        assert kept(tmp_path)
 
 
 @pytest.mark.parametrize(("began", "status"), [(5, "running"), (1, "succeeded")], ids=["anew", "the same"])
@@ -215,3 +245,41 @@ async def test_it_is_taken_also_while_the_hub_runs_and_no_process_ends(
     async with hub_app(tmp_path) as hub:
         assert leave(tmp_path, ended(1))
         await becomes(hub, "run:j", "succeeded")
+
+
+@pytest.mark.parametrize("when", ["soon", "as it listens"])
+async def test_who_found_no_hub_just_before_it_listened_is_known_soon(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "LEFT_SECONDS", 1e6)
+    monkeypatch.setattr(liveness, "SOON_SECONDS", 0.01 if when == "soon" else 1e6)
+    async with hub_app(tmp_path) as hub:
+        assert leave(tmp_path, ended(1))
+        if when != "soon":
+            hub.hub.liveness.look_soon()
+        await becomes(hub, "run:j", "succeeded")
+
+
+LATE = """
+from hub.leftovers import leave
+from hub.stream import ends, liveness
+
+def setup(hub):
+    liveness.SOON_SECONDS = hub.liveness._pause = 1e6
+    if {weakened}:
+        liveness.Liveness.look_soon = lambda self: None
+    async def late(hub):
+        assert leave(hub.config.state_dir, {record})
+    hub.on_start.append(late)
+"""
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_hub_looks_again_when_it_listens(tmp_path: Path, weakened: bool) -> None:
+    (tmp_path / "late.py").write_text(LATE.format(weakened=weakened, record=ended(1)))
+    async with hub_process(tmp_path, "--load", "late") as hub:
+        if not weakened:
+            await until(lambda: not kept(hub.state_dir))
+        async with hub.http.get(hub.url + "api/state", params={"topics": TASK}) as answer:
+            assert len((await answer.json())["items"]) == (not weakened)
+        assert len(kept(hub.state_dir)) == weakened

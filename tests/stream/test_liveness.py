@@ -262,9 +262,7 @@ def setup(hub):
 
 @needs_namespaces
 @pytest.mark.parametrize("weakened", [False, True])
-async def test_a_hub_in_a_container_ends_nobody_outside_of_it(
-    tmp_path: Path, pids: list[int], weakened: bool
-) -> None:
+async def test_a_hub_in_a_container_ends_nobody_outside_of_it(tmp_path: Path, pids: list[int], weakened: bool) -> None:
     """With the host's network, and processes of its own: the number of one outside is nobody's in there."""
     (tmp_path / "contained.py").write_text(CONTAINED.format(weakened=weakened))
     serve = f"{sys.executable} -m hub --port 0 --state-dir {tmp_path / 'state'} --load contained"

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import hub_app, hub_process, run_hub
+from cli.test_run import running
+from cli.test_run_left import AWAY, end, ended
+from running import HubProcess, hub_app, hub_process, run_hub, until
 
 from hub import demo
 from hub.config import Config
 from hub.errors import Occupied, UsageError
+from hub.leftovers import FOLDER, leave
 from hub.private import lock, prepare_directory
 from hub.web.serverfile import announced
 from hub.web.unkept import unkept
@@ -59,6 +62,70 @@ async def test_a_folder_that_was_made_for_it_goes_with_it(tmp_path: Path, scratc
     assert os.listdir(tmp_path) == ["scratch"]
 
 
+@pytest.mark.parametrize("flags", [(), ("--auth", "token")], ids=["local", "token"])
+async def test_a_folder_that_was_empty_is_empty_again(tmp_path: Path, scratch: Path, flags: tuple[str, ...]) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    async with hub_process(tmp_path, "--demo", *flags) as hub:
+        assert "lock" in os.listdir(hub.state_dir)
+    assert os.listdir(tmp_path / "state") == []
+
+
+async def task(hub: HubProcess) -> Any:
+    async with hub.http.get(f"{hub.url}api/state", params={"topics": "task:progress"}) as answer:
+        found = {item["key"]: item["data"] for item in (await answer.json())["items"]}
+    return found.get("run:j", {}).get("status")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_ends_while_the_demo_runs_is_told_to_ones_own_hub(
+    tmp_path: Path, scratch: Path, weakened: bool
+) -> None:
+    state, handed = tmp_path / "state", tmp_path / "state" / FOLDER
+    code = "from hub.stream import ends\ndef setup(hub):\n    " + (
+        "ends.leave = lambda *given: False" if weakened else "pass"
+    )
+    (tmp_path / "weak.py").write_text(code)
+    async with contextlib.AsyncExitStack() as stack:
+        async with hub_process(tmp_path) as own:
+            words = ("--state-dir", str(state), "--name", "j", "--", *AWAY)
+            program = await stack.enter_async_context(running(*words))
+            while await task(own) != "running":
+                pass
+        async with hub_process(tmp_path, "--demo", "--load", "weak") as played:
+            await end(program, 0)
+            while await task(played) != "succeeded":
+                pass
+            if not weakened:
+                await until(lambda: len(os.listdir(handed)) == 1)
+        async with hub_process(tmp_path) as own:
+            while (found := await task(own)) == "running":
+                pass
+            assert found == ("failed" if weakened else "succeeded")
+
+
+async def test_nothing_is_handed_on_where_no_other_hub_has_been(tmp_path: Path, scratch: Path) -> None:
+    with unkept(Config(state_dir=tmp_path / "state", demo=True)) as config:
+        assert config.ends == "ignore"
+    (tmp_path / "lock").touch()
+    with unkept(Config(state_dir=tmp_path, demo=True)) as config:
+        assert config.ends == "leave"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_was_left_for_ones_own_hub_stays_wherever_the_demo_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """Also in the state directory itself, when that is where this machine has what is not kept."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "lock").touch()
+    assert leave(tmp_path, ended(1))
+    with unkept(Config(state_dir=tmp_path, demo=True)) as config:
+        use: Any = "take" if weakened else config.ends
+        async with hub_app(config.state_dir, shared_dir=str(tmp_path), broker="memory:", ends=use) as hub:
+            await until(lambda: hub.hub.cursor.seq or not weakened)
+    assert len(os.listdir(tmp_path / FOLDER)) == (not weakened)
+
+
 Room = Callable[[Config], AbstractContextManager[Config]]
 
 
@@ -71,7 +138,9 @@ def as_any(config: Config) -> Iterator[Config]:
 @pytest.mark.parametrize("room", [unkept, as_any], ids=["", "weakened"])
 async def test_nothing_of_a_made_up_life_is_kept(room: Room, tmp_path: Path, scratch: Path) -> None:
     with room(Config(port=0, state_dir=tmp_path / "state", demo=True)) as config:
-        given: dict[str, Any] = {name: getattr(config, name) for name in ("demo", "shared_dir", "broker", "tells")}
+        given: dict[str, Any] = {
+            name: getattr(config, name) for name in ("demo", "shared_dir", "broker", "tells", "ends")
+        }
         async with hub_app(config.state_dir, prepare=demo.setup, **given) as hub:
             with announced(hub.hub, hub.url):
                 await hub.publish(1)
