@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import aiohttp
 
-DEADLINE = 10.0  # seconds that anything in the page may take
+DEADLINE = 30.0  # seconds that anything in the page may take
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new --remote-debugging-port=0 --disable-background-networking --disable-component-update "
