@@ -59,7 +59,7 @@ ORDER = [
         ("web/access", "peer connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
-        ("web", "api room toolcalls hookquestions hooks pings sums snapshots seats health streams viewers"),
+        ("web", "api room signed toolcalls hookquestions hooks pings sums snapshots seats health streams viewers"),
         ("web/ws", "frames upgrade connection"),
         ("web", "sse"),
         ("web/access", "login"),

@@ -156,24 +156,30 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
     or 408 if it does not come."""
     hub = request.app[HUB]
     most = most or hub.config.max_body
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
-        raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
-    if (request.content_length or 0) > most:
-        raise HubError("too_large", f"A body can have {most} bytes at most.")
+    check_body(request, most)
     if request.content.is_eof():  # it is all here, as nearly every body is: no need to wait or to watch the clock
-        return _bounded(request.content.read_nowait(), most)
+        return bounded(request.content.read_nowait(), most)
     received = bytearray()
     try:
         async with asyncio.timeout(hub.config.deadline):
             async for chunk in request.content.iter_any():
                 received += chunk
-                _bounded(received, most)
+                bounded(received, most)
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     return bytes(received)
 
 
-def _bounded(data: bytes | bytearray, most: int) -> bytes:
+def check_body(request: web.Request, most: int) -> None:
+    """Raises HubError for a body that need not be read to be refused: 413, 415."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
+        raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
+    if (request.content_length or 0) > most:
+        raise HubError("too_large", f"A body can have {most} bytes at most.")
+
+
+def bounded(data: bytes | bytearray, most: int) -> bytes:
+    """The same bytes. Raises HubError `too_large` for more than `most`."""
     if len(data) > most:
         raise HubError("too_large", f"A body can have {most} bytes at most.")
     return data  # type: ignore[return-value]

@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from ..adapters import github, waits
+from ..adapters import waits
 from ..adapters.reading import read
 from ..adapters.senders import ADAPTERS, AGENTS, SILENT, WAIT, WAITS, sender_of
 from ..adapters.shape import Event, Given, Question, Taken, marked
@@ -30,17 +30,18 @@ from ..wire.strictjson import dumpb
 from ..wire.timestamps import now
 from ..wire.validation import misfit
 from ..wire.vocabulary import Adapter, HookOutcome
+from . import signed
 from .answers import SHOWN, answer, body, client_of, query
 from .hookquestions import HookQuestions
 from .keys import GUARD, HUB, PEER
 from .room import Room
+from .signed import ROUTE, Strangers
 from .toolcalls import ToolCalls
 
 LARGEST = 4 * 1024 * 1024  # bytes of a body; of one that is larger nothing is taken
 ROOM = 8 * LARGEST  # bytes of bodies above QUICK that are read and taken at once: parsed, each is many times as large
 QUICK = 64 * 1024  # bytes that are parsed at once; what is larger, in a thread
 RESUMED_SECONDS = 1.0  # that an agent waits at most until it is published that it goes on
-ROUTE = "api-hook"
 PID = "Hub-Pid"  # the process that sends, or on whose behalf it is sent
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half a surrogate pair
 FORM = b"payload="  # how GitHub's body begins where it sends a form
@@ -56,7 +57,7 @@ class Hooks:
         self.questions = HookQuestions()
         self.calls = ToolCalls()
         self.room = Room(ROOM, patience)
-        self.unproved = Room(LARGEST, patience)  # for bodies whose signature is looked at when they are read
+        self.strangers = Strangers(LARGEST, QUICK)
         self.parsing = asyncio.Lock()  # of large bodies: what is parsed can be many times as large as its text
 
 
@@ -94,7 +95,7 @@ def setup(app: web.Application) -> None:
             hub.questions.withdraw_of(client)
 
     hub.liveness.on_ended = ended
-    app[GUARD].signed = lambda request: hub.github_secret is not None and _is_signed(request)
+    app[GUARD].signed = lambda request: hub.github_secret is not None and signed.is_offered(request)
     app.router.add_post("/hooks/{adapter}", hook, name=ROUTE)
     app.router.add_get("/hooks", heard, name="api-hooks")
 
@@ -117,10 +118,14 @@ async def hook(request: web.Request) -> web.Response:
     timeout = seconds_of("timeout", given["timeout"], LONGEST) if "timeout" in given else None
     if given.get("ask", "0") not in ("0", "1"):
         raise misfit("invalid_args", "The query does not fit", {"ask": ["It is 1, or 0."]}, status=400)
-    if not _is_unproved(request):
+    proved = None
+    if signed.is_unproved(request):
+        proved = await request.app[HOOKS].strangers.read(request)
+        signed.check(request, proved)
+    else:
         may_publish(request)
-    async with _room(request):
-        came = await _came(request, named, given)
+    async with _room(request, proved):
+        came = await _came(request, named, given, proved)
     if came is None:
         return _told(hub, named, "unreadable", _nothing(named))
     sender, taken = came
@@ -138,24 +143,27 @@ async def hook(request: web.Request) -> web.Response:
     return _told(hub, sender, "answered", decision)
 
 
-def _room(request: web.Request) -> AbstractAsyncContextManager[None]:
+def _room(request: web.Request, proved: bytes | None) -> AbstractAsyncContextManager[None]:
     """Stops many large bodies at once from taking all memory."""
-    size = LARGEST if request.content_length is None else min(request.content_length, LARGEST)
-    if _is_unproved(request):  # stops strangers from taking the room of those who are known
-        return request.app[HOOKS].unproved.take(size)
+    announced = LARGEST if request.content_length is None else min(request.content_length, LARGEST)
+    size = announced if proved is None else len(proved)
     return request.app[HOOKS].room.take(size) if size > QUICK else contextlib.nullcontext()
 
 
-async def _came(request: web.Request, named: Adapter, given: Mapping[str, str]) -> tuple[Adapter, Taken] | None:
-    """What has come, published, and from whom; None for what is no JSON object, or too large. Raises HubError."""
+async def _came(
+    request: web.Request, named: Adapter, given: Mapping[str, str], proved: bytes | None
+) -> tuple[Adapter, Taken] | None:
+    """What has come, published, and from whom; None for what is no JSON object, or too large. `proved`: the body, where
+    it was read because of its signature. Raises HubError."""
+    is_signed = named == "github" and request.app[HUB].github_secret is not None
     try:
-        data = await body(request, LARGEST)
+        data = await body(request, LARGEST) if proved is None else proved
     except HubError as error:
-        if error.code != "too_large" or (named == "github" and request.app[HUB].github_secret is not None):
+        if error.code != "too_large" or is_signed:
             raise
         return None
-    if named == "github":
-        _check_signature(request, data)
+    if is_signed and proved is None:
+        signed.check(request, data)
     async with request.app[HOOKS].parsing if len(data) > QUICK else contextlib.nullcontext():
         found, is_whole = await _read(data)
         if not isinstance(found, dict):
@@ -195,31 +203,6 @@ def may_publish(request: web.Request) -> None:
     except HubError as error:
         request.app[HUB].commands.refuse(client_of(request, "http"), None, "hub:publish", error.code)
         raise
-
-
-def _check_signature(request: web.Request, data: bytes) -> None:
-    """Stops whoever can reach the address from reporting runs that never were, once there is a secret."""
-    hub = request.app[HUB]
-    secret = hub.github_secret
-    if secret is not None and not github.is_signed(secret, data, request.headers.get(github.SIGNATURE, "")):
-        hub.metrics.hook("github", "refused")
-        sentence = f"The header {github.SIGNATURE} is not that of this body."
-        if _is_unproved(request):  # counted as a wrong token is: stops guessing
-            raise request.app[GUARD].refuse("token", sentence, request[PEER])
-        raise HubError("forbidden", sentence, status=401)
-
-
-def _is_signed(request: web.Request) -> bool:
-    """Whether the signature of this request stands in the place of a token: GitHub can send no other. Nothing is done
-    with its body before that was checked."""
-    if request.match_info.route.name != ROUTE or request.match_info.get("adapter") != "github":
-        return False
-    return github.SIGNATURE in request.headers and hdrs.AUTHORIZATION not in request.headers
-
-
-def _is_unproved(request: web.Request) -> bool:
-    """Whether this has come so far because of its signature alone."""
-    return request[PEER].trust == "NONE"
 
 
 async def _read(data: bytes) -> tuple[Any, bool]:

@@ -308,7 +308,7 @@ SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     "any depth": (lambda hub: test_bad_json(hub, BAD_JSON["depth 33"]), "hub.wire.strictjson.MAX_DEPTH", 10**9),
     "any size": (
         lambda hub: test_a_body_that_is_too_large(hub, "api/events"),
-        "hub.web.answers._bounded",
+        "hub.web.answers.bounded",
         lambda data, most: data,
     ),
     "any domain": (

@@ -129,7 +129,7 @@ async def test_large_bodies_are_weighed_together(hub: HubInside, monkeypatch: py
 
 
 async def test_weakened_all_of_them_would_be_taken_at_once(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "_room", lambda request: contextlib.nullcontext())
+    monkeypatch.setattr(hooks, "_room", lambda *args: contextlib.nullcontext())
     assert await most_at_once(hub, monkeypatch) > hooks.ROOM // hooks.LARGEST
 
 
@@ -208,39 +208,6 @@ async def test_github_is_believed_with_its_signature_only(hub: HubInside) -> Non
     assert status(hub, "github:user/shop/9911") is None
     assert (await hub.post("hooks/github", body, right)).status == 200
     assert status(hub, "github:user/shop/9911") == "failed"
-
-
-@pytest.mark.parametrize("weakened", [False, True])
-async def test_githubs_signature_stands_for_the_token_there_and_nowhere_else(
-    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = (PAYLOADS / "github-workflow-run-completed.json").read_bytes()
-    right = {"X-GitHub-Event": "workflow_run", "X-Hub-Signature-256": signed(b"swordfish", body)}
-    wrong = right | {"X-Hub-Signature-256": signed(b"other", body)}
-    if weakened:
-        monkeypatch.setattr("hub.adapters.github.is_signed", lambda *args: True)
-        monkeypatch.setattr("hub.web.hooks._is_signed", lambda request: True)
-    async with hub_app(tmp_path, auth="token") as hub:
-        (await hub.post("hooks/github", body, right)).refused(401, "forbidden")  # there is no secret yet
-        hub.hub.github_secret = b"swordfish"
-        if weakened:
-            assert (await hub.post("hooks/github", body, wrong)).status == 200
-            assert (await hub.ask("GET", "api/state", headers=right)).status != 401
-            return
-        with monkeypatch.context() as patch:
-            patch.setattr("hub.web.hooks.read", None)
-            (await hub.post("hooks/github", b"{" * 1000, wrong)).refused(401, "forbidden")  # unread
-        (await hub.post("hooks/github", body)).refused(401, "forbidden")
-        for given in ("Bearer x", "Basic x"):
-            (await hub.post("hooks/github", body, right | {"Authorization": given})).refused(401, "forbidden")
-        for path in ("hooks/claude-code", "hooks/grafana", "api/events", "api/commands/hub:ping", "ping/x"):
-            (await hub.post(path, body, right)).refused(401, "forbidden")
-        assert (await hub.ask("GET", "api/state", headers=right)).status in (401, 429)
-        assert hub.hub.state.get("task:progress", "github:user/shop/9911") is None
-        assert (await hub.post("hooks/github", body, right)).json == {}
-        assert status(hub, "github:user/shop/9911") == "failed"
-        found = [(await hub.post("hooks/github", body, wrong)).status for _ in range(30)]
-        assert found[-1] == 429
 
 
 async def test_weakened_anybody_could_report_a_run(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
