@@ -41,7 +41,7 @@ class Visitor:
     def call(self, id: str, command: str, /, **args: Any) -> None:
         self.say(type="command", id=id, payload={"command": command, "args": args})
 
-    async def answer(self, id: str) -> Any:
+    async def answer(self, id: str | None) -> Any:
         while id not in self.answers:
             await asyncio.sleep(0.001)
         return self.answers.pop(id)

@@ -76,10 +76,13 @@ class Provider:
         self.held = self._sent = 0
         self.gone = False
         self._waiting: dict[str, Asked] = {}  # by the id of the frame
+        self._only: Asked | None = None  # sent since nothing waited, if it alone can be answered
+        self._in_doubt = False  # whether one can be due to something that is over
         self._telling: set[asyncio.Task[None]] = set()
 
     def ask(self, asked: Asked, command: str, args: bytes) -> None:
         """Send it on."""
+        self._only = None if self._waiting or self._in_doubt else asked
         asked.id = self.tell(command, args)
         self._waiting[asked.id] = asked
 
@@ -101,15 +104,18 @@ class Provider:
         """Nobody waits for the answer any more: if it has none yet, it hears of that."""
         if asked.id in self._waiting:
             del self._waiting[asked.id]
+            self._in_doubt, self._only = True, None  # it may still answer that, and what it is told now
             if not self.gone:
                 self.tell("hub:cancel", dumpb({"id": asked.id}))
 
     def answered(self, answer: Answer) -> bool:
         """Take an answer; return whether a frame with its id was ever sent. One that comes too late is passed over. One
-        without an id is that of the only call that there is to answer: else whoever called would wait in vain."""
+        without an id is that of the only call that any can be due to: else whoever called would wait in vain, and
+        where there is doubt it would end another's call."""
         if answer.id is not None:
             return self._answered(answer, answer.id)
-        return len(self._waiting) == 1 and self._answered(answer, next(iter(self._waiting)))
+        only = self._only
+        return only is not None and only.id in self._waiting and self._answered(answer, only.id)
 
     def _answered(self, answer: Answer, id: str) -> bool:
         if answer.type == "progress" and (asked := self._waiting.get(id)) is not None:

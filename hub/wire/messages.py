@@ -48,7 +48,7 @@ class Command(NamedTuple):
 
 class Answer(NamedTuple):
     """A frame that may answer a call which the hub has sent on to this client, or say how far it is; `problem`: why it
-    does not fit. Without an `id` it answers the one call that there is to answer, if there is one alone."""
+    does not fit. Without an `id` it answers the only call that an answer can be due to, if there is one alone."""
 
     type: Literal["response", "error", "progress"]
     id: str | None
@@ -73,7 +73,7 @@ def load_command(text: str | bytes) -> Command:
         raise BadFrame(error, answer=_unread(text, error.message)) from None
     if not isinstance(frame, dict):
         alone = HubError("invalid_json", "A message is one JSON object.")
-        raise BadFrame(alone, answer=_nameless(alone.message))
+        raise BadFrame(alone, answer=None if _BEAT.fullmatch(str(frame)) else _nameless(alone.message))
     id = frame.get("id")
     if not is_id(id):
         id = None
@@ -109,7 +109,10 @@ def _odd(frame: dict[str, Any], id: str | None, problem: str) -> Answer | None:
     """What is no command: as somebody answers who speaks another protocol."""
     if frame.get("type") == "command":
         return None
-    return Answer("error", id, None, problem) if id is not None else _nameless(problem)
+    if id is not None:
+        return Answer("error", id, None, problem)
+    is_other = not frame or frame.get("type", "result") not in _RESULTS or frame.keys() & _OTHERS
+    return None if is_other else _nameless(problem)
 
 
 def _unread(text: str | bytes, problem: str) -> Answer | None:
@@ -118,7 +121,9 @@ def _unread(text: str | bytes, problem: str) -> Answer | None:
         text = text.decode("utf-8", "replace")
     if (id := _OF_A_CALL.search(text)) and _ANSWERS.search(text):
         return Answer("error", id[1], None, problem)
-    return None if _NAMED.search(text) else _nameless(problem)
+    type = _TYPE.search(text)
+    is_other = _NAMED.search(text) or _BEAT.fullmatch(text) or (type and type[1] not in _RESULTS)
+    return None if is_other else _nameless(problem)
 
 
 def _nameless(problem: str) -> Answer:
@@ -127,8 +132,12 @@ def _nameless(problem: str) -> Answer:
 
 
 _OF_A_CALL = re.compile(r'"id"\s*+:\s*+"(call-[0-9]{1,19})"')  # as the hub names those that it sends on
-_NAMED = re.compile(r'"id"\s*+:\s*+"|"type"\s*+:\s*+"(?:command|event)"')  # it is about something else
+_NAMED = re.compile(r'"id"\s*+:\s*+"')  # it is about something else
 _ANSWERS = re.compile(r'"type"\s*+:\s*+"(?:response|error)"|"jsonrpc"\s*+:')
+_TYPE = re.compile(r"""["']type["']\s*+:\s*+["'](\w*+)""")
+_RESULTS = ("response", "error", "result")  # the types of what may be an answer without an id
+_OTHERS = frozenset({"event", "command", "method", "ping", "pong"})  # of what has no type, and is none
+_BEAT = re.compile(r"\s*+(?:(?:ping|pong|heartbeat|keep-?alive)\s*+)?", re.ASCII | re.IGNORECASE)  # or nothing at all
 
 
 def _progress(frame: dict[str, Any]) -> Answer | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from workers import Visitor
 from hub import Call, Hub
 from hub.commands import providers as module
 from hub.commands.clients import Client
-from hub.commands.provided import Provided
+from hub.commands.provided import Provided, Provider
 from hub.errors import HubError
 from hub.stats import snapshot
 from hub.wire import messages
@@ -211,7 +212,6 @@ async def test_an_odd_frame_about_nothing_that_was_asked_ends_no_call(worker: Vi
     "frame",
     [
         "Hello, Ada!",
-        "",
         "{'type': 'response', 'payload': 5}",
         "[5]",
         '{"greeting": "Hello"}',
@@ -224,26 +224,113 @@ async def test_an_odd_frame_about_nothing_that_was_asked_ends_no_call(worker: Vi
 async def test_what_names_no_call_answers_the_only_one(
     worker: Visitor, caller: Visitor, frame: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does the first program that somebody writes; of several calls nobody knows which is meant."""
+    """So does the first program that somebody writes."""
     if weakened:
         monkeypatch.setattr(messages, "_nameless", lambda problem: None)
     await worker.provides("a:b")
     worker.session.receive(frame)  # nothing was asked
+    for number in (1, 2):  # the second one, too
+        caller.call("1", "a:b")
+        id, _, _ = await worker.request(number)
+        worker.session.receive(frame)
+        if weakened:
+            worker.say(type="response", id=id, payload="well")
+            assert await caller.answer("1") == "well"
+        else:
+            error = refused(await caller.answer("1"), "command_failed")
+            assert error["error"].startswith("The provider of a:b has answered with a frame that does not fit: ")
+            assert worker.answers[None]["code"] in ("invalid_json", "invalid_message")
+
+
+NAMELESS = '{"type": "error", "id": null, "payload": {"error": "unknown command hub:cancel"}}'
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("frame", [NAMELESS, "done 3"])
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_where_it_can_be_of_another_it_ends_nobodys_call(
+    hub: Hub,
+    worker: Visitor,
+    caller: Visitor,
+    frame: str,
+    is_cancelled: bool,
+    weakened: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of several calls nobody knows which is meant, nor whether what was cancelled is answered late."""
+    if weakened:
+
+        def only(self: Provider, answer: messages.Answer) -> bool:
+            if answer.id is not None:
+                return self._answered(answer, answer.id)
+            return len(self._waiting) == 1 and self._answered(answer, next(iter(self._waiting)))
+
+        monkeypatch.setattr(Provider, "answered", only)
+    await worker.provides("a:b")
+    other = Visitor(hub)
     caller.call("1", "a:b")
     id, _, _ = await worker.request()
-    caller.call("2", "a:b")
-    other, _, _ = await worker.request(2)
+    other.call("2", "a:b")
+    another, _, _ = await worker.request(2)
     worker.session.receive(frame)
-    worker.say(type="response", id=other, payload="well")
-    assert await caller.answer("2") == "well"
+    if is_cancelled:
+        other.leave()
+        assert (await worker.request(3))[1] == "hub:cancel"
+    else:
+        worker.say(type="response", id=another, payload="first")
+        assert await other.answer("2") == "first"
     worker.session.receive(frame)
-    if weakened:
+    if not weakened:
+        refused(await worker.answer(None), "unexpected_type" if frame is NAMELESS else "invalid_json")
+    worker.say(type="response", id=id, payload="well")
+    found = await caller.answer("1")
+    assert found == "well" if not weakened else found["code"] == "command_failed"
+    if is_cancelled and not weakened:  # it may come later still
+        caller.call("1", "a:b")
+        id, _, _ = await worker.request(4)
+        worker.session.receive(frame)
         worker.say(type="response", id=id, payload="well")
         assert await caller.answer("1") == "well"
-    else:
-        error = refused(await caller.answer("1"), "command_failed")
-        assert error["error"].startswith("The provider of a:b has answered with a frame that does not fit: ")
-        assert worker.answers[None]["code"] in ("invalid_json", "invalid_message")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        " ",
+        "ping",
+        "PONG\n",
+        '"ping"',
+        "keep-alive",
+        "{}",
+        '{"type": "ping"}',
+        '{"type": "pong", "t": NaN}',
+        "{'type': 'ping'}",
+        '{"type": 6}',
+        '{"type": "subscribe", "topics": ["*"]}',
+        '{"event": "a:x", "data": {}}',
+        '{"command": "hub:ping"}',
+        '{"jsonrpc": "2.0", "method": "progress"}',
+    ],
+)
+async def test_what_a_provider_sends_beside_its_answers_ends_no_call(
+    worker: Visitor, caller: Visitor, frame: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own heartbeat, for one."""
+    if weakened:
+        nameless = messages._nameless("It does not fit.")
+        for name in ("_odd", "_unread"):
+            monkeypatch.setattr(messages, name, lambda *args: nameless)
+        monkeypatch.setattr(messages, "_BEAT", re.compile("(?!)"))
+    await worker.provides("a:b")
+    caller.call("1", "a:b")
+    id, _, _ = await worker.request()
+    worker.session.receive(frame)
+    assert worker.answers[None]["code"] in ("invalid_json", "invalid_message")
+    worker.say(type="response", id=id, payload="well")
+    found = await caller.answer("1")
+    assert found == "well" if not weakened else found["code"] == "command_failed"
 
 
 @pytest.mark.parametrize(
