@@ -13,6 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 EXIT = re.compile(r"[0-9]{1,3}", re.ASCII)
 MESSAGE = 2048  # bytes of a message: its end
 RUNS = 16  # of one job that are remembered at once
+ENDED = 8  # of one job whose end is remembered, so that it is known when its sender repeats it
 
 
 def key_of(name: str) -> str | None:
@@ -38,11 +39,20 @@ def events(
     key: str, said: int | str, known: Mapping[str, Any], now: str, run: str = "", message: str = ""
 ) -> list[Event]:
     """What a ping becomes. `run` pairs a start with its end; `known` is the task as it was: the run that it tells of,
-    and in `runs` when the others began that have not ended."""
+    in `runs` when the others began that have not ended, and in `ended` how others did. What was said already of a run,
+    and is said again behind the end of another, is no event."""
     task: dict[str, Any] = {"id": key, "name": key.partition(":")[2]}
     more = {"message": message} if message else {}
     if said == "log":
         return [Event(TASK, {**known, **task, **more})]
+    status = "running" if said == "start" else "failed" if said else "succeeded"
+    ended = _ended(known)
+    if ended.pop(run, None) == status and known.get("rid") != run:
+        return []
+    if run and status != "running":
+        ended[run] = status
+    if ended:
+        task["ended"] = dict(list(ended.items())[-ENDED:])
     runs = _open(known)
     later = list(runs)[list(runs).index(run) + 1 :] if run in runs else []
     began = runs.pop(run, None)
@@ -61,6 +71,12 @@ def _open(known: Mapping[str, Any]) -> dict[str, str]:
     if known.get("status") == "running" and isinstance(began, str):
         runs[str(known.get("rid", ""))] = began
     return runs
+
+
+def _ended(known: Mapping[str, Any]) -> dict[str, str]:
+    """How each run has ended that is still remembered, the newest last."""
+    ended = known.get("ended")
+    return dict(ended) if isinstance(ended, dict) else {}
 
 
 def _running(task: Mapping[str, Any], runs: Mapping[str, str], more: Mapping[str, Any]) -> Event:

@@ -115,7 +115,7 @@ class Rules:
 
     def _task(self, event: Event, data: Mapping[str, Any]) -> Iterator[Message]:
         _, ended, since = self._moved(event, data)
-        status, end = data.get("status"), end_of(data)
+        status, end = data.get("status"), end_of(data, ended)
         if end is None or end == ended:
             return
         took = _took(event, data, since)
@@ -153,7 +153,7 @@ class Rules:
         status = str(data.get("status") or before or "")
         if since is None or status == "running" != before:
             since = at
-        end = end_of(data) if data.get("status") else ended
+        end = end_of(data, ended) if data.get("status") else ended
         is_gone = end is not None and data.get("error") == REASON
         self._stands[place] = Stand(status, end, None if status in OVER else since, _name(event, data), is_gone)
         if len(self._stands) > MOST:

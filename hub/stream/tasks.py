@@ -1,6 +1,7 @@
 """Tasks: those of an agent, among the last values; and which end of a task is another one."""
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..wire.strictjson import dumpb
@@ -12,14 +13,28 @@ EVENT = "task:progress"
 OPEN = ("running", "waiting_approval")
 OVER = ("succeeded", "failed", "cancelled")
 
-End = tuple[str, str | None]  # how a task has ended, and when, as its publisher says it
+End = tuple[str, float | str | None]  # how a task has ended, and when, as its publisher says it: see _moment
 
 
-def end_of(data: Mapping[str, Any]) -> End | None:
-    """Which end of its task an event tells of, None while it is not over. The same one again is the same end: told
-    once, and seen once. Another `ended_at` is another end, also where nothing was heard of the task between the two."""
-    status, ended = data.get("status"), data.get("ended_at")
-    return (status, ended if isinstance(ended, str) else None) if status in OVER else None
+def end_of(data: Mapping[str, Any], before: End | None = None) -> End | None:
+    """Which end of its task an event tells of, None while it is not over; `before`: how it was over already. The same
+    one again is the same end, in whichever way its moment is written, or if none is: told once, and seen once. Another
+    `ended_at` is another end, also where nothing was heard of the task between the two."""
+    status, at = data.get("status"), _moment(data.get("ended_at"))
+    if status not in OVER:
+        return None
+    return before if at is None and before is not None and before[0] == status else (status, at)
+
+
+def _moment(value: object) -> float | str | None:
+    """A time in seconds since 1970, in whichever way it is written; what is none, or has no offset, as it is."""
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        then = datetime.fromisoformat(value)
+        return then.timestamp() if then.tzinfo else value
+    except (ValueError, OverflowError):
+        return value
 
 
 def open_tasks(state: "State", agent: str) -> list[dict[str, Any]]:

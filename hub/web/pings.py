@@ -42,6 +42,8 @@ async def pinged(request: web.Request) -> web.Response:
         known = hub.state.get(TASK, key)
         before = {} if known is None else known.data
         found = ping.events(key, said, before, now(), identity(given.get("rid")), message)
+        if not found:
+            return web.Response(text="OK")
         records: list[dict[str, Any]] = [{"event": event.name, "data": dict(event.data)} for event in found]
         is_over = said not in ("start", "log") and len(found) == 1
         if ttl is None and known is not None and not is_over:

@@ -39,12 +39,16 @@ TWO: dict[str, tuple[Step, Step]] = {
     "ping of another run": (ping("nightly/1?rid=a"), ping("nightly/1?rid=b")),
     "unit": (unit("a" * 32), unit("b" * 32)),
     "task": (ended(1), ended(2)),
+    "task without an offset": (ended(1, ended_at="2026-12-01 03:00"), ended(1, ended_at="2026-12-02 03:00")),
+    "task that first says no time": (ended(1, ended_at=None), ended(1)),
 }
 ONE: dict[str, tuple[Step, Step]] = {
     "ping of the same run": (ping("nightly/1?rid=a"), ping("nightly/1?rid=a")),
     "message": (ping("nightly/1"), ping("nightly/log")),
     "unit": (unit("a" * 32), unit("a" * 32)),
     "task": (ended(1), ended(1, message="cleaned up")),
+    "moment written otherwise": (ended(1), ended(1, ended_at="2026-12-01T04:00:00.000+01:00")),
+    "task that says no time again": (ended(1), ended(1, ended_at=None)),
 }
 
 
@@ -69,7 +73,7 @@ async def test_another_end_is_told(tmp_path: Path, steps: tuple[Step, Step]) -> 
 async def test_weakened_it_would_not_be(
     tmp_path: Path, steps: tuple[Step, Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "end_of", lambda data: (end := end_of(data)) and (end[0], None))
+    monkeypatch.setattr(rules, "end_of", lambda data, *before: (end := end_of(data)) and (end[0], None))
     assert await told(tmp_path, *steps) == ["nightly failed"]
 
 
@@ -83,8 +87,25 @@ async def test_weakened_it_would_be_told_again(
     tmp_path: Path, steps: tuple[Step, Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = iter(range(100))
-    monkeypatch.setattr(rules, "end_of", lambda data: (end := end_of(data)) and (end[0], str(next(numbers))))
+    monkeypatch.setattr(rules, "end_of", lambda data, *before: (end := end_of(data)) and (end[0], str(next(numbers))))
     assert await told(tmp_path, *steps) == ["nightly failed"] * 2
+
+
+async def test_the_same_end_is_told_once_however_often_it_comes(tmp_path: Path) -> None:
+    none = ended(1, ended_at=None)
+    assert await told(tmp_path, ended(1), ended(1, ended_at="2026-12-01T03:00:00.000Z"), none, none, ended(1)) == [
+        "nightly failed"
+    ]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_run_that_ended_before_another_is_told_once_also_where_its_sender_repeats_it(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.adapters.ping._ended", lambda known: {})
+    steps = [ping("nightly/fail?rid=a"), ping("nightly?rid=b"), ping("nightly/fail?rid=a"), ping("nightly/log")]
+    assert await told(tmp_path, *steps) == ["nightly failed"] * (2 if weakened else 1)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,18 @@ async def test_a_run_that_never_ends_hides_no_later_one(hub: HubInside) -> None:
     assert (ended["status"], ended["error"]) == ("failed", "exit status 1"), "a failure is not hidden by one that runs"
 
 
+async def test_what_is_known_of_ended_runs_is_bounded_and_no_more_than_a_repetition(hub: HubInside) -> None:
+    for number in range(20):
+        last = await ping(hub, f"job/1?rid={number}")
+    assert last["ended"] == {str(number): "failed" for number in range(12, 20)}
+    assert (await ping(hub, "job/2?rid=15"))["rid"] == "19", "said again"
+    assert (await ping(hub, "job?rid=15"))["rid"] == "15", "it says something else"
+    await ping(hub, "job/start?rid=16")
+    assert (await ping(hub, "job/1?rid=16"))["rid"] == "16", "it has begun anew"
+    assert (await ping(hub, "job/1?rid=1"))["rid"] == "1", "it is forgotten"
+    assert list((await ping(hub, "job/log?rid=1"))["ended"])[-3:] == ["15", "16", "1"]
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_start_keeps_the_lease(hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     """Else a job that hangs would run for ever, and nobody would hear of it."""

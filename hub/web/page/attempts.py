@@ -34,8 +34,8 @@ class Attempt:
         """Go on with the next event."""
         self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
         self.error, self.message = data.get("error") or "", data.get("message") or ""
-        before, self.end = self.end, end_of(data)
-        if self.end is None or self.end[1] is None or self.end != before:  # without a time nobody can tell
+        before, self.end = self.end, end_of(data, self.end)
+        if self.end is None or self.end != before:
             self.told = seq
         given = data.get("started_at")
         if given and given != self.began and epoch(given) is not None:
