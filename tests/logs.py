@@ -63,7 +63,7 @@ class Disk:
             monkeypatch.setattr(os, name, self._in_the_way(name, getattr(os, name)))
 
     def _in_the_way(self, name: str, real: Any) -> Any:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
             self.calls += 1
             if self.calls == self.failing or (self.full and name in ("write", "fdatasync")):
                 if name == "write":
@@ -71,6 +71,6 @@ class Disk:
                 raise OSError(28, "No space left on device")
             if name == "write" and len(args[1]) > 100:
                 return real(args[0], args[1][:100])  # the system may always take less
-            return real(*args)
+            return real(*args, **more)
 
         return call
