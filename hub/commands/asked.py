@@ -94,6 +94,11 @@ def _id(asked: Asked, by: Person) -> str:
     return begin + hashlib.sha256(f"{by.name}\n{asked.key}".encode()).hexdigest()[:32]
 
 
+def twin(id: str) -> str:
+    """The id that a question has with the same key, if one of the two ends with its asker's connection."""
+    return id.removeprefix(WITH_ITS_ASKER) if id.startswith(WITH_ITS_ASKER) else WITH_ITS_ASKER + id
+
+
 def is_same(known: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
     return all(known[name] == again[name] for name in ("question", "options", "default", "details"))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HubError
 from ..wire.strictjson import dumpb
 from ..wire.validation import misfit
-from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of
+from .asked import NOBODY, WITH_ITS_ASKER, Asked, Person, is_same, outcome, record_of, twin
 from .call import Call
 from .clients import Client
 from .endings import Repeats
@@ -74,7 +74,7 @@ class Questions:
         `broker_unavailable` when it cannot be recorded or kept. Whoever is cancelled here waits no longer; the question
         is withdrawn with that only if `is_withdrawn` says so, and nobody else waits for it.
         """
-        over = await self._repeats.find(record_of(asked, by)["id"]) if asked.key else None
+        over = await self._over(record_of(asked, by)["id"]) if asked.key else None
         question, waiter = self._find(asked, by, over), call or object()
         self._awaited[waiter] = question
         self._verdicts.awaits(question.id)
@@ -90,6 +90,12 @@ class Questions:
         if self._verdicts.shared:
             await self.settling.endings.on_record(end, self.settling.spawn)
         return outcome(end)
+
+    async def _over(self, id: str) -> dict[str, Any] | None:
+        """See `Repeats.find`. Raises HubError `invalid_args` where the key is of one that was asked otherwise."""
+        if self._repeats.of(other := twin(id), await self._repeats.find(other)) is not None:
+            raise another()
+        return await self._repeats.find(id)
 
     def _left(self, question: Question) -> None:
         """Somebody here does not wait any more: tell other hubs if that was the last one."""
@@ -113,8 +119,8 @@ class Questions:
         if known is None and asked.key and (end := self._repeats.of(record["id"], over)):
             known = Question(end)
             known.over.set_result(end)
-        if known is not None:
-            if not is_same(known.record, record):
+        if known is not None or (asked.key and twin(record["id"]) in self._open):
+            if known is None or not is_same(known.record, record):
                 raise another()
             if asked.asker is not None:  # it may have come back: the end of the connection before means little then
                 known.askers.add(asked.asker)

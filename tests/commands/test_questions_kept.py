@@ -9,7 +9,7 @@ from asking import QUESTION, UID, asked, away, call, client_of, ends, refused, v
 from running import until
 
 from hub import Call, Hub
-from hub.commands import settling
+from hub.commands import questions, settling
 from hub.commands.clients import Client
 from hub.commands.endings import Endings, Repeats
 from hub.commands.question import EVENT
@@ -236,6 +236,28 @@ async def test_what_is_over_is_known_by_its_key_when_other_last_values_have_its_
     async with asked(hub, key="taken back", **{"while": "connected"}) as (_, waiting):
         assert not waiting.done()
     await hub.stop()
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_key_is_of_one_question_whatever_it_ends_with(
+    hub: Hub, weakened: bool, bound: bool, is_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a person would be asked twice."""
+    if weakened:
+        monkeypatch.setattr(questions, "twin", lambda id: "another")
+    way: dict[str, Any] = {"while": "connected"}
+    one, other = (way, {}) if bound else ({}, way)
+    async with asked(hub, key="k", **one) as (id, waiting):
+        if is_over:
+            await call(hub, "hub:answer", question=id, answer="no")
+            await waiting
+        if weakened:
+            async with asked(hub, key="k", **other) as (second, _):
+                assert second != id
+        else:
+            await refused(hub, "invalid_args", "hub:ask", key="k", **QUESTION, **other)
 
 
 async def test_what_is_over_is_not_kept_among_the_last_values(tmp_path: Path) -> None:
