@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -124,7 +124,8 @@ async def hub_process(tmp_path: Path, *flags: str, status: int = 0) -> AsyncIter
             hub.url = line.split()[-1]
             yield hub
             if process.returncode is None and status >= 0:  # one that was killed is only waited for: to signal it again
-                process.terminate()  # would reap it here, and asyncio on Python 3.11 would not learn its status
+                with suppress(ProcessLookupError):  # it ends by itself at this moment
+                    process.terminate()  # would reap it here, and asyncio on Python 3.11 would not learn its status
             assert await hub.ended() == status, hub.log
         finally:
             hub.signal(signal.SIGKILL)

@@ -18,8 +18,8 @@ End = tuple[str, float | str | None]  # how a task has ended, and when, as its p
 
 def end_of(data: Mapping[str, Any], before: End | None = None) -> End | None:
     """Which end of its task an event tells of, None while it is not over; `before`: how it was over already. The same
-    one again is the same end, in whichever way its moment is written, or if none is: told once, and seen once. Another
-    `ended_at` is another end, also where nothing was heard of the task between the two."""
+    one again is the same end, in whichever way its moment is written, or if none is: told once. Another `ended_at` is
+    another end, also where nothing was heard of the task between the two."""
     status, at = data.get("status"), _moment(data.get("ended_at"))
     if status not in OVER:
         return None

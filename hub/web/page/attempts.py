@@ -35,7 +35,7 @@ class Attempt:
         self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
         self.error, self.message = data.get("error") or "", data.get("message") or ""
         before, self.end = self.end, end_of(data, self.end)
-        if self.end is None or self.end != before:
+        if self.end != before or self.end is None or not data.get("ended_at"):  # without a time nobody can tell
             self.told = seq
         given = data.get("started_at")
         if given and given != self.began and epoch(given) is not None:
