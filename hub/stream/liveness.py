@@ -2,21 +2,20 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
-from ..private import Unsafe, open_private, read_private, write_all, write_whole
 from ..processes import Process, inner_numbers, owner, process, sees_all
 from ..wire.timestamps import now
 from .events import Event
 from .pidfds import Pidfds, is_running
+from .pidfile import STATUS, TASK, WHAT, One, Pidfile
 from .tasks import OPEN, open_tasks_of
 
 if TYPE_CHECKING:
@@ -25,29 +24,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub")
 
-STATUS, TASK = "agent:status_change", "task:progress"
 OVER = {  # it has said so itself
     STATUS: ("stopped", "error"),
     TASK: ("succeeded", "failed", "cancelled"),
 }
-WHAT = {STATUS: "agent", TASK: "task"}  # as it is called on disk
 REASON = "process ended"
-FILE = "pids.jsonl"  # in the state directory: which process each of them is
-LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyond what is needed
 AT_ONCE = 100  # of those whose ends are published together
 RETRY_SECONDS = 1.0
 LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
 # Between two looks for what programs have left, while no process ends: at first, and later on.
 SOON_SECONDS, LEFT_SECONDS = 0.5, 60.0
 LOOK_SECONDS = 0.1  # between two looks through all processes
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-class One(NamedTuple):
-    """An agent or a task: the event that tells of it, and its id."""
-
-    event: str
-    id: str
 
 
 class Liveness:
@@ -62,17 +49,16 @@ class Liveness:
     def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
         self.on_ended: Callable[[str], None] = lambda agent: None  # its process has
         self.before_ends: Callable[[], Awaitable[None]] | None = None  # what else tells how they ended, for certain
-        self._bus, self._state, self._file = bus, state, directory / FILE
+        self._bus, self._state = bus, state
         self._pidfds = Pidfds(self._ended)
         self._claims: dict[int, Process] = {}  # while the events that name them are being published
         self._known: dict[One, Process] = {}
+        self._pidfile = Pidfile(directory, self._known)
         self._of: dict[Process, set[One]] = {}
         self._over: dict[One, Process] = {}  # whose end is to be published
         self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
         self._inner: tuple[float, frozenset[int]] = -math.inf, frozenset()  # when it was looked at, and what was found
         self._wake, self._pause = asyncio.Event(), SOON_SECONDS
-        self._lines = 0
-        self._journal: int | None = None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -114,7 +100,7 @@ class Liveness:
                 return  # a late word of the process before: it ends nobody who goes on in another
             self._forget(one)
             self._watch(one, claim)
-            self._note(one, claim)
+            self._pidfile.note(one, claim)
         elif claim is None and known is not None and known.pid != pid:  # it goes on somewhere else
             self._drop(one)
 
@@ -152,7 +138,7 @@ class Liveness:
     def _drop(self, one: One) -> None:
         if one in self._known:
             self._forget(one)
-            self._note(one, None)
+            self._pidfile.note(one, None)
 
     def _forget(self, one: One) -> None:
         self._over.pop(one, None)
@@ -234,101 +220,26 @@ class Liveness:
             return {}
         return {"ttl": max(event.accepted + event.ttl - time.monotonic(), 0.001)}
 
-    # ---- on disk
+    # ---- across restarts
 
     def start(self) -> None:
         """Go on with what was known; who has ended meanwhile is stopped as soon as `run` runs."""
-        boot = _boot()
-        for one, (known, of) in self._read().items():
+        for one, (known, is_this_boot) in self._pidfile.read().items():
             event = self._state.get(*one)
-            if event is None or event.data.get("pid") not in (
-                None,
-                known.pid,
-            ):  # noted of an earlier one: it was killed
-                continue
+            if event is None or event.data.get("pid") not in (None, known.pid):
+                continue  # noted of an earlier one: the hub was killed between the event and the note
             self._known[one] = known
-            if of == boot and is_running(known):
+            if is_this_boot and is_running(known):
                 self._watch(one, known)
             else:
                 self._over[one] = known
         self._wake.set()
-        self._rewrite()
+        self._pidfile.rewrite()
 
     def stop(self) -> None:
         """Wait for nobody any more; what is on disk stays."""
         self._pidfds.close()
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
-
-    def _read(self) -> dict[One, tuple[Process, str]]:
-        found: dict[One, tuple[Process, str]] = {}
-        try:
-            lines = read_private(self._file, LARGEST).splitlines()
-        except FileNotFoundError:
-            lines = []
-        except (OSError, Unsafe) as error:
-            log.warning(
-                "the processes of agents and tasks are not known: %s; "
-                "the end of one that was there before this start is not noticed",
-                error,
-            )
-            lines = []
-        for line in lines:
-            with contextlib.suppress(
-                ValueError, KeyError, TypeError, StopIteration
-            ):  # cut off by a kill, in the middle of a write
-                told = json.loads(line)
-                one = next(One(event, str(told[what])) for event, what in WHAT.items() if what in told)
-                if told["pid"] is None:
-                    found.pop(one, None)
-                else:
-                    known = Process(int(told["pid"]), "", "", 0, int(told["started"]))
-                    found[one] = known, str(told["boot"])
-        return found
-
-    def _note(self, one: One, known: Process | None) -> None:
-        """One line more; all anew when most of them are of no use any more."""
-        self._lines += 1
-        if self._journal is None or self._lines > 2 * len(self._known) + SPARE:
-            self._rewrite()
-        else:
-            self._guarded(lambda: write_all(self._journal or -1, _line(one, known)))
-
-    def _rewrite(self) -> None:
-        self._lines = len(self._known)
-        if self._lines or self._file.exists():
-            self._guarded(self._write)
-
-    def _write(self) -> None:
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
-        write_whole(self._file, b"".join(_line(*each) for each in self._known.items()), durable=False)
-        self._journal = open_private(self._file, os.O_WRONLY | os.O_APPEND)
-
-    def _guarded(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except (OSError, Unsafe) as error:  # the disk is full: what is watched now is watched all the same
-            log.warning(
-                "the processes of agents and tasks cannot be noted: %s; "
-                "the end of one is noticed as long as this hub runs, not across a restart",
-                error,
-            )
-
-
-def _line(one: One, known: Process | None) -> bytes:
-    told: dict[str, Any] = {WHAT[one.event]: one.id, "pid": None}
-    if known is not None:
-        told |= {"pid": known.pid, "started": known.started, "boot": _boot()}
-    return json.dumps(told).encode() + b"\n"
-
-
-def _boot() -> str:
-    with contextlib.suppress(OSError):
-        return BOOT.read_text("ascii").strip()
-    return ""
+        self._pidfile.close()
 
 
 def _pids(records: Iterable[Any]) -> Iterator[int]:

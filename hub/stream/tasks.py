@@ -1,10 +1,10 @@
 """Tasks: those of an agent, among the last values; and which end of a task is another one."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..wire.strictjson import dumpb
+from ..wire.timestamps import unix_time
 
 if TYPE_CHECKING:
     from .state import State
@@ -30,11 +30,8 @@ def _moment(value: object) -> float | str | None:
     """A time in seconds since 1970, in whichever way it is written; what is none, or has no offset, as it is."""
     if not isinstance(value, str) or not value:
         return None
-    try:
-        then = datetime.fromisoformat(value)
-        return then.timestamp() if then.tzinfo else value
-    except (ValueError, OverflowError):
-        return value
+    then = unix_time(value)
+    return value if then is None else then
 
 
 def open_tasks(state: "State", agent: str) -> list[dict[str, Any]]:

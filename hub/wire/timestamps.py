@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 MAX_TTL = 365 * 86_400  # seconds
+LONGEST = 40  # characters of a time that is looked at
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -35,3 +36,15 @@ def is_time(text: str) -> bool:
     except ValueError:
         pass
     return False
+
+
+def unix_time(value: object) -> float | None:
+    """A time in seconds since 1970, leniently read, in whichever way ISO 8601 writes it; None for what is none, or has
+    no offset: times in events are anybody's texts."""
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return None
+    try:
+        then = datetime.fromisoformat(value)
+        return then.timestamp() if then.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

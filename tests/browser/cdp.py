@@ -19,7 +19,8 @@ from typing import Any, Self
 import aiohttp
 
 DEADLINE = 30.0  # seconds that anything in the page may take
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The same engine without windows, tabs and toolbars takes a fifth of the time for a page.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new --remote-debugging-port=0 --disable-background-networking --disable-component-update "
     "--disable-sync --disable-extensions --no-first-run --no-default-browser-check --disable-quic "

@@ -1,7 +1,5 @@
 """The command line: its parts as text in and text out, and the whole against a hub in a process of its own."""
 
-import asyncio
-import contextlib
 import json
 import os
 import re
@@ -10,69 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Outcome, Run, Running, cursor, started, tailing
 from values import HOSTILE
 
 from hub.cli import following
 from hub.cli import main as cli_main
 from hub.cli import serve as cli_serve
-from hub.cli.main import main
-from hub.cli.publish import MOST_TOLD
 from hub.client import connections
-from hub.client.client import HubClient
 from hub.client.discovery import Disconnected
-from hub.client.items import Gap, Received
 from hub.client.sockets import WebSocket
 from hub.config import flags
-from hub.errors import HubError
 from hub.hub import VERSION
 
 # ---- usage
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run one command line in this process, with `stdin` as its input."""
-
-    def run(*words: str, stdin: bytes = b"") -> Outcome:
-        with _as_stdin(stdin):
-            status = main(words)
-        out, err = capfd.readouterr()
-        return Outcome(status, out, err)
-
-    return run
-
-
-@contextlib.contextmanager
-def _as_stdin(data: bytes) -> Iterator[None]:
-    """Descriptor 0 is a file that gives `data` and then ends; without any it leads nowhere."""
-    kept = os.dup(0)
-    file = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY)
-    if data:
-        os.write(file, data)
-        os.lseek(file, 0, os.SEEK_SET)
-    os.dup2(file, 0)
-    os.close(file)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
 
 
 @pytest.mark.parametrize(
@@ -193,194 +145,11 @@ def test_where_nobody_answers_there_is_no_hub(run: Run, words: list[str]) -> Non
 # ---- a hub in a process of its own
 
 
-@dataclass
-class Running:
-    process: "subprocess.Popen[str]"
-    line: str
-    state: Path
-
-    @property
-    def url(self) -> str:
-        return self.line.split()[-1]
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait()
-
-
-@contextlib.contextmanager
-def started(state: Path, *words: str) -> Iterator[Running]:
-    """A hub that listens; it is stopped if the test has not done so."""
-    command = [sys.executable, "-m", "hub", "--state-dir", str(state), *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield Running(process, process.stdout.readline(), state)
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(scope="module")
-def _module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with started(tmp_path_factory.mktemp("hub"), "--port", "0") as running:
-        yield running
-
-
-@pytest.fixture
-def hub(_module_hub: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
-    """A running hub that the command line finds."""
-    monkeypatch.setenv("HUB_STATE_DIR", str(_module_hub.state))
-    return _module_hub
-
-
-def cursor(run: Run) -> str:
-    """Where the hub is now."""
-    return str(json.loads(run("call", "hub:info").out)["cursor"])
-
-
-@contextlib.contextmanager
-def tailing(*words: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-W", "error", "-m", "hub", "tail", *words]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def test_the_hub_says_where_it_is(hub: Running) -> None:
     found = json.loads((hub.state / "server.json").read_text())
     assert hub.line.startswith("hub ")
     assert found.keys() == {"url", "pid", "version", "started"}
     assert (found["url"], found["pid"]) == (hub.url, hub.process.pid)
-
-
-@pytest.mark.usefixtures("hub")
-def test_what_is_published_is_in_the_tail(run: Run) -> None:
-    before = cursor(run)
-    published = run("publish", "cli:said", '{"text": "hé"}', "--id", "first")
-    assert (published.status, published.err) == (0, "")
-    again = run("publish", "cli:said", '{"text": "hé"}', "--id", "first")
-    assert again == published  # an id is kept once, and has one cursor
-    run("publish", "other:said")
-    run("publish", "cli:said", "[1,2]")
-    tail = run("tail", "cli:*", "--after", before, "--count", "2", "--text")
-    assert (tail.status, tail.err) == (0, "")
-    assert [line.split(maxsplit=2)[2] for line in tail.out.splitlines()] == [
-        'cli:said                      {"text":"hé"}',
-        "cli:said                      [1,2]",
-    ]
-    first, _ = (
-        json.loads(line) for line in run("tail", "cli:*", "--after", before, "--count", "2", "--json").out.splitlines()
-    )
-    assert (first["id"], first["cursor"] + "\n") == ("first", published.out)
-    assert first["payload"] == {"event": "cli:said", "data": {"text": "hé"}}
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_ttl_makes_a_state_go_stale(run: Run) -> None:
-    before = cursor(run)
-    run("publish", "agent:status_change", '{"id": "cli", "status": "active"}', "--ttl", "0.05")
-    tail = run("tail", "hub:stale", "--after", before, "--count", "1", "--json")
-    seq = int(before.rpartition(":")[2]) + 1
-    assert json.loads(tail.out)["payload"]["data"] == {"event": "agent:status_change", "key": "cli", "seq": seq}
-
-
-@pytest.mark.usefixtures("hub")
-def test_lines_on_stdin_are_events_in_order(run: Run) -> None:
-    before, count = cursor(run), 2500
-    published = run("publish", "cli:line", "-", stdin=b"".join(b"%d\n" % n for n in range(count)))
-    assert (published.status, published.err) == (0, "")
-    tail = run("tail", "cli:line", "--after", before, "--count", str(count), "--json")
-    lines = [json.loads(line) for line in tail.out.splitlines()]
-    assert [line["payload"]["data"] for line in lines] == list(range(count))
-    assert lines[-1]["cursor"] + "\n" == published.out
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize(("good", "bad"), [(b'{"id":"a"}', b"5"), (b'{"id":"a"}', b"nope")])
-def test_a_bad_line_is_told_and_the_others_are_published(run: Run, good: bytes, bad: bytes) -> None:
-    before, lines = cursor(run), [good] * 2500
-    lines[1999] = bad
-    published = run("publish", "task:progress", "-", stdin=b"\n".join(lines))
-    why, end = published.err.splitlines()
-    assert "line 2000" in why.lower()
-    assert (published.status, end) == (1, "hub: 1 line was not published.")
-    tail = run("tail", "--after", before, "--count", "2499", "--json")
-    assert tail.out.splitlines()[-1].count(f'"cursor":"{published.out.strip()}"') == 1
-    assert published.out.strip() == cursor(run)
-
-
-@pytest.mark.usefixtures("hub")
-def test_of_many_bad_lines_the_first_are_told_and_all_are_counted(run: Run) -> None:
-    before = cursor(run)
-    published = run("publish", "task:progress", "-", stdin=b'{"id":"a"}\nx\n5\n' * 150)
-    lines = published.err.splitlines()
-    assert (published.status, len(lines), lines[-1]) == (1, MOST_TOLD + 1, "hub: 300 lines were not published.")
-    assert len(run("tail", "--after", before, "--count", "150", "--json").out.splitlines()) == 150
-    assert published.out.strip() == cursor(run)
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_name_that_fits_no_line_is_told_once(run: Run) -> None:
-    for name, sent in (("oneword", b"1\n2\n"), ("oneword", b"1"), ("hub:own", b"1\n2\n")):
-        published = run("publish", name, "-", stdin=sent)
-        assert (published.status, published.out, published.err.count("\n")) == (1, "", 1)
-        assert "event: " in published.err or "hub:" in published.err.removeprefix("hub:")
-
-
-@pytest.mark.usefixtures("hub")
-def test_without_a_pipe_there_is_an_event_without_data(run: Run) -> None:
-    before, command = cursor(run), [sys.executable, "-m", "hub", "publish", "cli:bare"]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    tail = run("tail", "cli:bare", "--after", before, "--count", "1", "--json")
-    assert json.loads(tail.out)["payload"]["data"] is None
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("sent", [b"", b"\n \n"])
-def test_an_empty_pipe_publishes_nothing(run: Run, sent: bytes) -> None:
-    before = cursor(run)
-    published = subprocess.run(
-        [sys.executable, "-m", "hub", "publish", "cli:piped"], input=sent, capture_output=True, check=False
-    )
-    sentence = b"hub: There is nothing on stdin to publish.\n"
-    assert (published.returncode, published.stdout, published.stderr) == (2, b"", sentence)
-    assert cursor(run) == before
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize(
-    ("words", "sent", "data"),
-    [
-        (["publish", "cli:piped"], b'{"n": 1}', [{"n": 1}]),
-        (["publish", "cli:piped"], b"1\n2\n", [1, 2]),
-        (["publish", "cli:piped", "5"], b"1", [5]),
-    ],
-)
-def test_a_pipe_is_read_where_no_data_is_given(run: Run, words: list[str], sent: bytes, data: list[Any]) -> None:
-    before = cursor(run)
-    command = [sys.executable, "-m", "hub", *words]
-    assert subprocess.run(command, input=sent, capture_output=True, check=True).stderr == b""
-    tail = run("tail", "cli:piped", "--after", before, "--count", str(len(data)), "--json")
-    assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == data
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize(("sent", "data"), [(b'{"n": 1}', {"n": 1}), (b"", None), (None, None)])
-def test_a_socket_is_read_once_something_comes(run: Run, sent: bytes | None, data: Any) -> None:
-    """Node gives one to each child, and closes most of them only when it ends itself."""
-    before = cursor(run)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        if sent is not None:
-            ours.sendall(sent)
-            ours.shutdown(socket.SHUT_WR)
-        command = [sys.executable, "-m", "hub", "publish", "cli:piped"]
-        subprocess.run(command, stdin=theirs.fileno(), capture_output=True, check=True)
-    (line,) = run("tail", "cli:piped", "--after", before, "--count", "1", "--json").out.splitlines()
-    assert json.loads(line)["payload"]["data"] == data
 
 
 @pytest.mark.parametrize(
@@ -436,66 +205,6 @@ def test_hub_url_names_the_hub(hub: Running, run: Run, tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("hub")
-def test_fields_of_a_known_event_are_what_its_schema_says(run: Run) -> None:
-    before = cursor(run)
-    assert run("publish", "task:progress", "id=5", "progress=40", "message=null", 'error:="x"').status == 0
-    assert run("publish", "cli:own", "--id", "own-1", "progress=40", "more:=[1]", "text=a=b").status == 0
-    tail = run("tail", "--after", before, "--count", "2", "--json")
-    assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == [
-        {"id": "5", "progress": 40, "message": "null", "error": "x"},
-        {"progress": "40", "more": [1], "text": "a=b"},
-    ]
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_mistyped_event_is_published_all_the_same(run: Run) -> None:
-    sentence = "hub: Nobody knows task:progres; did you mean task:progress?\n"
-    before = cursor(run)
-    strict = run("publish", "--strict", "task:progres", "1")
-    assert strict == Outcome(1, "", sentence)
-    assert cursor(run) == before
-    published = run("publish", "task:progres", "-", stdin=b"1\n2\n")
-    assert (published.status, published.err) == (0, sentence)
-    assert published.out.strip() == cursor(run)
-    refused = run("publish", "task:progres", "1", "--ttl", "-1")
-    assert (refused.status, refused.err.count("\n")) == (1, 1)
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize(
-    ("words", "is_meant"),
-    [
-        (["task:progress", "id=a", "ttl:=3"], True),
-        (["task:progress", "id=a", "ttl=3"], True),
-        (["task:progress", "id=a", "ttl=3", "--ttl", "3"], False),
-        (["dns:record", "ttl=3"], False),
-        (["task:progress", '{"id": "a", "ttl": 3}'], False),
-        (["task:progress", "id=a"], False),
-    ],
-)
-def test_a_flag_that_stands_in_the_data_is_asked_about(run: Run, words: list[str], is_meant: bool) -> None:
-    published = run("publish", *words)
-    question = "hub: ttl stands in the data now, where it means nothing; did you mean --ttl 3?\n"
-    assert (published.status, published.err) == (0, question if is_meant else "")
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.usefixtures("hub")
-def test_a_file_is_read_without_being_named(run: Run) -> None:
-    before = cursor(run)
-    assert run("publish", "cli:file", stdin=b'{"n": 1}').status == 0
-    assert run("publish", "cli:file").status == 0  # nothing is there to be read
-    tail = run("tail", "cli:file", "--after", before, "--count", "2", "--json")
-    assert [json.loads(line)["payload"]["data"] for line in tail.out.splitlines()] == [{"n": 1}, None]
-    assert json.loads(run("call", "hub:ping", stdin=b'{"n": 1}').out)["args"] == {"n": 1}
-
-
-@pytest.mark.usefixtures("hub")
-def test_an_empty_stdin_is_a_mistake(run: Run) -> None:
-    assert run("publish", "a:b", "-") == Outcome(2, "", "hub: There is nothing on stdin to publish.\n")
-
-
-@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -518,17 +227,6 @@ def test_when_the_hub_says_no_it_is_one_sentence(run: Run, words: list[str], sen
     assert outcome.err.startswith("hub: ")
     assert sentence in outcome.err
     assert cursor(run) == before
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_refused_batch_names_its_lines(run: Run) -> None:
-    before = cursor(run)
-    stdin = b'\n{"id":"a"}\n{"id":5}\n\n[]\n'
-    outcome = run("publish", "task:progress", "-", stdin=stdin)
-    assert (outcome.status, outcome.err.count("\n")) == (1, 3)
-    assert "Line 3: data.id: " in outcome.err
-    assert "Line 5: data: " in outcome.err
-    assert outcome.out.strip() == cursor(run) != before
 
 
 @pytest.mark.usefixtures("hub")
@@ -661,53 +359,3 @@ def test_a_hub_that_is_stopped_is_gone(tmp_path: Path, run: Run) -> None:
         assert hub.stop() == 0
     assert run("call", "hub:ping", "--state-dir", str(tmp_path)).status == 3
     assert run("audit", "verify", str(tmp_path)).status == 0
-
-
-# ---- HubClient against the same hub
-
-
-async def test_a_client_follows_calls_and_publishes(hub: Running) -> None:
-    async with HubClient(topics=["client:*"]) as client:
-        published = await client.publish("client:said", {"n": 1}, id="client-1")
-        assert await client.publish("client:said", {"n": 1}, id="client-1") == published
-        item = await anext(client)
-        assert isinstance(item, Received)
-        assert (item.name, item.data, item.id, item.cursor) == (
-            "client:said",
-            {"n": 1},
-            "client-1",
-            published["cursor"],
-        )
-        assert await client.call("hub:ping", {"x": 1}) == {"pong": True, "args": {"x": 1}}
-        with pytest.raises(HubError) as caught:
-            await client.call("no:such")
-        assert caught.value.code == "unknown_command"
-        answers = await asyncio.gather(*[client.call("hub:ping", {"n": n}) for n in range(100)])
-        assert [answer["args"]["n"] for answer in answers] == list(range(100))
-
-
-async def test_a_client_lives_through_a_restart_of_the_hub(tmp_path: Path) -> None:
-    async def until(client: HubClient, last: str) -> list[str]:
-        seen = []
-        async for item in client:
-            if isinstance(item, Received):
-                seen.append(item.data)
-                if item.data == last:
-                    break
-        return seen
-
-    with started(tmp_path, "--port", "0") as first:
-        async with HubClient(state_dir=tmp_path, topics=["client:*"]) as client:
-            await client.publish("client:said", "one")
-            assert await until(client, "one") == ["one"]
-            assert await asyncio.to_thread(first.stop) == 0
-            with started(tmp_path, "--port", "0"):
-                await client.publish("client:said", "two")
-                assert await until(client, "two") == ["two"]
-
-
-async def test_a_client_behind_the_window_is_told_what_it_misses(hub: Running) -> None:
-    async with HubClient(after="nobody:5", topics=["client:*"]) as client:
-        gap = await anext(client)
-        assert isinstance(gap, Gap)
-        assert (gap.after, gap.count, gap.reason) == ("nobody:5", None, "epoch")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from shops import Shop
+from workers import Visitor
 
 from hub import Hub
 
@@ -22,3 +23,13 @@ async def shop() -> AsyncIterator[Shop]:
     found = Shop()
     yield found
     found.gate.set()
+
+
+@pytest.fixture
+def worker(hub: Hub) -> Visitor:
+    return Visitor(hub)
+
+
+@pytest.fixture
+def caller(hub: Hub) -> Visitor:
+    return Visitor(hub)

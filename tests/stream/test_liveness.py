@@ -19,7 +19,7 @@ from strangers import needs_namespaces
 from hub.adapters import turns
 from hub.errors import HubError
 from hub.processes import Process, process
-from hub.stream import liveness, pidfds
+from hub.stream import liveness, pidfds, pidfile
 from hub.stream.liveness import Liveness
 from hub.wire.ids import new_id
 
@@ -383,7 +383,7 @@ async def test_another_process_with_the_same_number_is_another(tmp_path: Path, p
     """As if the number had been given out again while the hub was down."""
     async with hub_app(tmp_path) as hub:
         await publish(hub, agent(pid=pids[0]))
-    file = tmp_path / liveness.FILE
+    file = tmp_path / pidfile.FILE
     (told,) = map(json.loads, file.read_text().splitlines())
     file.write_text(json.dumps(told | {"started": told["started"] - 1}) + "\n")
     async with hub_app(tmp_path) as hub:
@@ -397,7 +397,7 @@ async def test_weakened_the_number_alone_would_do(
     monkeypatch.setattr(pidfds, "is_running", lambda known: True)
     async with hub_app(tmp_path) as hub:
         await publish(hub, agent(pid=pids[0]))
-    file = tmp_path / liveness.FILE
+    file = tmp_path / pidfile.FILE
     file.write_text(file.read_text().replace('"started": ', '"started": 1'))
     async with hub_app(tmp_path) as hub:
         await settled(hub)
@@ -430,7 +430,7 @@ async def test_another_boot_ends_all(tmp_path: Path, pids: list[int], monkeypatc
         await publish(hub, agent(pid=pids[0]))
     boot = tmp_path / "boot"
     boot.write_text("another\n")
-    monkeypatch.setattr(liveness, "BOOT", boot)
+    monkeypatch.setattr(pidfile, "BOOT", boot)
     async with hub_app(tmp_path) as hub:
         await stopped(hub)
 
@@ -516,7 +516,7 @@ async def test_a_task_whose_process_ended_while_the_hub_was_down(
         await publish(hub, task("t", pid=pids[0]), task("lives", pid=pids[1]), task("over", pid=pids[0]))
         await publish(hub, task("over", status="succeeded"))
     if weakened:
-        (tmp_path / liveness.FILE).unlink()
+        (tmp_path / pidfile.FILE).unlink()
     kill(pids[0])
     async with hub_app(tmp_path) as hub:
         if not weakened:
@@ -561,32 +561,30 @@ async def test_without_descriptors_they_are_looked_at(
 async def test_what_is_on_disk_is_bounded_and_whole_again(
     tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(liveness, "SPARE", 5)
+    monkeypatch.setattr(pidfile, "SPARE", 5)
     async with hub_app(tmp_path) as hub:
         for number in range(50):
             await publish(hub, agent(pid=pids[number % 2]))
-        lines = (tmp_path / liveness.FILE).read_text().splitlines()
+        lines = (tmp_path / pidfile.FILE).read_text().splitlines()
         assert len(lines) <= 2 * 1 + 5 + 1
         assert json.loads(lines[-1])["pid"] == pids[1]
-    with (tmp_path / liveness.FILE).open("a") as file:
+    with (tmp_path / pidfile.FILE).open("a") as file:
         file.write('{"agent": "a", "pi')  # as a kill leaves it
     async with hub_app(tmp_path) as hub:
         assert len(hub.hub.liveness) == 1
         kill(pids[1])
         await stopped(hub)
-        assert (
-            not [line for line in (tmp_path / liveness.FILE).read_text().splitlines() if json.loads(line)["pid"]]
-            or True
-        )
+        await until(lambda: not len(hub.hub.liveness), "it is known no more")
+        assert json.loads((tmp_path / pidfile.FILE).read_text().splitlines()[-1])["pid"] is None
 
 
 async def test_an_agent_that_was_another_process_since_is_left_alone(tmp_path: Path, pids: list[int]) -> None:
     """As a kill leaves it between the event and the note of its process."""
     async with hub_app(tmp_path) as hub:
         await publish(hub, agent(pid=pids[0]))
-        before = (tmp_path / liveness.FILE).read_bytes()
+        before = (tmp_path / pidfile.FILE).read_bytes()
         await publish(hub, agent(pid=pids[1]))
-    (tmp_path / liveness.FILE).write_bytes(before)
+    (tmp_path / pidfile.FILE).write_bytes(before)
     kill(pids[0])
     async with hub_app(tmp_path) as hub:
         await settled(hub)
@@ -597,8 +595,8 @@ async def test_a_full_disk_ends_no_watch(hub: HubInside, pids: list[int], monkey
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(liveness, "write_all", full)
-    monkeypatch.setattr(liveness, "write_whole", full)
+    monkeypatch.setattr(pidfile, "write_all", full)
+    monkeypatch.setattr(pidfile, "write_whole", full)
     await publish(hub, agent(pid=pids[0]))
     kill(pids[0])
     await stopped(hub)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...stream.tasks import OVER, End, end_of
-from .formats import epoch
+from ...wire.timestamps import unix_time
 
 
 @dataclass(slots=True)
@@ -38,11 +38,11 @@ class Attempt:
         if self.end != before or self.end is None or not data.get("ended_at"):  # without a time nobody can tell
             self.told = seq
         given = data.get("started_at")
-        if given and given != self.began and epoch(given) is not None:
+        if given and given != self.began and unix_time(given) is not None:
             self.began, self.is_cut = given, False
         if self.is_over:
             given = data.get("ended_at")
-            self.ended = given if given and epoch(given) is not None else timestamp
+            self.ended = given if given and unix_time(given) is not None else timestamp
             self.measured = data.get("duration_ms")
             if self.message == self.asked:
                 self.message = ""
@@ -61,7 +61,7 @@ class Attempt:
         not known, or it is not over."""
         if not self.is_over or isinstance(self.measured, int | float):
             return self.measured if self.is_over else None
-        began, ended = epoch(self.began), epoch(self.ended)
+        began, ended = unix_time(self.began), unix_time(self.ended)
         is_known = began is not None and ended is not None and began <= ended and not self.is_cut
         return round((ended - began) * 1000) if is_known else None  # type: ignore[operator]
 

@@ -9,13 +9,13 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
 from ...wire.texts import seen
+from ...wire.timestamps import unix_time
 
 As = Literal["ago", "since", "left", "clock"]
 
@@ -106,23 +106,12 @@ def countdown(seconds: float) -> str:
     return f"{hours}{minutes}:{whole % 60:02}"
 
 
-def epoch(value: object) -> float | None:
-    """A timestamp in seconds since 1970; None for what is none: times in events are anybody's texts."""
-    if not isinstance(value, str) or len(value) > 40:
-        return None
-    try:
-        then = datetime.fromisoformat(value)
-        return then.timestamp() if then.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
-
-
 def moment(value: Any, how: As = "ago") -> Markup:
     """A timestamp as `<time>`: how long `ago`, the time `since` then or `left` until then, or by the `clock`.
 
     The exact time is its title. What is no timestamp stands there as it is.
     """
-    then = epoch(value)
+    then = unix_time(value)
     if then is None:
         return escape(cut(text(value), 40))
     shown = WRITTEN[how](then)
@@ -137,7 +126,7 @@ def retimed(html: str) -> str:
 
 
 def _retimed(found: re.Match[str]) -> str:
-    then, how = epoch(found[2]), cast(As, found[3])
+    then, how = unix_time(found[2]), cast(As, found[3])
     return found[0] if then is None else f"{found[1]}{WRITTEN[how](then)}"
 
 

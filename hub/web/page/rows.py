@@ -7,8 +7,9 @@ from typing import Any, Generic, TypeVar
 from ...adapters.waits import of as waits_of
 from ...stream.events import Event
 from ...wire.texts import seen
+from ...wire.timestamps import unix_time
 from .attempts import Attempt
-from .formats import BLANK, called, cut, epoch, outline, text, unfolded
+from .formats import BLANK, called, cut, outline, text, unfolded
 from .told import Lines, is_in, lines_of, told_of
 
 KEY = 300  # characters of a text in one line, and of what names another row
@@ -199,7 +200,7 @@ def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attemp
         took=attempt.took,
         began=began,
         told=attempt.told,
-        since=basics["at"] if began in ("", event.timestamp) else epoch(began) or basics["at"],
+        since=basics["at"] if began in ("", event.timestamp) else unix_time(began) or basics["at"],
         asks=sum("asks" in entry for entry in waits_of(data)),
     )
 
@@ -236,7 +237,7 @@ def question_row(event: Event, data: Mapping[str, Any], stale: bool) -> Question
     question = called(unfolded(data["question"], QUESTION))
     told = told_of(details, data["options"])
     return Question(
-        **_basics(event, stale) | {"timestamp": data["asked_at"], "at": epoch(data["asked_at"]) or 0.0},
+        **_basics(event, stale) | {"timestamp": data["asked_at"], "at": unix_time(data["asked_at"]) or 0.0},
         question=question,
         options=data["options"],
         default=data.get("default"),
@@ -293,7 +294,7 @@ def alert_row(event: Event, stale: bool) -> Alert:
         severity=_line(data.get("severity")),
         source=_line(data.get("source")),
         summary=_line(data.get("description")),
-        began=began if epoch(began) is not None else event.timestamp,
+        began=began if unix_time(began) is not None else event.timestamp,
     )
 
 
@@ -302,7 +303,7 @@ def _basics(event: Event, stale: bool) -> dict[str, Any]:
         "key": event.key or "",
         "seq": event.seq,
         "timestamp": event.timestamp,
-        "at": epoch(event.timestamp) or 0.0,
+        "at": unix_time(event.timestamp) or 0.0,
         "stale": stale,
     }
 
