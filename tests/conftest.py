@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
 LONGEST_ID = 100  # characters
-# Whose tests take every branch that is counted (setup.cfg). Counting costs half as much again as the test itself:
-# what `uncounted.txt` names, whose branches others take in less time, is left out.
+# Whose tests are marked `counted`: they take every branch that is to be taken (setup.cfg), and run where that is
+# counted (`branches` in tox.ini). It costs as much again as the test itself: what `uncounted.txt` names, whose branches
+# others take in less time, is left out.
 COUNTED = (
     "audit", "client", "commands", "faults", "stream", "web/access", "web/page/test_forms.py",
     "web/test_half_closed.py", "web/test_sizes.py", "web/ws", "wire", "cli/test_documents.py", "cli/test_places.py",
@@ -128,19 +129,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What a protection is worth is seen once. And branches are counted where all of them are to be taken."""
     for item in items:
         if "weakened" in item.name.partition("[")[0]:
             item.add_marker("once")
-    if config.pluginmanager.has_plugin("_cov"):
-        here = Path(__file__)
-        uncounted = frozenset(here.with_name("uncounted.txt").read_text("utf-8").splitlines())
-        for item in items:
-            where = item.path.relative_to(here.parent).as_posix()
-            name = item.nodeid.partition("[")[0].partition("::")[2]
-            if not where.startswith(COUNTED) or not uncounted.isdisjoint({where, f"{where}::{name}"}):
-                item.add_marker("no_cover")
+    here = Path(__file__)
+    uncounted = frozenset(here.with_name("uncounted.txt").read_text("utf-8").splitlines())
+    for item in items:
+        where = item.path.relative_to(here.parent).as_posix()
+        name = item.nodeid.partition("[")[0].partition("::")[2]
+        if where.startswith(COUNTED) and uncounted.isdisjoint({where, f"{where}::{name}"}):
+            item.add_marker("counted")
 
 
 def pytest_collection_finish() -> None:

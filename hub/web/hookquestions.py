@@ -34,17 +34,15 @@ class HookQuestions:
         self._waiting: dict[Client, Waiting] = {}
 
     def idle(self, taken: Taken) -> list[Client]:
-        """Whose questions this makes idle: all of the session if its turn is over, those of an
-        earlier turn, and of a subagent that has stopped. If a tool has run, somebody has
-        answered in the terminal: the question about this call, else the oldest about the same; no other, which still
-        waits there, too."""
+        """Whose questions this makes idle: all of the session if its turn is over, those of an earlier turn, and of a
+        subagent that has stopped. If a tool has run, somebody has answered in the terminal: the question about this
+        call, else the oldest about the same; no other, which still waits there, too."""
         own = [(client, one) for client, one in self._waiting.items() if one.session == taken.session]
         if taken.is_over:
             return [client for client, _ in own]
         if taken.over or taken.stops:
-            return [
-                client for client, one in own if one.task in taken.over or (taken.stops and one.actor == taken.actor)
-            ]
+            stops = taken.actor if taken.stops else None
+            return [client for client, one in own if one.task in taken.over or one.actor == stops]
         if taken.ran is None:
             return []
         ran = taken.ran

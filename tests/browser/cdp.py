@@ -5,11 +5,13 @@ The protocol is spoken with aiohttp's own WebSocket client (https://chromedevtoo
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -82,7 +84,8 @@ class Browser:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         with (profile / "log").open("wb") as log:
             command = [program, *FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            # What is found may be a script that starts it and waits: with it all of its group is ended.
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self._profile = profile
 
     async def address(self) -> str:
@@ -97,12 +100,12 @@ class Browser:
         return f"ws://127.0.0.1:{port}{path}"
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class DevTools:

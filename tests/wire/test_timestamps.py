@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from hub.wire.timestamps import is_time, now
+from hub.wire.timestamps import is_time, now, unix_time
 
 
 def test_now_is_rfc_3339_with_milliseconds() -> None:
@@ -25,3 +25,22 @@ def test_now_is_rfc_3339_with_milliseconds() -> None:
 )
 def test_a_time_has_an_offset(text: str, is_one: bool) -> None:
     assert is_time(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("1970-01-01T00:00:10Z", 10.0),
+        ("1970-01-01 01:00:10.5+01:00", 10.5),
+        ("19700101T000010Z", 10.0),
+        ("1970-01-01T00:00:10", None),  # of which place?
+        ("1970-01-01T00:00:10" + "." + "0" * 20 + "Z", None),
+        ("0001-01-01T00:00:00+14:00", -62135647200.0),
+        ("soon", None),
+        ("", None),
+        (10, None),
+        (None, None),
+    ],
+)
+def test_a_time_is_read_in_whichever_way_it_is_written(value: object, seconds: float | None) -> None:
+    assert unix_time(value) == seconds
