@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .call import Handler
-from .registry import Args, Registry
+from .registry import Args, Registry, as_schema
 
 
 class Declared:
@@ -17,7 +17,7 @@ class Declared:
         """Declare the decorated `async def f(call)`; `options` as for `Registry.add`."""
 
         def declare(handler: Handler) -> Handler:
-            self._commands.append((name, handler, args, options))
+            self._commands.append((name, handler, as_schema(args), options))  # a class once, not for each hub
             return handler
 
         return declare

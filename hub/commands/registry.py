@@ -40,6 +40,11 @@ LARGE = 128 * 1024  # bytes of a call that does not begin in the step that has r
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
 
+def as_schema(args: Args) -> type[Schema] | None:
+    """The args of a command as a schema's class."""
+    return Schema.from_dict(dict(args)) if isinstance(args, Mapping) else args
+
+
 class Registry:
     """The commands of one hub, by name.
 
@@ -86,7 +91,7 @@ class Registry:
             raise ValueError(f"The effect of {name} must be one of {', '.join(EFFECTS)}, not {effect!r}.")
         if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"The handler of {name} must be an async function.")
-        cls = Schema.from_dict(dict(args)) if isinstance(args, Mapping) else args
+        cls = as_schema(args)
         schema = bounded(cls()) if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import aiohttp_jinja2
@@ -44,15 +45,14 @@ class _Compiled(BytecodeCache):
     """Templates as they were compiled, for all hubs of this process: that takes a quarter of a second."""
 
     def __init__(self) -> None:
-        self._code: dict[str, bytes] = {}
+        self._code: dict[str, CodeType] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        if code := self._code.get(bucket.key + bucket.checksum):
-            bucket.bytecode_from_string(code)
+        bucket.code = self._code.get(bucket.key + bucket.checksum)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        if len(self._code) < COMPILED:
-            self._code[bucket.key + bucket.checksum] = bucket.bytecode_to_string()
+        if len(self._code) < COMPILED and bucket.code is not None:
+            self._code[bucket.key + bucket.checksum] = bucket.code
 
 
 _COMPILED = _Compiled()
