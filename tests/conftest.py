@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
 LONGEST_ID = 100  # characters
+LONGEST = "test_release.py"
 # Whose tests are marked `counted`: they take every branch that is to be taken (setup.cfg), and run where that is
 # counted (`branches` in tox.ini). It costs as much again as the test itself: what `uncounted.txt` names, whose branches
 # others take in less time, is left out.
@@ -130,7 +131,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a protection is worth is seen once. And branches are counted where all of them are to be taken."""
+    """What a protection is worth is seen once. Branches are counted where all of them are to be taken. And what takes
+    longest begins first: else one process would be at it when all others have ended."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
     for item in items:
         if "weakened" in item.name.partition("[")[0]:
             item.add_marker("once")

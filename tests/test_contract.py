@@ -252,11 +252,13 @@ PATIENT = settings(max_examples=150, stateful_step_count=40, deadline=None, supp
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.once
 def test_the_promise_holds() -> None:
     run_state_machine_as_test(Promise, settings=PATIENT)
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.once
 def test_the_promise_holds_on_disk() -> None:
     run_state_machine_as_test(OnDisk, settings=settings(PATIENT, max_examples=40))
 

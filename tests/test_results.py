@@ -30,7 +30,8 @@ def counted(folder: Path, *flags: str, **environ: str) -> tuple[str, str]:
     """What a run with that folder's tests has written for `.ci/run`, and printed."""
     results = folder / "results"
     results.unlink(missing_ok=True)
-    (folder / "conftest.py").write_bytes((Path(__file__).parent / "conftest.py").read_bytes())
+    for name in ("conftest.py", "uncounted.txt"):
+        (folder / name).write_bytes((Path(__file__).parent / name).read_bytes())
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "test_it.py").write_text(TESTS)
     clean = {name: value for name, value in os.environ.items() if name not in ("CI", "HUB_NO_SKIP")}
