@@ -21,7 +21,6 @@ from typing import Any, Self
 import aiohttp
 
 DEADLINE = 30.0  # seconds that anything in the page may take
-SOON = 5.0  # seconds until it is asked again
 # The same engine without windows, tabs and toolbars takes a fifth of the time for a page.
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -231,15 +230,9 @@ class Page:
         await self.until("document.readyState === 'complete'")
 
     async def leave(self) -> None:
-        """Close the document, so that its hub can go. A dialog that opens just then holds it back."""
-        async with asyncio.timeout(DEADLINE):
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SOON):
-                        await self.open("about:blank")
-                    return
-                with contextlib.suppress(PageError):  # there is none
-                    await self.send("Page.handleJavaScriptDialog", accept=False)
+        """Close the document, so that its hub can go; a dialog first, which would hold it back for good."""
+        await asyncio.gather(*self._answering, return_exceptions=True)
+        await self.open("about:blank")
 
     async def reload(self) -> None:
         self._loaded.clear()
