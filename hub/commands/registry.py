@@ -102,6 +102,9 @@ class Registry:
         """The calls whose handlers run, and those for whose end a stop waits."""
         return self._runner.calls
 
+    def _has(self, name: str) -> bool:
+        return name in self._commands or name in self.provided
+
     def __contains__(self, name: object) -> bool:
         return name in self._commands
 
@@ -123,6 +126,8 @@ class Registry:
         Raises HubError with the code that the client sees; nothing else but the caller's own cancellation. A call is
         recorded before it runs and answered only when its end is recorded, too.
         """
+        if self.peers is not None and not self._has(name) and not self.stopping:
+            await self._look(call, name, self.peers)
         if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
             await self._runner.slow.turn()
         elif call.weight > LARGE:
@@ -197,6 +202,15 @@ class Registry:
         finally:
             call._open = False
             await self._finish(call, command, outcome, time.monotonic() - begun)
+
+    async def _look(self, call: Call, name: str, others: "peers.Peers") -> None:
+        """Hear whether another hub has it by now. Stops a name that is provided from being called unknown, for good as
+        programs take it, because this hub has not heard of it yet, or hears nothing just now."""
+        try:
+            await others.look()
+        except HubError as error:
+            self.refuse(call.client, call.id, name, error.code)
+            raise
 
     def refuse(self, client: Client, id: str | None, name: str, code: Code) -> None:
         """Count a call that did not run, and note it in the audit log; many of them are summed up there."""

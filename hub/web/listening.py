@@ -7,11 +7,14 @@ from ..config import Config
 from ..errors import Occupied, UsageError
 
 
-def bind(config: Config, option: int) -> socket.socket:
-    """The port, before anything else is taken. Raises UsageError."""
+def bind(config: Config, *, shared: bool = False) -> socket.socket:
+    """The port, before anything else is taken; `shared` with other sockets of this account that are, too. Raises
+    UsageError. Connections of before that linger in the system keep nobody from it."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, option, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((config.host, config.port))
     except OSError as error:

@@ -87,8 +87,8 @@ def _run(config: Config, seat: Seat | None = None) -> int:
     hub = Hub(config)
     if not startup.load(hub, (*config.load, *(["hub.demo"] if config.demo else []))):
         return 1
-    option = socket.SO_REUSEADDR if seat is None else socket.SO_REUSEPORT
-    with contextlib.closing(bind(config, option)) as sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    port = contextlib.closing(bind(config, shared=seat is not None))
+    with port as sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(hub, sock, context, seat))
 
 

@@ -78,6 +78,8 @@ def _clear_tickets(config: Config) -> None:
 def _reserve(config: Config) -> socket.socket:
     """Hold the port for the workers, without listening. Raises UsageError if another program has it: with SO_REUSEPORT
     alone another hub of this account would get a part of the connections."""
-    with contextlib.closing(bind(config, socket.SO_REUSEADDR)) as sock:
+    with contextlib.closing(bind(config)) as sock:
         port = sock.getsockname()[1]
-    return bind(config.changed(port=port), socket.SO_REUSEPORT)
+    sock = bind(config.changed(port=port), shared=True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else another account gets it while no worker listens
+    return sock

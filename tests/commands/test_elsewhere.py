@@ -10,7 +10,7 @@ from engines import engine, redis_program
 from running import JSON, HubInside, Start, Talk, hub_app, talk, until
 
 from hub import Call
-from hub.commands import elsewhere
+from hub.commands import elsewhere, registry
 from hub.stream.brokers import redispeers
 
 
@@ -292,3 +292,69 @@ async def test_a_hub_with_a_name_knows_what_is_its_own(start: Start) -> None:
         peers: Any = hubs[0].hub.broker.peers
         assert await peers.claim({"jobs:run": b"again"}) is None
     await until(lambda: not any(hub.hub.commands.provided for hub in hubs), "that it is taken back")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_command_is_there_on_all_hubs_as_soon_as_it_is_provided(
+    here: HubInside, caller: Talk, worker: Talk, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that a command is unknown does not call again."""
+    peers: Any = here.hub.broker.peers
+    monkeypatch.setattr(redispeers, "RENEW", 60.0)
+    monkeypatch.setattr(peers, "_hear", lambda channel, message: None)  # the news has not come yet
+    renewed = peers._renew
+
+    async def never(asks: Any) -> None:
+        await asyncio.Event().wait()
+
+    if weakened:
+        monkeypatch.setattr(registry.Registry, "_look", passed_over)
+        monkeypatch.setattr(peers, "_renew", never)
+    await worker.call("hub:provide", commands=[{"name": "jobs:run", "summary": "Run it."}])
+    if weakened:
+        await caller.fails("jobs:run", "unknown_command")
+        monkeypatch.setattr(peers, "_renew", renewed)
+        return
+    ids = [await caller.begin("jobs:run") for _ in range(3)]
+    for _ in ids:
+        await say(worker, (await asked(worker))[0], 1)
+    assert [(await caller.answer(id))["payload"] for id in ids] == [1, 1, 1]
+    await caller.fails("jobs:rum", "unknown_command")
+
+
+async def passed_over(*args: Any) -> None:
+    """Nobody is asked."""
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_while_the_others_are_not_heard_no_command_is_called_unknown(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(registry.Registry, "_look", passed_over)
+    code = "unknown_command" if weakened else "broker_unavailable"
+    with engine(redis_program()) as server:
+        async with (
+            hub_app(tmp_path / "here", broker=server.url()) as here,
+            hub_app(tmp_path / "there", broker=server.url()) as there,
+            talk(here.url, "?topics=no:thing") as caller,
+            talk(there.url, "?topics=no:thing") as worker,
+        ):
+            await provided(worker, here)
+            await asyncio.to_thread(server.kill)
+            await until(lambda: "jobs:run" not in here.hub.commands.provided, "that it is not heard of any more")
+            answer = await caller.fails("jobs:run", code)
+            assert answer["retryable"] is not weakened
+            await asyncio.to_thread(server.start)
+            await until(lambda: "jobs:run" in here.hub.commands.provided, "that it is listed again")
+
+
+async def test_a_user_who_may_hear_nobody_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with engine(redis_program()) as server:
+        server.ask("ACL", "SETUSER", "hub", "on", ">pw", "+@all", "-subscribe", "~*", "&*")
+        url = server.url(username="hub", password="pw")
+        async with hub_app(tmp_path, broker=url) as hub, talk(hub.url) as caller:
+            await hub.hub.publish("a:x", None)  # the stream itself does well
+            await caller.fails("jobs:run", "broker_unavailable")
+    (told,) = [record.getMessage() for record in caplog.records if "do not reach the other hubs" in record.message]
+    assert "(NOPERM); hub print redis" in told

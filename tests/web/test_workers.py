@@ -18,8 +18,8 @@ from running import HubProcess, Talk, run_hub, talk, until
 from hub import Config, Hub, tokens
 from hub.commands import listing
 from hub.commands.clients import Client, Page
-from hub.errors import HubError
-from hub.web import seats, workers
+from hub.errors import HubError, Occupied
+from hub.web import listening, seats, workers
 from hub.web.viewers import Viewers
 
 
@@ -171,6 +171,34 @@ async def test_what_cannot_start_is_said_once(redis_engine: Engine, tmp_path: Pa
     assert status == 2
     assert "nowhere cannot be reached" in err
     assert not (tmp_path / "state").exists()  # nothing of it is left
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_connections_of_before_keep_nobody_from_the_port(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The side that closes first has them for a minute: the workers, at each stop."""
+    if weakened:
+        monkeypatch.setattr(socket, "SO_REUSEADDR", socket.SO_KEEPALIVE)  # which does nothing here
+    config = Config(port=0)
+    with listening.bind(config, shared=True) as worker:
+        worker.listen()
+        port = worker.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            worker.setblocking(True)
+            connection, _ = worker.accept()
+            connection.close()
+            assert client.recv(1) == b""
+    if weakened:
+        with pytest.raises(Occupied):
+            workers._reserve(config.changed(port=port))
+    else:
+        workers._reserve(config.changed(port=port)).close()
+
+
+def test_the_port_is_no_other_accounts_while_no_worker_listens() -> None:
+    with workers._reserve(Config(port=0)) as held, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(held.getsockname())
 
 
 async def test_workers_end_with_their_parent(redis_engine: Engine, tmp_path: Path) -> None:

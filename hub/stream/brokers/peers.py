@@ -104,6 +104,10 @@ class Peers(Protocol):
         """Use up a value that any of the hubs has handed out for the call of this digest; return None, or a new one if
         it is none, was used or is too old. Raises HubError `broker_unavailable`."""
 
+    async def look(self) -> None:
+        """Hear what others offer by now: all that they were told that they have, before this. Raises HubError
+        `broker_unavailable` while that cannot be known."""
+
     async def send(self, link: str, message: bytes) -> bool:
         """Send to another hub; return whether it was there. What it does not hear is lost, and so is its link."""
 

@@ -19,7 +19,7 @@ from .connection import PATIENCE, Connection
 from .peers import Ears, Judge, Names, Offer, Turns, Verdict
 from .rarely import Rarely
 from .server import KEYS as STREAM
-from .server import Away, Moved, Server, Trouble
+from .server import Away, Moved, Refused, Server, Trouble
 
 log = logging.getLogger("hub")
 
@@ -44,6 +44,7 @@ class RedisPeers:
         self._asks: Connection | None = None
         self._number = ""  # of what is known of the others
         self._news, self._joined = asyncio.Event(), asyncio.Event()
+        self._looked: asyncio.Future[bool] | None = None  # whether the next look has found what there is
         self._running: asyncio.Task[None] | None = None
         self._stopping, self._rarely = False, Rarely()
 
@@ -67,6 +68,15 @@ class RedisPeers:
         known = given if re.fullmatch("[0-9a-f]{32}", given) else "-"
         used = await self.run("hub_confirm", (f"k:{known}", f"k:{fresh}"), digest, _ms(seconds))
         return None if used else fresh
+
+    async def look(self) -> None:
+        if self._asks is None:
+            raise _not_among()
+        if self._looked is None:
+            self._looked = asyncio.get_running_loop().create_future()
+        self._news.set()
+        if not await asyncio.shield(self._looked):
+            raise _not_among()
 
     async def send(self, link: str, message: bytes) -> bool:
         if self._asks is None:
@@ -92,7 +102,7 @@ class RedisPeers:
     async def run(self, name: str, keys: Iterable[str], *args: bytes | str | int) -> Any:
         """Call a function of the library. Raises HubError `broker_unavailable`."""
         if self._asks is None:
-            raise unavailable("This hub is not among those of its stream just now.")
+            raise _not_among()
         try:
             return await self._asks.run(name, *args, keys=[f"{{{self._server.prefix}}}:{key}" for key in keys])
         except Moved:
@@ -114,6 +124,13 @@ class RedisPeers:
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     await self._live(*[await self._connected(stack) for _ in range(2)])
+            except Refused as error:  # the stream itself may do well: nothing else says it
+                if self._rarely.may(str(error)):
+                    log.warning(
+                        "commands and questions do not reach the other hubs of the stream: %s; "
+                        "hub print redis shows what a user of the server needs",
+                        str(error).rstrip("."),
+                    )
             except Trouble as error:
                 log.debug("not among the hubs of the stream: %s", error)
             except HubError:
@@ -146,12 +163,23 @@ class RedisPeers:
         self._judge.joined()
         while True:
             self._news.clear()
-            await self._renew(asks)
+            await self._look(asks)
             self._joined.set()
             await hears.send("PING")
             with contextlib.suppress(TimeoutError):  # not wait_for, which on Python 3.11 can lose a cancellation
                 async with asyncio.timeout(RENEW):
                     await self._news.wait()
+
+    async def _look(self, asks: Connection) -> None:
+        """Renew the lease, and tell who waits for what is found."""
+        looked, self._looked = self._looked, None
+        has_found = False
+        try:
+            await self._renew(asks)
+            has_found = True
+        finally:
+            if looked is not None:
+                looked.set_result(has_found)
 
     async def _renew(self, asks: Connection) -> None:
         words = self._channel, self.id, self.link, _ms(LEASE), self._number
@@ -166,6 +194,9 @@ class RedisPeers:
         self._ears.alive(frozenset(links.values()))
 
     def _lose(self) -> None:
+        looked, self._looked = self._looked, None
+        if looked is not None:
+            looked.set_result(False)
         if self.link:
             self._asks, self.link = None, ""
             self._ears.cut()
@@ -263,6 +294,10 @@ def _offers(rows: list[bytes], links: Mapping[str, str]) -> Mapping[str, Offer]:
         if link and links.get(hub.decode("latin-1")) == link.decode("latin-1"):
             found[name.decode()] = Offer(link.decode(), described)
     return found
+
+
+def _not_among() -> HubError:
+    return unavailable("This hub is not among those of its stream just now.")
 
 
 def _ms(seconds: float) -> int:
