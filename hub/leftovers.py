@@ -47,10 +47,13 @@ def leave(directory: Path, record: Mapping[str, Any]) -> bool:
 
 def left(directory: Path) -> Iterator[tuple[str, bytes | None]]:
     """What has been left, the oldest first, each with the name of its file; None for what is too old. What cannot be
-    read stays until it is that."""
-    with contextlib.suppress(OSError, Unsafe):
-        with private_folder(directory / FOLDER) as folder:
-            names = _names(folder)
+    read stays until it is that. Raises Unsafe if its folder is there and not this account's alone."""
+    with contextlib.suppress(OSError):
+        try:
+            with private_folder(directory / FOLDER) as folder:
+                names = _names(folder)
+        except PermissionError:  # another account's
+            raise Unsafe(f"{directory / FOLDER} is closed to this account") from None
         for name in names:
             if time.time() - int(name[:20]) / 1e9 > OLDEST:
                 yield name, None

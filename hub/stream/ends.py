@@ -1,12 +1,13 @@
 """How programs ended that no hub was there to be told: read where `hub run` has left it, and published once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
 from ..leftovers import FOLDER, leave, left, remove
+from ..private import Unsafe
 from ..wire.strictjson import loads
 from .events import Event
 from .tasks import EVENT, end_of
@@ -26,6 +27,7 @@ class Ends:
     def __init__(self, bus: "EventBus", state: "State", directory: Path, use: str) -> None:
         """`use`: as the setting `ends`."""
         self._bus, self._state, self._directory, self._use = bus, state, directory, use
+        self._told = False  # that the folder cannot be used
 
     @property
     def hands_on(self) -> bool:
@@ -35,7 +37,7 @@ class Ends:
     async def take(self) -> None:
         """Publish it, in order, each by its id, so once, also if this hub is killed in between. Raises HubError if it
         cannot be kept just now: then it stays where it is. Whatever else is wrong with a file ends nothing but it."""
-        for name, data in left(self._directory) if self._use == "take" else ():
+        for name, data in self._left():
             path = self._directory / FOLDER / name
             try:
                 await self._publish(path, data)
@@ -46,6 +48,19 @@ class Ends:
             except Exception as error:
                 log.error("what %s tells cannot be taken: %r; it is removed", path, error)
             remove(self._directory, name)
+
+    def _left(self) -> Iterator[tuple[str, bytes | None]]:
+        try:
+            if self._use == "take":
+                yield from left(self._directory)
+        except Unsafe as error:
+            if not self._told:
+                log.warning(
+                    "how programs ended while no hub answered is not read: %s; "
+                    "move it away, or make it a folder of this account alone (chmod 700)",
+                    error,
+                )
+            self._told = True
 
     def hand_on(self, batch: Sequence[Event]) -> None:
         """Leave how programs ended that have told this hub of it: they will not do so again. Looks at nothing else."""

@@ -4,10 +4,13 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 
 from ..errors import UsageError
+from ..tokens import FILES
+from ..wire.vocabulary import Trust
 from .access import login
 from .keys import GUARD, HUB
 from .sdnotify import Systemd
@@ -17,10 +20,13 @@ log = logging.getLogger("hub")
 
 
 async def reread(app: web.Application, context: ssl.SSLContext | None, asked: asyncio.Event, systemd: Systemd) -> None:
-    """Read all of it again whenever that is asked for. What cannot be used changes nothing, and the log says why."""
+    """Read all of it again whenever that is asked for. What cannot be used changes nothing, and the log says why; but a
+    token that cannot be used lets nobody in."""
+    tokens = app[GUARD].tokens
+    said = dict(tokens.held()) if tokens is not None else {}
     steps: Mapping[str, Callable[[], Awaitable[None]]] = {
         "hub.toml": lambda: _read_file(app),
-        "the token": lambda: _read_token(app),
+        "the token": lambda: _read_tokens(app, said),
         "the certificate": lambda: _read_certificate(app, context),
     }
     while True:
@@ -46,13 +52,31 @@ async def _read_file(app: web.Application) -> None:
     log.info("the limits are %s, %d clients at once", rate, hub.config.max_clients)
 
 
-async def _read_token(app: web.Application) -> None:
+async def _read_tokens(app: web.Application, said: dict[Trust, bytes]) -> None:
+    """`said`: the tokens that were good when this was told last. Between two times others look at the files, too."""
     tokens = app[GUARD].tokens
     if tokens is None:
         return
-    replaced = tokens.replaced()
-    login.end(app, replaced)
-    log.info("the token was read again: %s", "what the old one has opened is closed" if replaced else "it is the same")
+    login.end(app, tokens.replaced())
+    before, now = dict(said), tokens.held()
+    said.clear()
+    said.update(now)
+    for trust, name in FILES.items():
+        if trust == "OPERATOR" or before.get(trust) != now.get(trust):
+            _tell(tokens.directory / name, before.get(trust), now.get(trust))
+
+
+def _tell(file: Path, before: bytes | None, now: bytes | None) -> None:
+    if now is None:
+        log.error(
+            "%s was read again: it is gone, or has no good token; nobody gets in with it until it has one: "
+            "mend it, or make another one with hub token --new",
+            file,
+        )
+    elif before == now:
+        log.info("the token was read again: it is the same")
+    else:
+        log.info("%s was read again: it is another token, and what the old one has opened is closed", file)
 
 
 async def _read_certificate(app: web.Application, context: ssl.SSLContext | None) -> None:

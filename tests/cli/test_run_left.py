@@ -199,6 +199,34 @@ async def test_a_bad_file_ends_nothing_but_itself(
     assert lenient or caplog.text.count("; it is removed") == 1
 
 
+@pytest.mark.parametrize("spoil", ["link", "file", "open"])
+async def test_a_folder_that_is_refused_is_told_once(
+    tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(liveness, "LEFT_SECONDS", 0.01)
+    folder, looks, take = tmp_path / FOLDER, list[int](), Ends.take
+    (tmp_path / "docs").mkdir()
+    if spoil == "link":
+        folder.symlink_to("docs")
+    elif spoil == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+
+    async def counted(ends: Ends) -> None:
+        looks.append(1)
+        await take(ends)
+
+    monkeypatch.setattr(Ends, "take", counted)
+    async with hub_app(tmp_path) as hub:
+        await until(lambda: len(looks) > 2, "several looks")
+        assert hub.hub.problems() == {}
+    (said,) = [each.message for each in caplog.records if "how programs ended" in each.message]
+    assert f"{folder} is " in said
+    assert "move it away" in said
+
+
 async def test_weakened_it_would_end_the_watch_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ends, "loads", json.loads)
     monkeypatch.setattr(Ends, "take", unguarded)

@@ -75,9 +75,35 @@ async def test_all_of_it_is_read_again_and_told(tmp_path: Path) -> None:
         assert "hub.toml:3: There is no setting limits.max_clents; did you mean max_clients?" in hub.log
         assert await shown(hub) == second
         assert (await run_hub(tmp_path, "token", "--new", *where[:2]))[0] == 0
-        before = hub.log.count("the token was read again")
+        before = hub.log.count("token was read again")
         await hangup(hub, "the certificate is not used")
-        assert hub.log.count("the token was read again") == before + 1
+        assert hub.log.count("token was read again") == before + 1
+
+
+async def test_what_became_of_the_token_is_told_as_it_is(tmp_path: Path) -> None:
+    """Also when it was noticed before, and from one bad file to the next."""
+    async with hub_process(tmp_path, "--auth", "token") as hub:
+        where, file = ("--state-dir", str(hub.state_dir)), hub.state_dir / "token"
+        good, bad = file.read_text(), f"{file} was read again: it is gone, or has no good token; nobody gets in"
+        same, other = "the token was read again: it is the same", "token was read again: it is another token"
+        await hangup(hub, same)
+        for text in (good[:20], "", None, good[:10]):
+            file.unlink() if text is None else write(file, text)
+            await hangup(hub, bad)
+            status, _, err = await run_hub(tmp_path, "call", "hub:ping", *where)
+            assert status != 0
+            assert err
+        write(file, good)
+        await hangup(hub, other)
+        assert (await run_hub(tmp_path, "call", "hub:ping", *where))[0] == 0
+        await hangup(hub, same)
+        assert (await run_hub(tmp_path, "token", "--new", *where))[0] == 0
+        await hangup(hub, other)
+        assert (await run_hub(tmp_path, "token", "--new", "--read-only", *where))[0] == 0
+        await hangup(hub, f"{file}.read was read again: it is another token")
+        (hub.state_dir / "token.read").unlink()
+        await hangup(hub, f"{file}.read was read again: it is gone")
+        assert hub.log.count(same) == 4
 
 
 async def test_the_limits_hold_for_those_who_are_there_already(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Tokens:
             found = _which(self.directory / name)
             if trust not in self._seen or found != self._seen[trust]:
                 before = self._held.pop(trust, None)
-                if token := self._read(trust):
+                if token := self._read(trust, before is not None):
                     self._held[trust] = token
                 self._seen[trust] = found
                 if before is not None and before != self._held.get(trust):
@@ -89,14 +90,18 @@ class Tokens:
         self._replaced.clear()
         return found
 
-    def _read(self, trust: Trust) -> bytes | None:
+    def held(self) -> Mapping[Trust, bytes]:
+        """The tokens that open this hub now, as their files are."""
+        self.refresh()
+        return dict(self._held)
+
+    def _read(self, trust: Trust, is_missed: bool) -> bytes | None:
         try:
             token = tokens.read(self.directory, trust)
+            if token is None and is_missed:
+                raise Unsafe(f"{self.directory / tokens.FILES[trust]} is gone, or empty; hub token --new makes another")
         except (OSError, Unsafe) as error:
-            log.error(
-                "nobody gets in with this token any more: %s; mend its file, or make another one with hub token --new",
-                error,
-            )
+            log.error("a token cannot be used: %s; nobody gets in with it until its file is good again", error)
             return None
         return token.encode() if token else None
 
