@@ -5,6 +5,7 @@ comes of it, and nothing else is done with it.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ ROUTE = "api-hook"
 SECONDS = 3.0  # until a stranger's body has come, and one more for each PACE bytes that did: GitHub waits for 10
 PACE = 1024 * 1024
 SHARE, ROOM = 2, 8  # largest bodies of one address, and of all of them together
+MOST = 128  # strangers whose bodies are awaited at once: each may have a little of one here, and in the connection
 
 _FORM = re.compile(r"sha256=[0-9a-f]{64}", re.ASCII)
 _Source = tuple[str, int | None]
@@ -56,12 +58,14 @@ class Strangers:
     """The bodies of all strangers. Up to `small` bytes of one take no room; `largest` is what one can have at most.
 
     Held is what has come, not what is announced. Stops one who announces much and sends nothing from keeping GitHub
-    out; and one address from taking all of the room, whatever it sends.
+    out; one address from taking all of the room, whatever it sends; and many from taking all memory with a little each:
+    of more than MOST one goes, of the address that has most of them the one awaited longest. GitHub's come at once.
     """
 
     def __init__(self, largest: int, small: int) -> None:
         self._largest, self._small = largest, small
         self._held = Counter[_Source]()  # bytes
+        self._awaited: dict[asyncio.Timeout, _Source] = {}  # the one that came first is first
         self._freed = asyncio.Event()
 
     async def read(self, request: web.Request) -> bytes:
@@ -69,27 +73,40 @@ class Strangers:
         wrong token is, if it does not come."""
         check_body(request, self._largest)
         source, received, held, waits = _source(request[PEER]), bytearray(), 0, False
+        limit = asyncio.timeout(min(SECONDS, request.app[HUB].config.deadline))
         try:
-            async with asyncio.timeout(min(SECONDS, request.app[HUB].config.deadline)) as limit:
+            async with limit:
                 until = limit.when() or 0.0
+                self._await(limit, source)
                 async for chunk in request.content.iter_any():
                     received += chunk
                     bounded(received, self._largest)
-                    limit.reschedule(until + len(received) / PACE)
+                    if limit in self._awaited:
+                        limit.reschedule(until + len(received) / PACE)
                     if (more := len(received) - held) > self._small:
                         waits = True
                         await self._hold(source, more)
                         waits, held = False, held + more
         except TimeoutError:
-            if waits:
+            if waits or limit not in self._awaited:
                 raise HubError("busy", "Too much is sent at once; try again.", retry_after=1) from None
             raise _refused(request, "The body that this signature is of did not come in time.") from None
         except (ConnectionError, web.RequestPayloadError, ClientPayloadError):  # it never will
             _refused(request, "")
             raise
         finally:
+            self._awaited.pop(limit, None)
             self._give_back(source, held)
         return bytes(received)
+
+    def _await(self, limit: asyncio.Timeout, source: _Source) -> None:
+        if len(self._awaited) >= MOST:
+            [(most, _)] = Counter(self._awaited.values()).most_common(1)
+            longest = next(each for each, of in self._awaited.items() if of == most)
+            del self._awaited[longest]
+            with contextlib.suppress(RuntimeError):  # its time is over just now
+                longest.reschedule(0.0)
+        self._awaited[limit] = source
 
     async def _hold(self, source: _Source, size: int) -> None:
         while not self._has_room(source, size):

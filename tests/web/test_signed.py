@@ -169,6 +169,31 @@ async def test_one_address_has_a_share_of_the_room_however_much_it_sends(
     await until(lambda: not strangers._held, "nothing is held for those who have gone")
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_many_who_send_a_little_take_little_memory_and_keep_nobody_out(
+    hub: HubInside, ends: Ends, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signed, "SECONDS", LONG)
+    monkeypatch.setattr(signed, "MOST", 10_000 if weakened else 8)
+    awaited = hub.app[HOOKS].strangers._awaited
+    first = await begin(hub, ends, source="127.0.0.3")
+    await until(lambda: len(awaited) == 1)
+    many = [await begin(hub, ends, sent=b"x" * 20_000) for _ in range(12)]
+    others = [await begin(hub, ends, source=f"127.0.1.{n}") for n in range(1, 5)]
+    if weakened:
+        await until(lambda: len(awaited) == 17, "all of them are held")
+    else:
+        assert [await status_of(reader) for reader in many[:9]] == [429] * 9  # of the address that has most of them
+        assert len(awaited) == 8
+        assert await delivered(hub) == 200
+        for reader in (first, *others):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(status_of(reader), 0.01)
+    for _, writer in ends:
+        writer.transport.abort()
+    await until(lambda: not awaited, "nothing is left of those who have gone")
+
+
 @pytest.mark.parametrize("given", ["127.0.0.1", "2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1"])
 def test_of_ipv6_a_network_has_one_share(given: str) -> None:
     own = signed._source(Peer("2001:db8::2", 1, None, "NONE"))
