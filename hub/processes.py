@@ -73,11 +73,24 @@ def _ended_leader() -> int | None:
     return leader if found is None or found.has_ended else None
 
 
+def namespace(pid: int | str = "self") -> int:
+    """The namespace of the numbers that a process sees, as an inode; 0 if the system does not say."""
+    with contextlib.suppress(OSError):
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    return 0
+
+
 def sees_all() -> bool:
     """Whether every process of this machine has a number here: in a container one outside of it has none, and runs."""
-    with contextlib.suppress(OSError):
-        return os.stat("/proc/self/ns/pid").st_ino == FIRST_NAMESPACE
-    return False
+    return namespace() == FIRST_NAMESPACE
+
+
+def may_run(other: int) -> bool:
+    """Whether processes of another namespace may run: those outside of all containers, and those of a container in
+    which somebody is seen from here. Who was in one that has ended has ended with it."""
+    return other == FIRST_NAMESPACE or any(
+        namespace(int(name)) == other for name in os.listdir("/proc") if name.isdecimal()
+    )
 
 
 def inner_numbers() -> frozenset[int]:

@@ -224,12 +224,12 @@ class Liveness:
 
     def start(self) -> None:
         """Go on with what was known; who has ended meanwhile is stopped as soon as `run` runs."""
-        for one, (known, is_this_boot) in self._pidfile.read().items():
+        for one, (known, may_run) in self._pidfile.read().items():
             event = self._state.get(*one)
             if event is None or event.data.get("pid") not in (None, known.pid):
                 continue  # noted of an earlier one: the hub was killed between the event and the note
             self._known[one] = known
-            if is_this_boot and is_running(known):
+            if may_run and is_running(known):
                 self._watch(one, known)
             else:
                 self._over[one] = known

@@ -5,11 +5,12 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
-from ..processes import Process
+from ..processes import Process, may_run, namespace
 
 log = logging.getLogger("hub")
 
@@ -36,7 +37,9 @@ class Pidfile:
         self._journal: int | None = None
 
     def read(self) -> dict[One, tuple[Process, bool]]:
-        """Who was known, and whether in this boot of the system: in an earlier one its process has ended."""
+        """Who was known, and whether its process may run: one of an earlier boot of the system, or of a container that
+        is gone, has ended. Whose number is of another namespace is known no more: a hub that has gone into a container,
+        or out of one, takes nobody living for dead."""
         found: dict[One, tuple[Process, bool]] = {}
         try:
             lines = read_private(self._file, LARGEST).splitlines()
@@ -49,17 +52,29 @@ class Pidfile:
                 error,
             )
             lines = []
-        boot = _boot()
+        boot, own, lost = _boot(), namespace(), set[One]()
+        runs = cache(may_run)
         for line in lines:
             # A kill in the middle of a write cuts a line off.
             with contextlib.suppress(ValueError, KeyError, TypeError, StopIteration):
                 told = json.loads(line)
                 one = next(One(event, str(told[what])) for event, what in WHAT.items() if what in told)
+                found.pop(one, None)
+                lost.discard(one)
                 if told["pid"] is None:
-                    found.pop(one, None)
+                    continue
+                known = Process(int(told["pid"]), "", "", 0, int(told["started"]))
+                of = told.get("namespace", own)
+                if told["boot"] == boot and of != own and runs(of):
+                    lost.add(one)
                 else:
-                    known = Process(int(told["pid"]), "", "", 0, int(told["started"]))
-                    found[one] = known, told["boot"] == boot
+                    found[one] = known, told["boot"] == boot and of == own
+        if lost:
+            log.warning(
+                "%d agents and tasks are of processes outside of this hub's container, or in another one; "
+                "their ends are not noticed until they say their pid again",
+                len(lost),
+            )
         return found
 
     def note(self, one: One, known: Process | None) -> None:
@@ -101,7 +116,7 @@ class Pidfile:
 def _line(one: One, known: Process | None) -> bytes:
     told: dict[str, Any] = {WHAT[one.event]: one.id, "pid": None}
     if known is not None:
-        told |= {"pid": known.pid, "started": known.started, "boot": _boot()}
+        told |= {"pid": known.pid, "started": known.started, "boot": _boot(), "namespace": namespace()}
     return json.dumps(told).encode() + b"\n"
 
 

@@ -18,7 +18,7 @@ from strangers import needs_namespaces
 
 from hub.adapters import turns
 from hub.errors import HubError
-from hub.processes import Process, process
+from hub.processes import FIRST_NAMESPACE, Process, may_run, namespace, process
 from hub.stream import liveness, pidfds, pidfile
 from hub.stream.liveness import Liveness
 from hub.wire.ids import new_id
@@ -402,6 +402,50 @@ async def test_weakened_the_number_alone_would_do(
     async with hub_app(tmp_path) as hub:
         await settled(hub)
         assert status(hub) == "active"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_hub_that_goes_into_a_container_takes_nobody_living_for_dead(
+    tmp_path: Path,
+    pids: list[int],
+    is_gone: bool,
+    weakened: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with hub_app(tmp_path) as hub:
+        await publish(hub, agent(pid=pids[0]), agent("other", pid=pids[1]))
+    file = tmp_path / pidfile.FILE
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    # As if noted outside of all containers, or in one that has ended: in this one the numbers are of nobody.
+    told = [line | {"namespace": 1 if is_gone else FIRST_NAMESPACE, "started": 1} for line in lines]
+    file.write_text("".join(json.dumps(line) + "\n" for line in told))
+    monkeypatch.setattr(pidfile, "namespace", lambda: 2)
+    if weakened:
+        monkeypatch.setattr(pidfile, "may_run", lambda other: False)
+    async with hub_app(tmp_path) as hub:
+        if is_gone or weakened:
+            await stopped(hub)
+        else:
+            await settled(hub)
+            assert (status(hub), status(hub, "other")) == ("active", "active")
+            assert "2 agents and tasks are of processes outside of this hub's container" in caplog.text
+
+
+@needs_namespaces
+async def test_who_is_in_a_container_may_run_as_long_as_somebody_does(tmp_path: Path) -> None:
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "sleep", "600"]
+    outer = await asyncio.create_subprocess_exec(*command)
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+    await until(lambda: children.read_text(), "it is in there")
+    inner = _child_of(outer.pid)
+    there = namespace(inner)
+    assert there not in (0, namespace())
+    assert may_run(there)
+    kill(inner)
+    await outer.wait()
+    assert not may_run(there)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
