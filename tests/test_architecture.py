@@ -84,8 +84,8 @@ ORDER = [
         ),
         (
             "cli",
-            "child distinct relays reports run hook edits settings installed connect samples status checks agents "
-            "promise doctor",
+            "child distinct notes relays reports run hook edits settings installed connect samples status checks "
+            "agents promise doctor",
         ),
         ("cli", "explain answered call ask token audit mcp print serve completion main"),
         ("", "__main__"),

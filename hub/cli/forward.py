@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _place(args: argparse.Namespace) -> Place:
-    return Place(args.state_dir or state_directory(), args.name or _name_of(args.to), FOLDER, "hub forward --name")
+    name, repeats = args.name or _name_of(args.to), "; the other hub knows by its id what it has"
+    return Place(args.state_dir or state_directory(), name, FOLDER, "hub forward --name", repeats)
 
 
 def _name_of(address: str) -> str:

@@ -8,13 +8,14 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 from ..client.client import POSITION, HubClient
 from ..client.connections import Backoff
-from ..client.discovery import NoHub, answer, verifying
+from ..client.discovery import NoHub, Refusal, answer, verifying
 from ..client.items import Gap, Received
 from ..client.sockets import UNREACHABLE, Connector, no_hub
 from ..errors import HubError, UsageError
@@ -25,6 +26,7 @@ from .http import address, named_address, token_in, token_of
 from .places import Place
 from .terminal import printable
 
+HOW = "name the file of it with --to-token-file, or put it into HUB_FORWARD_TOKEN"
 AHEAD, BATCH_BYTES = 100, 512 * 1024  # events that are read before they are published; bytes of one request, about
 ANSWER_TIMEOUT = 20.0  # seconds until a publish is tried again
 IDLE = 5.0  # seconds between two looks how far the stream has come without an event to forward
@@ -39,6 +41,7 @@ async def forward(args: argparse.Namespace, place: Place) -> None:
     another = partial(HubClient, named_address(args), **where)
     after = kept or (args.after if args.after != START else None)
     async with _there(args) as there, another(topics=args.patterns or ("*",), after=after) as hub:
+        await there.check()
         if hub.cursor and await there.epoch() == hub.cursor.partition(":")[0]:
             raise UsageError(f"{args.to} has the same stream as {address(args)}: there is nothing to forward.")
         what = " ".join(args.patterns) or "every event"
@@ -54,6 +57,19 @@ class There:
     def __init__(self, url: str, session: aiohttp.ClientSession, way_in: Mapping[str, Any]) -> None:
         self._url, self._session, self._way_in = url, session, way_in
         self._away = False
+
+    async def check(self) -> None:
+        """Raises HubError if it does not let this client publish. Of one that is away nothing is known yet."""
+        try:
+            info = await self._ask("/api/commands/hub:info", b"{}", "application/json")
+        except NoHub:
+            return
+        except HubError as error:
+            if error.retryable:
+                return
+            raise
+        if isinstance(info, Mapping) and info.get("trust") == "OBSERVER":
+            raise HubError("forbidden", f"The token for {self._url} only reads; it takes one that may publish: {HOW}.")
 
     async def publish(self, events: Sequence[Received]) -> None:
         """Return when it has them all, but for those of which it has said that it takes none such, each told.
@@ -88,16 +104,27 @@ class There:
         return None
 
     async def _post(self, events: Sequence[Received]) -> None:
-        body = "\n".join(map(_line, events)).encode()
+        await self._ask("/api/events", "\n".join(map(_line, events)).encode(), "application/x-ndjson")
+
+    async def _ask(self, path: str, body: bytes, kind: str) -> Any:
+        """Its answer. Raises NoHub; Refusal in its own words, but about its token, of which those name the flags for
+        the hub here."""
+        way_in = {**self._way_in, "headers": {**self._way_in["headers"], "Content-Type": kind}}
         try:
             async with (
                 asyncio.timeout(ANSWER_TIMEOUT),
-                self._session.post(f"{self._url}/api/events", data=body, allow_redirects=False, **self._way_in) as said,
+                self._session.post(f"{self._url}{path}", data=body, allow_redirects=False, **way_in) as said,
             ):
                 status, text = said.status, await said.read()
         except UNREACHABLE as error:
             raise no_hub(self._url, error) from None
-        answer(self._url, status, text)
+        try:
+            return answer(self._url, status, text)
+        except Refusal as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+        does = "does not take this token (any more)" if "Authorization" in way_in["headers"] else "wants its token"
+        raise HubError("forbidden", f"{self._url} {does}: {HOW}.")
 
     def _without(self, events: Sequence[Received], error: HubError) -> Sequence[Received]:
         """What is left of them when those that do not fit are told. Raises the error if it is about something else."""
@@ -200,8 +227,7 @@ def _line(event: Received) -> str:
 async def _there(args: argparse.Namespace) -> AsyncIterator[There]:
     """The hub of `--to`. It gets no token but its own: HUB_TOKEN is that of the hub here."""
     token = token_in(args.to_token_file) or os.environ.get("HUB_FORWARD_TOKEN")
-    headers = {"Content-Type": "application/x-ndjson"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    way_in: dict[str, Any] = {"headers": headers}
+    way_in: dict[str, Any] = {"headers": {"Authorization": f"Bearer {token}"} if token else {}}
     if args.to.startswith("https:"):
         way_in["ssl"] = verifying(args.to_ca)
     async with aiohttp.ClientSession(connector=Connector()) as session:

@@ -36,9 +36,12 @@ def place(text: str) -> str:
 class Place:
     """One place, held by one process at a time: two that go on from the same cursor would both write what follows."""
 
-    def __init__(self, directory: Path, name: str, folder: str = FOLDER, whose: str = "hub tail --resume") -> None:
-        """`whose`: the command that keeps it, for who is told that it is held."""
-        self.name, self._whose = name, whose
+    def __init__(
+        self, directory: Path, name: str, folder: str = FOLDER, whose: str = "hub tail --resume", repeats: str = ""
+    ) -> None:
+        """`whose`: the command that keeps it, for who is told that it is held; `repeats`: what becomes of what it gets
+        twice, for who is told to begin anew."""
+        self.name, self._whose, self._repeats = name, whose, repeats
         self._folder, self._path = directory / folder, directory / folder / f"{name}.cursor"
         self._lock: int | None = None
 
@@ -71,7 +74,10 @@ class Place:
             return None
         except (OSError, Unsafe, HubError) as error:
             why = "this is no cursor" if isinstance(error, HubError) else _why(error)
-            raise UsageError(f"The place in {self._path} cannot be read ({why}); remove it to begin anew.") from None
+            raise UsageError(
+                f"The place in {self._path} cannot be read ({why}); remove it, and begin with --after start, which "
+                f"leaves out nothing that is kept{self._repeats}."
+            ) from None
 
     def keep(self, cursor: str, *, durable: bool = False) -> None:
         """Keep the cursor, in place of the one before: whoever reads finds one of the two. Waits for the disk only if

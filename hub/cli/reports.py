@@ -20,7 +20,8 @@ EVENT = "task:progress"
 
 class Reports:
     """The reports of one task, from a thread of its own. What goes wrong with the hub does not concern it; `missed`:
-    why the hub has not taken the newest one, if that is so."""
+    why the hub has not taken the newest one, if that is so; `was_told`: whether it has taken one, or may have;
+    `is_known`: whether it has answered the last one; `is_left`: whether that is left for the next hub."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Reports:
         self._leave, self.is_left = leave, False
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
-        self._was_told = self._is_away = self._is_known = False
+        self.was_told = self._is_away = self.is_known = False
         self.missed: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -61,14 +62,14 @@ class Reports:
             last |= {"status": "failed", "error": error} if error else {"status": "succeeded"}
         if message := message or self._message():
             last["message"] = message
-        patience = IN_VAIN if self._is_away and not self._was_told else AT_THE_END
+        patience = IN_VAIN if self._is_away and not self.was_told else AT_THE_END
         self._last, self._ends = {"event": EVENT, "id": new_id(), "data": last}, now + patience
         self._over.set()
         self._news.set()
         try:
             self._thread.join(patience)
         finally:  # also of whoever does not want to wait
-            if not self._is_known and self._leave is not None:
+            if not self.is_known and self._leave is not None:
                 self.is_left = self._leave(self._last)
 
     def _run(self) -> None:
@@ -83,9 +84,9 @@ class Reports:
             self._over.wait(PAUSE if said else RETRY)
             if said:
                 self._news.wait(self._ttl and self._ttl / 3)
-        while not (known := self._tell(self._last)) and self._was_told and time.monotonic() < self._ends:
+        while not (known := self._tell(self._last)) and self.was_told and time.monotonic() < self._ends:
             time.sleep(PAUSE)
-        self._is_known = known
+        self.is_known = known
 
     def _tell(self, event: dict[str, Any]) -> bool:
         """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
@@ -95,7 +96,7 @@ class Reports:
         except Silent as error:
             self.missed = error.message  # as if it was not there
         except Disconnected as error:
-            self._was_told, self.missed = True, error.message  # or it may be: it was there
+            self.was_told, self.missed = True, error.message  # or it may be: it was there
         except HubError as error:
             self.missed = error.message
             if not error.retryable:
@@ -103,7 +104,7 @@ class Reports:
         except Exception as error:  # whatever it is: it must not show in the program's output
             self.missed = str(error)
         else:
-            self._was_told, self.missed = True, None
+            self.was_told, self.missed = True, None
             return True
         self._is_away = True
         return False

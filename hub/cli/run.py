@@ -7,16 +7,16 @@ import os
 import shlex
 import sys
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from ..processes import ended_in_words
-from ..statedir import state_folder
 from ..stdio import complain
 from .child import Child, exit_status
 from .distinct import distinct
 from .grammar import add_command
-from .http import add_where, address, connection, named_address
+from .http import add_where, address, connection
+from .notes import Notes
 from .relays import Relays
 from .reports import Reports
 from .terminal import is_terminal, printable
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> int:
-    relays = Relays()
+    relays, notes = Relays(), Notes(args)
     connect = partial(connection, args, answer_timeout=ANSWER_TIMEOUT)
-    reports = Reports(connect, task, args.ttl, relays.last_line, partial(_leave, args))
+    reports = Reports(connect, task, args.ttl, relays.last_line, notes.leave)
     try:
         child = Child(words, relays.descriptors)
     except OSError as error:
@@ -95,12 +95,26 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
         child.let_go()
         relays.finish()
         reports.end(ended_in_words(status), is_interrupted=child.is_interrupted(status))
-    if reports.missed and is_terminal(sys.stderr):  # a person: else it would stand in the program's output
-        what = (
-            "The next hub here is told how this has ended." if reports.is_left else "No hub knows how this has ended."
-        )
-        complain(printable(f"hub: {what} {reports.missed}"))
+    if said := _missed(reports):
+        complain(printable(f"hub: {said}"))
     return exit_status(status)
+
+
+def _missed(reports: Reports) -> str | None:
+    """What is said if no hub knows how it has ended: to a person, since it would stand in the program's output; but to
+    everybody if a hub has it running, and will never hear of its end."""
+    if not reports.missed:
+        return None
+    if reports.was_told and not (reports.is_known or reports.is_left):
+        sentence = (
+            "The hub that was told of the start of this is not told how it ended, and nothing could be left for it; "
+            "name its state directory with --state-dir."
+        )
+        return f"{sentence} {reports.missed}"
+    if not is_terminal(sys.stderr):
+        return None
+    what = "The next hub here is told how this has ended." if reports.is_left else "No hub knows how this has ended."
+    return f"{what} {reports.missed}"
 
 
 def _name_of(program: str) -> str:
@@ -114,17 +128,6 @@ def _where(args: argparse.Namespace) -> str:
         return address(args)
     except Exception:  # whatever it is: it must not show in the program's output
         return str(args.state_dir)
-
-
-def _leave(args: argparse.Namespace, event: dict[str, Any]) -> bool:
-    """Leave the end for the next hub of the state directory; one that was named by its address may be anywhere."""
-    try:
-        from ..leftovers import leave  # here: nearly always there is a hub
-
-        directory = None if named_address(args) else args.state_dir or state_folder()
-        return directory is not None and leave(Path(directory), event)
-    except Exception:  # whatever it is: it must not show in the program's output
-        return False
 
 
 def _not_run(program: str, error: OSError, reports: Reports) -> int:

@@ -89,6 +89,14 @@ def running(directory: Folder) -> tuple[str, int]:
     return url, pid
 
 
+def is_announced(url: str, directory: Folder) -> bool:
+    """Whether `server.json` in this directory names the very address, running or not."""
+    try:
+        return _told(directory)[0] == url
+    except (NoHub, OSError):
+        return False
+
+
 def _told(directory: Folder) -> tuple[str, int]:
     """The address and the process in `server.json`. Raises NoHub."""
     path = os.path.join(directory, "server.json")

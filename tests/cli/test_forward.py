@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from marshmallow import fields
 from running import JSON, HubInside, environment, hub_app, hub_process, open_streams, run_hub, until
 
 from hub import Hub
 from hub.cli import forwarding
 from hub.cli.forward import FOLDER
-from hub.cli.forwarding import Forwarding, forward
+from hub.cli.forwarding import Forwarding, There, forward
 from hub.cli.main import parser
 from hub.cli.places import Place
 from hub.client.items import Received
@@ -217,6 +218,86 @@ async def test_the_other_hub_gets_its_own_token_and_never_that_of_this_one(
         headers = {**JSON, "Authorization": f"Bearer {os.environ['HUB_TOKEN']}"}
         async with there.http.get(f"{there.url}api/events", headers=headers) as answer:
             assert len((await answer.json())["events"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (None, "hub: {url} wants its token: "),
+        ("wrong", "hub: {url} does not take this token (any more): "),
+        ("token.read", "hub: The token for {url} only reads; it takes one that may publish: "),
+    ],
+)
+async def test_whom_the_other_hub_lets_publish_nothing_is_told_at_once(
+    token: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first event, and of the flags for that hub, not for the one here."""
+    async with hub_app(tmp_path / "here") as here, hub_process(tmp_path, "--auth", "token") as there:
+        assert (await run_hub(tmp_path, "token", "--read-only", "--state-dir", str(there.state_dir)))[0] == 0
+        (there.state_dir / "wrong").write_text("wrong")
+        given = () if token is None else ("--to-token-file", str(there.state_dir / token))
+        url = there.url.rstrip("/")
+        words = ("forward", "--to", url, "--url", here.url, "--state-dir", str(tmp_path / "own"), *given)
+        status, out, err = await run_hub(tmp_path, *words)
+    how = "name the file of it with --to-token-file, or put it into HUB_FORWARD_TOKEN.\n"
+    assert (status, out, err) == (1, "", said.format(url=url) + how)
+
+
+async def test_weakened_it_would_be_told_at_the_first_event_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def nothing(there: There) -> None:
+        pass
+
+    monkeypatch.setattr(There, "check", nothing)
+    async with (
+        hub_app(tmp_path / "here") as here,
+        hub_process(tmp_path, "--auth", "token") as there,
+        forwarding_to(there.url, here, tmp_path) as place,
+    ):
+        await until(lambda: place.read() is not None, "it has begun")
+    assert "hub: Forwarding every event from " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("status", [429, 404], ids=["busy", "no hub"])
+async def test_what_does_not_say_whom_it_lets_in_is_asked_again_with_an_event(
+    status: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def busy(request: web.Request) -> web.Response:
+        return web.json_response({"error": "Busy.", "code": "busy", "retryable": True}, status=429)
+
+    app = web.Application()
+    if status == 429:
+        app.router.add_post("/api/commands/hub:info", busy)
+    async with (
+        hub_app(tmp_path / "here") as here,
+        TestServer(app) as other,
+        forwarding_to(str(other.make_url("/")), here, tmp_path) as place,
+    ):
+        await until(lambda: place.read() is not None, "it has begun")
+    assert "hub: Forwarding every event from " in capfd.readouterr().err
+
+
+async def test_a_damaged_place_names_what_loses_nothing(tmp_path: Path) -> None:
+    """Begun behind `--after start`, with ids that the other hub knows, there is nothing left out nor twice."""
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        await here.publish(3)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+        await here.publish(2)
+        file = tmp_path / FOLDER / f"{NAME}.cursor"
+        file.write_text("damaged")
+        words = ("--to", there.url.rstrip("/"), "--url", here.url, "--state-dir", str(tmp_path), "--name", NAME)
+        status, _, said = await run_hub(tmp_path, "forward", *words)
+        assert (status, said) == (
+            2,
+            f"hub: The place in {file} cannot be read (this is no cursor); remove it, and begin with --after start, "
+            "which leaves out nothing that is kept; the other hub knows by its id what it has.\n",
+        )
+        file.unlink()
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            await until(lambda: place.read() == str(here.hub.cursor))
+        assert told(await kept(there)) == told(await kept(here))
 
 
 async def test_two_of_one_place_are_refused(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_one_that_was_never_there_gets_less_time(monkeypatch: pytest.MonkeyPatch
     for hub in (FakeHub(), FakeHub(NoHub("none")), FakeHub(Silent("nothing for 2 s"))):
         told = reports(hub)
         told.start()
-        while not (told._was_told or told._is_away):
+        while not (told.was_told or told._is_away):
             time.sleep(0.001)
         monkeypatch.setattr(told._thread, "join", waited.append)
         told.end(None)

@@ -429,7 +429,8 @@ async def test_a_hub_that_accepts_and_is_silent_holds_up_nothing() -> None:
 async def test_a_hub_that_ends_in_the_middle_changes_nothing(number: signal.Signals, tmp_path: Path) -> None:
     status = 0 if number == signal.SIGTERM else -signal.SIGKILL
     async with hub_process(tmp_path, status=status) as hub:
-        async with running("--url", hub.url, "--", "sh", "-c", "echo a; read x; echo b; exit 8") as process:
+        words = ("--url", hub.url, "--state-dir", str(hub.state_dir))
+        async with running(*words, "--", "sh", "-c", "echo a; read x; echo b; exit 8") as process:
             assert process.stdin
             assert process.stdout
             assert await process.stdout.readline() == b"a\n"

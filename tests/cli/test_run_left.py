@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.test_run import becomes, ran, reported, running
+from cli.test_run import becomes, ran, reported, running, started
 from forks import Forked
 from running import HubInside, hub_app, hub_process, until
 from terminals import on_terminal
@@ -125,6 +125,60 @@ async def test_nothing_is_left_for_a_hub_that_is_elsewhere_or_never_was(tmp_path
     (tmp_path / "lock").touch()
     assert (await ran("--url", "http://127.0.0.1:9", "--", "true"))[0] == 0
     assert kept(tmp_path) == []
+
+
+@pytest.fixture(params=["", "weakened"])
+def before(request: pytest.FixtureRequest) -> str:
+    """Weakened: whoever has named an address has left nothing."""
+    weakened = "from hub.cli import notes; notes.Notes._look = lambda self: None;"
+    return weakened if request.param else ""
+
+
+@pytest.mark.parametrize("how", ["--url", "HUB_URL", "--state-dir", "HUB_STATE_DIR"])
+async def test_the_hub_at_an_address_is_told(
+    how: str, before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is this account's, or its state directory was named, too."""
+    state = tmp_path / "hub"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path if how != "--state-dir" else tmp_path / "other"))
+    monkeypatch.delenv("HUB_STATE_DIR", raising=False)
+    async with hub_app(state) as hub:
+        url = hub.url.rstrip("/")
+        if how in ("--url", "HUB_URL"):
+            (state / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
+            (state / "server.json").chmod(0o600)
+        words = () if how == "HUB_URL" else ("--url", url, *(("--state-dir", str(state)) * (how == "--state-dir")))
+        if how in ("HUB_URL", "HUB_STATE_DIR"):
+            monkeypatch.setenv(how, url if how == "HUB_URL" else str(state))
+        process = await started(*words, "--name", "j", "--", *AWAY, before=before)
+        await becomes(hub, "run:j", "running")
+        (state / "server.json").unlink(missing_ok=True)
+    assert process.stdin
+    out, err = await process.communicate(b"0\n")
+    assert (process.returncode, out, len(kept(state))) == (0, b"", not before)
+    assert (b"nothing could be left for it; name its state directory with --state-dir" in err) == bool(before)
+    assert err.count(b"\n") == bool(before)
+    monkeypatch.delenv("HUB_URL", raising=False)
+    async with hub_app(state) as hub:
+        assert (await becomes(hub, "run:j", "failed" if before else "succeeded")).get("error") == (
+            "process ended" if before else None
+        )
+
+
+async def test_nothing_is_left_for_a_hub_at_another_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that this account has is none of its business."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("HUB_STATE_DIR", raising=False)
+    async with hub_app(tmp_path / "hub"):
+        pass
+    (tmp_path / "hub" / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:8", "pid": os.getpid()}))
+    (tmp_path / "hub" / "server.json").chmod(0o600)
+    async with hub_app(tmp_path / "another") as hub:
+        process = await started("--url", hub.url, "--name", "j", "--", *AWAY)
+        await becomes(hub, "run:j", "running")
+    out, err = await process.communicate(b"3\n")
+    assert (process.returncode, out, kept(tmp_path / "hub")) == (3, b"", [])
+    assert err.startswith(b"hub: The hub that was told of the start of this is not told how it ended, and nothing")
 
 
 # ---- what is left
