@@ -5,12 +5,12 @@ import copy
 import math
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .brokerurl import has_password, refuse_two, url_in
 from .errors import UsageError
 from .spelling import suggestion
 from .statedir import state_directory
@@ -21,7 +21,6 @@ STORED = 2**50  # bytes on disk
 HELD = 2**40  # bytes in memory
 CLIENTS = ("HUB_TOKEN", "HUB_CA", "HUB_URL")  # variables that only clients read
 KINDS = {int: "a whole number", float: "a number"}
-LONGEST_URL = 64 * 1024  # characters of the file that the broker's URL is in
 CENTURY = 100 * 366 * 86400.0  # seconds
 
 
@@ -127,6 +126,7 @@ class Config:
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Config":
         """The defaults, then `HUB_…`, then what is `given`. Raises UsageError for a value that does not fit."""
         values = {f.name: _read(_variable(f), environ[_variable(f)], f) for f in flags() if environ.get(_variable(f))}
+        refuse_two(values | given)
         return cls(**{**values, **given})
 
     @property
@@ -147,32 +147,12 @@ class Config:
         object.__setattr__(self, "state_dir", Path(self.state_dir))  # from Python also a text
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", self.hub_id):  # it stands in names of the store
             raise UsageError(f"hub_id must be up to 64 letters, digits, dots, - and _, not {self.hub_id[:80]!r}.")
+        # The default cannot be told from what was given here; `from_environment` can.
+        refuse_two({f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default})
         if self.broker_file:
-            object.__setattr__(self, "broker", _url_in(self.broker_file))
+            object.__setattr__(self, "broker", url_in(self.broker_file))
         if self.ephemeral:
             object.__setattr__(self, "broker", "memory:")
-
-
-def _url_in(file: str) -> str:
-    """The first line of a file. Raises UsageError, without what is in there."""
-    try:
-        with open(file, encoding="utf-8") as opened:
-            found, facts = opened.read(LONGEST_URL).strip().partition("\n")[0].strip(), os.fstat(opened.fileno())
-        _refuse_open(file, found, facts)
-        return found
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"The file of the broker's URL, {file}, cannot be read: {what}.") from None
-
-
-def _refuse_open(file: str, url: str, facts: os.stat_result) -> None:
-    """Stops a password that other accounts can read. Of root's files a group may be let in: that of the service."""
-    others = 0o007 if facts.st_uid == 0 and os.geteuid() != 0 else 0o077
-    if _has_password(url) and stat.S_ISREG(facts.st_mode) and facts.st_mode & others:
-        mode = f"{stat.S_IMODE(facts.st_mode):04o}"
-        raise UsageError(
-            f"The file of the broker's URL, {file}, has a password, and others can read it ({mode}): chmod 600."
-        )
 
 
 def check(name: str, value: Any, row: Any) -> None:
@@ -244,14 +224,9 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings among what argparse read, as `Config.from_environment(**given(...))` takes them. Raises UsageError
     for a value that does not fit."""
     found = {f.name: (f, getattr(namespace, f.name)) for f in flags() if hasattr(namespace, f.name)}
-    if "broker" in found and _has_password(found["broker"][1]):  # everybody can read it there
+    if "broker" in found and has_password(found["broker"][1]):  # everybody can read it there
         raise UsageError("The URL of the broker has a password: give it in HUB_BROKER, or in a file (--broker-file).")
     return {name: _read(f"{_flag(f)} ({_variable(f)})", value, f) for name, (f, value) in found.items()}
-
-
-def _has_password(url: str) -> bool:
-    words = url.partition("://")[2]
-    return ":" in words.rpartition("@")[0] or "password=" in words
 
 
 def _flag(f: Any) -> str:

@@ -23,8 +23,8 @@ ORDER = [
     for family, names in (
         (
             "",
-            "errors statedir spelling config secretnames sensitive redaction private leftovers stdio processes "
-            "sockdiag tokens",
+            "errors statedir spelling brokerurl config secretnames sensitive redaction private leftovers stdio "
+            "processes sockdiag tokens",
         ),
         (
             "wire",
@@ -36,7 +36,7 @@ ORDER = [
         (
             "stream/brokers",
             "peers broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
-            "rarely server connection entries link appends witness redispeers redis schemes",
+            "rarely url server connection entries link appends witness redispeers redis schemes",
         ),
         (
             "stream",
@@ -100,7 +100,7 @@ ROOMS = {
     "jsonschema": {"wire/argschema"},
     "marshmallow": {"wire", "stream/eventtypes", "commands", "configfile"},
     "prometheus_client": {"collectors", "stats", "metrics", "web"},
-    "redis": {"stream/brokers/server", "stream/brokers/connection"},
+    "redis": {"stream/brokers/url", "stream/brokers/server", "stream/brokers/connection"},
     "sqlite3": {"stream/brokers/database", "stream/brokers/storefile"},
 }
 

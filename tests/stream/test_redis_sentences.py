@@ -27,7 +27,7 @@ from stores import PLENTY, STATE, Store, draft
 
 from hub.config import Config
 from hub.errors import HubError, UsageError
-from hub.stream.brokers import connection
+from hub.stream.brokers import connection, rarely
 from hub.stream.brokers.broker import Limits
 from hub.stream.brokers.connection import Connection
 from hub.stream.brokers.redis import RedisBroker
@@ -91,10 +91,10 @@ def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
     assert Server("redis://h?prefix=a:b-c").keys[0] == "{a:b-c}:e"
 
 
-@pytest.mark.parametrize("url", ["unix://", "unix://?prefix=a"])
-def test_a_socket_without_a_name_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="names no socket: it looks like unix:///run"):
-        Server(url)
+def test_of_tls_nothing_is_said_where_there_is_none() -> None:
+    closed = ConnectionError("Connection closed by server.")
+    assert str(Server("unix:///r.sock").trouble(closed)) == "Redis at /r.sock has closed the connection."
+    assert "rediss://" in str(Server("redis://h").trouble(closed))
 
 
 class Tls:
@@ -178,6 +178,38 @@ async def test_limits_of_the_stream_are_told_in_words(redis_engine: Engine, capl
         await it.broker.close()
     assert "limits of its own: 7 events, 8 bytes, 9.5 seconds; it keeps to them" in caplog.text
     assert "Limits(" not in caplog.text
+
+
+async def test_epochs_that_come_and_go_are_told_once_a_minute_with_what_is_likely(
+    redis_engine: Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Store(broker(redis_engine, prefix=uuid4().hex))
+    await it.open()
+    seen = set[str]()
+    redis_engine.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+
+    async def begun(count: int) -> None:
+        for _ in range(count):
+            await it.put(draft("a"))
+            seen.add(it.broker.epoch)
+            redis_engine.ask("DEL", *it.broker.server.keys)  # as a server does that throws away
+            await until(lambda: it.broker.epoch not in seen)
+
+    def told() -> list[str]:
+        return [each.message for each in caplog.records if "another epoch of the stream" in each.message]
+
+    try:
+        await begun(4)
+        assert (len(told()), caplog.text.count("are gone from Redis")) == (1, 1)
+        assert "maxmemory-policy is allkeys-lru, so it is likely to throw events away" in told()[0]
+        redis_engine.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        monkeypatch.setattr(rarely, "MINUTE", 0.0)
+        await begun(1)
+        assert "(4 of them since this was told last)" in told()[1]
+        assert "maxmemory-policy" not in told()[1]
+    finally:
+        redis_engine.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await it.broker.close()
 
 
 FOREIGN_LIBRARY = "#!lua name=hub\nredis.register_function('beyond', function() return 'mine' end)"

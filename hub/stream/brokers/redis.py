@@ -69,6 +69,7 @@ class RedisBroker:
         self._look_at = 0.0  # when the stream is looked at next, on the monotonic clock
         self._moved = asyncio.Event()  # set, and replaced, when position or epoch have changed
         self._rarely, self._outage = Rarely(), Outage()  # what the log hears
+        self._epochs_begun = 0  # of which it has not
 
     # ---- life
 
@@ -265,11 +266,7 @@ class RedisBroker:
         if not stream.holds(self.epoch, self.head):
             lost = Lost(self.epoch, stream.lineage.get(self.epoch, 0), await self._values(link, stream))
         if stream.epoch != self.epoch:
-            log.warning(
-                "another epoch of the stream in Redis begins: %s; "
-                "clients go on as far as it is the same, and are told of what is gone",
-                stream.epoch,
-            )
+            self._tell_of_epoch(link, stream)
         if lost is not None:
             self._tell_of_loss(stream)
             self.head = stream.head
@@ -277,9 +274,27 @@ class RedisBroker:
         if lost is not None:
             self._on_lost(lost)
 
+    def _tell_of_epoch(self, link: Link, stream: Stream) -> None:
+        self._epochs_begun += 1
+        if not self._rarely.may("epoch"):
+            return
+        often = f" ({self._epochs_begun} of them since this was told last)" * (self._epochs_begun > 1)
+        evicts = (
+            f"; its maxmemory-policy is {link.eviction}, so it is likely to throw events away: set it to noeviction"
+        ) * (link.eviction != "noeviction")
+        log.warning(
+            "another epoch of the stream in Redis begins: %s%s; "
+            "clients go on as far as it is the same, and are told of what is gone%s",
+            stream.epoch,
+            often,
+            evicts,
+        )
+        self._epochs_begun = 0
+
     def _tell_of_loss(self, stream: Stream) -> None:
         kept = stream.lineage.get(self.epoch, 0)
-        log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, kept)
+        if self._rarely.may("loss"):
+            log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, kept)
 
     def _adopt(self, link: Link, stream: Stream) -> None:
         self._link = link

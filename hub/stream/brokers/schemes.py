@@ -1,5 +1,7 @@
 """Which broker a URL names."""
 
+import re
+
 from ...config import Config
 from ...errors import UsageError, install
 from .broker import Broker, Limits
@@ -7,7 +9,7 @@ from .broker import Broker, Limits
 
 def make_broker(config: Config) -> Broker:
     """The broker for `--broker URL`. Raises UsageError for a scheme that no broker has."""
-    scheme, _, rest = config.broker.partition(":")
+    scheme, colon, rest = config.broker.partition(":")
     if config.broker == "sqlite:":
         from .sqlite import SqliteBroker
 
@@ -21,6 +23,9 @@ def make_broker(config: Config) -> Broker:
     if scheme in ("redis", "rediss", "unix"):
         return _redis(config)
     known = "sqlite:, memory:, redis:, rediss: and unix:"
+    # What is no scheme, with nothing behind it, may be a password that stands alone.
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]{0,15}", scheme):
+        raise UsageError(f"The broker must be named by a URL; this hub knows {known}.")
     raise UsageError(f"There is no broker for {scheme}:{rest and '…'}; this hub knows {known}.")
 
 

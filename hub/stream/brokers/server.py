@@ -6,7 +6,6 @@ import os
 import re
 import ssl
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import connection as library
 from redis.asyncio.retry import Retry
@@ -21,12 +20,11 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as ConnectionTrouble
 
-from ...errors import UsageError
 from .rarely import Rarely
+from .url import parse
 
 log = logging.getLogger("hub")
 
-PREFIX = "hub"
 KEYS = "emivxzabcdr"  # in the order in which the functions take them
 # Of which kind each key is, those of `peers.lua` behind them.
 KINDS = dict(zip(KEYS, ("stream", *4 * ["hash"], "zset", *2 * ["hash"], *2 * ["zset"], "stream"), strict=True))
@@ -65,24 +63,12 @@ class Server:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-            self.prefix = query.pop("prefix", PREFIX)
-            self._options: dict[str, Any] = {**library.parse_url(parts._replace(query=urlencode(query)).geturl())}
-        except ValueError:
-            raise UsageError("The URL of the broker cannot be read.") from None
-        if not re.fullmatch(r"[^\s{}]{1,64}", self.prefix):  # it is what all keys of one stream are kept together by
-            raise UsageError(
-                "The prefix in the URL of the broker must be 1 to 64 characters, without spaces and braces."
-            )
+        self.prefix, self._options = parse(url)
         self._class: Any = self._options.pop("connection_class", library.Connection)
         path = self._options.get("path")
-        if issubclass(self._class, library.UnixDomainSocketConnection) and not path:
-            raise UsageError("The URL of the broker names no socket: it looks like unix:///run/redis/redis.sock.")
         self.place = path or f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
         self.keys = [self.key(name) for name in KEYS]
-        self._tls = issubclass(self._class, library.SSLConnection)
+        self._tls, self._may_have_tls = issubclass(self._class, library.SSLConnection), not path
         self.reached = False  # it was, once
         self._rarely = Rarely()
 
@@ -91,12 +77,9 @@ class Server:
         return f"{{{self.prefix}}}:{name}"
 
     def wire(self, patience: float) -> Any:
-        """Return a connection of the library's that is not made yet. Raises UsageError."""
+        """Return a connection of the library's that is not made yet."""
         settings: Any = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "socket_timeout": None, "client_name": "hub"}
-        try:
-            return self._class(**self._options, **settings, socket_connect_timeout=patience)
-        except TypeError:
-            raise UsageError("The URL of the broker has an option that is not known.") from None
+        return self._class(**self._options, **settings, socket_connect_timeout=patience)
 
     def trouble(self, error: BaseException) -> Trouble:
         """What an error of the library, or of the network, means for a hub."""
@@ -125,7 +108,8 @@ class Server:
         return words + self._hint() * isinstance(error, InvalidResponse)
 
     def _hint(self) -> str:
-        return "" if self._tls or self.reached else "; if it speaks TLS, its URL begins with rediss://"
+        is_right = self._tls or self.reached or not self._may_have_tls
+        return "" if is_right else "; if it speaks TLS, its URL begins with rediss://"
 
     def foreign_library(self) -> Refused:
         """The functions of the hubs are not the hubs'."""
