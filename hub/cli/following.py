@@ -12,9 +12,11 @@ from functools import partial
 
 from ..client import connections
 from ..client.client import HubClient
+from ..client.discovery import NoHub
 from ..client.items import Gap, Received
 from ..spelling import nearest
 from ..stdio import complain
+from ..wire.names import is_made_up
 from ..wire.vocabulary import EVENTS
 from .beginnings import START, begin, beginning, in_words
 from .http import address, named_address, token_of
@@ -59,10 +61,12 @@ class Following:
         return self._written if self._writing else self._hub.cursor
 
     async def run(self, items: Items) -> None:
-        """Write until there are enough, or until it is stopped: that is how a tail ends. Raises HubError, Unwritten."""
+        """Write until there are enough, or until it is stopped: that is how a tail ends. Raises HubError, NoHub,
+        Unwritten."""
         task = asyncio.current_task()
         assert task is not None
         stopping, unread = stopped(lambda number: self._stop(task, number)), self._output.cancelled_when_unread(task)
+        self._check()
         self._keep()
         try:
             with suppress(asyncio.CancelledError), stopping, unread:
@@ -75,6 +79,7 @@ class Following:
 
     async def _write_all(self, items: Items) -> None:
         async for item in items:
+            self._check()
             self._writing = True
             await self._output.write(self._line(item))
             self._written, self._writing = self._hub.cursor, False
@@ -84,8 +89,16 @@ class Following:
                 if not self._left:
                     return
 
+    def _check(self) -> None:
+        """Stops a demo from taking a place from the hub whose it is. Raises NoHub."""
+        if self._place is not None and is_made_up(self._hub.cursor):
+            raise NoHub(
+                f"Only a demo runs there, and {self._place.name} keeps its place in the hub that was there; leave out "
+                "--resume to see the demo."
+            )
+
     def _keep(self, *, durable: bool = False) -> None:
-        if self._place is not None and self.cursor is not None:
+        if self._place is not None and self.cursor is not None and not is_made_up(self.cursor):
             self._place.keep(self.cursor, durable=durable)
 
     def _stop(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish there what comes here, each event once, until interrupted; how far it has come is kept in the state
-    directory."""
+    directory. While only a demo runs here, or there, it waits."""
     import asyncio
 
     from .forwarding import forward

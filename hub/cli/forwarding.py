@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -20,7 +21,8 @@ from ..client.items import Gap, Received
 from ..client.sockets import UNREACHABLE, Connector, no_hub
 from ..errors import HubError, UsageError
 from ..stdio import complain
-from .beginnings import START, begin, in_words
+from ..wire.names import is_made_up
+from .beginnings import START, begin, beginning, in_words
 from .following import Items, stopped
 from .http import address, named_address, token_in, token_of
 from .places import Place
@@ -29,19 +31,40 @@ from .terminal import printable
 HOW = "name the file of it with --to-token-file, or put it into HUB_FORWARD_TOKEN"
 AHEAD, BATCH_BYTES = 100, 512 * 1024  # events that are read before they are published; bytes of one request, about
 ANSWER_TIMEOUT = 20.0  # seconds until a publish is tried again
+LOOK = 1.0  # seconds between two looks whether it is still a demo that runs here
 IDLE = 5.0  # seconds between two looks how far the stream has come without an event to forward
 OWN = "hub:"  # what the hub says of itself, and nobody else may publish
+
+
+class MadeUp(Exception):
+    """Only a demo runs here: nothing of it is forwarded."""
 
 
 async def forward(args: argparse.Namespace, place: Place) -> None:
     """Forward as the flags say, until this process is asked to end. Raises HubError, NoHub, UsageError."""
     logging.basicConfig(format="hub: %(message)s")
-    kept = place.read()
     where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
     another = partial(HubClient, named_address(args), **where)
-    after = kept or (args.after if args.after != START else None)
-    async with _there(args) as there, another(topics=args.patterns or ("*",), after=after) as hub:
+    async with _there(args) as there:
         await there.check()
+        is_on = True
+        while is_on:
+            try:
+                await _forward(args, place, there, another)
+                is_on = False
+            except MadeUp:
+                if beginning(args) is None:  # from now on, that is: not from when the other hub is noticed
+                    args = argparse.Namespace(**{**vars(args), "since": datetime.now(UTC)})
+                is_on = await _is_back(args, another)
+
+
+async def _forward(args: argparse.Namespace, place: Place, there: "There", another: partial[HubClient]) -> None:
+    """The same. Raises MadeUp, also if it becomes one."""
+    kept = place.read()
+    if await _is_made_up(another):
+        raise MadeUp
+    after = kept or (args.after if args.after != START else None)
+    async with another(topics=args.patterns or ("*",), after=after) as hub:
         if hub.cursor and await there.epoch() == hub.cursor.partition(":")[0]:
             raise UsageError(f"{args.to} has the same stream as {address(args)}: there is nothing to forward.")
         what = " ".join(args.patterns) or "every event"
@@ -49,6 +72,31 @@ async def forward(args: argparse.Namespace, place: Place) -> None:
         complain(printable(f"hub: Forwarding {what} from {address(args)} to {args.to}, {since}. Ctrl-C ends."))
         items = hub if kept else await begin(args, hub, lambda cursor: another(after=cursor))
         await Forwarding(hub, there, place).run(items)
+
+
+async def _is_made_up(another: partial[HubClient]) -> bool:
+    async with another() as hub:
+        return is_made_up(hub.cursor)
+
+
+async def _is_back(args: argparse.Namespace, another: partial[HubClient]) -> bool:
+    """Say so, and wait until a hub is there that is no demo; False if this process is asked to end before."""
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
+        at = printable(f"at {url}" if (url := named_address(args)) else "here")
+        complain(f"hub: Only a demo runs {at}: nothing of it is forwarded, and the hub that was there is waited for.")
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                if not await _is_made_up(another):
+                    return True
+            except NoHub:
+                pass
+            except HubError as error:
+                if not error.retryable:
+                    raise
+    return False
 
 
 class There:
@@ -104,7 +152,9 @@ class There:
         return None
 
     async def _post(self, events: Sequence[Received]) -> None:
-        await self._ask("/api/events", "\n".join(map(_line, events)).encode(), "application/x-ndjson")
+        said = await self._ask("/api/events", "\n".join(map(_line, events)).encode(), "application/x-ndjson")
+        if isinstance(said, Mapping) and is_made_up(said.get("cursor")):  # which has them now, but does not keep them
+            raise NoHub(f"Only a demo runs at {self._url}.")
 
     async def _ask(self, path: str, body: bytes, kind: str) -> Any:
         """Its answer. Raises NoHub; Refusal in its own words, but about its token, of which those name the flags for
@@ -156,26 +206,28 @@ class Forwarding:
         self._idle = True
 
     async def run(self, items: Items) -> None:
-        """Forward until asked to end. Raises HubError."""
+        """Forward until asked to end. Raises HubError, MadeUp."""
         task = asyncio.current_task()
         assert task is not None
         self._keep(self._hub.cursor)
-        refused: Exception | None = None
+        ended: Exception | None = None
         try:
             with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
                 async with asyncio.TaskGroup() as group:
                     for work in (self._take(items), self._hand_on(), self._move_on()):
                         group.create_task(work)
-        except* HubError as errors:
-            refused = errors.exceptions[0]
+        except* (HubError, MadeUp) as errors:
+            ended = errors.exceptions[0]
         finally:
             if self._idle and self._read.empty():
                 self._keep(self._hub.cursor, durable=True)
-        if refused is not None:
-            raise refused from None
+        if ended is not None:
+            raise ended from None
 
     async def _take(self, items: Items) -> None:
         async for item in items:
+            if is_made_up(self._hub.cursor):
+                raise MadeUp
             await self._read.put(item)
 
     async def _hand_on(self) -> None:
@@ -203,7 +255,7 @@ class Forwarding:
                 self._keep(self._hub.cursor)
 
     def _keep(self, cursor: str | None, *, durable: bool = False) -> None:
-        if cursor is not None:
+        if cursor is not None and not is_made_up(cursor):
             self._place.keep(cursor, durable=durable)
 
 

@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
         "--resume",
         metavar="NAME",
         type=place,
-        help="go on where the tail with this NAME has ended; begin as the other flags say only the first time",
+        help="go on where the tail with this NAME has ended; begin as the other flags say only the first time; "
+        "refused while only a demo runs",
     )
     command.add_argument("--count", type=positive, metavar="N", help="end after N events")
     add_form(command)

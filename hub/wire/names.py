@@ -19,6 +19,14 @@ def is_name(text: str) -> bool:
     return len(text) <= MAX_NAME and NAME.fullmatch(text) is not None
 
 
+MADE_UP = "demo-"  # how the epoch of a made-up life begins, so that its positions are never taken for a hub's own
+
+
+def is_made_up(cursor: object) -> bool:
+    """Whether this is a position in a made-up life, of which nothing is kept."""
+    return isinstance(cursor, str) and cursor.startswith(MADE_UP)
+
+
 class Cursor(NamedTuple):
     """A position in the hub's stream: `<epoch>:<seq>` on the wire."""
 

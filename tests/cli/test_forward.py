@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from forks import PIPE, fork
 from marshmallow import fields
 from running import JSON, HubInside, environment, hub_app, hub_process, open_streams, run_hub, until
 
@@ -21,7 +23,12 @@ from hub.cli.forward import FOLDER
 from hub.cli.forwarding import Forwarding, There, forward
 from hub.cli.main import parser
 from hub.cli.places import Place
+from hub.client import connections
+from hub.client.client import HubClient
+from hub.client.discovery import NoHub
 from hub.client.items import Received
+from hub.errors import HubError
+from hub.web.serverfile import announced
 
 NAME = "to"
 
@@ -298,6 +305,146 @@ async def test_a_damaged_place_names_what_loses_nothing(tmp_path: Path) -> None:
         async with forwarding_to(there.url, here, tmp_path) as place:
             await until(lambda: place.read() == str(here.hub.cursor))
         assert told(await kept(there)) == told(await kept(here))
+
+
+# ---- a made-up life, here or there
+
+
+@contextlib.asynccontextmanager
+async def found_in(state: Path, folder: str = "", **settings: Any) -> AsyncIterator[HubInside]:
+    """A hub that programs find in this state directory."""
+    async with hub_app(state / folder, shared_dir=str(state), **settings) as hub:
+        with announced(hub.hub, hub.url.rstrip("/")):
+            yield hub
+
+
+def a_demo_in(state: Path) -> contextlib.AbstractAsyncContextManager[HubInside]:
+    return found_in(state, "demo", demo=True, broker="memory:")
+
+
+@contextlib.asynccontextmanager
+async def forwarding_from(state: Path, there: HubInside, *words: str) -> AsyncIterator[Place]:
+    """A forward of the hub that is found there."""
+    args = parser().read(["forward", "--to", there.url.rstrip("/"), "--state-dir", str(state), *words])
+    with Place(state, NAME, FOLDER) as place:
+        running = asyncio.create_task(forward(args, place))
+        try:
+            yield place
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "LOOK", 0.01)
+    monkeypatch.setattr(connections, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(connections, "LONGEST_DELAY", 0.05)
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_nothing_of_a_demo_is_forwarded(
+    weakened: bool, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if weakened:
+        monkeypatch.setattr(forwarding, "is_made_up", lambda cursor: False)
+    state = tmp_path / "here"
+    async with hub_app(tmp_path / "there") as there, contextlib.AsyncExitStack() as stack:
+        async with found_in(state) as here:
+            await here.publish(3)
+            place = await stack.enter_async_context(forwarding_from(state, there, "--after", "start"))
+            await until(lambda: place.read() == str(here.hub.cursor), "all is there")
+        async with a_demo_in(state) as demo:
+            await demo.publish(5, "b:y")
+            said = ""
+            while "Only a demo runs" not in said and there.hub.cursor.seq == 3:
+                await asyncio.sleep(0.01)
+                said += capfd.readouterr().err
+            assert place.read() == str(here.hub.cursor) or weakened
+        assert ("Only a demo runs" not in said) == weakened
+        if not weakened:
+            async with found_in(state) as here:
+                await here.publish(2)
+                await until(lambda: place.read() == str(here.hub.cursor), "it goes on")
+                assert told(await kept(there)) == told(await kept(here))
+            said += capfd.readouterr().err
+            where = (
+                "hub: Only a demo runs here: nothing of it is forwarded, and the hub that was there is waited for.\n"
+            )
+            assert said.count(where) == said.count("demo") == 1
+            assert "no longer kept" not in said
+
+
+async def test_from_now_on_is_also_what_happens_before_the_hub_that_is_back_is_noticed(
+    quick: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "here"
+    async with hub_app(tmp_path / "there") as there, contextlib.AsyncExitStack() as stack:
+        async with hub_app(state) as here:
+            await here.publish(4)
+        async with a_demo_in(state) as demo:
+            await demo.publish(1)
+            place = await stack.enter_async_context(forwarding_from(state, there))
+            while "Only a demo runs here" not in capfd.readouterr().err:
+                await asyncio.sleep(0.01)
+            assert place.read() is None
+        async with hub_app(state, shared_dir=str(state)) as here:
+            await here.publish(2)
+            with announced(here.hub, here.url.rstrip("/")):
+                await until(lambda: place.read() == str(here.hub.cursor), "it goes on")
+                assert told(await kept(there)) == told(await kept(here))[4:]
+
+
+async def test_who_waits_for_the_hub_can_be_stopped(quick: None, tmp_path: Path) -> None:
+    async with hub_app(tmp_path / "there") as there, a_demo_in(tmp_path / "here"):
+        words = ("forward", "--to", there.url.rstrip("/"), "--state-dir", str(tmp_path / "here"))
+        process = await fork(*words, env=environment(), stderr=PIPE)
+        assert process.stderr
+        assert b"Only a demo runs here" in await process.stderr.readline()
+        process.terminate()
+        await process.communicate()
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+async def test_a_hub_that_refuses_meanwhile(retryable: bool, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is waited for, if that can help."""
+    errors = iter([HubError("shutting_down" if retryable else "forbidden", "No."), NoHub("None.")])
+
+    async def asked(another: Any) -> bool:
+        for error in errors:
+            raise error
+        return False
+
+    monkeypatch.setattr(forwarding, "_is_made_up", asked)
+    args = parser().read(["forward", "--to", "127.0.0.1:9", "--url", "127.0.0.1:8"])
+    back = forwarding._is_back(args, partial(HubClient))
+    if retryable:
+        assert await back
+    else:
+        with pytest.raises(HubError, match="No"):
+            await back
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_what_a_demo_has_taken_does_not_count(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if weakened:
+        monkeypatch.setattr(forwarding, "is_made_up", lambda cursor: False)
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "b", demo=True, broker="memory:") as there:
+        await here.publish(2)
+        async with forwarding_to(there.url, here, tmp_path) as place:
+            if weakened:
+                await until(lambda: place.read() == str(here.hub.cursor), "they are taken for forwarded")
+                return
+            said = ""
+            while "What happens here is forwarded when it takes events." not in said:
+                await asyncio.sleep(0.01)
+                said += capfd.readouterr().err
+            assert f"hub: Only a demo runs at {there.url.rstrip('/')}. What" in said
+            assert place.read() == f"{here.hub.cursor.epoch}:0"
 
 
 async def test_two_of_one_place_are_refused(tmp_path: Path) -> None:

@@ -44,9 +44,12 @@ class Tail:
 
 
 @contextlib.asynccontextmanager
-async def tailing(hub: HubInside, folder: Path, *words: str, stdout: int = PIPE) -> AsyncIterator[Tail]:
+async def tailing(
+    hub: HubInside, folder: Path, *words: str, stdout: int = PIPE, before: str = ""
+) -> AsyncIterator[Tail]:
     variables = {**environment(), "HUB_STATE_DIR": str(folder / "state")}
-    process = await fork("tail", *words, "--url", hub.url, stdout=stdout, stderr=PIPE, cwd=folder, env=variables)
+    words = ("tail", *words, "--url", hub.url)
+    process = await fork(*words, before=before, stdout=stdout, stderr=PIPE, cwd=folder, env=variables)
     try:
         yield Tail(process)
     finally:
@@ -406,6 +409,37 @@ async def test_marks_move_the_place(tmp_path: Path) -> None:
             _, _, err = await tail.ended()
     assert err == "hub: Go on from here with hub tail --resume nightly\n"
     assert (tmp_path / "state/tails/nightly.cursor").read_text() == f"{hub.hub.cursor}\n"
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+@pytest.mark.parametrize("is_first", [False, True], ids=["again", "first"])
+async def test_a_demo_takes_no_place(is_first: bool, weakened: bool, hub: HubInside, tmp_path: Path) -> None:
+    """Else all that is kept came again from the hub that is back."""
+    place = tmp_path / "state" / "tails" / "nightly.cursor"
+    await hub.publish(3)
+    if not is_first:
+        assert await tailed(hub, tmp_path, "--resume", "nightly", "--after", "start", "--count", "3") == [1, 2, 3]
+    kept = None if is_first else place.read_text()
+    before = "from hub.cli import following; following.is_made_up = lambda cursor: False;" * weakened
+    async with hub_app(tmp_path / "demo", demo=True, broker="memory:") as demo:
+        await demo.publish(2)
+        words = ("--resume", "nightly", *(("--after", "start") * is_first), "--count", "2")
+        async with tailing(demo, tmp_path, *words, before=before) as tail:
+            status, out, err = await tail.ended()
+        assert numbers(await shown(demo, tmp_path)) == [1, 2], "without --resume it is shown"
+    if weakened:
+        assert (status, place.read_text()) == (0, f"{demo.hub.cursor}\n")
+    else:
+        assert (status, out, place.read_text() if place.exists() else None) == (3, "", kept)
+        assert err == (
+            "hub: Only a demo runs there, and nightly keeps its place in the hub that was there; "
+            "leave out --resume to see the demo.\n"
+        )
+
+
+async def shown(hub: HubInside, folder: Path) -> str:
+    async with tailing(hub, folder, "--after", "start", "--count", "2") as tail:
+        return (await tail.ended())[1]
 
 
 async def test_two_at_once_with_one_name_are_refused(hub: HubInside, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from .peers import Peers
 class MemoryBroker:
     """Keeps the newest events, at most `most` of them and `most_bytes` bytes; remembers their ids as long."""
 
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self.epoch = os.urandom(4).hex()
+    def __init__(self, most: int, most_bytes: int, begins: str = "") -> None:
+        """`begins`: how its epoch does."""
+        self.epoch = begins + os.urandom(4).hex()
         self.lineage: Mapping[str, int] = {}  # nothing goes on from one life to the next
         self.head, self.tail, self.bytes = 0, 1, 0
         self.limits = Limits(most, most_bytes)

@@ -4,6 +4,7 @@ import re
 
 from ...config import Config
 from ...errors import UsageError, install
+from ...wire.names import MADE_UP
 from .broker import Broker, Limits
 
 
@@ -19,7 +20,7 @@ def make_broker(config: Config) -> Broker:
     if scheme == "memory" and not rest:
         from .memory import MemoryBroker
 
-        return MemoryBroker(config.window_events, config.window_bytes)
+        return MemoryBroker(config.window_events, config.window_bytes, MADE_UP if config.demo else "")
     if scheme in ("redis", "rediss", "unix"):
         return _redis(config)
     known = "sqlite:, memory:, redis:, rediss: and unix:"
