@@ -85,6 +85,30 @@ async def test_what_is_said_while_it_is_cut_is_not_heard(it: Any, heard: Heard) 
     assert (heard.messages, heard.cuts) == ([b"hello"], 1)
 
 
+async def test_who_looks_while_it_is_cut_hears_that_nothing_can_be_known(
+    it: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.look()
+    renew, begun, gate = it._renew, asyncio.Event(), asyncio.Event()
+
+    async def waits(asks: Any) -> None:
+        begun.set()
+        await gate.wait()
+        await renew(asks)
+
+    monkeypatch.setattr(it, "_renew", waits)
+    looks = [asyncio.ensure_future(it.look()) for _ in range(2)]
+    await begun.wait()  # one look is for both
+    looks.append(asyncio.ensure_future(it.look()))  # for whom it may come too late
+    await until(lambda: it._looked is not None)
+    it._asks.close()
+    gate.set()
+    for look in looks:
+        with pytest.raises(HubError) as refused:
+            await look
+        assert refused.value.code == "broker_unavailable"
+
+
 async def test_a_name_that_another_has_by_now_is_refused(it: Any, server: Server) -> None:
     other, second = Heard(mine=b"{}", theirs=b"{}"), RedisPeers(server)
     await second.start(other.ears())
