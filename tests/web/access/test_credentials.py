@@ -356,7 +356,7 @@ def test_nothing_listens_where_it_is_not_safe(
 
     monkeypatch.setattr(program, "_serve", serve)
     monkeypatch.setattr(program, "set_up_logging", lambda config, worker: None)
-    monkeypatch.setattr(program, "bind", lambda config, option: socket.socket())
+    monkeypatch.setattr(program, "bind", lambda config, *, shared: socket.socket())
     if weakened:
         monkeypatch.setattr(program, "refuse_bind", lambda config: None)
     assert cli_main.main(["serve", "--auth", "local", "--state-dir", str(tmp_path), *flags]) == (0 if weakened else 2)

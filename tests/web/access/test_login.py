@@ -273,6 +273,16 @@ async def test_a_token_file_that_cannot_be_trusted_opens_nothing(
     assert said.count("hub token --new") <= 1
 
 
+def test_what_opens_a_hub_is_what_its_files_have_now(tmp_path: Path) -> None:
+    held = credentials.Tokens(tmp_path)
+    held.open()
+    reader = tokens.replace(tmp_path, "OBSERVER").encode()
+    assert held.held() == {"OPERATOR": (tmp_path / "token").read_bytes().strip(), "OBSERVER": reader}
+    (tmp_path / "token").write_text("short")
+    assert held.held() == {"OBSERVER": reader}
+    assert held.holder(b"short") is None
+
+
 async def test_without_its_file_a_token_opens_nothing(hub: HubInside, caplog: pytest.LogCaptureFixture) -> None:
     headers = bearer(hub)
     (hub.hub.config.state_dir / "token").unlink()
