@@ -90,11 +90,17 @@ def running(directory: Folder) -> tuple[str, int]:
 
 
 def is_announced(url: str, directory: Folder) -> bool:
-    """Whether `server.json` in this directory names the very address, running or not."""
+    """Whether `server.json` in this directory names the very address, running or not; localhost is 127.0.0.1. That is
+    no reason to send a token there: another server may have the name."""
     try:
-        return _told(directory)[0] == url
+        return _plain(_told(directory)[0]) == _plain(url)
     except (NoHub, OSError):
         return False
+
+
+def _plain(url: str) -> "Parts | None":
+    found = parts(url)
+    return found._replace(host="127.0.0.1") if found and found.host == "localhost" else found
 
 
 def _told(directory: Folder) -> tuple[str, int]:

@@ -134,7 +134,7 @@ def before(request: pytest.FixtureRequest) -> str:
     return weakened if request.param else ""
 
 
-@pytest.mark.parametrize("how", ["--url", "HUB_URL", "--state-dir", "HUB_STATE_DIR"])
+@pytest.mark.parametrize("how", ["--url", "localhost", "HUB_URL", "--state-dir", "HUB_STATE_DIR"])
 async def test_the_hub_at_an_address_is_told(
     how: str, before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,9 +144,10 @@ async def test_the_hub_at_an_address_is_told(
     monkeypatch.delenv("HUB_STATE_DIR", raising=False)
     async with hub_app(state) as hub:
         url = hub.url.rstrip("/")
-        if how in ("--url", "HUB_URL"):
+        if how in ("--url", "localhost", "HUB_URL"):
             (state / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
             (state / "server.json").chmod(0o600)
+        url = url.replace("127.0.0.1", "localhost") if how == "localhost" else url
         words = () if how == "HUB_URL" else ("--url", url, *(("--state-dir", str(state)) * (how == "--state-dir")))
         if how in ("HUB_URL", "HUB_STATE_DIR"):
             monkeypatch.setenv(how, url if how == "HUB_URL" else str(state))
