@@ -5,10 +5,12 @@ in what this says: it may be a part of it.
 """
 
 import re
+import ssl
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import connection as library
+from redis.exceptions import RedisError
 
 from ...errors import UsageError
 from ...spelling import suggestion
@@ -40,9 +42,12 @@ def parse(url: str) -> tuple[str, dict[str, Any]]:
     if not re.fullmatch(r"[^\s{}]{1,64}", prefix):  # it is what all keys of one stream are kept together by
         raise UsageError("The prefix in the URL of the broker must be 1 to 64 characters, without spaces and braces.")
     try:
-        return prefix, {**library.parse_url(parts._replace(query=urlencode(options)).geturl())}
+        found: dict[str, Any] = {**library.parse_url(parts._replace(query=urlencode(options)).geturl())}
     except ValueError:
         raise UsageError("An option in the URL of the broker has a value that cannot be used.") from None
+    if parts.scheme == "rediss":
+        _check_tls(found)
+    return prefix, found
 
 
 def _check_socket(parts: SplitResult) -> None:
@@ -86,6 +91,18 @@ def _options(parts: SplitResult) -> dict[str, str]:
             raise UsageError(f"The URL of the broker has the option {name} more than once: which one is meant?")
         found[name] = value
     return found
+
+
+def _check_tls(options: dict[str, Any]) -> None:
+    """Read the files once, and see whether the rest can be meant: later it would look as if the server were away."""
+    try:
+        library.SSLConnection(**{name: value for name, value in options.items() if name in OF_TLS}).ssl_context.get()
+    except (RedisError, OSError, ValueError, TypeError) as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else ""
+        raise UsageError(
+            "An option in the URL of the broker that begins with ssl_ has a value, or names a file, "
+            f"that cannot be used{why}."
+        ) from None
 
 
 def _check_database(parts: SplitResult, options: dict[str, str]) -> None:
