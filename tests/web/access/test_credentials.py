@@ -200,6 +200,7 @@ async def test_the_right_token_is_never_kept_waiting(
     hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
     """Nor a session or a link, however many wrong ones come from the same address and account."""
+    monkeypatch.setattr(credentials, "BLOCK_SECONDS", 600.0)
     link = f"login/{tokens_of(hub).link('OPERATOR')}"
     for _ in range(credentials.FAILURES + 5):
         last = await hub.ask("GET", "api/state", headers={"Authorization": "Bearer wrong"})
