@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
@@ -39,6 +40,7 @@ COUNTED = (
     "cli/test_terminal.py", "test_contract.py", "test_flow.py", "test_redaction.py", "test_sockdiag.py",
     "test_stderr.py",
 )  # fmt: skip
+EVERYTHING = ""  # in the place of a test's name
 
 # No example is judged by the clock. Under CI, and where branches are counted, the examples are always the same.
 settings.register_profile("hub", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -135,15 +137,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     longest begins first: else one process would be at it when all others have ended."""
     items.sort(key=lambda item: item.path.name != LONGEST)
     for item in items:
-        if "weakened" in item.name.partition("[")[0]:
-            item.add_marker("once")
-    here = Path(__file__)
-    uncounted = frozenset(here.with_name("uncounted.txt").read_text("utf-8").splitlines())
-    for item in items:
-        where = item.path.relative_to(here.parent).as_posix()
         name = item.nodeid.partition("[")[0].partition("::")[2]
-        if where.startswith(COUNTED) and uncounted.isdisjoint({where, f"{where}::{name}"}):
+        if "weakened" in name:
+            item.add_marker("once")
+        if name not in (left := _uncounted(item.path)) and EVERYTHING not in left:
             item.add_marker("counted")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file of which no test is asked for is not read: that takes as long as hundreds of tests."""
+    asked = config.option.markexpr
+    if collection_path.suffix != ".py" or asked not in ("counted", "not counted"):
+        return None
+    left = _uncounted(collection_path)
+    return True if (EVERYTHING in left if asked == "counted" else not left) else None
+
+
+@cache
+def _uncounted(path: Path) -> frozenset[str]:
+    """The tests of this file that do not run where branches are counted, by their names."""
+    where = path.relative_to(Path(__file__).parent).as_posix()
+    if not where.startswith(COUNTED):
+        return frozenset({EVERYTHING})
+    lines = Path(__file__).with_name("uncounted.txt").read_text("utf-8").splitlines()
+    return frozenset(line.removeprefix(where).removeprefix("::") for line in lines if line.startswith(where))
 
 
 def pytest_collection_finish() -> None:

@@ -92,10 +92,9 @@ async def full(tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
         await asyncio.wait(asking)
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, True)])
 async def test_the_page_with_rows_in_every_state_is_clean(
-    page: Page, tmp_path: Path, axe: str, dark: bool, width: int
+    page: Page, tmp_path: Path, axe: str, width: int, dark: bool
 ) -> None:
     async with full(tmp_path) as (_, url):
         await page.viewport(width)

@@ -23,11 +23,21 @@ COMBINATIONS = [" ".join(closed) for n in range(4) for closed in itertools.combi
 FULL = ["1>/dev/full", "1>/dev/full 2>&-", "1>/dev/full <&-"]
 NOT_PREPARED = "from hub import stdio;stdio.prepare=lambda: None;"
 NO_UVLOOP = "import sys;sys.modules['uvloop']=None;"
-# Each of many command lines in a child of its own, so that the imports are made once. What it prints is in
-# files, except for a stream that is closed or full; nothing else is opened before.
-EACH = """
-import fcntl, json, os, sys
+# Each of many command lines in a child of its own, so that the imports are made once, with the streams as they are.
+IMPORTED = """
+import gc, importlib, json, os, pkgutil, sys
+from hub import cli, client
 from hub.cli.main import main
+
+for package in (cli, client):
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if module.name != "hub.client.tools":  # brings an SDK along, for `hub mcp` alone
+            importlib.import_module(module.name)
+gc.freeze()
+"""
+# What one prints is in files, except for a stream that is closed or full; nothing else is opened before.
+EACH = """
+import fcntl
 
 def into_file(descriptor, path):
     try:
@@ -112,7 +122,7 @@ def test_closed_and_full_streams_change_nothing_of_what_is_done(redirected: str,
         bound.bind(("127.0.0.1", 0))
         wanted = commands(state, bound.getsockname()[1], port)
         subprocess.run(
-            by_shell(redirected, EACH, json.dumps(list(wanted))), cwd=tmp_path, env=environment(), check=True
+            by_shell(redirected, IMPORTED + EACH, json.dumps(list(wanted))), cwd=tmp_path, env=environment(), check=True
         )
     for number, (words, status) in enumerate(wanted.items()):
         where = f"{' '.join(words)} {redirected}"
@@ -158,28 +168,46 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("running.PATIENCE", 55.0)
 
 
+# Two hubs in children of its own, one of them without uvloop.
+HUBS = """
+from hub.web import program
+
+children = {}
+for number, folder in enumerate(sys.argv[1:]):
+    if not (child := os.fork()):
+        if number:
+            sys.modules["uvloop"] = None
+        sys.exit(main(["serve", "--port", "0", "--state-dir", folder]))
+    children[child] = number
+for _ in list(children):
+    child, status = os.wait()
+    if os.waitstatus_to_exitcode(status):
+        os._exit(2 + children[child])
+"""
+
+
 @pytest.mark.usefixtures("_patience")
-@pytest.mark.parametrize("before", ["", NO_UVLOOP], ids=["", "without uvloop"])
-async def test_a_hub_with_closed_streams_runs_and_ends_as_any(before: str, tmp_path: Path) -> None:
-    folders = [tmp_path / str(number) for number in range(len(COMBINATIONS))]
-    await asyncio.gather(*map(runs_and_ends, folders, COMBINATIONS, [before] * len(folders)))
-
-
-async def runs_and_ends(folder: Path, closed: str, before: str) -> None:
-    words, pipe = ("serve", "--port", "0", "--state-dir", str(folder)), asyncio.subprocess.PIPE
-    command = by_shell(closed, before + MAIN, *words)
-    process = await asyncio.create_subprocess_exec(*command, env=environment(), stdout=pipe, stderr=pipe)
+@pytest.mark.parametrize("closed", COMBINATIONS)
+async def test_a_hub_with_closed_streams_runs_and_ends_as_any(closed: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "with", tmp_path / "without"]
+    command, pipe = by_shell(closed, IMPORTED + HUBS, *map(str, folders)), asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment(), stdout=pipe, stderr=pipe, start_new_session=True
+    )
     try:
-        await until((folder / "server.json").exists, "that it listens")
-        for descriptor, name in enumerate(CLOSED):
-            leads = os.readlink(f"/proc/{process.pid}/fd/{descriptor}")
-            assert leads == os.devnull if name in closed.split() else not leads.startswith("socket:")
-        send_signal(process, signal.SIGTERM)
+        for folder in folders:
+            await until((folder / "server.json").exists, "that it listens")
+            pid = json.loads((folder / "server.json").read_text())["pid"]
+            for descriptor, name in enumerate(CLOSED):
+                leads = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                assert leads == os.devnull if name in closed.split() else not leads.startswith("socket:")
+            os.kill(pid, signal.SIGTERM)
         out, err = await process.communicate()
         assert (process.returncode, b"Traceback" in err) == (0, False)
-        assert out.startswith(b"hub is listening") is (">&-" not in closed.split())
+        assert out.count(b"hub is listening") == (0 if ">&-" in closed.split() else 2)
     finally:
-        send_signal(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 

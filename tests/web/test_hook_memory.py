@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
 
 MIB = 1024 * 1024
 MOST = 400  # MiB above what the hub has at rest: bodies that are read at once, and one that is parsed
-SENDERS, ASKERS = 64, 40
+SENDERS, ASKERS = 16, 40
 LISTS = "[],"  # of all JSON this becomes the most: an object of 56 bytes from each 3
 # Nobody is told to come again, however slow the machine is; weakened, all are taken at once, and kept as they came.
 PATIENT = """
@@ -64,14 +65,10 @@ def large(name: str, member: str, *, of_lists: bool) -> bytes:
     return body.replace('"LARGE"', value).encode()
 
 
-async def all_at_once(hub: HubProcess, path: str, data: bytes, count: int = SENDERS) -> set[tuple[int, str]]:
-    """What so many senders get."""
-
-    async def send() -> tuple[int, str]:
-        async with ClientSession() as http, http.post(f"{hub.url}{path}", data=io.BytesIO(data)) as response:
-            return response.status, await response.text() if response.status == 200 else ""
-
-    return set(await asyncio.gather(*(send() for _ in range(count))))
+async def send(hub: HubProcess, path: str, data: bytes) -> tuple[int, str]:
+    """What one sender gets."""
+    async with ClientSession() as http, http.post(f"{hub.url}{path}", data=io.BytesIO(data)) as response:
+        return response.status, await response.text() if response.status == 200 else ""
 
 
 def flags(tmp_path: Path, *, weakened: bool) -> tuple[str, ...]:
@@ -79,24 +76,28 @@ def flags(tmp_path: Path, *, weakened: bool) -> tuple[str, ...]:
     return "--load", "changed"
 
 
-@pytest.mark.parametrize("of_lists", [False, True])
-async def test_what_64_senders_of_4_mib_take_is_bounded(tmp_path: Path, of_lists: bool) -> None:
-    """Of lists each takes a second to parse, so many are told to come again."""
-    patient = () if of_lists else flags(tmp_path, weakened=False)
-    async with hub_process(tmp_path, *patient) as hub:
+async def test_what_many_senders_of_4_mib_take_is_bounded(tmp_path: Path) -> None:
+    async with hub_process(tmp_path, *flags(tmp_path, weakened=False)) as hub:
         before = peak(hub)
-        data = large("claude-07-post-tool-use", "tool_response", of_lists=of_lists)
-        told = await all_at_once(hub, "hooks/claude-code", data)
-        assert (200, "{}") in told
-        assert told <= {(200, "{}"), (429, "")} if of_lists else len(told) == 1
+        data = large("claude-07-post-tool-use", "tool_response", of_lists=False)
+        told = await asyncio.gather(*(send(hub, "hooks/claude-code", data) for _ in range(SENDERS)))
+        assert set(told) == {(200, "{}")}
         assert peak(hub) - before < MOST
 
 
-async def test_weakened_it_would_not_be(tmp_path: Path) -> None:
-    async with hub_process(tmp_path, *flags(tmp_path, weakened=True)) as hub:
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_becomes_large_is_bounded_too(tmp_path: Path, weakened: bool) -> None:
+    """Of lists each takes seconds to parse. When three are done, all the room was in use, with one that is parsed."""
+    async with hub_process(tmp_path, *flags(tmp_path, weakened=weakened), status=-signal.SIGKILL) as hub:
         before = peak(hub)
-        await all_at_once(hub, "hooks/claude-code", large("claude-07-post-tool-use", "tool_input", of_lists=True), 20)
-        assert peak(hub) - before > MOST
+        data = large("claude-07-post-tool-use", "tool_response", of_lists=True)
+        sending = [asyncio.create_task(send(hub, "hooks/claude-code", data)) for _ in range(SENDERS)]
+        while sum(one.done() for one in sending) < 3 and peak(hub) - before < MOST:
+            await asyncio.sleep(0.02)
+        assert (peak(hub) - before < MOST) is not weakened
+        assert {one.result() for one in sending if one.done()} <= {(200, "{}")}
+        hub.signal(signal.SIGKILL)
+        await asyncio.gather(*sending, return_exceptions=True)
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -104,7 +105,7 @@ async def test_what_waits_with_a_question_weighs_little(tmp_path: Path, weakened
     async with hub_process(tmp_path, *flags(tmp_path, weakened=weakened)) as hub:
         before, path = peak(hub), "hooks/claude-code?ask=1&timeout=120"
         data = large("claude-05-permission-request", "tool_input", of_lists=False)
-        asking = asyncio.create_task(all_at_once(hub, path, data, ASKERS))
+        asking = asyncio.gather(*(send(hub, path, data) for _ in range(ASKERS)))
         found = None
         while not asking.done() and not (found and int(found[1]) == ASKERS):
             async with hub.http.get(f"{hub.url}metrics") as response:
@@ -113,4 +114,7 @@ async def test_what_waits_with_a_question_weighs_little(tmp_path: Path, weakened
         assert (peak(hub) - before < 200) is not weakened
         async with hub.http.post(f"{hub.url}hooks/claude-code", json=sample("claude-15-stop")) as response:
             assert response.status == 200
-        assert await asking - {(429, "")} == {(200, "{}")}
+        told = set(await asking)
+        assert (200, "{}") in told
+        # Weakened, what a slow machine has not read within the time for a body is refused; else none is.
+        assert told <= {(200, "{}"), (429, ""), (408, "")} if weakened else told <= {(200, "{}"), (429, "")}
