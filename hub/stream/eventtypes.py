@@ -1,6 +1,7 @@
 """Event types: their names, schemas and keys; and those that every hub knows."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
@@ -46,9 +47,7 @@ class EventTypes:
     """The event types of one hub, by name."""
 
     def __init__(self) -> None:
-        self._types: dict[str, EventType] = {}
-        for name, (schema, key) in KNOWN.items():
-            self.add(name, schema, key)
+        self._types = dict(_known())
 
     def add(
         self, name: str, schema: type[Schema] | Mapping[str, fields.Field[Any]] | None = None, key: Key | None = None
@@ -58,8 +57,7 @@ class EventTypes:
             raise ValueError(f"{name!r} cannot name an event type: it must be domain:action, and not of the hub's own.")
         if isinstance(schema, Mapping):
             schema = Schema.from_dict(dict(schema))
-        loaded = bounded(schema(unknown=INCLUDE)) if schema else None
-        self._types[name] = EventType(name, loaded, key, (schema.__doc__ or "").strip() if schema else "")
+        self._types[name] = _made(name, schema, key)
         return self._types[name]
 
     def check(self, name: str, data: Any) -> str | None:
@@ -81,6 +79,17 @@ class EventTypes:
 
     def __iter__(self) -> Any:
         return iter(self._types.values())
+
+
+def _made(name: str, schema: type[Schema] | None, key: Key | None) -> EventType:
+    loaded = bounded(schema(unknown=INCLUDE)) if schema else None
+    return EventType(name, loaded, key, (schema.__doc__ or "").strip() if schema else "")
+
+
+@cache
+def _known() -> Mapping[str, EventType]:
+    """Those of `KNOWN`, for all hubs of this process: nothing of a type ever changes."""
+    return {name: _made(name, schema, key) for name, (schema, key) in KNOWN.items()}
 
 
 def _text(**kwargs: Any) -> fields.String:

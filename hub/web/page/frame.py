@@ -56,14 +56,16 @@ class _Compiled(BytecodeCache):
 
 
 _COMPILED = _Compiled()
+_NAMES: set[str] = set()  # of the templates that some hub of this process has compiled
 
 
 async def compile_all(env: Environment) -> None:
-    """Compile the templates before somebody waits for them, in turns with everybody else."""
-    for name in env.list_templates(extensions=["html"]):
+    """Compile the templates before somebody waits for them, in turns with everybody else; each once in a process."""
+    for name in sorted({*env.list_templates(extensions=["html"])} - _NAMES):
         # One of an application's that is none, or no descriptors just now: whoever draws it hears of it.
         with contextlib.suppress(Exception):
             env.get_template(name)
+            _NAMES.add(name)
         await asyncio.sleep(0)
 
 
