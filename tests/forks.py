@@ -20,10 +20,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-HEAVY = {"hub.__main__", "hub.client.tools"}  # the program itself; and what brings an SDK along, for `hub mcp` alone
+ITSELF, SDK = "hub.__main__", "hub.client.tools"  # the program; and what brings an SDK along, for `hub mcp` alone
 LARGEST = 1 << 20  # bytes of a request
 SOON = 20  # passes of the loop
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
@@ -96,9 +97,10 @@ async def fork(
     stderr: int | None = None,
     start_new_session: bool = False,
     before: str = "",
+    sdk: bool = False,
 ) -> Forked:
-    """Start `hub WORDS…`; `before` is Python that runs first. Raises AssertionError for variables that only an
-    interpreter of its own reads."""
+    """Start `hub WORDS…`; `before` is Python that runs first, and `sdk` is for `hub mcp`. Raises AssertionError for
+    variables that only an interpreter of its own reads."""
     new = {name: value for name, value in env.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
     old = {name: value for name, value in os.environ.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
     assert new | {"PYTHONPATH": ""} == old | {"PYTHONPATH": ""}, "these variables are read when an interpreter starts"
@@ -112,7 +114,7 @@ async def fork(
         "before": before,
     }
     try:
-        pid = _server().start(request, [*given, write])
+        pid = _server(sdk).start(request, [*given, write])
     finally:
         for fd in {*given, write} - {0, 1, 2, stdin, stdout, stderr}:
             os.close(fd)
@@ -153,14 +155,14 @@ async def _writer(fd: int) -> asyncio.StreamWriter:
 class _Server:
     """The interpreter, and the way to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sdk: bool) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
         hub = importlib.import_module("hub")
         assert hub.__file__
         environ = {**os.environ, "PYTHONPATH": str(Path(hub.__file__).parents[1])}
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        command = [sys.executable, __file__, str(theirs.fileno()), *["sdk"] * sdk]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", env=environ)
         theirs.close()
         self._socket = ours
@@ -175,24 +177,20 @@ class _Server:
         self._process.wait()
 
 
-_servers: list[_Server] = []
-
-
-def _server() -> _Server:
-    if not _servers:
-        _servers.append(_Server())
-    return _servers[0]
+@cache
+def _server(sdk: bool) -> _Server:
+    return _Server(sdk)
 
 
 # ---- the interpreter's
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, sdk: bool) -> None:
     """Fork for each request, and say how each has ended, until the other side is gone."""
     import hub
 
     for module in pkgutil.walk_packages(hub.__path__, "hub."):
-        if module.name not in HEAVY:
+        if module.name != ITSELF and (sdk or module.name != SDK):
             with suppress(ImportError):  # an extra that is not installed
                 importlib.import_module(module.name)
     with suppress(ImportError):
@@ -279,4 +277,4 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
 
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))  # what a test imports by its bare name is none of the hub's
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sdk=len(sys.argv) > 2)

@@ -11,10 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from forks import PIPE, Forked, fork
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
-from mcp_types import CallToolResult, TextContent
+from mcp.shared.message import SessionMessage
+from mcp_types import CallToolResult, TextContent, jsonrpc_message_adapter
 from running import PATIENCE, HubInside, environment, hub_app, hub_process, run_hub, until
 
 from hub import Hub
@@ -24,7 +27,42 @@ TOOLS = {"publish", "ask", "state", "history", "commands", "call"}
 
 @asynccontextmanager
 async def agent(folder: Path, *flags: str) -> AsyncIterator[ClientSession]:
-    """The SDK's client, and `hub mcp` at the other end."""
+    """The SDK's client, and `hub mcp` at the other end; as `alone` starts it, but from an interpreter that is there."""
+    process = await fork("mcp", *flags, cwd=folder, env=environment(), stdin=PIPE, stdout=PIPE, sdk=True)
+    assert process.stdin
+    heard, reading = anyio.create_memory_object_stream[SessionMessage | Exception]()
+    writing, said = anyio.create_memory_object_stream[SessionMessage]()
+
+    async def hear() -> None:
+        assert process.stdout
+        async for line in process.stdout:
+            await heard.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+        heard.close()
+
+    async def say() -> None:
+        assert process.stdin
+        async for message in said:
+            process.stdin.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            await process.stdin.drain()
+
+    carrying = [asyncio.create_task(hear()), asyncio.create_task(say())]
+    try:
+        async with ClientSession(reading, writing) as session:
+            await session.initialize()
+            yield session
+    finally:
+        process.stdin.close()
+        for task in carrying:
+            task.cancel()
+        await asyncio.wait(carrying)
+        for end in (heard, reading, writing, said):
+            end.close()
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+
+
+@asynccontextmanager
+async def alone(folder: Path, *flags: str) -> AsyncIterator[ClientSession]:
+    """The SDK's client, and the program that it has started."""
     command = StdioServerParameters(
         command=sys.executable, args=["-m", "hub", "mcp", *flags], env=environment(), cwd=folder
     )
@@ -77,7 +115,7 @@ def prepare(hub: Hub) -> None:
 
 
 async def test_it_lists_its_tools_publishes_and_reads(tmp_path: Path) -> None:
-    async with hub_app(tmp_path / "s", prepare=prepare) as hub, agent(tmp_path, "--url", hub.url) as session:
+    async with hub_app(tmp_path / "s", prepare=prepare) as hub, alone(tmp_path, "--url", hub.url) as session:
         tools = (await session.list_tools()).tools
         assert {tool.name for tool in tools} == TOOLS
         assert all(tool.description and tool.input_schema["type"] == "object" for tool in tools)
@@ -193,12 +231,9 @@ async def test_a_hub_that_is_frozen_is_not_waited_for(tmp_path: Path) -> None:
 ASK = {"name": "ask", "arguments": {"question": "Deploy?", "options": ["yes"]}}
 
 
-async def spoken(folder: Path, *flags: str, version: str = "2025-06-18") -> asyncio.subprocess.Process:
+async def spoken(folder: Path, *flags: str, version: str = "2025-06-18") -> Forked:
     """`hub mcp` behind a handshake of this version."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hub", "mcp", *flags, cwd=folder, env=environment(), stdin=pipe, stdout=pipe
-    )
+    process = await fork("mcp", *flags, cwd=folder, env=environment(), stdin=PIPE, stdout=PIPE, sdk=True)
     info = {"name": "test", "version": "1"}
     await send(process, {"id": 1, "method": "initialize", "params": {
         "protocolVersion": version, "capabilities": {}, "clientInfo": info,
@@ -208,13 +243,13 @@ async def spoken(folder: Path, *flags: str, version: str = "2025-06-18") -> asyn
     return process
 
 
-async def send(process: asyncio.subprocess.Process, message: dict[str, Any]) -> None:
+async def send(process: Forked, message: dict[str, Any]) -> None:
     assert process.stdin
     process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
     await process.stdin.drain()
 
 
-async def received(process: asyncio.subprocess.Process) -> Any:
+async def received(process: Forked) -> Any:
     assert process.stdout
     return json.loads(await asyncio.wait_for(process.stdout.readline(), PATIENCE))
 
@@ -233,11 +268,9 @@ async def test_older_handshakes(tmp_path: Path, version: str) -> None:
 
 async def test_requests_without_a_handshake(tmp_path: Path) -> None:
     async with hub_app(tmp_path / "s") as hub:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "hub", "mcp", "--url", hub.url,
-            cwd=tmp_path, env=environment(), stdin=pipe, stdout=pipe,
-        )  # fmt: skip
+        process = await fork(
+            "mcp", "--url", hub.url, cwd=tmp_path, env=environment(), stdin=PIPE, stdout=PIPE, sdk=True
+        )
         meta = {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
