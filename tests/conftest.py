@@ -5,7 +5,7 @@ tests are listed by name. With `HUB_RESULTS` set, the counts are appended to tha
 process that reports, however many run the tests.
 
 `once` marks what says the same on every Python, or searches at random: tox leaves it to one of them (`-m "not once"` in
-the others). A weakened build, whose test has "weakened" in its name, is tried once, too.
+the others). A weakened build, whose test has "weakened" in its name or as an argument, is tried once, too.
 """
 
 import gc
@@ -138,10 +138,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != LONGEST)
     for item in items:
         name = item.nodeid.partition("[")[0].partition("::")[2]
-        if "weakened" in name:
+        if "weakened" in name or (isinstance(item, pytest.Function) and _is_weakened(item)):
             item.add_marker("once")
         if name not in (left := _uncounted(item.path)) and EVERYTHING not in left:
             item.add_marker("counted")
+
+
+def _is_weakened(item: pytest.Function) -> bool:
+    return hasattr(item, "callspec") and item.callspec.params.get("weakened") is True
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -44,6 +44,7 @@ def imported() -> set[str]:
     return names - sys.stdlib_module_names - {"hub"}
 
 
+@pytest.mark.once
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     owners = packages_distributions()
     extras = ("speed", "completion", "notify", "mcp", "redis")

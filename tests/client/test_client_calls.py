@@ -379,6 +379,7 @@ async def test_a_call_that_may_have_run_is_not_made_again(scripted: ScriptedHub)
         assert caught.value.code == "timeout"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_any_number_of_publishes_is_taken(
     weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -122,6 +122,7 @@ def test_a_schema_of_a_tree_goes_as_deep_as_json_does() -> None:
     assert schema.problems({"more": {"x": 1}}) == {"more": {"x": UNKNOWN}}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize(
     ("schema", "args"),

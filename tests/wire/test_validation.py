@@ -55,6 +55,7 @@ def schemas(check: Any) -> dict[str, tuple[type[Schema], Any]]:
     }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("kind", schemas(None))
 def test_behind_so_many_problems_nothing_is_looked_at(
@@ -171,6 +172,7 @@ def test_what_is_told_is_short_whatever_came() -> None:
     assert problems_in(found["last"]) == MOST - 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 def test_an_answer_to_bad_data_is_small(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wrong thing in every field of every event type, and every array."""
@@ -208,6 +210,7 @@ def test_an_answer_to_a_bad_frame_is_small(name: str) -> None:
     assert len(json.dumps(refused.value.payload())) < SIZE
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 def test_behind_so_many_problems_no_event_of_a_batch_is_checked(
     weakened: bool, monkeypatch: pytest.MonkeyPatch

@@ -187,6 +187,7 @@ async def test_nothing_is_written_to_a_client_that_has_gone(hub: HubInside, tell
     telling.gate.set()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_client_that_does_not_read_fills_no_memory(
     tmp_path: Path, telling: Telling, monkeypatch: pytest.MonkeyPatch, weakened: bool

@@ -220,11 +220,13 @@ async def storm(hub: HubInside, stuck: int, events: int) -> int:
     return most
 
 
+@pytest.mark.once
 async def test_clients_that_never_read_cost_one_write_and_the_healthy_one_nothing(tmp_path: Path) -> None:
     async with hub_app(tmp_path, window_bytes=100_000_000) as hub:
         assert await storm(hub, 50, 2000) < 5_000_000
 
 
+@pytest.mark.once
 async def test_a_hub_that_takes_no_notice_of_full_buffers_fills_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
