@@ -293,6 +293,7 @@ def test_a_line_that_is_plain_would_also_pass_the_close_look(edits: list[tuple[i
         ('"details":{"args"', '"details":1,"more":{"args"'),
         ('"actor":{"client":null,', '"actor":{"a":1,"details":{"client":null,'),
         ('"actor":{"client":null,"uid":7}', '"actor":{"client":null,"uid":7'),
+        ('"a:b","actor"', '"a:b","also":1,"actor"'),
         ('"uid":7}', '"uid":NaN}'),
         ('"ms":0.5', '"ms":00.5'),
         ('"ms":0.5', '"ms":0.5]'),

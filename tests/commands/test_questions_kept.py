@@ -205,6 +205,20 @@ async def test_many_other_last_values_push_no_open_question_out(
     await hub.stop()
 
 
+async def test_what_is_over_stays_so_across_a_restart(tmp_path: Path) -> None:
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    async with asked(hub) as (id, waiting):
+        await call(hub, "hub:answer", question=id, answer="no")
+        await waiting
+    await hub.stop()
+    hub = Hub(port=0, state_dir=tmp_path)
+    await hub.start()
+    assert hub.questions.records() == []
+    assert (found := hub.state.get(EVENT, id)) and found.data["answer"] == "no"
+    await hub.stop()
+
+
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_is_over_is_known_by_its_key_when_other_last_values_have_its_place(
     weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def test_any_of_these_parts_in_any_order(expression: str, text: str) -> None:
         (r"^a[^\0-\u{10FFFF}]?$", "a", "ab"),
         (r"^[\t\n]$", "\t", "t"),
         ("^.$", "ä", "\r"),
+        (r"^\-{2,}$", "---", "-"),
     ],
 )
 def test_what_ecma_262_says_otherwise(expression: str, yes: str, no: str) -> None:
