@@ -215,7 +215,9 @@ async def test_what_is_over_stays_so_across_a_restart(tmp_path: Path) -> None:
     hub = Hub(port=0, state_dir=tmp_path)
     await hub.start()
     assert hub.questions.records() == []
-    assert (found := hub.state.get(EVENT, id)) and found.data["answer"] == "no"
+    found = hub.state.get(EVENT, id)
+    assert found
+    assert found.data["answer"] == "no"
     await hub.stop()
 
 
