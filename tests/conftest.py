@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NO_SKIP = bool(os.environ.get("CI") or os.environ.get("HUB_NO_SKIP"))
 LONGEST_ID = 100  # characters
-LONGEST = "test_release.py"
+LONGEST = ("test_release.py", "test_weather.py")
 # Whose tests are marked `counted`: they take every branch that is to be taken (setup.cfg), and run where that is
 # counted (`branches` in tox.ini). It costs as much again as the test itself: what `uncounted.txt` names, whose branches
 # others take in less time, is left out.
@@ -135,7 +135,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What a protection is worth is seen once. Branches are counted where all of them are to be taken. And what takes
     longest begins first: else one process would be at it when all others have ended."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         name = item.nodeid.partition("[")[0].partition("::")[2]
         if "weakened" in name or (isinstance(item, pytest.Function) and _is_weakened(item)):
