@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -270,9 +271,17 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
     sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False)
     exec(request["before"], {})
+    from hub import stdio
     from hub.cli.main import main
 
-    sys.exit(main(request["words"]))
+    status = main(request["words"])
+    # As an interpreter ends, but for taking apart all that was imported: that takes longer than most of what is run.
+    # What nobody has any more says what it has to say: a task that was forgotten, say.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()
+    stdio.finish()
+    os._exit(status)
 
 
 if __name__ == "__main__":
