@@ -35,9 +35,11 @@ for package in (cli, client):
             importlib.import_module(module.name)
 gc.freeze()
 """
-# What one prints is in files, except for a stream that is closed or full; nothing else is opened before.
+# What one prints is in files, except for a stream that is closed or full; nothing else is opened before. It ends as
+# `hub.cli.main.script` does, without taking apart all that was imported.
 EACH = """
 import fcntl
+from hub import stdio
 
 def into_file(descriptor, path):
     try:
@@ -55,7 +57,9 @@ for number, words in enumerate(json.loads(sys.argv[1])):
     if not (child := os.fork()):
         into_file(1, f"{number}.out")
         into_file(2, f"{number}.err")
-        sys.exit(main(words))
+        status = main(words)
+        stdio.finish()
+        os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with open(f"{number}.status", "w") as file:
         print(status, file=file)
@@ -132,6 +136,7 @@ def test_closed_and_full_streams_change_nothing_of_what_is_done(redirected: str,
         is_told = status > 0 or "full" in redirected
         assert err.count("\n") == (is_told and "2>&-" not in redirected), f"{where}: {err}"
         assert not is_told or err == "" or err.startswith("hub: "), where
+    assert ran(tmp_path, redirected, "status", "--state-dir", state)[0] == 0, "with the end of an interpreter"
 
 
 def printed(path: Path) -> str:
