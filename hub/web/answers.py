@@ -151,6 +151,10 @@ def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:
     return Patterns(texts) if texts is not None else None, after
 
 
+# The rest of a body will never come.
+NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError)
+
+
 async def body(request: web.Request, most: int | None = None) -> bytes:
     """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline. Raises HubError: 413, 415,
     or 408 if it does not come."""
@@ -167,7 +171,17 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
                 bounded(received, most)
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
+    except NEVER as error:
+        raise anew(error) from None
     return bytes(received)
+
+
+def anew(error: Exception) -> Exception:
+    """What has ended the reading of a body, to be raised in its place. aiohttp keeps the one that it has raised in the
+    stream of the request, so through its traceback all that was read of the body would know itself, and stay until the
+    garbage collector looks: thousands of requests later."""
+    error.__traceback__ = None
+    return type(error)(*error.args)
 
 
 def check_body(request: web.Request, most: int) -> None:

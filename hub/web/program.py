@@ -42,6 +42,7 @@ log = logging.getLogger("hub")
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
 LEAST, MOST = 0.1, 1.0  # seconds that half a request gets at the end, what clients have used up of the time taken off
+READ_AHEAD = 64 * 1024  # bytes of a body that nobody reads yet, from which on the rest waits in its sender's socket
 DESCRIPTORS = 2**20  # that this process takes at most, if the system lets it
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
@@ -156,6 +157,7 @@ def _runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         keepalive_timeout=deadline,  # also the time a request's head gets to arrive
         lingering_time=deadline,
+        read_bufsize=READ_AHEAD,
         auto_decompress=False,  # what is encoded is refused; and one that cannot be unpacked is a traceback in the log
         shutdown_timeout=LEAST,
     )

@@ -10,12 +10,12 @@ import ipaddress
 import re
 from collections import Counter
 
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import hdrs, web
 
 from ..adapters import github
 from ..errors import HubError
 from .access.peer import Peer
-from .answers import bounded, check_body
+from .answers import NEVER, anew, bounded, check_body
 from .keys import GUARD, HUB, PEER
 
 ROUTE = "api-hook"
@@ -91,9 +91,9 @@ class Strangers:
             if waits or limit not in self._awaited:
                 raise HubError("busy", "Too much is sent at once; try again.", retry_after=1) from None
             raise _refused(request, "The body that this signature is of did not come in time.") from None
-        except (ConnectionError, web.RequestPayloadError, ClientPayloadError):  # it never will
+        except NEVER as error:
             _refused(request, "")
-            raise
+            raise anew(error) from None
         finally:
             self._awaited.pop(limit, None)
             self._give_back(source, held)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
 
 MIB = 1024 * 1024
 MOST = 400  # MiB above what the hub has at rest: bodies that are read at once, and one that is parsed
-SENDERS, ASKERS = 16, 40
+SENDERS, ASKERS, WAITING = 16, 40, 200
 LISTS = "[],"  # of all JSON this becomes the most: an object of 56 bytes from each 3
 # Nobody is told to come again, however slow the machine is; weakened, all are taken at once, and kept as they came.
 PATIENT = """
@@ -50,6 +50,15 @@ def setup(hub):
 """
 
 
+AHEAD = """
+from hub.web import program
+
+
+def setup(hub):
+    program.READ_AHEAD = 256 * 1024  # as aiohttp does it
+"""
+
+
 def peak(hub: HubProcess) -> int:
     """The most memory that the process has had so far, in MiB."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{hub.process.pid}/status").read_text())
@@ -71,8 +80,8 @@ async def send(hub: HubProcess, path: str, data: bytes) -> tuple[int, str]:
         return response.status, await response.text() if response.status == 200 else ""
 
 
-def flags(tmp_path: Path, *, weakened: bool) -> tuple[str, ...]:
-    (tmp_path / "changed.py").write_text(WEAKENED if weakened else PATIENT)
+def flags(tmp_path: Path, *, weakened: bool, change: str = WEAKENED) -> tuple[str, ...]:
+    (tmp_path / "changed.py").write_text(change if weakened else PATIENT)
     return "--load", "changed"
 
 
@@ -118,3 +127,23 @@ async def test_what_waits_with_a_question_weighs_little(tmp_path: Path, weakened
         assert (200, "{}") in told
         # Weakened, what a slow machine has not read within the time for a body is refused; else none is.
         assert told <= {(200, "{}"), (429, ""), (408, "")} if weakened else told <= {(200, "{}"), (429, "")}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_waits_to_be_read_waits_with_its_sender(tmp_path: Path, weakened: bool) -> None:
+    """Of a body for which there is no room yet little is here."""
+    head = "POST /hooks/claude-code HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 4000000\r\n\r\n"
+    async with hub_process(tmp_path, *flags(tmp_path, weakened=weakened, change=AHEAD)) as hub:
+        before, sending = peak(hub), list[asyncio.StreamWriter]()
+        for _ in range(WAITING):
+            _, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+            writer.write(head.format(hub.port).encode() + bytes(MIB))
+            sending.append(writer)
+        left, same = [0], 0
+        while same < 100:  # looks at which nothing more has been taken
+            await asyncio.sleep(0.01)
+            now = [writer.transport.get_write_buffer_size() for writer in sending]
+            left, same = now, same + 1 if now == left else 0
+        assert (peak(hub) - before < WAITING // 2) is not weakened
+        for writer in sending:
+            writer.transport.abort()

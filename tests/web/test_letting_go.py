@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import StreamReader
 from running import Raw, handshake, hub_app, open_streams, until
 
-from hub.web import streams
+from hub.web import answers, signed, streams
 from hub.web.ws.frames import CLOSE, TEXT
 
 VISITS = 5
@@ -84,3 +85,29 @@ async def test_nothing_is_left_of_a_client(
         gc.collect()
         left = [type(found).__name__ for found in unreachable if isinstance(found, LEFT)]
     assert (len(left) >= VISITS) is weakened, left
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("path", ["api/events", "api/commands/hub:ping", "hooks/claude-code", "hooks/github"])
+async def test_nothing_is_left_of_a_body_that_never_came_whole(
+    path: str, weakened: bool, tmp_path: Path, unreachable: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold what has come of it: a thousand of them as many megabytes."""
+    if weakened:
+        for module in (answers, signed):
+            monkeypatch.setattr(module, "anew", lambda error: error)
+    async with hub_app(tmp_path, auth="token" if path == "hooks/github" else "local") as hub:
+        hub.hub.github_secret = b"swordfish"
+        head = [f"POST /{path} HTTP/1.1", f"Host: 127.0.0.1:{hub.port}", "Content-Type: application/json"]
+        head += ["Content-Length: 100000", f"X-Hub-Signature-256: sha256={'0' * 64}"]
+        server = hub.runner.server
+        assert server is not None
+        for _ in range(VISITS):
+            async with Raw(hub.port) as raw:
+                await raw.write("\r\n".join([*head, "", ""]).encode() + b"x" * 50_000)
+                await until(lambda: any(found._current_request for found in server.connections), "the request")
+            await until(lambda: not server.connections, "the end of the connection")
+        await asyncio.sleep(0)
+        gc.collect()
+        left = [found for found in unreachable if isinstance(found, StreamReader)]
+        assert (len(left) >= VISITS) is weakened, left
