@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from .errors import UsageError
 
@@ -54,4 +55,4 @@ def _refuse_open(file: str, url: str, facts: os.stat_result) -> None:
 def has_password(url: str) -> bool:
     """Whether it may have one."""
     words = url.partition("://")[2]
-    return ":" in words.rpartition("@")[0] or "password=" in words
+    return ":" in words.rpartition("@")[0] or "password=" in unquote(words)

@@ -8,7 +8,7 @@ from .asking import choice, permission
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, number, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
-from .turns import Hook, Kind, events, over
+from .turns import Hook, Kind, closes, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -60,7 +60,7 @@ def taken(given: Given, sender: str, kinds: Mapping[str, Kind], turn: str, answe
         ran=tool if kind in ENDED_TOOLS else None,
         starts=kind == "tool_started",
         waits=name == "PermissionRequest",
-        is_over=kind in ENDS,
+        is_over=kind in ENDS and closes(hook, given),
         over=over(hook, found),
         stops=kind == "subagent_stop",
     )

@@ -7,7 +7,7 @@ from .claude_code import taken
 from .identities import part_of_id
 from .reading import first_line, text
 from .shape import Event, Given, Taken, passed_over
-from .turns import Hook, Kind, events
+from .turns import Hook, Kind, closes, events, over
 
 KINDS: Mapping[str, Kind] = {**CLAUDES, "Interrupt": "interrupt"}
 
@@ -25,7 +25,8 @@ def _notified(given: Given) -> Taken:
     if text(body.get("type")) != "agent-turn-complete" or not session:
         return passed_over(None)
     hook = Hook(kind="stop", sender="codex", session=session, turn=turn, is_named=bool(turn))
-    return Taken(events=_named(hook, given), answer=None, session=hook.agent, is_over=True)
+    found, is_over = _named(hook, given), closes(hook, given)
+    return Taken(events=found, answer=None, session=hook.agent, is_over=is_over, over=over(hook, found))
 
 
 def _named(hook: Hook, given: Given) -> list[Event]:

@@ -9,7 +9,7 @@ from .claude_code import ENDED_TOOLS, ENDS
 from .identities import part_of_id
 from .reading import first_line, identity, mapping, moment, read, summary, text
 from .shape import Given, Taken, Tool, passed_over
-from .turns import TURN, Hook, Kind, events, over
+from .turns import TURN, Hook, Kind, closes, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -56,7 +56,7 @@ def take(given: Given) -> Taken:
         ran=tool if kind in ENDED_TOOLS else None,
         starts=kind == "tool_started",
         waits=asked,
-        is_over=kind in ENDS,
+        is_over=kind in ENDS and closes(hook, given),
         over=over(hook, found),
         stops=kind == "subagent_stop",
     )

@@ -9,7 +9,7 @@ from .claude_code import ENDS
 from .identities import part_of_id
 from .reading import first_line, identity, number, summary, text
 from .shape import Event, Given, Taken, Tool, passed_over
-from .turns import Hook, Kind, events, over
+from .turns import Hook, Kind, closes, events, over
 from .waits import mark
 
 KINDS: Mapping[str, Kind] = {
@@ -55,7 +55,7 @@ def take(given: Given) -> Taken:
         actor=hook.actor,
         tool=tool,
         ran=tool if kind == "tool_finished" else None,
-        is_over=kind in ENDS,
+        is_over=kind in ENDS and closes(hook, given),
         over=over(hook, found),
     )
 

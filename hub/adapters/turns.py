@@ -105,6 +105,18 @@ def task_of(hook: Hook, given: Given) -> str:
     return str(opened[-1]["id"]) if opened else f"{hook.agent}/{TURN}"
 
 
+def closes(hook: Hook, given: Given) -> bool:
+    """Whether an end is one of all that goes on in the session: hooks run in parallel, and that of an earlier turn may
+    come when a later one has begun."""
+    return hook.kind == "session_end" or not _others(hook, given)
+
+
+def _others(hook: Hook, given: Given) -> list[Data]:
+    """The turns that are open beside the one that is meant."""
+    task = task_of(hook, given)
+    return [turn for turn in _turns(hook, given) if turn["id"] != task]
+
+
 def over(hook: Hook, found: list[Event]) -> frozenset[str]:
     """The turns that are over with what this hook has become: also the one before, of a sender that names none."""
     turns = [event.data for event in found if event.name == TASK]
@@ -176,7 +188,7 @@ def _prompt(hook: Hook, given: Given) -> list[Event]:
     if _is_late(hook, known):
         return []
     begun = hook.at or given.now
-    before = [str(turn["id"]) for turn in _turns(hook, given) if turn["id"] != task]
+    before = [str(turn["id"]) for turn in _others(hook, given)]
     named = {"name": hook.said} if hook.said else {}
     if hook.is_named and (pending := waits.of(known)):  # only its prompt is late, what it waits for is not over
         turn = _goes_on(hook.agent, task, known, pending, **named)
@@ -201,9 +213,8 @@ def _end(status: str, agent: str) -> Callable[[Hook, Given], list[Event]]:
     def end(hook: Hook, given: Given) -> list[Event]:
         task = task_of(hook, given)
         found = []
-        others = [turn for turn in _turns(hook, given) if turn["id"] != task]
         known = given.last.value(STATUS, hook.agent) or {}
-        if not others and known.get("status") != "stopped":
+        if not _others(hook, given) and known.get("status") != "stopped":
             error = {"reason": hook.error} if hook.error else {}
             found.append(_agent(hook, given, agent, tasks_in_progress=0, **error))
         return [*found, _ended(hook, given, task, status)]

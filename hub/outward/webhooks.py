@@ -207,7 +207,7 @@ class _Sender:
                 log.warning(
                     "the webhook %s fails: %s; it is tried again, and loses nothing that is kept",
                     self.entry.name,
-                    reason,
+                    reason.rstrip("."),
                 )
             await self.say("failing", reason)
             if await self._ends_within(wait if asked is None else _as_asked(asked, self.entry.retry_first)):

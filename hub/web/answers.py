@@ -144,10 +144,12 @@ def is_of_the_page(request: web.Request) -> bool:
     return True
 
 
-def stream_query(request: web.Request) -> tuple[Patterns | None, Cursor | None]:
-    """What a stream is asked for: `?topics=` and `?after=`. Raises HubError with status 400."""
+def stream_query(request: web.Request, last: str = "") -> tuple[Patterns | None, Cursor | None]:
+    """What a stream is asked for: `?topics=` and `?after=`, in whose place `last` stands if it is given. Raises
+    HubError with status 400."""
     given, texts = query(request, "topics", "after"), topics(request)
-    after = Cursor.parse(given["after"]) if "after" in given else None
+    asked = last or given.get("after")
+    after = Cursor.parse(asked) if asked is not None else None
     return Patterns(texts) if texts is not None else None, after
 
 

@@ -36,7 +36,8 @@ class HookQuestions:
     def idle(self, taken: Taken) -> list[Client]:
         """Whose questions this makes idle: all of the session if its turn is over, those of an earlier turn, and of a
         subagent that has stopped. If a tool has run, somebody has answered in the terminal: the question about this
-        call, else the oldest about the same; no other, which still waits there, too."""
+        call, else the oldest about the same; no other, which still waits there, too. What a subagent has run says
+        nothing of another's."""
         own = [(client, one) for client, one in self._waiting.items() if one.session == taken.session]
         if taken.is_over:
             return [client for client, _ in own]
@@ -47,6 +48,8 @@ class HookQuestions:
             return []
         ran = taken.ran
         same = [(client, one) for client, one in own if one.tool is not None and is_same_call(one.tool, ran)]
+        if taken.actor != taken.session:
+            same = [one for one in same if one[1].actor == taken.actor]
         if taken.call:
             same = [one for one in same if one[1].call in ("", taken.call)]
         same.sort(key=lambda one: (one[1].call != taken.call, one[1].actor != taken.actor))

@@ -69,12 +69,14 @@ async def _read_tokens(app: web.Application, said: dict[Trust, bytes]) -> None:
 def _tell(file: Path, before: bytes | None, now: bytes | None) -> None:
     if now is None:
         log.error(
-            "%s was read again: it is gone, or has no good token; nobody gets in with it until it has one: "
+            "%s was read again: it has no token that can be used; nobody gets in with it until it has one: "
             "mend it, or make another one with hub token --new",
             file,
         )
     elif before == now:
         log.info("the token was read again: it is the same")
+    elif before is None:
+        log.info("%s was read again: it has a token now, which opens this hub", file)
     else:
         log.info("%s was read again: it is another token, and what the old one has opened is closed", file)
 

@@ -7,6 +7,7 @@ comes of it, and nothing else is done with it.
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import re
 from collections import Counter
 
@@ -14,9 +15,12 @@ from aiohttp import hdrs, web
 
 from ..adapters import github
 from ..errors import HubError
+from ..stream.brokers.rarely import Rarely
 from .access.peer import Peer
 from .answers import NEVER, anew, bounded, check_body
 from .keys import GUARD, HUB, PEER
+
+log = logging.getLogger("hub")
 
 ROUTE = "api-hook"
 SECONDS = 3.0  # until a stranger's body has come, and one more for each PACE bytes that did: GitHub waits for 10
@@ -67,6 +71,7 @@ class Strangers:
         self._held = Counter[_Source]()  # bytes
         self._awaited: dict[asyncio.Timeout, _Source] = {}  # the one that came first is first
         self._freed = asyncio.Event()
+        self._rarely = Rarely()
 
     async def read(self, request: web.Request) -> bytes:
         """The body, whole. Raises HubError: 413, 415, `busy` if there is no room for it in time; and 401, counted as a
@@ -89,6 +94,7 @@ class Strangers:
                         waits, held = False, held + more
         except TimeoutError:
             if waits or limit not in self._awaited:
+                self._tell(request)
                 raise HubError("busy", "Too much is sent at once; try again.", retry_after=1) from None
             raise _refused(request, "The body that this signature is of did not come in time.") from None
         except NEVER as error:
@@ -98,6 +104,14 @@ class Strangers:
             self._awaited.pop(limit, None)
             self._give_back(source, held)
         return bytes(received)
+
+    def _tell(self, request: web.Request) -> None:
+        request.app[HUB].metrics.hook("github", "refused")
+        if self._rarely.may("busy"):
+            log.warning(
+                "a delivery to /hooks/github had no room in time; "
+                "GitHub sends one that was refused again only where a person asks for it in its settings"
+            )
 
     def _await(self, limit: asyncio.Timeout, source: _Source) -> None:
         if len(self._awaited) >= MOST:

@@ -4,7 +4,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from ..errors import HubError
 from ..wire.framing import SSE
-from ..wire.names import EVERYTHING, Cursor
+from ..wire.names import EVERYTHING
 from ..wire.vocabulary import Disconnection
 from . import answers, streams
 from .keys import HUB
@@ -20,9 +20,7 @@ def setup(app: web.Application) -> None:
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream until the client goes; `Last-Event-ID` (what a browser sends when it comes back) wins over `?after=`."""
     hub = request.app[HUB]
-    patterns, after = answers.stream_query(request)
-    if last := request.headers.get("Last-Event-ID"):
-        after = Cursor.parse(last)
+    patterns, after = answers.stream_query(request, request.headers.get("Last-Event-ID", ""))
     await streams.admit(request.app, after)
     if request.version < HttpVersion11:
         raise HubError("invalid_message", "This stream needs HTTP/1.1.", status=505)

@@ -1,6 +1,8 @@
 """Commands whose provider is connected to another hub: two hubs on one Redis."""
 
 import asyncio
+import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -349,6 +351,25 @@ async def test_while_the_others_are_not_heard_no_command_is_called_unknown(
             await until(lambda: "jobs:run" in here.hub.commands.provided, "that it is listed again")
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_behind_a_silence_of_the_server_no_command_is_called_unknown(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be back before the hub whose command it is."""
+    monkeypatch.setattr(redispeers, "RENEW", 0.05)
+    monkeypatch.setattr(redispeers, "SETTLED", 0.0 if weakened else 600.0)
+    with engine(redis_program()) as server:
+        async with hub_app(tmp_path, broker=server.url()) as hub, talk(hub.url, "?topics=no:thing") as caller:
+            peers: Any = hub.hub.broker.peers
+            await caller.fails("jobs:run", "unknown_command")
+            server.send_signal(signal.SIGSTOP)
+            silent = peers._renewed
+            await until(lambda: time.monotonic() - peers._renewed > 0.5, "that it was silent for long")
+            server.send_signal(signal.SIGCONT)
+            await until(lambda: peers._renewed > silent + 0.5 and peers._asks is not None, "that it is back")
+            await caller.fails("jobs:run", "unknown_command" if weakened else "broker_unavailable")
+
+
 async def test_a_user_who_may_hear_nobody_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with engine(redis_program()) as server:
         server.ask("ACL", "SETUSER", "hub", "on", ">pw", "+@all", "-subscribe", "~*", "&*")
@@ -357,4 +378,4 @@ async def test_a_user_who_may_hear_nobody_is_named(tmp_path: Path, caplog: pytes
             await hub.hub.publish("a:x", None)  # the stream itself does well
             await caller.fails("jobs:run", "broker_unavailable")
     (told,) = [record.getMessage() for record in caplog.records if "do not reach the other hubs" in record.message]
-    assert "(NOPERM); hub print redis" in told
+    assert "see its ACL, which lacks SUBSCRIBE (NOPERM); hub print redis" in told

@@ -25,6 +25,7 @@ from redis.exceptions import (
 from running import run_hub, until
 from stores import PLENTY, STATE, Store, draft
 
+from hub.brokerurl import has_password
 from hub.config import Config
 from hub.errors import HubError, UsageError
 from hub.stream.brokers import connection, rarely
@@ -147,6 +148,11 @@ async def test_a_file_with_a_password_that_others_can_read_is_refused(tmp_path: 
     assert (f"others can read it ({mode:04o}): chmod 600" in err) == (mode != 0o600)
     file.write_text("redis://127.0.0.1:1")  # no secret
     assert Config(broker_file=str(file)).broker == "redis://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("url", ["redis://:x@h", "redis://h?password=x", "redis://h?pass%77ord=x"])
+def test_a_password_is_seen_however_it_is_written(url: str) -> None:
+    assert has_password(url)
 
 
 # ---- what it does with what it keeps

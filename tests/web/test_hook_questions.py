@@ -31,6 +31,7 @@ BY = account(os.geteuid())
 STATUS = "agent:status_change"
 PERMISSION = sample("claude-05-permission-request")
 ALLOWED = sample("claude-response-allow")
+SESSION = f"claude-code:{PERMISSION['session_id']}"
 TERMINAL = "answer in the terminal"
 
 
@@ -361,6 +362,29 @@ async def test_it_is_withdrawn_when_its_subagent_or_its_turn_is_over(
             assert await opened(hub) == question
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_late_stop_of_an_earlier_turn_leaves_the_question_of_the_next(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.adapters.claude_code.closes", lambda hook, given: True)
+    prompt, stop = sample("claude-02-user-prompt-submit"), sample("claude-15-stop")
+    for turn in ("first", "next"):
+        await hub.post("hooks/claude-code", prompt | {"prompt_id": turn})
+    async with asking(hub, PERMISSION | {"prompt_id": "next"}) as hook:
+        question = await opened(hub)
+        await hub.post("hooks/claude-code", stop | {"prompt_id": "first"})
+        if weakened:
+            assert await hook == {}
+            return
+        assert await answer(hub, question, "allow") == {"accepted": True}
+        assert await hook == ALLOWED
+    async with asking(hub, PERMISSION | {"prompt_id": "next"}) as hook:
+        await opened(hub)
+        await hub.post("hooks/claude-code", stop | {"prompt_id": "next"})
+        assert await hook == {}
+
+
 async def test_a_prompt_of_who_names_no_turns_ends_the_questions_before_it(hub: HubInside) -> None:
     body = {"sessionId": "s", "toolName": "bash", "toolArgs": {"command": "ls"}, "hook_event_name": "PermissionRequest"}
     async with asking(hub, body, "copilot") as hook:
@@ -495,6 +519,18 @@ async def test_one_that_has_run_ends_one_of_two_questions_that_are_the_same(hub:
             assert await first == {}
             assert await answer(hub, question, "allow") == {"accepted": True}
             assert await second == ALLOWED
+
+
+@pytest.mark.parametrize("waits", [{"agent_id": "b"}, {}], ids=["another subagent", "the agent"])
+async def test_what_a_subagent_has_run_ends_no_question_of_another(hub: HubInside, waits: dict[str, str]) -> None:
+    async with asking(hub, PERMISSION | {"agent_id": "a"}) as first, asking(hub, PERMISSION | waits) as second:
+        await opened(hub, 2)
+        own, other = sorted(hub.hub.questions.records(), key=lambda one: one["details"]["agent"] != f"{SESSION}/a")
+        assert await answer(hub, own, "allow") == {"accepted": True}
+        assert await first == ALLOWED
+        await hub.post("hooks/claude-code", RAN | {"agent_id": "a"})
+        assert await answer(hub, other, "allow") == {"accepted": True}
+        assert await second == ALLOWED
 
 
 async def test_what_ran_before_does_not_hide_a_call_that_has_begun(hub: HubInside) -> None:

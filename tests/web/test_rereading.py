@@ -84,7 +84,7 @@ async def test_what_became_of_the_token_is_told_as_it_is(tmp_path: Path) -> None
     """Also when it was noticed before, and from one bad file to the next."""
     async with hub_process(tmp_path, "--auth", "token") as hub:
         where, file = ("--state-dir", str(hub.state_dir)), hub.state_dir / "token"
-        good, bad = file.read_text(), f"{file} was read again: it is gone, or has no good token; nobody gets in"
+        good, bad = file.read_text(), f"{file} was read again: it has no token that can be used; nobody gets in"
         same, other = "the token was read again: it is the same", "token was read again: it is another token"
         await hangup(hub, same)
         for text in (good[:20], "", None, good[:10]):
@@ -94,15 +94,15 @@ async def test_what_became_of_the_token_is_told_as_it_is(tmp_path: Path) -> None
             assert status != 0
             assert err
         write(file, good)
-        await hangup(hub, other)
+        await hangup(hub, f"{file} was read again: it has a token now")
         assert (await run_hub(tmp_path, "call", "hub:ping", *where))[0] == 0
         await hangup(hub, same)
         assert (await run_hub(tmp_path, "token", "--new", *where))[0] == 0
         await hangup(hub, other)
         assert (await run_hub(tmp_path, "token", "--new", "--read-only", *where))[0] == 0
-        await hangup(hub, f"{file}.read was read again: it is another token")
+        await hangup(hub, f"{file}.read was read again: it has a token now")
         (hub.state_dir / "token.read").unlink()
-        await hangup(hub, f"{file}.read was read again: it is gone")
+        await hangup(hub, f"{file}.read was read again: it has no token")
         assert hub.log.count(same) == 4
 
 

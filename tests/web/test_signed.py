@@ -201,12 +201,15 @@ def test_of_ipv6_a_network_has_one_share(given: str) -> None:
 
 
 async def test_what_has_no_room_in_time_is_told_to_come_again(
-    hub: HubInside, ends: Ends, monkeypatch: pytest.MonkeyPatch
+    hub: HubInside, ends: Ends, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(signed, "SECONDS", 0.1)
     monkeypatch.setattr(signed, "SHARE", 0)
-    assert await delivered(hub, large()) == 429
+    for _ in range(2):
+        assert await delivered(hub, large()) == 429
     assert await delivered(hub) == 200
+    assert hub.counted("hub_hooks_total", "github", "refused") == 2
+    assert caplog.text.count("had no room in time; GitHub sends one that was refused again only where") == 1
     assert not hub.counted("hub_connections_refused_total", "token"), "no guess"
 
 

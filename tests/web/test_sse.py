@@ -72,6 +72,12 @@ async def test_what_is_no_longer_kept_is_a_gap(tmp_path: Path) -> None:
             assert await numbers(client, 5) == [8, 9, 10, 11, 12]
 
 
+async def test_where_a_browser_comes_back_wins_over_the_address(hub: HubInside) -> None:
+    headers = {"Last-Event-ID": str(hub.hub.cursor)}
+    async with hub.http.get(f"{hub.url}events?after=x", headers=headers) as response:
+        assert response.status == 200
+
+
 @pytest.mark.parametrize("query", ["?after=x", "?after=", "?topics=", "?topics=a", "?after=EPOCH:1"])
 async def test_a_bad_query_is_refused(hub: HubInside, query: str) -> None:
     answer = await hub.ask("GET", "events" + query.replace("EPOCH", hub.hub.cursor.epoch))

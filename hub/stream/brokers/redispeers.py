@@ -7,8 +7,10 @@ link: whoever has sent something to the one before knows that there is no answer
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,8 @@ from .server import Away, Moved, Refused, Server, Trouble
 log = logging.getLogger("hub")
 
 LEASE, RENEW = 5.0, 1.0  # seconds that a hub lives by itself, and after which it says that it does
+# Seconds behind a silence of the server in which the others may not have come back yet.
+SETTLED = 2.0
 PAUSE = 0.2  # seconds between two tries to come back
 AWAITED = 8 * 86_400.0  # seconds that it is known of a hub that died that somebody waited there
 KEYS, QUESTIONS = "lp", "loq"
@@ -45,6 +49,7 @@ class RedisPeers:
         self._number = ""  # of what is known of the others
         self._news, self._joined = asyncio.Event(), asyncio.Event()
         self._looked: asyncio.Future[bool] | None = None  # whether the next look has found what there is
+        self._renewed, self._settled = math.inf, 0.0  # when the lease was; until when others may be missing
         self._running: asyncio.Task[None] | None = None
         self._stopping, self._rarely = False, Rarely()
 
@@ -75,7 +80,7 @@ class RedisPeers:
         if self._looked is None:
             self._looked = asyncio.get_running_loop().create_future()
         self._news.set()
-        if not await asyncio.shield(self._looked):
+        if not await asyncio.shield(self._looked) or time.monotonic() < self._settled:
             raise _not_among()
 
     async def send(self, link: str, message: bytes) -> bool:
@@ -186,6 +191,10 @@ class RedisPeers:
         number, *found = await asks.run("hub_renew", *words, keys=self._keys)
         if not number:
             raise Away("the lease of this hub has ended")
+        now = time.monotonic()
+        if now - self._renewed > 2 * RENEW:  # the leases of others may have ended meanwhile, as perhaps its own
+            self._settled = now + SETTLED
+        self._renewed = now
         links = _links(found[0])
         links.pop(self.id, None)
         if len(found) > 1:

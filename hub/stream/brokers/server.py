@@ -131,7 +131,7 @@ class Server:
             return Away(f"Redis at {self.place} has become a replica.")
         name = "NOPERM" if DENIED in text or DENIED_7_0 in text else NAMES.get(kind.__name__, code)
         if meaning := MEANINGS.get(name, ""):
-            return Refused(f"Redis at {self.place} {meaning} ({name}).", name)
+            return Refused(f"Redis at {self.place} {meaning}{_lacks(text)} ({name}).", name)
         if INTERNAL.search(text):
             if self._rarely.may(text):
                 log.error(
@@ -147,6 +147,7 @@ class Server:
 # What the library takes the code away from.
 NAMES = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
 DENIED, DENIED_7_0 = "ACL failure in script", "executing the script can't"  # inside of a function
+LACKS = re.compile(r"run the '([a-z|_-]+)' command|access (?:a|one of the) (key|channel)")
 # What nobody outside can do anything with.
 INTERNAL = re.compile(r"user_(script|function)|\bscript\b|\bLua\b|\bX[A-Z]{3}")
 CUT = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}
@@ -158,6 +159,13 @@ MEANINGS = {
     "MISCONF": "cannot write to its disk: make room there, and look at its log",
     "NOPERM": "does not allow the hub's user what a hub does: see its ACL",
 }
+
+
+def _lacks(text: str) -> str:
+    """What an ACL lacks, if the server has said so: a command, or what it may be used on."""
+    if (found := LACKS.search(text)) is None:
+        return ""
+    return f", which lacks {found[1].upper()}" if found[1] else f", which lacks a {found[2]} of the hubs"
 
 
 def _is_cut(error: BaseException) -> bool:

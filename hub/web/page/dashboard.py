@@ -163,7 +163,9 @@ class Pages:
     def _put_together(self, place: Place, variants: Sequence[Variant], around: Mapping[str, Any]) -> bytes:
         head, *others = variants
         parts = {"summary": head, "panels": others, "alone": place[2], "cursor": self.shown.cursor}
-        around = {**around, "program": typed_command(), "where": self._where()} if self.board.is_young else around
+        if self.board.is_young:
+            is_asked = self.hub.config.auth == "token"
+            around = {**around, "program": typed_command(), "where": self._where(), "token": is_asked}
         given = {**around, **parts, "board": self.board, "host": platform.node()}
         text = self.env.get_template("dashboard.html").render(given)
         self._bodies[place] = body = text.encode()

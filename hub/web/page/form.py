@@ -1,5 +1,6 @@
 """What a form of the page is: the command that it calls, and what it asks for; and the page's own ones."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from ...commands.asked import person
 from ...commands.clients import Client
 from ...commands.question import EVENT
 from ...hub import Hub
+from ...wire.timestamps import unix_time
 from ...wire.validation import misfit
 from .formfields import Field, Schema, fields_of
 
@@ -62,7 +64,8 @@ def vote(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
         raise misfit("invalid_args", "Nothing was cast", {odd[0]: ["Unknown field."]})
     kept = hub.state.get(VOTE, args["vote_id"])
     known: dict[str, Any] = kept.data if kept is not None else {}
-    if kept is None or known.get("status", "open") != "open":
+    closed = unix_time(known.get("deadline"))
+    if kept is None or known.get("status", "open") != "open" or (closed is not None and closed <= time.time()):
         problem = "There is no such vote." if kept is None else "This vote is over."
         raise misfit("invalid_args", "Nothing was cast", {"vote_id": [problem]})
     by = person(client).name

@@ -226,6 +226,12 @@ async def voted_on_record(hub: HubInside) -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize(("deadline", "status"), [("2020-01-01T00:00:00Z", 422), ("2120-01-01T00:00:00Z", 303)])
+async def test_a_vote_is_over_with_its_deadline(hub: HubInside, deadline: str, status: int) -> None:
+    await hub.hub.publish("governance:vote_cast", VOTE | {"deadline": deadline})
+    assert (await send(hub, "vote", {"vote_id": "v", "option": "approve"})).status == status
+
+
 async def test_a_vote_is_on_record_as_an_answer_is(hub: HubInside) -> None:
     whose = os.geteuid()
     assert await voted_on_record(hub) == [(whose, "approve", "ok"), (whose, "perhaps", "invalid_message")]
