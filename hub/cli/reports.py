@@ -21,7 +21,8 @@ EVENT = "task:progress"
 class Reports:
     """The reports of one task, from a thread of its own. What goes wrong with the hub does not concern it; `missed`:
     why the hub has not taken the newest one, if that is so; `was_told`: whether it has taken one, or may have;
-    `is_known`: whether it has answered the last one; `is_left`: whether that is left for the next hub."""
+    `is_known`: whether the hub that was told first has answered the last one; `is_left`: whether that is left for the
+    next hub."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Reports:
         self._news, self._over = threading.Event(), threading.Event()
         self._ends = 0.0  # on the monotonic clock: when nobody waits for the last report any more
         self.was_told = self._is_away = self.is_known = False
+        self._epochs: list[str] = []  # of the hub that has taken the first report, and of that of the newest
         self.missed: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -86,13 +88,13 @@ class Reports:
                 self._news.wait(self._ttl and self._ttl / 3)
         while not (known := self._tell(self._last)) and self.was_told and time.monotonic() < self._ends:
             time.sleep(PAUSE)
-        self.is_known = known
+        self.is_known = known and _is_one(self._epochs)
 
     def _tell(self, event: dict[str, Any]) -> bool:
         """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
         try:
             with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
-                hub.ask("POST", "/api/events", json.dumps(event).encode())
+                said = hub.ask("POST", "/api/events", json.dumps(event).encode())
         except Silent as error:
             self.missed = error.message  # as if it was not there
         except Disconnected as error:
@@ -105,9 +107,15 @@ class Reports:
             self.missed = str(error)
         else:
             self.was_told, self.missed = True, None
+            self._epochs[1:] = [str(said.get("cursor") if isinstance(said, dict) else "").partition(":")[0]]
             return True
         self._is_away = True
         return False
+
+
+def _is_one(epochs: list[str]) -> bool:
+    """Whether the hub that was told last is the first one: another may have come to its address."""
+    return len(set(epochs)) < 2
 
 
 def _now() -> str:

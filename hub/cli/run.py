@@ -103,18 +103,16 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
 def _missed(reports: Reports) -> str | None:
     """What is said if no hub knows how it has ended: to a person, since it would stand in the program's output; but to
     everybody if a hub has it running, and will never hear of its end."""
-    if not reports.missed:
-        return None
+    why = f" {reports.missed}" if reports.missed else " Another one has come in its place."
     if reports.was_told and not (reports.is_known or reports.is_left):
-        sentence = (
+        return (
             "The hub that was told of the start of this is not told how it ended, and nothing could be left for it; "
-            "name its state directory with --state-dir."
+            f"name its state directory with --state-dir.{why}"
         )
-        return f"{sentence} {reports.missed}"
-    if not is_terminal(sys.stderr):
+    if not reports.missed or not is_terminal(sys.stderr):
         return None
     what = "The next hub here is told how this has ended." if reports.is_left else "No hub knows how this has ended."
-    return f"{what} {reports.missed}"
+    return f"{what}{why}"
 
 
 def _name_of(program: str) -> str:

@@ -48,8 +48,8 @@ async def ran(*words: str | bytes, stdin: bytes = b"", before: str = "") -> tupl
 
 
 @contextlib.asynccontextmanager
-async def running(*words: str) -> AsyncIterator[Forked]:
-    process = await started(*words)
+async def running(*words: str, before: str = "") -> AsyncIterator[Forked]:
+    process = await started(*words, before=before)
     try:
         yield process
     finally:

@@ -79,6 +79,27 @@ async def test_weakened_it_would_be_told_that_its_process_has_ended(
         assert (await becomes(hub, "run:j", "failed"))["error"] == "process ended"
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_another_hub_in_its_place_is_not_the_one_that_knows_of_the_start(tmp_path: Path, weakened: bool) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    before = "from hub.cli import reports; reports._is_one = lambda epochs: True" if weakened else ""
+    async with contextlib.AsyncExitStack() as stack:
+        async with hub_app(first) as hub:
+            words = ("--state-dir", str(first), "--name", "j", "--", *AWAY)
+            process = await stack.enter_async_context(running(*words, before=before))
+            announced = first / "server.json"
+            announced.write_text(json.dumps({"url": hub.url, "pid": os.getpid()}))
+            await becomes(hub, "run:j", "running")
+        async with hub_app(other) as hub:
+            announced.write_text(json.dumps({"url": hub.url, "pid": os.getpid()}))
+            await end(process, 0)
+            assert [task["status"] for task in await reported(hub)] == ["succeeded"]
+    assert len(kept(first)) == (0 if weakened else 1)
+    if not weakened:
+        async with back(first) as hub:
+            assert [task["status"] for task in await reported(hub)] == ["running", "succeeded"]
+
+
 async def test_one_that_was_away_all_the_time_is_told_of_it(tmp_path: Path) -> None:
     async with hub_app(tmp_path):
         pass
