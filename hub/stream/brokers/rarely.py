@@ -7,6 +7,7 @@ import time
 log = logging.getLogger("hub")
 
 MINUTE = 60.0  # seconds
+HELD = 3.0  # seconds without a problem, until an outage is over
 MOST = 100  # different things that are remembered
 
 
@@ -28,19 +29,24 @@ class Rarely:
 
 
 class Outage:
-    """What the log hears of why events cannot be kept: of the same reason once a minute, though it comes and goes."""
+    """What the log hears of why events cannot be kept: the first word and the last of each outage. One that comes back
+    before it has been over for a while is the same: the last word of the log is how it stands."""
 
     def __init__(self) -> None:
-        self._rarely, self._told = Rarely(), False
+        self._told, self._over = False, math.inf  # that there is one; since when there is none any more
 
     def say(self, problem: str | None) -> None:
         """There is this problem now, or none."""
-        if problem and not self._told and self._rarely.may(problem):
-            log.error(
-                "events cannot be kept: %s; publishing is refused until they can be, clients stay connected",
-                problem.rstrip("."),
-            )
+        if problem:
+            self._over = math.inf
+            if not self._told:
+                log.error(
+                    "events cannot be kept: %s; publishing is refused until they can be, clients stay connected",
+                    problem.rstrip("."),
+                )
             self._told = True
-        elif self._told and not problem:
-            log.warning("events can be kept again; whoever was refused may publish again")
-            self._told = False
+        elif self._told:
+            self._over = min(self._over, time.monotonic())
+            if time.monotonic() - self._over >= HELD:
+                log.warning("events can be kept again; whoever was refused may publish again")
+                self._told = False
