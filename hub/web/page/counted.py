@@ -1,9 +1,11 @@
 """What counts one by one: threats, and what was cast of each vote. The last values do not hold it."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from ...stream.events import Event
+from ...wire.timestamps import unix_time
 from .rows import Threat, Vote, count_cast, threat_row, vote_row
 
 VOTE, THREAT = "governance:vote_cast", "security:threat_detected"
@@ -57,4 +59,11 @@ class Counted:
             self.votes[key] = earlier
 
     def open_votes(self) -> list[Vote]:
-        return [vote for vote in self.votes.values() if vote.status == "open"]
+        """Those that are neither ended nor past their deadline."""
+        now = time.time()
+        return [vote for vote in self.votes.values() if vote.status == "open" and not _is_past(vote, now)]
+
+
+def _is_past(vote: Vote, now: float) -> bool:
+    closed = unix_time(vote.deadline)
+    return closed is not None and closed <= now

@@ -229,6 +229,7 @@ async def voted_on_record(hub: HubInside) -> list[Any]:
 @pytest.mark.parametrize(("deadline", "status"), [("2020-01-01T00:00:00Z", 422), ("2120-01-01T00:00:00Z", 303)])
 async def test_a_vote_is_over_with_its_deadline(hub: HubInside, deadline: str, status: int) -> None:
     await hub.hub.publish("governance:vote_cast", VOTE | {"deadline": deadline})
+    assert ('action="vote"' in (await hub.get("")).text) is (status == 303)
     assert (await send(hub, "vote", {"vote_id": "v", "option": "approve"})).status == status
 
 
