@@ -255,7 +255,7 @@ async def test_a_prometheus_sees_no_counter_of_workers_fall(
         for name in counters:
             assert set(await it.numbers(f"resets({name}[5m])")) <= {0.0}, name
         await sees('sum(hub_events_total{event="agent:status_change"})', 12)
-        assert await it.numbers("sum(hub_audit_records_total)") > [2.0]
+        await sees("sum(hub_audit_records_total) > bool 2", 1)
         assert "HubAuditShorter" not in await it.alerts()
 
 
