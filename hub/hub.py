@@ -190,9 +190,10 @@ class Hub:
     async def accept(self, records: Sequence[Mapping[str, Any]], uid: int | None, *, many: bool = False) -> Published:
         """Publish what came from elsewhere, as `EventBus.publish`. `uid`: whose it is, if the kernel has said so: then
         the processes are believed that this account's own name."""
-        if uid != os.geteuid():
+        claims = self.liveness.claims(records) if uid == os.geteuid() else None
+        if not claims:
             return await self.bus.publish(records, many=many)
-        with self.liveness.vouching(records):
+        with self.liveness.vouching(claims):
             return await self.bus.publish(records, many=many)
 
     async def ask(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hub")
 
 OnEvents = Callable[[Sequence[Event]], Awaitable[None]]
+OnBatch = Callable[[Sequence[Event]], object]
 
 
 def connect(
@@ -62,15 +63,17 @@ def connect(
     """
     # Every batch of events, in this order. A snapshot of the last values is true at the newest number that went
     # through; then the clients get it, the page hears that there is news, and last the application.
-    bus.on_event.append(_own(metrics, state.apply))
-    bus.on_event.append(_own(metrics, broadcaster.deliver))
-    bus.on_event.append(_own(metrics, questions.apply))
-    bus.on_event.append(_own(metrics, liveness.apply))
-    bus.on_event.append(_own(metrics, lambda batch: outward.wake()))
-    bus.on_event.append(_own(metrics, recent.apply))
-    if ends.hands_on:
-        bus.on_event.append(_own(metrics, ends.hand_on))
-    bus.on_event.append(_own(metrics, lambda batch: [listener() for listener in moved]))
+    own: list[OnBatch] = [
+        state.apply,
+        broadcaster.deliver,
+        questions.apply,
+        liveness.apply,
+        lambda batch: outward.wake(),
+        recent.apply,
+        *([ends.hand_on] if ends.hands_on else []),
+        lambda batch: [listener() for listener in moved],
+    ]
+    bus.on_event.append(_each(own, metrics))
     bus.on_event.append(bus.listeners.offer)
     bus.on_event.freeze()
 
@@ -193,19 +196,20 @@ def gauges(
     return now
 
 
-def _own(metrics: "Metrics", listener: Callable[[Sequence[Event]], object]) -> OnEvents:
+def _each(own: Sequence[OnBatch], metrics: "Metrics") -> OnEvents:
     """A part of the hub's own that fails is a bug: logged and counted. aiosignal would stop there; we go on."""
 
     async def guarded(batch: Sequence[Event]) -> None:
-        try:
-            listener(batch)
-        except (Exception, asyncio.CancelledError):
-            metrics.failed("hub")
-            log.exception(
-                "the hub failed on the events %s to %s, which is a bug of the hub; "
-                "they are kept, but a part of it has missed them: restart it",
-                batch[0].cursor,
-                batch[-1].cursor,
-            )
+        for listener in own:
+            try:
+                listener(batch)
+            except (Exception, asyncio.CancelledError):
+                metrics.failed("hub")
+                log.exception(
+                    "the hub failed on the events %s to %s, which is a bug of the hub; "
+                    "they are kept, but a part of it has missed them: restart it",
+                    batch[0].cursor,
+                    batch[-1].cursor,
+                )
 
     return guarded

@@ -37,7 +37,7 @@ class EventType:
         if self.key is None:
             return None
         key = self.key(data) if callable(self.key) else data.get(self.key) if isinstance(data, dict) else None
-        if not isinstance(key, str | int) or isinstance(key, bool):
+        if not isinstance(key, (str, int)) or isinstance(key, bool):
             sentence = f"The data of {self.name} needs a text or a whole number as {self.key!r}: its key."
             raise HubError("invalid_message", sentence, {"data": {str(self.key): ["Missing or not a key."]}})
         return str(key)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub")
 
+Claims = Mapping[int, Process]  # by number
+
 OVER = {  # it has said so itself
     STATUS: ("stopped", "error"),
     TASK: ("succeeded", "failed", "cancelled"),
@@ -65,10 +67,14 @@ class Liveness:
 
     # ---- from publishers
 
+    def claims(self, records: Iterable[Any]) -> Claims:
+        """The processes that these records of a publisher of this account and machine name."""
+        pids = [pid for record in records if (pid := _pid(record)) is not None]
+        return {found.pid: found for pid in pids if (found := _own(pid) or self._ended_before(pid))}
+
     @contextlib.contextmanager
-    def vouching(self, records: Iterable[Any]) -> Iterator[None]:
-        """While a publisher of this account and machine publishes these, believe the processes that they name."""
-        claims = {found.pid: found for pid in _pids(records) if (found := _own(pid) or self._ended_before(pid))}
+    def vouching(self, claims: Claims) -> Iterator[None]:
+        """While what names them is published, believe these."""
         self._claims.update(claims)
         try:
             yield
@@ -242,13 +248,14 @@ class Liveness:
         self._pidfile.close()
 
 
-def _pids(records: Iterable[Any]) -> Iterator[int]:
-    for record in records:
-        if isinstance(record, Mapping) and record.get("event") in (STATUS, TASK):
-            data = record.get("data")
-            pid = data.get("pid") if isinstance(data, Mapping) else None
-            if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
-                yield pid
+def _pid(record: Any) -> int | None:
+    """The process that a record names, if it is one of an agent or a task."""
+    if isinstance(record, dict) and record.get("event") in (STATUS, TASK):
+        data = record.get("data")
+        pid = data.get("pid") if isinstance(data, dict) else None
+        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
+            return pid
+    return None
 
 
 def _own(pid: int) -> Process | None:

@@ -213,6 +213,7 @@ async def left(request: web.Request) -> None:
 
 def content_type(request: web.Request, *allowed: str) -> str:
     """Only what a foreign page cannot send without asking first (Fetch standard, CORS-safelisted types)."""
-    if hdrs.CONTENT_TYPE not in request.headers or request.content_type not in allowed:
+    found = request.content_type if hdrs.CONTENT_TYPE in request.headers else None
+    if found not in allowed:
         raise HubError("invalid_message", f"The Content-Type must be {' or '.join(allowed)}.", status=415)
-    return request.content_type
+    return found

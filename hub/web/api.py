@@ -51,9 +51,9 @@ ADDRESSES = 1024  # rate limits remembered; there are 16 million loopback addres
 def setup(app: web.Application) -> None:
     """Add the routes of PROTOCOL's section 4 that are not the page's or a stream's."""
     app[LOADS] = {}
+    app.router.add_post("/api/events", publish, name="api-publish")  # first: most requests by far are for this
     for path, read in READS.items():
         app.router.add_get(path, _reader(read), name=path[1:].replace("/", "-"))
-    app.router.add_post("/api/events", publish, name="api-publish")
     app.router.add_post("/api/commands/{name}", command, name="api-command")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
+from .fieldtypes import IdField, NameField
 from .validation import MappingField, WholeField
 
 
@@ -36,7 +37,13 @@ def quick(schema: Schema) -> Callable[[Any], bool] | None:
     return fits
 
 
-_AS_IT_IS: Mapping[type, type] = {fields.String: str, fields.Integer: int, WholeField: int}
+_AS_IT_IS: Mapping[type, type] = {
+    fields.String: str,
+    NameField: str,
+    IdField: str,
+    fields.Integer: int,
+    WholeField: int,
+}
 
 
 def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
@@ -48,6 +55,8 @@ def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
     if kind is None:
         if isinstance(field, fields.Dict) and type(field) in (fields.Dict, MappingField) and not any(hooks):
             return _take_each(field)
+        if type(field) is fields.Raw and field.allow_none and not any(hooks) and not validators:
+            return _take_any
         return deserialize
 
     def take(value: Any) -> None:
@@ -59,6 +68,10 @@ def _take(field: fields.Field[Any]) -> Callable[[Any], object]:
                 validate(value)
 
     return take
+
+
+def _take_any(value: Any) -> None:
+    """Whatever it is."""
 
 
 def _take_each(field: fields.Dict) -> Callable[[Any], object]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from marshmallow import Schema, fields, post_load, validate
 
+from hub.wire.fieldtypes import IdField, NameField
 from hub.wire.quick import quick
 from hub.wire.validation import bounded
 
@@ -30,6 +31,22 @@ def test_a_text_is_taken_as_marshmallow_takes_it(value: Any) -> None:
         fits = quick(Schema.from_dict({"t": field})())
         assert fits
         assert fits({"t": value}) is not bool(Schema.from_dict({"t": field})().validate({"t": value}))
+
+
+@pytest.mark.parametrize("value", ["a:b", "a", "", "x" * 129, "a:b\n", 1, None, True, [], {"a": 1}, ["a:b"]])
+@pytest.mark.parametrize("kind", [NameField, IdField, fields.Raw])
+@pytest.mark.parametrize("allow_none", [False, True])
+def test_a_name_an_id_and_whatever_it_is_are_taken_as_marshmallow_takes_them(
+    value: Any, kind: type[fields.Field[Any]], allow_none: bool
+) -> None:
+    schema = Schema.from_dict({"t": kind(required=True, allow_none=allow_none)})()
+    fits = quick(schema)
+    assert fits
+    assert fits({"t": value}) is not bool(schema.validate({"t": value}))
+    checked = Schema.from_dict({"t": fields.Raw(allow_none=True, validate=validate.OneOf([1]))})()
+    fits = quick(checked)
+    assert fits
+    assert fits({"t": value}) is not bool(checked.validate({"t": value}))
 
 
 def test_there_is_no_quick_check_for_a_schema_with_hooks() -> None:
