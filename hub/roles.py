@@ -77,7 +77,8 @@ class Worker:
         self._job, self._number, self._progress = self._dice.choice(self._jobs), self._number + 1, 0
 
     def _phase(self) -> str:
-        return self._job.phases[min(2, int((self._progress or 0) // 34))]
+        progress = self._progress or 0
+        return self._job.phases[min(2, progress // 34)].format(f"{max(1, self._job.size * progress // 100):,}")
 
     def _status(self, status: str, wait: float, **more: Any) -> Step:
         busy = self._progress is not None and status == "active"

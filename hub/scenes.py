@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """What an agent does again and again; `error` is what it fails with."""
+    """What an agent does again and again; `error` is what it fails with. A phase may say `{}` of the `size` of the job
+    is done."""
 
     kind: str
     name: str
     phases: tuple[str, str, str]
     error: str
+    size: int = 0
 
 
 WORKERS: Mapping[str, tuple[str, tuple[Job, ...]]] = {
@@ -29,8 +31,9 @@ WORKERS: Mapping[str, tuple[str, tuple[Job, ...]]] = {
             Job(
                 "suite",
                 "Run the integration tests",
-                ("collecting", "212 of 640 passed", "501 of 640 passed"),
+                ("collecting", "{} of 640 passed", "{} of 640 passed"),
                 "AssertionError: expected 200, got 503 (tests/test_api.py:218)",
+                640,
             ),
         ),
     ),
@@ -49,8 +52,9 @@ WORKERS: Mapping[str, tuple[str, tuple[Job, ...]]] = {
             Job(
                 "auth",
                 "Refactor the login of the gateway",
-                ("step 4 of 12: reading", "step 8 of 12: applying the patch", "step 11 of 12: running the tests"),
+                ("step {} of 12: reading", "step {} of 12: applying the patch", "step {} of 12: running the tests"),
                 "the patch does not apply",
+                12,
             ),
         ),
     ),
@@ -59,7 +63,11 @@ WORKERS: Mapping[str, tuple[str, tuple[Job, ...]]] = {
         (
             Job("notes", "Search the notes", ("collecting", "ranking", "summing up"), "the context is full"),
             Job(
-                "papers", "Read the new papers", ("fetching", "12 of 30 read", "27 of 30 read"), "429 Too Many Requests"
+                "papers",
+                "Read the new papers",
+                ("fetching", "{} of 30 read", "{} of 30 read"),
+                "429 Too Many Requests",
+                30,
             ),
         ),
     ),
@@ -69,8 +77,9 @@ WORKERS: Mapping[str, tuple[str, tuple[Job, ...]]] = {
             Job(
                 "photos",
                 "Index the photos",
-                ("1,204 of 8,113", "4,310 of 8,113", "7,702 of 8,113"),
+                ("{} of 8,113", "{} of 8,113", "{} of 8,113"),
                 "disk is read-only",
+                8113,
             ),
         ),
     ),

@@ -1,5 +1,6 @@
 """The made-up life: valid, calm, coherent, the same each time; and it goes on as people say."""
 
+import re
 from collections import Counter
 from itertools import islice
 from typing import Any
@@ -48,6 +49,17 @@ def test_it_has_all_that_the_page_shows_at_a_calm_pace() -> None:
     assert 6 <= len({step.data["id"] for step in STORY if step.event == "agent:status_change"}) <= 8
     seconds = sum(step.wait for step in STORY)
     assert 1 < len(STORY) / seconds < 1 / PACE[0]
+
+
+def test_what_a_message_counts_is_what_its_bar_shows() -> None:
+    counted = 0
+    for step in STORY:
+        found = re.search(r"([\d,]+) of ([\d,]+)", str(step.data.get("message")))
+        if found and step.data["agent"] != SILENT:
+            done, size = (int(text.replace(",", "")) for text in found.groups())
+            assert abs(100 * done / size - step.data["progress"]) <= 100 / size + 1, step
+            counted += 1
+    assert counted > 100
 
 
 def test_somebody_who_looks_at_any_moment_sees_it_all() -> None:
