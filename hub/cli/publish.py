@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +48,16 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--id", help="the event's id; the hub keeps an id once")
     command.add_argument("--ttl", type=float, metavar="SECONDS", help="how long its state counts as fresh")
-    command.add_argument("--strict", action="store_true", help="refuse a name that looks mistyped")
+    command.add_argument("--strict", action="store_true", help="refuse a name, or a field, that looks mistyped")
     add_where(command)
 
 
 def run(args: argparse.Namespace) -> int:
     """Publish one event, or stdin as it comes, without the lines that do not fit; prints the cursor of the last."""
-    near = _meant(args.event)
-    if near and args.strict:
-        raise HubError("invalid_message", near)
-    hints, rest, cursor = [*filter(None, (near, _flag_meant(args)))], Rest(), None
+    mistyped = _meant(args.event) or _field_meant(args)
+    if mistyped and args.strict:
+        raise HubError("invalid_message", mistyped)
+    hints, rest, cursor = [*filter(None, (mistyped, _flag_meant(args)))], Rest(), None
     batches = _batches_of(args, rest)
     try:
         with _hub_of(args) as hub:
@@ -106,6 +106,26 @@ def _meant(event: str) -> str | None:
     """Return the question that a mistyped name raises; an own name is nobody's business."""
     near = None if event in EVENTS else nearest(event, EVENTS)
     return near and f"Nobody knows {event}; did you mean {near}?"
+
+
+def _field_meant(args: argparse.Namespace) -> str | None:
+    """Return the question that a mistyped field of a known event raises: it is kept, and nobody looks at it."""
+    known = EVENTS.get(args.event)
+    if known is None or not args.words or args.words == [STDIN]:
+        return None
+    given = _keys(args.words)
+    for key in given:
+        near = None if key in known else nearest(key, known)
+        if near and near not in given:
+            return f"{args.event} has no field {key}; did you mean {near}?"
+    return None
+
+
+def _keys(words: Sequence[str]) -> Sequence[str]:
+    if not is_json(words):
+        return [field.key for field in parsed(words)]
+    data = json.loads(json_text(words[0]))
+    return list(data) if isinstance(data, dict) else []
 
 
 def _flag_meant(args: argparse.Namespace) -> str | None:

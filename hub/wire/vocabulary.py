@@ -55,22 +55,43 @@ GapReason = Literal["slow", "expired", "epoch"]
 # Whose code has failed while the hub went on. `hub`: a part of the hub's own, which is a bug.
 Failure = Literal["hub", "listener", "background", "on_stop"]
 
-# The event types that are known from the start, with the JSON type of each field that is no text: what `hub publish`
-# makes of key=value, without loading their schemas.
+
+def _texts(names: str) -> Mapping[str, str]:
+    return dict.fromkeys(names.split(), "string")
+
+
+# The event types that are known from the start, with the JSON type of each field: what `hub publish` makes of
+# key=value, and which words it takes for mistyped, without loading their schemas.
 EVENTS: Mapping[str, Mapping[str, str]] = {
     "agent:status_change": {
+        **_texts("id status type task reason last_active parent host"),
         "tasks_completed": "integer",
         "tasks_in_progress": "integer",
         "tasks_failed": "integer",
         "error_count": "integer",
         "pid": "integer",
     },
-    "task:progress": {"progress": "number", "duration_ms": "number"},
-    "governance:vote_cast": {"eligible": "integer", "votes": "object"},
-    "security:threat_detected": {"risk_score": "number", "mitigated": "boolean"},
-    "audit:new_event": {},
-    "agent:tool_call": {"duration_ms": "number"},
-    "alert:status": {"labels": "object"},
+    "task:progress": {
+        **_texts("id name status message agent started_at ended_at error"),
+        "progress": "number",
+        "duration_ms": "number",
+    },
+    "governance:vote_cast": {
+        **_texts("vote_id topic agent option threshold deadline status reasoning"),
+        "eligible": "integer",
+        "votes": "object",
+    },
+    "security:threat_detected": {
+        **_texts("type severity source details"),
+        "risk_score": "number",
+        "mitigated": "boolean",
+    },
+    "audit:new_event": _texts("action actor trust details hash"),
+    "agent:tool_call": {**_texts("agent tool phase call summary error task"), "duration_ms": "number"},
+    "alert:status": {
+        **_texts("id status title severity source description url started_at ended_at"),
+        "labels": "object",
+    },
     "memory:stats_update": {
         "total_entries": "integer",
         "by_partition": "object",

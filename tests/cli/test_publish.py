@@ -1,4 +1,4 @@
-"""What `hub publish` sends over a connection that has its troubles, and what it says of a name that looks mistyped."""
+"""What `hub publish` sends over a connection that has its troubles, and what it says of what looks mistyped."""
 
 import argparse
 import json
@@ -160,3 +160,25 @@ def test_what_is_refused_for_another_reason_ends_it(error: HubError, texts: list
 )
 def test_a_name_that_looks_mistyped_raises_a_question(event: str, near: str | None) -> None:
     assert publish._meant(event) == (near and f"Nobody knows {event}; did you mean {near}?")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["id=a", "progres=60"], "progres; did you mean progress?"),
+        (['{"id": "a", "Status": "failed"}'], "Status; did you mean status?"),
+        (["id=a", "start=now", "duration:=5"], "start; did you mean started_at?"),
+        (["id=a", "progress=60", "progres=60"], None),  # it has both
+        (["id=a", "colour=red", "ttl=5"], None),  # its own, or a flag
+        (["id=a", "progress=60"], None),
+        (["[1]"], None),
+        ([], None),
+        (["-"], None),
+    ],
+)
+def test_a_field_that_looks_mistyped_raises_a_question(words: list[str], said: str | None) -> None:
+    def asked(event: str) -> str | None:
+        return publish._field_meant(argparse.Namespace(event=event, words=words))
+
+    assert asked("task:progress") == (said and f"task:progress has no field {said}")
+    assert asked("orders:paid") is None

@@ -161,6 +161,11 @@ def test_a_mistyped_event_is_published_all_the_same(run: Run) -> None:
     published = run("publish", "task:progres", "-", stdin=b"1\n2\n")
     assert (published.status, published.err) == (0, sentence)
     assert published.out.strip() == cursor(run)
+    sentence = "hub: task:progress has no field progres; did you mean progress?\n"
+    published = run("publish", "task:progress", "id=a", "progres=60")
+    assert (published.status, published.err) == (0, sentence)
+    assert run("publish", "--strict", "task:progress", "id=a", "progres=60") == Outcome(1, "", sentence)
+    assert published.out.strip() == cursor(run)
     refused = run("publish", "task:progres", "1", "--ttl", "-1")
     assert (refused.status, refused.err.count("\n")) == (1, 1)
 
