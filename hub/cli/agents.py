@@ -10,7 +10,7 @@ from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
 from .checks import ANSWER_TIMEOUT, Finding
 from .connect import read
-from .http import connection
+from .http import connection, pasted
 from .installed import connected
 from .settings import settings_of
 
@@ -20,7 +20,7 @@ def agents(args: argparse.Namespace, *, is_open: bool) -> Iterator[Finding]:
     heard = _heard(args) if is_open else None
     for agent in AGENTS:
         how, problem = _connected(agent)
-        words = [how or f"Not connected (hub connect {agent})"]
+        words = [how or f"Not connected ({pasted(args, 'connect', agent)})"]
         if heard is not None:
             words.append(f"last heard at {heard[agent]}" if agent in heard else "never heard")
         yield Finding(agent, f"{', '.join(words)}.", problem)

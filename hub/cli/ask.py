@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import math
-import shlex
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from ..redaction import redact_text
 from ..stdio import complain, say
 from ..wire.ids import is_id, new_id
 from .grammar import add_command
-from .http import Silent, add_where, connection
+from .http import Silent, add_where, connection, pasted
 from .terminal import is_terminal, printable
 
 NOBODY = 4  # has answered in time, and there is no default
@@ -90,7 +89,7 @@ def _explain(args: argparse.Namespace, over: threading.Event) -> None:
             known = [each for each in found if (each["question"], each["options"]) == asked]
             if known and not over.is_set():
                 words = ("hub:answer", f"question={known[-1]['id']}", f"answer={asked[1][0]}")
-                complain(printable(f"hub: It waits for an answer, on the page or by hub call {shlex.join(words)}"))
+                complain(printable(f"hub: It waits for an answer, on the page or by {pasted(args, 'call', *words)}"))
                 break
 
 
@@ -101,7 +100,7 @@ def _left_open(args: argparse.Namespace, state: str = "The question stays open."
     words = [args.question, *(part for option in args.option for part in ("--option", option))]
     words += ["--default", args.default] if args.default is not None else []
     words += ["--timeout", f"{args.timeout:g}", "--key", args.key]
-    return f"{state} Come back for its answer with hub ask {shlex.join(words)}"
+    return f"{state} Come back for its answer with {pasted(args, 'ask', *words)}"
 
 
 def _key(text: str) -> str:

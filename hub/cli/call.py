@@ -19,7 +19,7 @@ from ..wire.names import is_name
 from .answered import was_not_first, what_counts
 from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
-from .http import Connection, add_where, connection
+from .http import Connection, add_where, connection, pasted
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
 from .words import QUIET_SECONDS, STDIN, fields, is_given, is_json, json_text, parsed, read_stdin, says_something
 
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
         if not args.words:
             _list(hub, is_for_people(args))
             return 0
-        command = Command(hub, args.words[0])
+        command = Command(hub, args.words[0], args)
         if args.help:
-            _print(explained(command.described()))
+            _print(explained(command.described(), args))
             return 0
         given = command.args(args.words[1:])
-        result = command.call(given, args)
+        result = command.call(given)
         late = what_counts(hub, given.get("question")) if was_not_first(command.name, result) else ""
     text = json.dumps(result, indent=2, ensure_ascii=False) if is_for_people(args) else compact(result)
     _print(text.split("\n"))
@@ -131,10 +131,10 @@ def _list(hub: Connection, for_people: bool) -> None:
 
 
 class Command:
-    """One command of a running hub: what is known of it there, and the way to call it."""
+    """One command of a running hub: what is known of it there, and the way to call it as the `flags` say."""
 
-    def __init__(self, hub: Connection, name: str) -> None:
-        self._hub, self.name = hub, name
+    def __init__(self, hub: Connection, name: str, flags: argparse.Namespace) -> None:
+        self._hub, self.name, self._flags = hub, name, flags
 
     @cached_property
     def _all(self) -> Mapping[str, Described]:
@@ -151,7 +151,8 @@ class Command:
         """As `hub:commands` shows it. Raises HubError, with the name that was probably meant."""
         if self._found is None:
             near = suggestion(self.name, self._all)
-            raise HubError("unknown_command", f"There is no command {self.name}{near or '; hub call lists them.'}")
+            lists = f"; {pasted(self._flags, 'call')} lists them."
+            raise HubError("unknown_command", f"There is no command {self.name}{near or lists}")
         return self._found
 
     @property
@@ -190,14 +191,14 @@ class Command:
 
     # ---- the call
 
-    def call(self, given: Mapping[str, Any], flags: argparse.Namespace) -> Any:
+    def call(self, given: Mapping[str, Any]) -> Any:
         """Its result, all pages of it. Raises HubError, NoHub."""
         try:
-            result = self._confirmed(given, flags)
+            result = self._confirmed(given)
             while further := next_page(self.name, given, result):
                 result = joined(self.name, result, self._ask(further, {}))
         except Disconnected as error:
-            known = "the same call with the same --key says" if flags.key else "is not known"
+            known = "the same call with the same --key says" if self._flags.key else "is not known"
             raise Disconnected(f"{error.message.rstrip('.')}; whether {self.name} has run {known}.") from None
         except Refusal as error:
             if error.code == "unknown_command":
@@ -207,9 +208,9 @@ class Command:
             raise HubError(error.code, f"{refusal(error)} {self._hint(given)}") from None
         return result
 
-    def _confirmed(self, given: Mapping[str, Any], flags: argparse.Namespace) -> Any:
+    def _confirmed(self, given: Mapping[str, Any]) -> Any:
         """The answer of one call. A dangerous one is asked for a second time if a person says so."""
-        headers = {"Hub-While": "connected"}
+        headers, flags = {"Hub-While": "connected"}, self._flags
         if flags.key:
             headers["Idempotency-Key"] = flags.key
         if flags.confirm:
@@ -243,7 +244,7 @@ class Command:
         """What else to type where the args do not fit."""
         unknown = next((key for key in given if key not in self._types), None)
         if unknown is None or self._schema.get("additionalProperties") is not False:
-            return f"Type hub call {self.name} --help for what it takes."
+            return f"Type {pasted(self._flags, 'call', self.name, '--help')} for what it takes."
         if near := meant(unknown, self._types):
             return f"Did you mean {near}?"
         return f"It takes {', '.join(self._types)}." if self._types else "It takes nothing."

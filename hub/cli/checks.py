@@ -17,7 +17,7 @@ from ..config import unknown_variables
 from ..errors import HubError, UsageError
 from ..private import FILE
 from ..statedir import state_directory
-from .http import address, connection, token_of
+from .http import address, connection, start_of, token_of
 
 LEAST_ROOM = 64 * 1024 * 1024  # bytes: what the newest events may take
 PLACE = "127.0.0.1", 3141  # where a hub listens by itself
@@ -145,7 +145,7 @@ class Reach:
 
     def _what_to_do(self) -> str:
         if self._is_looked_for():
-            return "Start one with: hub"
+            return f"Start one with: {start_of(self._args)}"
         return f"Start one there, or leave out {self._named()}, to find the one that runs here."
 
     def _how_it_is(self, reasons: Mapping[str, str]) -> Iterator[Finding]:

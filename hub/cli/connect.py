@@ -14,7 +14,7 @@ from ..processes import own_command
 from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
-from .http import add_where, address, named_address
+from .http import add_where, address, named_address, start_of
 from .installed import left, put_in, taken_out
 from .settings import Hook, Settings, settings_of
 from .terminal import printable
@@ -81,7 +81,8 @@ def _remark(args: argparse.Namespace, settings: Settings) -> None:
     try:
         address(args)
     except NotRunning:
-        say("No hub runs there yet. Start one with hub, or name another one with --state-dir or --url.")
+        start = printable(start_of(args))
+        say(f"No hub runs there yet. Start one with: {start} (or name another one with --state-dir or --url).")
     except NoHub as error:
         say(printable(str(error)))
 

@@ -1,11 +1,12 @@
 """A command in words for a person: what `hub call NAME --help` says, made from what the hub says of it."""
 
+import argparse
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..wire.texts import kinds
+from .http import pasted
 from .terminal import compact
 
 Described = Mapping[str, Any]  # as an element of the answer of hub:commands
@@ -42,8 +43,8 @@ def _followed(schema: Any, schemas: Mapping[str, Any]) -> Any:
     return schemas.get(str(_object(schema).get("$ref", "")).rpartition("/")[2], schema)
 
 
-def explained(command: Described) -> Iterator[str]:
-    """The lines of a command's help."""
+def explained(command: Described, flags: argparse.Namespace) -> Iterator[str]:
+    """The lines of a command's help; the example leads to the hub that the flags name."""
     name, args = command["name"], _object(command.get("args"))
     properties, required = _object(args.get("properties")), args.get("required", [])
     yield " ".join([f"usage: hub call {name}", *_usage(properties, required), *_anything(args)])
@@ -53,16 +54,15 @@ def explained(command: Described) -> Iterator[str]:
         yield from ("", "args:")
         yield from (f"  {key:<{width}}  {_said(each, key in required)}" for key, each in properties.items())
     yield from ("", f"effect: {_effect(command)}", f"served by: {_provider(command)}")
-    yield from ("", "example:", f"  {example(command)}")
+    yield from ("", "example:", f"  {example(command, flags)}")
 
 
-def example(command: Described) -> str:
+def example(command: Described, flags: argparse.Namespace) -> str:
     """A call as one would type it: with the args that must be there."""
     args = _object(command.get("args"))
     properties = _object(args.get("properties"))
-    return " ".join(
-        ["hub call", command["name"], *(_word(key, properties.get(key)) for key in args.get("required", ()))]
-    )
+    words = [_word(key, properties.get(key)) for key in args.get("required", ())]
+    return pasted(flags, "call", command["name"], *words)
 
 
 def choices(schema: Any) -> list[str]:
@@ -143,10 +143,10 @@ def _is_word(schema: Any) -> bool:
 def _word(key: str, schema: Any) -> str:
     schema = _object(schema)
     if not _is_word(schema):
-        return shlex.quote(f"{key}:={'[]' if 'array' in kinds(schema) else '{}'}")
+        return f"{key}:={'[]' if 'array' in kinds(schema) else '{}'}"
     if "array" in (wanted := kinds(schema)) and "string" not in wanted:
         return _word(key, schema.get("items"))
-    return shlex.quote(f"{key}={_value(schema, wanted)}")
+    return f"{key}={_value(schema, wanted)}"
 
 
 def _value(schema: Mapping[str, Any], wanted: set[str]) -> str:

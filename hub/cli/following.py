@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +18,7 @@ from ..stdio import complain
 from ..wire.names import is_made_up
 from ..wire.vocabulary import EVENTS
 from .beginnings import START, begin, beginning, in_words
-from .http import address, named_address, token_of
+from .http import address, named_address, pasted, token_of
 from .places import Place
 from .terminal import envelope, has_colour, is_for_people, is_terminal, printable, readable
 from .writing import Output
@@ -106,10 +105,8 @@ class Following:
         task.cancel()
 
     def _way_back(self) -> str:
-        if self._place is not None:
-            return f"Go on from here with hub tail --resume {self._place.name}"
-        patterns = "".join(f" {shlex.quote(pattern)}" for pattern in self._args.patterns)
-        return f"Go on from here with hub tail{patterns} --after {self.cursor}"
+        behind = ("--resume", self._place.name) if self._place is not None else ("--after", str(self.cursor))
+        return f"Go on from here with {pasted(self._args, 'tail', *self._args.patterns, *behind)}"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..processes import age, program
 from ..stdio import complain, say
 from ..wire.vocabulary import Adapter
 from .grammar import add_command
-from .http import add_where, connection, quoted
+from .http import add_where, connection, pasted, quoted
 
 PATIENCE, LEAST = 1.7, 0.4  # seconds in all, and what is left at least for a start that took long
 LONGEST, BEYOND = 604_800.0, 20.0  # seconds that a question may wait, and beyond that for its answer to come
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send it, and print what comes back. Whoever types it on a terminal is told what it is for."""
     if args.adapter != "systemd" and not args.event.startswith("{") and os.isatty(0):
-        complain(f"hub: {_what_to_do(args.adapter)}")
+        complain(f"hub: {_what_to_do(args)}")
         return 0
     with _in_time() as extend:
         found = _given(args)
@@ -68,12 +68,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _what_to_do(adapter: str) -> str:
+def _what_to_do(args: argparse.Namespace) -> str:
     from ..adapters.senders import AGENTS  # here: no agent has time for it
 
-    if adapter in AGENTS:
-        return f"The agent runs this, with JSON on stdin; hub connect {adapter} writes it into its settings."
-    return f"This takes the JSON of {adapter} on stdin; it can send that itself, to /hooks/{adapter} of the hub."
+    if args.adapter in AGENTS:
+        typed = pasted(args, "connect", args.adapter)
+        return f"The agent runs this, with JSON on stdin; {typed} writes it into its settings."
+    return (
+        f"This takes the JSON of {args.adapter} on stdin; it can send that itself, to the hub's /hooks/{args.adapter}."
+    )
 
 
 class Late(BaseException):

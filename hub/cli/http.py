@@ -4,7 +4,7 @@
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +29,25 @@ def add_where(command: argparse.ArgumentParser) -> None:
     where.add_argument("--state-dir", type=folder, metavar="DIR", help="its state directory (HUB_STATE_DIR)")
     where.add_argument("--token-file", type=folder, metavar="FILE", help="the file of its token (HUB_TOKEN: the token)")
     where.add_argument("--ca", metavar="FILE", help="certificates to trust for https (HUB_CA)")
+
+
+def pasted(args: argparse.Namespace, *words: str) -> str:
+    """A command line of hub's to be pasted into a shell: it leads to the hub that these flags name, as they were typed.
+    What the environment names, the shell still has."""
+    named = {"--url": args.url, "--state-dir": args.state_dir, "--token-file": args.token_file, "--ca": args.ca}
+    return _typed(words, named)
+
+
+def start_of(args: argparse.Namespace) -> str:
+    """The command line that starts a hub where these flags look for one."""
+    return _typed((), {"--state-dir": args.state_dir})
+
+
+def _typed(words: Iterable[str], flags: Mapping[str, object]) -> str:
+    import shlex  # here: few say what to type
+
+    where = (word for flag, value in flags.items() if value is not None for word in (flag, str(value)))
+    return shlex.join(["hub", *words, *where])
 
 
 def named_address(args: argparse.Namespace) -> str | None:

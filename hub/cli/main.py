@@ -83,6 +83,7 @@ def _is_hook(words: Sequence[str]) -> bool:
 
 
 def _run(words: list[str]) -> int:
+    args: Any = None
     try:
         if "_ARGCOMPLETE" in os.environ:
             return _complete()
@@ -93,7 +94,9 @@ def _run(words: list[str]) -> int:
     except UsageError as error:
         return _complain(words, error, USAGE)
     except NotRunning as error:
-        return _complain(words, f"{error} Start one with: hub", NO_HUB)
+        from .http import start_of
+
+        return _complain(words, f"{error} Start one with: {start_of(args)}", NO_HUB)
     except (NoHub, Disconnected) as error:
         return _complain(words, error, NO_HUB)
     except HubError as error:

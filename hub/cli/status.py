@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from ..client.discovery import Refusal, answer
@@ -16,7 +16,7 @@ from ..private import Unsafe, read_private
 from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
-from .http import Connection, add_where, address, connection
+from .http import Connection, add_where, address, connection, pasted
 from .samples import Samples
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, local, printable
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if not is_for_people(args):
         say(printable(compact(found)))
         return 0
-    for title, text, good in lines(found):
+    for title, text, good in lines(found, partial(pasted, args)):
         colour: Colour = "grey" if good else "red"
         say(coloured(f"{title:<9}", colour, on=has_colour(sys.stdout)) + printable(text))
     return 0
@@ -100,8 +100,9 @@ def _started(samples: Samples) -> str | None:
 # ---- for people
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Title, text, and whether it is as it should be, for each line."""
+def lines(found: Mapping[str, Any], typed: Callable[..., str]) -> Iterator[tuple[str, str, bool]]:
+    """Title, text, and whether it is as it should be, for each line. `typed`: the words of a command, as one would type
+    them for this hub."""
     process = f", process {found['pid']}" if found["pid"] else ""
     yield "hub", f"{found['version']} at {found['url']}{process}", True
     if found["started"]:
@@ -115,7 +116,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     yield "events", f"{rate:,} a second now, {total:,} since the start", True
     yield "clients", _clients(found["clients"], found["providers"]), True
     audit = found["audit"]
-    chain = "the chain is intact" if audit["valid"] else "the chain is broken: hub audit verify says where"
+    broken = f"the chain is broken: {typed('call', 'audit:verify')} says where"
+    chain = "the chain is intact" if audit["valid"] else broken
     yield "audit", f"{audit['records']:,} records, {chain}", audit["valid"]
     yield (
         "waiting",
@@ -125,7 +127,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     for question in found["questions"]:
         options = question["options"]
         yield "", f"{question['question']} ({', '.join(options)}) until {local(question['deadline'])[:19]}", True
-        yield "", shlex.join(["hub", "call", "hub:answer", f"question={question['id']}", f"answer={options[0]}"]), True
+        yield "", typed("call", "hub:answer", f"question={question['id']}", f"answer={options[0]}"), True
 
 
 def _clients(clients: Mapping[str, int], providers: int) -> str:

@@ -127,10 +127,11 @@ async def test_on_a_terminal_it_says_how_it_is_answered(tmp_path: Path) -> None:
         async with on_terminal(tmp_path, "ask", "Deploy?", "--option", "do it", "--option", "no", *where) as asked:
             said = (await asked.shows("'answer=do it'")).strip()
             question = await open_question(hub.state_dir)
-            begin, _, typed = said.partition(" by hub call ")
+            begin, _, typed = said.partition(" by hub ")
             assert begin == "hub: It waits for an answer, on the page or"
-            assert shlex.split(typed) == ["hub:answer", f"question={question['id']}", "answer=do it"]
-            assert await call(hub.state_dir, *shlex.split(typed)) == {"accepted": True}
+            words = shlex.split(typed)  # as pasted: this hub is not the one that is found without a flag
+            assert words == ["call", "hub:answer", f"question={question['id']}", "answer=do it", *where]
+            assert await run_hub(tmp_path, *words) == (0, '{"accepted":true}\n', "")
             status, text = await asked.ended()
             assert (status, text.splitlines()[-1]) == (0, "do it")
 
@@ -205,9 +206,9 @@ async def test_interrupted_it_says_that_the_question_stays_open_and_how_to_come_
         assert (await open_question(hub.state_dir))["id"] == question["id"]
         words = ("hub:answer", f"question={question['id']}", "answer=no")
         assert await call(hub.state_dir, *words) == {"accepted": True}
-        _, *again = shlex.split(said.partition(" with ")[2])
-        async with asking(hub.state_dir, *again[1:]) as process:
-            assert await outcome(process) == (10, "no\n", "")
+        program, *again = shlex.split(said.partition(" with ")[2])
+        assert (program, again[-2:]) == ("hub", [*where])
+        assert await run_hub(tmp_path, *again) == (10, "no\n", "")
         assert await call(hub.state_dir, "hub:questions") == []
 
 

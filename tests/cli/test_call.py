@@ -113,13 +113,14 @@ effect: write
 served by: the hub
 
 example:
-  hub call orders:cancel order=1
+  hub call orders:cancel order=1 --url {url}
 """
 
 
 async def test_help_is_made_of_the_schema(hub: HubInside) -> None:
-    assert await call(hub, "orders:cancel", "--help") == (0, HELP, "")
-    assert await call(hub, "-h", "orders:cancel") == (0, HELP, "")
+    shown = HELP.format(url=hub.url.rstrip("/"))
+    assert await call(hub, "orders:cancel", "--help") == (0, shown, "")
+    assert await call(hub, "-h", "orders:cancel") == (0, shown, "")
     status, out, _ = await call(hub, "--help")
     assert (status, out.splitlines()[0][:16]) == (0, "usage: hub call ")
 
@@ -200,21 +201,21 @@ async def test_a_pipe_with_anything_else_is_usage(hub: HubInside, stdin: bytes) 
         (["hub:histroy"], "There is no command hub:histroy; did you mean hub:history?"),
         (["histroy"], "There is no command histroy; did you mean hub:history?"),
         (["wipe"], "There is no command wipe; did you mean orders:wipe?"),
-        (["nothing:like:it", "--help"], "There is no command nothing:like:it; hub call lists them."),
+        (["nothing:like:it", "--help"], "There is no command nothing:like:it; hub call --url {url} lists them."),
         (["orders:cancel", "ordr=5"], "ordr: Unknown field. Did you mean order?"),
         (["orders:cancel", "order=5", "note=x"], "note: Unknown field. Did you mean Note?"),
         (["orders:cancel", "order=5", "x1234=x"], "It takes order, why, items, Note, weight, gift, where."),
         (["hub:info", "x=1"], "x: Unknown field. It takes nothing."),
         (
             ["orders:cancel", "order=ten"],
-            "order: Not a valid integer. Type hub call orders:cancel --help for what it takes.",
+            "order: Not a valid integer. Type hub call orders:cancel --help --url {url} for what it takes.",
         ),
     ],
 )
 async def test_what_does_not_fit_gets_what_does(hub: HubInside, words: list[str], sentence: str) -> None:
     status, out, err = await call(hub, *words)
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert sentence in err
+    assert sentence.format(url=hub.url.rstrip("/")) in err
 
 
 # ---- dangerous commands, and keys

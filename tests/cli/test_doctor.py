@@ -76,7 +76,8 @@ async def test_it_leaves_no_call_behind(hub: HubInside) -> None:
 async def test_no_hub(tmp_path: Path) -> None:
     status, problems, _ = await examined("--state-dir", str(tmp_path))
     assert (status, problems.keys() - {"port"}) == (3, {"hub"})
-    assert problems["hub"] == f"No hub is running here: there is no {tmp_path}/server.json. Start one with: hub"
+    said = f"No hub is running here: there is no {tmp_path}/server.json. Start one with: hub --state-dir {tmp_path}"
+    assert problems["hub"] == said
 
 
 async def test_a_stale_server_json(tmp_path: Path) -> None:

@@ -127,9 +127,8 @@ CLIENT_COMMANDS = [
 @pytest.mark.parametrize("words", CLIENT_COMMANDS)
 def test_where_nothing_was_started_there_is_no_hub(run: Run, tmp_path: Path, words: list[str]) -> None:
     outcome = run(*words, "--state-dir", str(tmp_path))
-    assert outcome == Outcome(
-        3, "", f"hub: No hub is running here: there is no {tmp_path}/server.json. Start one with: hub\n"
-    )
+    start = f"Start one with: hub --state-dir {tmp_path}"
+    assert outcome == Outcome(3, "", f"hub: No hub is running here: there is no {tmp_path}/server.json. {start}\n")
 
 
 @pytest.mark.parametrize("words", CLIENT_COMMANDS)

@@ -107,6 +107,6 @@ def test_a_call_with_a_key_says_who_knows(mute: str, capsys: pytest.CaptureFixtu
 def test_a_question_says_how_to_come_back(mute: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ask", "Go?", "--option", "yes", "--timeout", "600", "--key", "k"]
     assert main([*words, "--url", mute]) == 3
-    back = "Come back for its answer with hub ask 'Go?' --option yes --timeout 600 --key k"
+    back = f"Come back for its answer with hub ask 'Go?' --option yes --timeout 600 --key k --url {mute}"
     said = f"The hub at {mute} does not answer. It is not known whether the question is open. {back}"
     assert capsys.readouterr().err == f"hub: {said}\n"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import re
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from hub.cli.status import lines
 async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
     async with hub_app(tmp_path / "hub") as running:
         yield running
+
+
+def typed(*words: str) -> str:
+    return " ".join(["hub", *words])
 
 
 async def status(folder: Path, *words: str) -> dict[str, Any]:
@@ -39,15 +43,17 @@ async def test_it_says_how_the_hub_is(tmp_path: Path) -> None:
     }
     assert (found["ready"], found["reasons"], found["questions"]) == (True, {}, [])
     assert found["workers"] == {"up": 1, "stale": 0, "down": 0}
-    assert "workers" not in [title for title, _, _ in lines(found)]
+    assert "workers" not in [title for title, _, _ in lines(found, typed)]
     for workers, shown in (
         ({"up": 3, "stale": 0, "down": 0}, ("workers", "3 up", True)),
         ({"up": 2, "stale": 0, "down": 1}, ("workers", "2 up, 1 down", False)),
     ):
-        assert shown in list(lines({**found, "workers": workers}))
+        assert shown in list(lines({**found, "workers": workers}, typed))
     assert (found["clients"], found["providers"]) == ({"websocket": 0, "sse": 0}, 0)
     assert found["events"] == 1
     assert found["audit"] == {"valid": True, "records": 1}
+    broken = {**found, "audit": {"valid": False, "records": 1}}
+    assert ("audit", "1 records, the chain is broken: hub call audit:verify says where", False) in lines(broken, typed)
 
 
 async def test_asking_leaves_no_record(hub: HubInside, tmp_path: Path) -> None:
@@ -77,11 +83,9 @@ async def test_it_says_what_waits_and_how_to_answer(hub: HubInside, tmp_path: Pa
     *_, waiting, question, answer = text.splitlines()
     assert waiting == "waiting  1 question for a person"
     assert question.strip().startswith("Deploy \\u001b[31mnow? (yes, go, no) until ")
-    words = re.fullmatch(r" +hub call hub:answer question=(\S+) 'answer=yes, go'", answer)
-    assert words
-    assert (await run_hub(tmp_path, "call", "hub:answer", f"question={words[1]}", "answer=yes, go", "--url", hub.url))[
-        0
-    ] == 0
+    program, *words = shlex.split(answer)
+    assert (program, words[-2:]) == ("hub", ["--url", hub.url.rstrip("/")])
+    assert (await run_hub(tmp_path, *words))[0] == 0
     assert (await asking).answer == "yes, go"
 
 
@@ -89,7 +93,7 @@ async def test_what_is_not_ready_is_said(hub: HubInside, tmp_path: Path, monkeyp
     monkeypatch.setattr(hub.hub, "obstacles", lambda: {"broker": "The disk is full."})
     found = await status(tmp_path, "--url", hub.url)
     assert (found["ready"], found["reasons"]) == (False, {"broker": "The disk is full."})
-    assert ("not ready", " broker: The disk is full.", False) in list(lines(found))
+    assert ("not ready", " broker: The disk is full.", False) in list(lines(found, typed))
 
 
 async def test_what_keeps_nobody_from_using_it_is_a_problem(
@@ -100,13 +104,14 @@ async def test_what_keeps_nobody_from_using_it_is_a_problem(
     assert (await hub.get("readyz")).status == 200
     found = await status(tmp_path, "--url", hub.url)
     assert (found["ready"], found["reasons"]) == (True, {"webhook ci": "It does not answer."})
-    told = list(lines(found))
+    told = list(lines(found, typed))
     assert ("problem", " webhook ci: It does not answer.", False) in told
     assert "not ready" not in [title for title, _, _ in told]
 
 
 async def test_without_a_hub_it_is_one_sentence(tmp_path: Path) -> None:
-    sentence = f"hub: No hub is running here: there is no {tmp_path}/server.json. Start one with: hub\n"
+    start = f"Start one with: hub --state-dir {tmp_path}"
+    sentence = f"hub: No hub is running here: there is no {tmp_path}/server.json. {start}\n"
     assert await run_hub(tmp_path, "status", "--state-dir", str(tmp_path)) == (3, "", sentence)
 
 

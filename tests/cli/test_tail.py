@@ -231,7 +231,8 @@ async def test_on_a_terminal_it_says_what_it_follows_and_how_to_come_back(hub: H
     first, *lines, last = text.splitlines()
     assert first == f"hub: Following a:* at {hub.url.rstrip('/')}, beginning with the newest 2. Ctrl-C ends."
     assert [line.split(maxsplit=2)[2] for line in lines[:2]] == [f'{"a:x":28}  {{"n":{n}}}' for n in (1, 2)]
-    assert (status, last) == (0, f"hub: Go on from here with hub tail 'a:*' --after {hub.hub.cursor}")
+    where = f"--url {hub.url.rstrip('/')}"
+    assert (status, last) == (0, f"hub: Go on from here with hub tail 'a:*' --after {hub.hub.cursor} {where}")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +408,8 @@ async def test_marks_move_the_place(tmp_path: Path) -> None:
             await tail.line()
             send_signal(tail.process, signal.SIGINT)
             _, _, err = await tail.ended()
-    assert err == "hub: Go on from here with hub tail --resume nightly\n"
+    where = f"--url {hub.url.rstrip('/')}"
+    assert err == f"hub: Go on from here with hub tail 'b:*' --resume nightly {where}\n"
     assert (tmp_path / "state/tails/nightly.cursor").read_text() == f"{hub.hub.cursor}\n"
 
 
