@@ -4,11 +4,11 @@ A value without secrets costs one look at its keys and one search through its te
 whatever is in it.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .secretnames import names_a_secret
+from .secretnames import Use, is_secret, use_of
 from .sensitive import clean_each, clean_text, is_suspicious
 
 JSON = Any
@@ -50,22 +50,23 @@ def holds_secret(text: str) -> bool:
 
 class Secrets(NamedTuple):
     """What is to be taken out of a value: the texts and keys that hold a secret, with what is left of each and how many
-    it held, and the keys that may name one."""
+    it held, and the keys that name one, or may."""
 
     texts: Mapping[str, tuple[str, int]]
-    naming: Set[str]
+    naming: Mapping[str, Use]
 
 
 def _secrets_in(value: JSON) -> Secrets | None:
     """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
     texts, keys = _new_texts(value)
-    naming = set(filter(names_a_secret, keys)) if keys else keys
-    if not naming and not ((texts or keys) and is_suspicious("\n".join([*texts, *keys]))):
+    naming = {key: use for key in keys if (use := use_of(key)) != "harmless"} if keys else {}
+    suspicious = bool(texts or keys) and is_suspicious("\n".join([*texts, *keys]))
+    if not naming and not suspicious:
         if keys:
             _remember(keys)
         return None
-    secrets = clean_each([*texts, *keys])
-    _remember(keys - naming - secrets.keys())
+    secrets = clean_each([*texts, *keys]) if suspicious else {}
+    _remember(keys - naming.keys() - secrets.keys())
     return Secrets(secrets, naming)
 
 
@@ -134,7 +135,7 @@ def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
     numbers: dict[str, int] = {}
     found, (texts, naming) = 0, secrets
     for key, part in value.items():
-        if key in naming and names_a_secret(key, part):
+        if (use := naming.get(key)) and is_secret(use, part):
             found += 1
             continue
         if cleaned := texts.get(key):

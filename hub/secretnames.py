@@ -4,6 +4,7 @@ import functools
 import re
 from typing import Any, Literal
 
+Use = Literal["secret", "tokens", "harmless"]  # what a key is for; `tokens` are a secret or a count
 _NAMES = (
     "apikey secret token password passwd authorization cookie privatekey accesstoken refreshtoken clientsecret "
     "credential passphrase pwd secretkey secretaccesskey"
@@ -11,12 +12,29 @@ _NAMES = (
 SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
 _LAST_LETTERS = frozenset(letter for name in SECRET_NAMES for letter in (name[-1], name[-1].upper()))
 _BEHIND = "0123456789_-. "  # a number, and what parts it from the name
-_LONGEST_NAME = max(map(len, SECRET_NAMES))
 _LONGEST_KEY = 128  # what stands further before the end of a key does not change what it names
 
-# A capital letter begins a word, so that GITHUBTOKEN and OpenAIAPIKey end in a listed name too.
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]|[0-9]+")
-_LAST_WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)\Z")
+
+def _backwards(name: str) -> str:
+    """A pattern for the name read from its end, whatever parts its letters, up to where a word begins: at a capital
+    letter, so that GITHUBTOKEN and OpenAIAPIKey end in a listed name too, or behind what is no letter."""
+    first, others = name[0], name[1:]
+    letters = [f"[{letter}{letter.upper()}]" for letter in reversed(others)]
+    return "[^A-Za-z0-9]*+".join([*letters, f"(?:{first.upper()}|{first}(?![A-Za-z]))"])
+
+
+_BEFORE = r"[_\-. /:]*+(?P<word>[a-z]++[A-Z]?|[A-Z]++)?"  # the word before, read from its end
+# The name at the end of a key, and the word before it, all of it read backwards: so one step finds it or does not. The
+# shortest name that fits; what follows the name of a token is looked at more closely.
+_NAMED = re.compile(
+    "(?:(?P<tokens>{})|(?P<token>{})|{})".format(
+        _backwards("tokens"),
+        _backwards("token"),
+        "|".join(_backwards(name) for name in sorted(SECRET_NAMES - {"token", "tokens"}, key=len)),
+    )
+    + _BEFORE
+)
+_WORD = re.compile(_BEFORE)
 
 # The word before a name that makes it a question, a count, or a position in a list.
 _QUESTIONS = frozenset("has have is needs need requires require no without uses use".split())
@@ -30,43 +48,37 @@ _POINTERS = frozenset("next prev previous continuation sync resume progress".spl
 def names_a_secret(key: str, value: Any = "") -> bool:
     """Whether the whole key, or its last words, is a listed name, its plural or numbered: `x-api-key` and `password2`
     are, `tokens_used`, `max_tokens` and `has_password` are not, and `tokens` only if its value is no number."""
+    return is_secret(use_of(key), value)
+
+
+def use_of(key: str) -> Use:
+    """What a key is for, whatever its value."""
     key = key[-_LONGEST_KEY:].rstrip(_BEHIND)  # what is numbered is looked up once
-    if key[-1:] not in _LAST_LETTERS:
-        return False
-    use = _use(key)
+    return _use(key) if key[-1:] in _LAST_LETTERS else "harmless"
+
+
+def is_secret(use: Use, value: Any) -> bool:
+    """Whether the value of a key with this use is a secret."""
     return use == "secret" or (use == "tokens" and not _is_count(value))
 
 
 @functools.lru_cache(maxsize=4096)  # bounded: keys come from outside
-def _use(key: str) -> Literal["secret", "tokens", "harmless"]:
-    """What a key with this end is for, without a number behind it; `tokens` are a secret or a count."""
-    ending = ""
-    for word in reversed(list(_WORD.finditer(key))):
-        ending = word[0].lower() + ending
-        if ending in SECRET_NAMES:
-            return _use_of(ending, key[: word.start()])
-        if len(ending) >= _LONGEST_NAME:
-            break
-    return "harmless"
-
-
-def _use_of(name: str, before: str) -> Literal["secret", "tokens", "harmless"]:
-    """What a listed name is for behind what stands before it."""
-    before, word = _last_word(before)
+def _use(key: str) -> Use:
+    """What a key with this end is for, without a number behind it."""
+    found = _NAMED.match(backwards := key[::-1])
+    if found is None:
+        return "harmless"
+    word = (found["word"] or "")[::-1].lower()
     if word in _QUESTIONS:
         return "harmless"
-    if name in ("token", "tokens"):
-        page = word == "page" and _last_word(before)[1] in {"", *_POINTERS}
-        if page or word in _POINTERS or (name == "tokens" and word in _COUNTS):
+    if found["token"] or found["tokens"]:
+        if word in _POINTERS or (found["tokens"] and word in _COUNTS):
             return "harmless"
-    return "tokens" if name == "tokens" else "secret"
-
-
-def _last_word(text: str) -> tuple[str, str]:
-    """What stands before the last word, and the word in lower case; "" if there is none."""
-    text = text.rstrip("_-. /:")
-    found = _LAST_WORD.search(text)
-    return (text[: found.start()], found[0].lower()) if found else ("", "")
+        if word == "page":
+            before = _WORD.match(backwards, found.end())
+            if before and (before["word"] or "")[::-1].lower() in {"", *_POINTERS}:
+                return "harmless"
+    return "tokens" if found["tokens"] else "secret"
 
 
 def _is_count(value: Any) -> bool:

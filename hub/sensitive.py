@@ -99,17 +99,19 @@ def clean_text(text: str) -> tuple[str, int]:
 def clean_each(texts: Sequence[str]) -> dict[str, tuple[str, int]]:
     """What `clean_text` makes of each text that holds a secret. Many short ones are cleaned as the lines of one text: a
     pass over each of them costs more than what it finds."""
-    joined = "\n".join(texts)
+    joined = _BETWEEN.join(texts)
     folded = joined.lower()
-    if joined.count("\n") != len(texts) - 1 or any(mark in folded for mark in _SPANNING):
+    if joined.count(_BETWEEN) != len(texts) - 1 or any(mark in folded for mark in _SPANNING):
         return {text: found for text in texts if (found := clean_text(text))[1]}
-    lines = clean_text(joined)[0].split("\n")
+    lines = clean_text(joined)[0].split(_BETWEEN)
     changed = ((text, line) for text, line in zip(texts, lines, strict=True) if text != line)
     return {text: _ALL if line == REDACTED else (line, _more(text, line)) for text, line in changed}
 
 
-# What is in every secret that may run over the end of a line: with these, the lines together may hold more than each.
-_SPANNING = ('"', "'", "-----begin", "bearer", "basic")
+# A line ends for every pattern, and what it repeats ends, too: a NUL is no space and in no credential.
+_BETWEEN = "\0\n"
+# What is in every secret that may run over that: with these, the lines together may hold more than each.
+_SPANNING = ('"', "'", "-----begin")
 _ALL = (REDACTED, 1)
 
 
