@@ -7,7 +7,7 @@ from typing import Any, Literal
 Use = Literal["secret", "tokens", "harmless"]  # what a key is for; `tokens` are a secret or a count
 _NAMES = (
     "apikey secret token password passwd authorization cookie privatekey accesstoken refreshtoken clientsecret "
-    "credential passphrase pwd secretkey secretaccesskey"
+    "credential passphrase pwd secretkey secretaccesskey hubsession"
 ).split()
 SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
 _LAST_LETTERS = frozenset(letter for name in SECRET_NAMES for letter in (name[-1], name[-1].upper()))

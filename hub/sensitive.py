@@ -32,6 +32,10 @@ _GITLAB = re.compile(_begins("glpat-", 6) + r"[A-Za-z0-9_.-]{4,}+")
 _SLACK = re.compile(_begins("xox[a-z]-", 5) + rf"{_RUN}{{6,}}+")
 _AWS = re.compile(_begins("A[KS]IA", 4) + rf"[A-Z0-9]{{12,}}+{_RUN}*+")
 _STRIPE = re.compile(_begins("[rs]k_(?:live|test)_", 8) + rf"{_RUN}{{6,}}+")
+# What lets a browser into a hub: a one-time link, which has digits or capitals behind it as no path of words has, and
+# the cookie of a session, as headers, JSON and jars of cookies have it.
+_LOGIN = re.compile(rf"(login(?:\\?/|%2[Ff]))(?=[a-z_-]*+[A-Z0-9]){_RUN}{{43,}}+")
+_SESSION = re.compile(rf"(hub_session_[0-9]{{1,5}}(?:%3[Dd]|value|[^A-Za-z0-9_\n-]){{1,16}}){_RUN}{{43,}}+")
 # JSON Web Token: the header, then two (signed) to four (encrypted) further parts
 _JWT = re.compile(_begins("eyJ", 3, glued=_RUN) + rf"{_RUN}{{5,}}+(?:\.{_RUN}*+){{2,4}}")
 
@@ -128,6 +132,7 @@ def is_suspicious(text: str) -> bool:
         or ("://" in text and "@" in text)
         or ("-" in text and _may_have_dashed(text))
         or ("_" in text and _may_have_underscored(text))
+        or ("login" in text and _may_have_link(text))
         or ('"' in text and _QUOTED.search(text) is not None)
         or ("'" in text and _QUOTED.search(text) is not None)
         or _may_have_scheme(text.lower())
@@ -144,8 +149,13 @@ def _may_have_dashed(text: str) -> bool:
 
 
 def _may_have_underscored(text: str) -> bool:
-    literals = "github_pat_" in text or "k_live_" in text or "k_test_" in text
+    literals = "github_pat_" in text or "k_live_" in text or "k_test_" in text or "hub_session_" in text
     return literals or ("gh" in text and _GH.search(text) is not None)
+
+
+def _may_have_link(text: str) -> bool:
+    literals = "login/" in text or "login\\/" in text or "login%2" in text
+    return literals and _LOGIN.search(text) is not None
 
 
 def _may_have_scheme(folded: str) -> bool:
@@ -189,6 +199,8 @@ _PASSES: tuple[tuple[tuple[str, ...], re.Pattern[str], str | Callable[[re.Match[
     (("glpat-",), _GITLAB, REDACTED),
     (("xox",), _SLACK, REDACTED),
     (("akia", "asia"), _AWS, REDACTED),
+    (("login",), _LOGIN, rf"\1{REDACTED}"),
+    (("hub_session_",), _SESSION, rf"\1{REDACTED}"),
     (("eyj",), _JWT, REDACTED),
     (("://",), _USERINFO, f"://{REDACTED}@"),
 )

@@ -3,6 +3,7 @@
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7v\nQIDAQAB+/=\n-----END RSA PRIVATE KEY-----"
 CUT_PEM = PEM[:70]
+CODE = "Zq3_xTb0uYw-K9aLmN1oPpQr2sVtUcDdEeFfGgHhIiJ"  # as a hub makes them
 
 SECRETS = {  # text → what must be gone
     JWT: JWT,
@@ -46,6 +47,15 @@ SECRETS = {  # text → what must be gone
     '{"text": "{\\"token\\": \\"hun\\\\\\"ter2\\"}"}': "ter2",
     "{'password': \"it's hunter2\", 'id': 1}": "hunter2",
     "sent {'clientSecret': 'hunter2'} there": "hunter2",
+    f"http://127.0.0.1:3141/login/{CODE}": CODE,
+    f'{{"link": "login/{CODE}"}}': CODE,
+    f"login\\/{CODE}": CODE,
+    f"login%2F{CODE}": CODE,
+    f"Cookie: a=b; hub_session_3141={CODE}; c=d": CODE,
+    f"127.0.0.1 FALSE / FALSE 0 hub_session_3141\t{CODE}": CODE,
+    f"hub_session_3141%3D{CODE}": CODE,
+    f'[{{"name": "hub_session_3141", "value": "{CODE}"}}]': CODE,
+    f'{{"hub_session_3141": "{CODE}"}}': CODE,
 }
 
 HARMLESS = (
@@ -83,6 +93,10 @@ HARMLESS = (
     '{"max_tokens": 4096, "tokens": 12, "next_page_token": "p2", "id": "x"}',
     '{"password',
     "it's 'fine': nothing here",
+    "tests/web/access/test_login.py",
+    "GET /login/zq3xtb0",
+    "https://example.org/login/how-to-sign-in-when-the-link-is-used-up-or-too-old",
+    "the cookie hub_session_3141 is HttpOnly",
 )
 
 SECRET_KEYS = (
@@ -92,7 +106,8 @@ SECRET_KEYS = (
     "privateKey private_key ssh.private.key credential credentials awsCredentials token_ oauth2token p-a-s-s-w-d "
     "password2 password_2 passwords apiKeys api_keys API_KEYS secrets tokens githubTokens cookies token1 pwd PWD "
     "user_pwd passphrase sshPassphrase secretKey secret_key secret-key aws_secret_access_key secretAccessKey "
-    "AWS_SECRET_ACCESS_KEY reset_token session_token csrfToken facebook_page_token privateKeys accessTokens2"
+    "AWS_SECRET_ACCESS_KEY reset_token session_token csrfToken facebook_page_token privateKeys accessTokens2 "
+    "hub_session_3141"
 ).split()
 
 HARMLESS_KEYS = (
@@ -108,6 +123,7 @@ HOSTILE = (
     *("bearer ", "Bearer ", "bearer of ", "bearer abcdef", "basic ", "Basic aaaa ", "Basic YTpi ", "authorization: "),
     *("://a:", "://", "://a:b/", "://a:b@", "://a:b/c@", "a:", "@", "://a:b://", "-----BEGIN A-----", "-----END "),
     *("-----BEGIN ", "AKIA", "AKIAAAAAAAAAAAAA ", "ghp_", "ghp_aaaa ", "github_pat_", "glpat-", "xoxb-", "xox"),
+    *("login", "login/", "login/a", "login/A", "login%2F-", "hub_session_1=", "hub_session_1value"),
     *(" ", "A", "-", "_", "\\", '"', "'", '\\"', '":', '"a":', '"token":', '"token":"', '\\"token\\":\\"', '"token":['),
     *('"token":{"a":', '"token":[a', '"token":1,', "'token': 'a', ", '"a" ', '"token"  ', '"\\', '"token\\', "[{"),
     *('"token":"\\', "\u0130", "%20", "bearer%20", "x\n", "b:", '"password":"x" '),

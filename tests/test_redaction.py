@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -234,6 +235,61 @@ clean = st.recursive(
 def test_a_value_without_secrets_comes_back_as_the_same_object(value: Any) -> None:
     assert redact(value) == (value, 0)
     assert redact(value)[0] is value
+
+
+# ---- what is known to the letter
+
+TOKEN = 'k-Plain_words.and?"odd\\ones,not:like|a-secret'
+
+
+class Holder:
+    pass
+
+
+@pytest.fixture
+def holder() -> Iterator[Holder]:
+    found = Holder()
+    yield found
+    redaction.hide(found, ())
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda token: token,
+        lambda token: f"line one\nthe token is {token}.\n",
+        lambda token: {"message": token},
+        lambda token: {token: 1},
+        lambda token: [{"id": "a", "deep": [{f"x{token}y": [token, token]}]}],
+        lambda token: {"text": json.dumps({"said": token})},
+        lambda token: {"text": f"Bearer abc123 and {token}", "other": "Bearer abc123"},
+        lambda token: Text(token),
+    ],
+)
+def test_what_is_known_to_the_letter_is_taken_out(
+    write: Callable[[str], Any], holder: Holder, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> str:
+        return json.dumps([redact(write(TOKEN))[0], redact_text(json.dumps(write(TOKEN)))])
+
+    middle = "words.and"  # however it is quoted
+    assert middle in written()  # it has no look of its own
+    assert not holds_secret(TOKEN)
+    redaction.hide(holder, [TOKEN])
+    if weakened:
+        monkeypatch.setattr(redaction, "_own", ())
+    assert (middle in written()) is weakened
+    assert holds_secret(TOKEN) is not weakened
+
+
+def test_only_what_is_known_now_is_taken_out(holder: Holder) -> None:
+    other = Holder()
+    redaction.hide(holder, ["one" * 20])
+    redaction.hide(other, ["two" * 20])
+    redaction.hide(holder, ["three" * 20])
+    assert redact(["one" * 20, "two" * 20, "three" * 20]) == (["one" * 20, "[redacted]", "[redacted]"], 2)
+    redaction.hide(other, ())
 
 
 # ---- each protection, switched off

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from ... import tokens
 from ...private import Unsafe
+from ...redaction import hide
 from ...wire.vocabulary import Trust
 from ..keys import LOGIN_ROUTE, OPEN_ROUTES
 from .connections import Accepted
@@ -69,6 +70,7 @@ class Tokens:
     def refresh(self) -> None:
         """Read again what `hub token --new` has replaced, and end the sessions and links that stood for it."""
         changed = set[Trust]()
+        seen = dict(self._seen)
         for trust, name in tokens.FILES.items():
             found = _which(self.directory / name)
             if trust not in self._seen or found != self._seen[trust]:
@@ -78,6 +80,8 @@ class Tokens:
                 self._seen[trust] = found
                 if before is not None and before != self._held.get(trust):
                     changed.add(trust)
+        if self._seen != seen:
+            hide(self, (token.decode() for token in self._held.values()))
         if changed:
             self._sessions.end(changed)
             self._links.end(changed)
