@@ -1,8 +1,8 @@
 """Requests and frames of a chosen size that are bad, or good and laborious: what one of them may cost is bounded.
 
 A body is a function from a size to bytes of about that size. `VALUES` are JSON, to be put anywhere; `EVENTS` and
-`LINES` are published; `ENVELOPES` are frames of a WebSocket; `of_fields` makes a body for each field of a schema;
-`HEADS` are the whole of a request without a body.
+`LINES` are published; `ENVELOPES` and `SCHEMAS` are frames of a WebSocket; `of_fields` makes a body for each field of a
+schema; `HEADS` are the whole of a request without a body.
 """
 
 import json
@@ -151,6 +151,44 @@ ENVELOPES: dict[str, Body] = {
     "not JSON": repeated("a"),
     "a list": repeated("{}", "[", "]", ","),
     "args that are a list": repeated("0", f'{FRAME},"args":[', "]}}", ","),
+}
+
+
+def offered(schema: Any) -> Body:
+    """A frame that offers as many commands with this schema as there is room for."""
+    head = '{"type":"command","id":"1","payload":{"command":"hub:provide","args":{"commands":['
+    text = json.dumps(schema, separators=(",", ":"))
+    return lambda size: repeated(f'{{"name":"a:b{{n}}","args":{text}}}', head, "]}}}", ",")(
+        min(size, len(head) + 256 * (len(text) + 30) + 3)
+    )
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    """Each refers twice to the next: two to the power of `depth` ways through a few lines."""
+    both = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(depth)}
+    return {"$defs": both | {f"a{depth}": {}}, "$ref": "#/$defs/a0"}
+
+
+SCHEMAS: dict[str, Body] = {
+    "empty": offered({}),
+    "properties": offered({"properties": {f"a{n}": {} for n in range(18)}}),
+    "schemas without end": repeated(
+        "{}",
+        '{"type":"command","id":"1","payload":{"command":"hub:provide","args":'
+        '{"commands":[{"name":"a:b","args":{"allOf":[',
+        "]}}]}}}",
+        ",",
+    ),
+    "values that are none": offered({"properties": {f"a{n}": 5 for n in range(200)}}),
+    "ways that double, a few": offered(doubling(7)),
+    "ways that double": offered(doubling(10)),
+    "ways that double, many": offered(doubling(40)),
+    "lists of names": offered({"dependentRequired": {f"a{n}": ["b", "c", "d"] for n in range(100)}}),
+    "a list of values": offered({"enum": list(range(3000))}),
+    "expressions": offered({"properties": {f"a{n}": {"pattern": f"((a|b){{1,9}}){{1,9}}{n}"} for n in range(8)}}),
+    "a long expression": offered({"pattern": "[ab]c?" * 680}),
+    "nothing, repeated": offered({"pattern": "(((){9999}){9999}){9999}"}),
+    "much of nothing, repeated": offered({"pattern": "(" + "a{0}" * 1000 + "b){990}"}),
 }
 
 EVENTS: dict[str, Body] = {

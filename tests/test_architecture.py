@@ -29,7 +29,7 @@ ORDER = [
         (
             "wire",
             "ids names vocabulary strictjson timestamps validation fieldtypes quick messages cloudevents framing texts "
-            "jsonschema regexparser regex subschemas argschema",
+            "jsonschema regexparser regex keywords subschemas argschema",
         ),
         ("", "stderr collectors stats metrics"),
         ("stream", "events eventtypes"),

@@ -71,15 +71,9 @@ class ArgSchema:
     def __init__(self, schema: dict[str, Any]) -> None:
         self.given = schema
         self.steps = 0  # that the last check took
-        problems = problems_of(schema)
-        if not problems:
-            validator, meta = _validators()
-            self._validator = validator({key: value for key, value in schema.items() if key not in ("$id", "$schema")})
-            problems = _found(meta(meta.META_SCHEMA), schema)
-        if not problems and (problem := self.problems({})) and "_schema" in problem and _ENDLESS in problem["_schema"]:
-            problems = [((), "It never comes to an end.")]
-        if problems:
+        if problems := problems_of(schema):
             raise misfit("invalid_args", "The schema does not fit", _tree(problems))
+        self._validator = _validator()({key: value for key, value in schema.items() if key not in ("$id", "$schema")})
 
     def problems(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What does not fit, by field; empty if everything does."""
@@ -93,7 +87,7 @@ _ENDLESS = "This takes too long to be checked."
 
 def load_library() -> None:
     """Import jsonschema, which takes a while: in a thread, if somebody waits."""
-    _validators()
+    _validator()
 
 
 def _found(validator: Any, value: Any) -> list[tuple[Path, str]]:
@@ -146,8 +140,8 @@ def _bare(node: Any) -> Any:
 
 
 @cache
-def _validators() -> tuple[Any, Any]:
-    """The library's class for this draft, metered; and the one for schemas."""
+def _validator() -> Any:
+    """The library's class for this draft, metered."""
     from jsonschema import Draft202012Validator as Validator
     from jsonschema import validators
     from jsonschema.exceptions import ValidationError
@@ -157,8 +151,7 @@ def _validators() -> tuple[Any, Any]:
     keywords["uniqueItems"] = _unique(ValidationError)
     keywords["multipleOf"] = _multiple(ValidationError)
     metered = {name: _metered(name, keyword) for name, keyword in keywords.items()}
-    without = {name: keyword for name, keyword in metered.items() if name not in ("pattern", "format")}
-    return validators.extend(Validator, metered), validators.extend(Validator, without)
+    return validators.extend(Validator, metered)
 
 
 def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:

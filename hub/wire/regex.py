@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .regexparser import Parser, Ranges, Step
 
+MAX_LENGTH = 4096  # characters of an expression
 MAX_STATES = 1000  # of one expression: {n} repeats what stands before it
 MAX_KNOWN = 2000  # steps that are remembered
 
@@ -23,18 +24,23 @@ class _State(NamedTuple):
 
 
 class Regex:
-    """A compiled expression. Raises ValueError, with a sentence, for one that is none or needs what is not done."""
+    """An expression that has been read; its machine is made when it is first searched. Raises ValueError, with a
+    sentence, for one that is none or needs what is not done."""
 
     def __init__(self, text: str) -> None:
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"It is too long: more than {MAX_LENGTH} characters.")
         self._steps: list[Step] = [Step(())]  # the first one is the match
-        self._first = Parser(text, self._add).whole()
+        self._whole = Parser(text, self._add).whole()
+        if self._whole.states >= MAX_STATES:
+            raise ValueError("It is too long, or repeats too much.")
         self._known: dict[tuple[_State, str], _State] = {}
-        self._start = self._state([self._first], at_start=True)
+        self._start: _State | None = None
 
     def search(self, text: str, spend: Callable[[int], None] = lambda steps: None) -> bool:
         """Whether it matches anywhere in the text. `spend` is told how much was done, and may raise."""
-        state, known = self._start, self._known
-        spend(len(text) >> 4)
+        spend((len(text) >> 4) + (self._whole.states >> 2 if self._start is None else 0))
+        state, known = self._start or self._begin(), self._known
         for character in text:
             if state.matches:
                 return True
@@ -44,6 +50,11 @@ class Regex:
                 following = self._follow(state, character)
             state = following
         return state.matches or state.matches_at_end
+
+    def _begin(self) -> _State:
+        self._first = self._whole.make(0)
+        self._start = self._state([self._first], at_start=True)
+        return self._start
 
     def _follow(self, state: _State, character: str) -> _State:
         code = ord(character)
@@ -75,8 +86,6 @@ class Regex:
         if number is not None:
             self._steps[number] = step
             return number
-        if len(self._steps) >= MAX_STATES:
-            raise ValueError("It is too long, or repeats too much.")
         self._steps.append(step)
         return len(self._steps) - 1
 

@@ -41,21 +41,25 @@ class Step(NamedTuple):
     place: str = ""
 
 
-# Each part of an expression makes its states when it is told where to go on: so a repeated one makes them anew.
-_Part = Callable[[int], int]
+class Part(NamedTuple):
+    """A part of an expression. It makes its states, so many, when it is told where to go on: a repeated one makes them
+    anew. Each makes one at least: else `((){9999}){9999}` would be nothing, and take for ever."""
+
+    states: int
+    make: Callable[[int], int]
 
 
 class Parser:
-    """Reads an expression from left to right."""
+    """Reads an expression from left to right, in time linear in its length, however much it repeats."""
 
     def __init__(self, text: str, add: Callable[..., int]) -> None:
         self._text, self._at, self._add, self._depth = text, 0, add, 0
 
-    def whole(self) -> int:
+    def whole(self) -> Part:
         part = self._either()
         if self._at < len(self._text):
             raise ValueError("A ')' closes nothing.")
-        return part(0)
+        return part
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -71,27 +75,30 @@ class Parser:
         self._at += len(text) * found
         return found
 
-    def _either(self) -> _Part:
+    def _either(self) -> Part:
         parts = [self._row()]
         while self._took("|"):
             parts.append(self._row())
         if len(parts) == 1:
             return parts[0]
-        return lambda to: self._add(Step(tuple(part(to) for part in parts)))
+        states = 1 + sum(part.states for part in parts)
+        return Part(states, lambda to: self._add(Step(tuple(part.make(to) for part in parts))))
 
-    def _row(self) -> _Part:
-        parts = list[_Part]()
+    def _row(self) -> Part:
+        parts = list[Part]()
         while self._peek() not in ("", "|", ")"):
             parts.append(self._repeated(self._one()))
+        if not parts:
+            return self._nothing()
 
         def row(to: int) -> int:
             for part in reversed(parts):
-                to = part(to)
+                to = part.make(to)
             return to
 
-        return row
+        return Part(sum(part.states for part in parts), row)
 
-    def _one(self) -> _Part:
+    def _one(self) -> Part:
         match self._next():
             case "(":
                 return self._group()
@@ -100,7 +107,7 @@ class Parser:
             case ".":
                 return self._taking(_others(_LINE_ENDS))
             case "^" | "$" as place:
-                return lambda to: self._add(Step((to,), place=place))
+                return Part(1, lambda to: self._add(Step((to,), place=place)))
             case "\\":
                 return self._taking(self._escaped())
             case "*" | "+" | "?" | "{" | "}" | "]" as sign:
@@ -108,10 +115,13 @@ class Parser:
             case character:
                 return self._taking(((ord(character), ord(character)),))
 
-    def _taking(self, ranges: Ranges) -> _Part:
-        return lambda to: self._add(Step((to,), ranges))
+    def _taking(self, ranges: Ranges) -> Part:
+        return Part(1, lambda to: self._add(Step((to,), ranges)))
 
-    def _group(self) -> _Part:
+    def _nothing(self) -> Part:
+        return Part(1, lambda to: self._add(Step((to,))))
+
+    def _group(self) -> Part:
         if self._took("?<") and self._peek() not in ("=", "!"):
             while self._next() != ">":
                 pass
@@ -126,23 +136,27 @@ class Parser:
             raise ValueError("A '(' is not closed.")
         return part
 
-    def _repeated(self, part: _Part) -> _Part:
+    def _repeated(self, part: Part) -> Part:
         least, most = self._times()
         self._took("?")  # whether it takes few or many makes no difference to whether it matches
         return part if (least, most) == (1, 1) else self._repeat(part, least, most)
 
-    def _repeat(self, part: _Part, least: int, most: int | None) -> _Part:
+    def _repeat(self, part: Part, least: int, most: int | None) -> Part:
+        if most == 0:
+            return self._nothing()
+
         def repeated(to: int) -> int:
             if most is None:
                 loop = self._add(Step(()))
-                to = self._add(Step((part(loop), to)), loop)
+                to = self._add(Step((part.make(loop), to)), loop)
             for _ in range((most or least) - least):
-                to = self._add(Step((part(to), to)))
+                to = self._add(Step((part.make(to), to)))
             for _ in range(least):
-                to = part(to)
+                to = part.make(to)
             return to
 
-        return repeated
+        more = 1 if most is None else most - least
+        return Part(least * part.states + more * (part.states + 1), repeated)
 
     def _times(self) -> tuple[int, int | None]:
         if self._took("*"):

@@ -1,15 +1,17 @@
-"""The schemas in a JSON Schema that somebody else wrote, and whether they are to be had: they refer only to each other,
-and there are not too many of them."""
+"""The schemas in a JSON Schema that somebody else wrote, and whether they are to be had: each is one, they refer to
+each other alone, and there are not too many of them, nor too many ways through them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+from .keywords import IS_SCHEMA, is_schema, misuse
 from .regex import Regex
 from .strictjson import dumpb
 
 MAX_SCHEMA = 16 * 1024  # bytes
 MAX_SUBSCHEMAS = 256  # of one schema
+MAX_WAYS = 1024  # schemas that one value can be checked against, one that is referred to counted as often as it is
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -20,29 +22,65 @@ ONE = (
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _MAPPINGS = ("$defs", "definitions", "dependentSchemas", "properties")
 REFERENCES = ("$ref", "$dynamicRef")
+_SAME = {"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", *REFERENCES}
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 Path = tuple[str | int, ...]
+_ENDLESS = (
+    f"It takes too long, or never ends: a value can be checked against {MAX_WAYS} schemas at most, repeats counted."
+)
 
 
 def problems_of(schema: dict[str, Any]) -> list[tuple[Path, str]]:
-    """Why a schema is not to be had, whatever the library thinks of it."""
+    """Why a schema is not to be had, in time linear in its size."""
     if len(dumpb(schema)) > MAX_SCHEMA:
         return [((), f"A schema can have {MAX_SCHEMA} bytes at most.")]
-    found, names = dict[Path, Any](), set[str]()
+    found = dict[Path, Any]()
     for path, part in _subschemas((), schema):
         found[path] = part
         if len(found) > MAX_SUBSCHEMAS:
             return [((), f"A schema can have {MAX_SUBSCHEMAS} schemas in it at most.")]
-        if isinstance(part, dict):
-            names |= {str(part[key]) for key in _ANCHORS if key in part}
-    places = {_pointer(path) for path in found} | {f"#{name}" for name in names}
-    return [
-        ((*path, key), problem)
-        for path, part in found.items()
-        if isinstance(part, dict)
-        for key, value in part.items()
-        if (problem := _problem(key, value, path, places))
-    ]
+    places, problems = {_pointer(path): part for path, part in found.items()}, list[tuple[Path, str]]()
+    for path, part in found.items():
+        for key in _ANCHORS:
+            if key in _object(part) and places.setdefault(f"#{part[key]}", part) is not part:
+                problems.append(((*path, key), "Another schema in this one has this name."))
+    problems += [problem for path, part in found.items() for problem in _problems(path, part, places)]
+    return problems or _endless(found, places)
+
+
+def _problems(path: Path, schema: Any, places: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Of this schema alone, without those in it."""
+    if not is_schema(schema):
+        yield path, IS_SCHEMA
+    for key, value in _object(schema).items():
+        if problem := misuse(key, value) or _problem(key, value, path, places):
+            yield (*path, key), problem
+
+
+def _endless(found: Mapping[Path, Any], places: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """The first of them against which no value is checked in good time: the ways through it come back to where they
+    began, or there are too many, as where each refers twice to the next. Each schema is looked at once, however many
+    ways lead to it."""
+    counted = dict[int, int]()
+
+    def ways(schema: Any) -> int:
+        """How many schemas a value is checked against if it is against this one."""
+        if id(schema) not in counted:
+            counted[id(schema)] = MAX_WAYS  # until it is known: who comes here again goes in a circle
+            counted[id(schema)] = 1 + sum([ways(each) for each in _same_value(_object(schema), places)])
+        return counted[id(schema)]
+
+    return [(path, _ENDLESS) for path, part in found.items() if ways(part) > MAX_WAYS][:1]
+
+
+def _same_value(schema: dict[str, Any], places: Mapping[str, Any]) -> Iterator[Any]:
+    """The schemas that the very value is checked against, too, and not what is in it."""
+    for key in schema.keys() & _SAME:
+        value = schema[key]
+        if key in REFERENCES:
+            yield places[value]
+        else:
+            yield from value if key in _LISTS else value.values() if key in _MAPPINGS else (value,)
 
 
 def _subschemas(path: Path, schema: Any) -> Iterator[tuple[Path, Any]]:
@@ -85,7 +123,7 @@ def _pointer(path: Path) -> str:
     return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
-def _problem(key: str, value: Any, path: Path, places: set[str]) -> str | None:
+def _problem(key: str, value: Any, path: Path, places: Mapping[str, Any]) -> str | None:
     if key in REFERENCES:
         known = isinstance(value, str) and value in places
         return None if known else "A reference can only be to a schema in this one, as #/$defs/name."

@@ -167,6 +167,8 @@ def corpus(hub: Hub) -> Iterator[tuple[str, Callable[[int], Callable[[], str]], 
         yield f"NDJSON: {name}", posting(events, burdens.NDJSON, body), large
     for name, body in burdens.ENVELOPES.items():
         yield f"envelope: {name}", framing(body), small
+    for name, body in burdens.SCHEMAS.items():
+        yield f"schema: {name}", framing(body), small
     for name, body in burdens.of_fields(hub.types, burdens.event_of):
         yield name, posting(events, burdens.JSON, body), large
     for command, known in hub.fields.items():

@@ -1,5 +1,6 @@
 """JSON Schemas that clients gave: what is taken, what is found in args, and that none of it takes for ever."""
 
+import contextlib
 import subprocess
 import sys
 from random import Random
@@ -38,7 +39,7 @@ TOO_LONG = {"_schema": ["This takes too long to be checked."]}
 def doubling(depth: int) -> dict[str, Any]:
     """Two to the power of `depth` ways through a few lines."""
     both = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(depth)}
-    return {"$defs": both | {f"a{depth}": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/a0"}}}
+    return {"properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": both | {f"a{depth}": {"type": "integer"}}}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,19 @@ def test_what_does_not_fit_is_told_by_its_path(args: dict[str, Any], problems: A
         ({"properties": {"a": {"pattern": "("}}}, "properties.a.pattern"),
         ({"patternProperties": {"^a": {}}}, "patternProperties"),
         ({"$ref": "#"}, ""),
+        ({"properties": {"a": {"anyOf": [True, {"$ref": "#/properties/a"}]}}}, "properties.a"),
+        (
+            {
+                "properties": {
+                    "a": {"$dynamicRef": "#b"},
+                    "b": {"$dynamicAnchor": "b", "not": {"$ref": "#/properties/a"}},
+                }
+            },
+            "properties.a",
+        ),
+        (doubling(9), "properties.x"),
+        (doubling(60), "properties.x"),
+        ({"$defs": {"a": {"$anchor": "x"}, "b": {"$dynamicAnchor": "x"}}}, "$defs.b.$dynamicAnchor"),
         ({"allOf": [{}] * 300}, ""),
         ({"description": "x" * 20_000}, ""),
     ],
@@ -93,6 +107,14 @@ def test_a_schema_that_is_not_to_be_had_says_where(schema: dict[str, Any], path:
     for part in (path or "_schema").split("."):
         found = found[part]
     assert found
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_ways_that_double_at_each_step_are_not_walked(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(subschemas, "MAX_WAYS", 10**99)
+    with contextlib.nullcontext() if weakened else pytest.raises(HubError):
+        assert ArgSchema(doubling(60)).problems({"x": 1}) == TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -127,7 +149,10 @@ def test_a_schema_of_a_tree_goes_as_deep_as_json_does() -> None:
 @pytest.mark.parametrize(
     ("schema", "args"),
     [
-        (doubling(13), {"x": 1}),
+        (
+            {"properties": {"x": {"items": doubling(7)["properties"]["x"]}}} | {"$defs": doubling(7)["$defs"]},
+            {"x": [1] * 50},
+        ),
         ({"properties": {"x": {"pattern": "a[ab]{200}c"}}}, {"x": "".join(Random(1).choices("ab", k=3000))}),
         ({"properties": {"x": {"items": {}}}}, {"x": [0] * 30_000}),
         ({}, {"x": [0] * 200_000}),

@@ -1,5 +1,6 @@
 """Expressions of others: they match what they match elsewhere, and never take longer than the text is long."""
 
+import contextlib
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.wire import regex as module
+from hub.wire import regexparser
 from hub.wire.regex import Regex
 
 EXPRESSIONS = [
@@ -36,7 +38,9 @@ parts = st.recursive(
 
 @given(expression=parts, text=st.text(alphabet="abc", max_size=7))
 def test_any_of_these_parts_in_any_order(expression: str, text: str) -> None:
-    assert Regex(expression).search(text) is bool(re.search(expression.replace("$", r"\Z"), text))
+    regex = Regex(expression)
+    assert regex.search(text) is bool(re.search(expression.replace("$", r"\Z"), text))
+    assert len(regex._steps) == 1 + regex._whole.states
 
 
 @pytest.mark.parametrize(
@@ -67,12 +71,21 @@ def test_what_ecma_262_says_otherwise(expression: str, yes: str, no: str) -> Non
     [
         "(", ")", "a**", "[", r"\1", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", "(?i)a", "a{2", r"\b", r"\p{L}", "a{3,2}",
         "a{x}", "((a{100}){100})", "[b-a]", r"[a-\d]", "{", "\\", "a{12345}", "(" * 30 + ")" * 30, r"\xg0", r"\u{}",
-        "]", "}", "+", "a" * 2000, "(?<name", r"\c",
+        "]", "}", "+", "a" * 2000, "[" + "a" * 5000 + "]", "(?<name", r"\c", "(((){9999}){9999}){9999}",
+        "(" + "a{0}" * 1000 + "b){990}",
     ],
 )  # fmt: skip
 def test_what_is_none_or_too_much_is_refused_with_a_sentence(expression: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         Regex(expression)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_nothing_is_not_repeated_for_ever(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(regexparser.Parser, "_nothing", lambda self: regexparser.Part(0, lambda to: to))
+    with contextlib.nullcontext() if weakened else pytest.raises(ValueError, match="repeats too much"):
+        assert Regex("(((){99}){99}){9}").search("")
 
 
 @pytest.mark.parametrize(
