@@ -1,7 +1,7 @@
 """The page's list of events: the newest, those that match a pattern, and back through what is kept."""
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ FEW, MANY = 14, 100  # rows on the whole page, and on a page of their own
 NAMES, PAGES = 1000, 30  # names that are looked at in one go, and how often for one page of rows
 LINE, PART = 300, 200  # characters of a line, and of one thing that it tells
 LOOKED = 500  # events in memory that are looked at for the newest few
-CHECKS = "doctor:check"  # by which `hub doctor` tries the hub: of no use to who looks at the page as it is
+# Of no use to who looks at the page as it is: by what `hub doctor` tries the hub, and what was marked as seen.
+CHECKS, SEEN = ASIDE = "doctor:check", "hub:seen"
 JSON = 1200  # characters that are shown in place; for more there is a link
 PARSED = 8 * 1024  # bytes: what is larger is not looked into
 # What is worth a line, in this order: what has become of it stands before its name.
@@ -60,23 +61,29 @@ class Line:
 def events(hub: "Hub", asked: Asked) -> Context:
     """The newest events that are in memory; what is asked for beyond that, `look_back` has found.
 
-    The events of `hub doctor` stand there only where they are asked for; that there are some between these is said."""
+    Some stand there only where they are asked for (ASIDE); that there are some between these is said."""
     if asked != Asked():
         return NOTHING
     window, found, until = hub.window, list[Event](), hub.window.head
     last = max(window.head - LOOKED, window.tail - 1)
+    left = dict.fromkeys(ASIDE, 0)
     while until > last and len(found) < FEW:
-        found += [event for event in window.between(until - 1, until) if event.name != CHECKS]
+        (event,) = window.between(until - 1, until)
+        if event.name in left:
+            left[event.name] += 1
+        else:
+            found.append(event)
         until -= 1
-    left = window.head - until - len(found)
-    return {**_page(hub, found, until, is_all=not left), "checks": left}
+    return {**_page(hub, found, until, is_all=not any(left.values())), "checks": left[CHECKS], "marks": left[SEEN]}
 
 
 async def look_back(hub: "Hub", asked: Asked) -> Context:
     """Events of the store, the newest first: those before a number, and that match the filter."""
     if asked == Asked():
         return NOTHING
-    problem, patterns = matching(asked.filter)
+    problem, meant, patterns = matching(asked.filter)
+    if problem:
+        return {"rows": (), "problem": problem, "meant": meant, "before": 0, "gone": 0}
     head = hub.window.head
     try:
         until = min(asked.before - 1, head) if asked.before else head
@@ -84,14 +91,29 @@ async def look_back(hub: "Hub", asked: Asked) -> Context:
         found = [event for seq in wanted for event in await hub.broadcaster.pages.read(seq - 1, 1, PARSED)]
     except HubError as error:
         return {"rows": (), "problem": str(error), "before": 0, "gone": 0}
-    return {**_page(hub, found, until, is_all=not asked.filter), "problem": problem}
+    return {**_page(hub, found, until, is_all=not asked.filter)}
 
 
-def matching(filter: str) -> tuple[str | None, Patterns]:
-    """One sentence if the filter is no pattern, and what it matches. A domain alone stands for all of it."""
-    texts = [text if ":" in text or text == "*" else f"{text}:*" for text in filter.replace(",", " ").split()]
+def matching(filter: str) -> tuple[str | None, str, Patterns]:
+    """One sentence if the filter is no pattern, and which one was probably meant (else ""); and what it matches. A
+    domain alone stands for all of it."""
+    given = filter.replace(",", " ").split()
+    texts = [text if ":" in text or text == "*" else f"{text}:*" for text in given]
     problem = next((one for one in map(pattern_problem, texts) if one), None)
-    return problem, Patterns(["*"] if problem or not texts else texts)
+    if problem is None:
+        return None, "", Patterns(texts or ["*"])
+    meant = [text if pattern_problem(text) is None else _meant(text) for text in texts]
+    return problem, " ".join(meant) if all(meant) else "", Patterns([])
+
+
+def _meant(text: str) -> str:
+    """The pattern in place of one whose last part is a name with a star in it: `task*` is `task:*`, all of that domain;
+    "" where that makes none."""
+    parts = text.removesuffix(":*").split(":")
+    at = next((at for at, part in enumerate(parts) if "*" in part and part != "*"), len(parts))
+    name = parts[at].replace("*", "") if at == 0 else ""
+    found = ":".join([*parts[:at], *filter(None, [name]), "*"])
+    return found if pattern_problem(found) is None else ""
 
 
 async def numbers(hub: "Hub", wants: Callable[[str], bool], until: int, most: int) -> tuple[list[int], int]:
@@ -148,8 +170,11 @@ def told(key: str | None, data: Any, of: str = "") -> str:
     """One line about an event: its key, and what is worth telling of its data, each thing once."""
     if not isinstance(data, dict):
         return outline(data, LINE)
+    if key is None and isinstance(data.get("id"), str):  # of a name that has no last value: it is called all the same
+        key = data["id"]
     known = {name: data[name] for name in TOLD if data.get(name) not in (None, "", key, of)}
-    parts = [_part(name, value) for name, value in known.items()]
+    answered = _answered(data) if "question" in known else ""
+    parts = [answered if answered and name == "status" else _part(name, value) for name, value in known.items()]
     if "event" in known:  # what the hub says of another one: of which
         parts.insert(1, agent(outline(data.get("key"), PART)))
     said = "\N{NO-BREAK SPACE}· ".join(filter(None, dict.fromkeys(parts)))
@@ -157,6 +182,14 @@ def told(key: str | None, data: Any, of: str = "") -> str:
     title = data.get("title") if isinstance(data.get("title"), str) else None  # as of an alert, whose key is a hash
     called = "" if {"event", "question"} & {*known} or key == of else (title and outline(title, PART)) or agent(key)
     return cut(" ".join(text for text in (called, rest) if text), LINE)
+
+
+def _answered(data: Mapping[str, Any]) -> str:
+    """How a question is over, where it has an answer: which, and whose."""
+    if data.get("answer") is None:
+        return ""
+    by = f"by {outline(data['by'], PART)}" if data.get("by") else "by itself"
+    return f"{words(outline(data.get('status'), PART))}: “{outline(data['answer'], PART)}” {by}"
 
 
 def _part(name: str, value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import aiohttp_jinja2
 import pytest
@@ -18,8 +18,6 @@ from running import HubInside, hub_app
 
 from hub import Hub, HubError, Panel
 from hub.web.page import dashboard, drawing, frame, panels
-from hub.web.page.history import missing
-from hub.wire.names import Cursor
 
 VOID = {"meta", "link", "input"}
 
@@ -201,98 +199,6 @@ async def test_where_the_hub_has_failed_no_frame_is_tried(hub: HubInside, monkey
     monkeypatch.setattr(hub.app[dashboard.SHOWN], "get", failing)
     answer = await hub.ask("GET", "", headers={"Accept": "text/html"})
     assert (answer.status, "The disk is full." in answer.text, "data-need" in answer.text) == (503, True, False)
-
-
-@pytest.mark.parametrize(
-    ("filter", "found"),
-    [
-        ("build:*", ["build:log_line"] * 3),
-        ("build", ["build:log_line"] * 3),
-        ("a:x, b:y", ["b:y", "a:x"]),
-        ("::", None),
-    ],
-)
-async def test_events_are_found_by_a_pattern(hub: HubInside, filter: str, found: list[str] | None) -> None:
-    for number in range(3):
-        await hub.hub.publish("build:log_line", {"line": f"module {number}"})
-    await hub.hub.publish("a:x", {})
-    await hub.hub.publish("b:y", {})
-    answer = await hub.get("", panel="events", filter=filter)
-    names = re.findall('class="name">([^<]*)<', answer.text)
-    assert names == found if found else "Not a pattern" in answer.text
-
-
-@pytest.mark.parametrize("ephemeral", [False, True])
-async def test_events_lead_back_through_what_is_kept(tmp_path: Path, ephemeral: bool) -> None:
-    async with hub_app(tmp_path, window_events=20, ephemeral=ephemeral) as hub:
-        for number in range(250):
-            await hub.hub.publish("a:x", {"n": number})
-        found, query = list[str](), ""
-        while True:
-            page = await look(hub, query)
-            found += [str(key) for key in marked(page, "data-event")]
-            older = [str(one["href"]) for one in page.all("a") if one.get("rel") == "next"]
-            if not older:
-                break
-            query = older[0].removeprefix("./")
-        assert found == [str(seq) for seq in range(250, 230 if ephemeral else 0, -1)]
-
-
-async def test_what_is_missing_is_said_in_its_place(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(60):
-        await hub.hub.publish("a:x", {"n": number})
-    whole = hub.hub.broker.names
-
-    async def with_a_hole(*asked: Any) -> Any:
-        return [row for row in await whole(*asked) if not 20 <= row[0] <= 25]
-
-    monkeypatch.setattr(hub.hub.broker, "names", with_a_hole)
-    page = await look(hub, "?panel=events&before=40")
-    keys = [at.get("data-event", "…") for tag, at in page.elements if tag == "li"]
-    assert keys == [*map(str, range(39, 25, -1)), "…", *map(str, range(19, 0, -1))]
-    assert "6 events between these are not kept." in page.text
-    assert "are not kept" not in (await look(hub, "?panel=events&before=40&filter=a:*")).text
-    assert "Nothing older is kept" not in page.text, "all of it stands there"
-
-
-@pytest.mark.parametrize(
-    ("newer", "older", "said"),
-    [
-        (("e", 5), ("e", 4), ""),
-        (("e", 5), ("e", 3), "1 event between these is not kept."),
-        (("f", 5), ("e", 4), "The hub began a new history here: events that were behind the older one can be gone."),
-    ],
-)
-def test_a_new_history_is_said_where_it_began(newer: tuple[str, int], older: tuple[str, int], said: str) -> None:
-    one, other = (SimpleNamespace(seq=seq, cursor=Cursor(epoch, seq)) for epoch, seq in (newer, older))
-    assert missing(cast(Any, one), cast(Any, other), is_all=True) == said
-
-
-async def test_the_checks_of_hub_doctor_stand_in_nobodys_way(hub: HubInside) -> None:
-    """They are kept and can be looked at; the page says how many it leaves out."""
-    for number in range(3):
-        await hub.hub.publish("build:log_line", {"line": f"module {number}"})
-    for number in range(5):
-        await hub.hub.publish("doctor:check", {"n": number})
-    page = await look(hub)
-    assert marked(page, "data-event") == ["3", "2", "1"]
-    (way,) = [str(one["href"]) for one in page.all("a") if "doctor" in str(one.get("href"))]
-    assert "5 checks of hub doctor" in " ".join(page.text.split())
-    assert marked(await look(hub, way.removeprefix("./")), "data-event") == ["8", "7", "6", "5", "4"]
-    await hub.hub.publish("build:log_line", {"line": "last"})
-    assert marked(await look(hub), "data-event") == ["9", "3", "2", "1"]
-    for number in range(20):
-        await hub.hub.publish("build:log_line", {"line": f"more {number}"})
-    page = await look(hub)
-    assert len(marked(page, "data-event")) == 14
-    assert "hub doctor" not in page.text, "they lie behind what stands there"
-
-
-async def test_only_checks_are_an_events_section_without_a_line(hub: HubInside) -> None:
-    await hub.hub.publish("doctor:check", {"n": 1})
-    page = await look(hub)
-    assert "events" in sections(page)
-    assert "No event matches" not in page.text
 
 
 async def test_a_failure_says_its_last_line_too(hub: HubInside) -> None:
