@@ -29,10 +29,12 @@ class Attempt:
     end: End | None = None
     told: int = 0
     seq: int = 0  # of the newest event that is taken
+    first: int = 0  # and of the one with which it was heard of
 
     def take(self, seq: int, timestamp: str, data: Mapping[str, Any]) -> None:
         """Go on with the next event."""
         self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
+        self.first = self.first or seq
         self.error, self.message = data.get("error") or "", data.get("message") or ""
         before, self.end = self.end, end_of(data, self.end)
         if self.end != before or self.end is None or not data.get("ended_at"):  # without a time nobody can tell

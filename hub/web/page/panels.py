@@ -85,8 +85,7 @@ def counts(board: Board, who: str) -> Context:
         "failures": len(board.failures()),
         "open_threats": len(board.open_threats()),
         "open_alerts": len(board.open_alerts()),
-        "at_work": working.census(board).at_work,
-        "stale": working.census(board).stale,
+        "census": working.census(board),
         "quiet": len(working.quiet_agents(board)),
     }
 

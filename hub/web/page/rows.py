@@ -57,6 +57,7 @@ class Task(Row):
     took: float | None  # milliseconds of the attempt that is over
     began: str  # when the attempt began, as far as is known
     since: float  # the same in seconds since 1970, else when it was heard of
+    first: int  # the number with which the attempt was heard of
     overdue: int = field(default=0, kw_only=True)  # of one that did not come: the number of the hub:stale that says so
     asks: int = field(default=1, kw_only=True)  # of one that waits: for how many permissions
     told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
@@ -200,6 +201,7 @@ def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attemp
         took=attempt.took,
         began=began,
         told=attempt.told,
+        first=attempt.first,
         since=basics["at"] if began in ("", event.timestamp) else unix_time(began) or basics["at"],
         asks=sum("asks" in entry for entry in waits_of(data)),
     )

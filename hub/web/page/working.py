@@ -20,8 +20,9 @@ Place = tuple[bool, float, str]
 
 @dataclass(slots=True)
 class Line:
-    """One agent and what it does: `tasks` are the running ones, the one that began first in front. Without one `waits`
-    says what it waits for a person with. `of`: the agent whose subagent it is, if that has a line above it."""
+    """One agent and what it does: `tasks` are the running ones, the one that began last in front, and behind all others
+    those of which nothing is heard any more. Without one `waits` says what it waits for a person with. `of`: the agent
+    whose subagent it is, if that has a line above it."""
 
     name: str
     agent: Agent | None
@@ -42,7 +43,8 @@ class Line:
 
     @property
     def since(self) -> float:
-        return self.tasks[0].since if self.tasks else self.agent.at if self.agent else 0.0
+        """When the first of what it does began: a further task does not move the line."""
+        return min(task.since for task in self.tasks) if self.tasks else self.agent.at if self.agent else 0.0
 
     @property
     def mark(self) -> Hashable:
@@ -52,11 +54,12 @@ class Line:
 
 
 class Census(NamedTuple):
-    """How many lines there are of each kind. Together they are all of them."""
+    """How many lines there are of each kind: together they are all of them. `tasks`: on how many those at work are."""
 
     at_work: int
     waiting: int
     stale: int
+    tasks: int
 
 
 def working(board: Board, hub: "Hub", asked: Asked) -> Context:
@@ -87,7 +90,8 @@ def lines(board: Board) -> list[Line]:
     """An agent a line: those with running tasks, and those that say they are at work."""
     agents = board.agents.all
     busy = [
-        Line(name, agents.get(name), sorted(tasks.values(), key=began)) for (name, _), tasks in board.working.items()
+        Line(name, agents.get(name), sorted(tasks.values(), key=front_first))
+        for (name, _), tasks in board.working.items()
     ]
     idle = (row for status in ("active", "starting") for row in board.agents[status].values())
     waits = board.once(waiting_agents)
@@ -110,8 +114,9 @@ def waiting_agents(board: Board) -> dict[str, Task | Question]:
     return found | {row.agent: row for row in board.tasks["waiting_approval"].values() if row.agent}
 
 
-def began(task: Task) -> tuple[float, str]:
-    return task.since, task.key
+def front_first(task: Task) -> tuple[bool, float, int]:
+    """The order of the tasks of one line. Those that began in one millisecond stand as they were heard of."""
+    return task.stale, -task.since, -task.first
 
 
 def census(board: Board) -> Census:
@@ -123,7 +128,8 @@ def _census(board: Board) -> Census:
     found = board.once(lines)
     stale = sum(line.stale for line in found)
     waiting = sum(line.waits is not None and not line.stale for line in found)
-    return Census(len(found) - stale - waiting, waiting, stale)
+    tasks = sum(len(line.tasks) for line in found if not line.stale)
+    return Census(len(found) - stale - waiting, waiting, stale, tasks)
 
 
 def rank(row: Line | Task | Agent) -> tuple[Place, Place]:

@@ -59,9 +59,9 @@ async def test_what_is_counted_is_what_is_shown_in_the_same_words(hub: HubInside
     await publish(AGENT, {"id": "rests", "status": "idle"})
     await until(lambda: hub.hub.state.is_stale(AGENT, "silent"))
     page = await shown(hub)
-    assert head(page) == "Working now 3 working, 1 waiting for you, 1 stale"
+    assert head(page) == "Working now 3 working on 4 tasks, 1 waiting for you, 1 stale"
     assert len(rows(page)) == 5
-    assert strip(page, "working, 1 stale") == 3
+    assert strip(page, "working on 4 tasks, 1 stale") == 3
     assert strip(page, "quiet agent") == 1, "each is counted in one place"
     assert [*rows(page)][-1] == "silent", "the stale last"
     for filter, title, count in (("quiet", "Quiet agents", 1), ("agents", "All agents", 5), ("tasks", "All tasks", 5)):
@@ -159,6 +159,36 @@ def test_agents_that_say_that_they_are_each_others_are_shown_all_the_same() -> N
     for lower, upper in zip(chain[1:], chain, strict=False):
         lower.of = upper
     assert {line.name for line in sorted(chain, key=working.rank)} == {line.name for line in chain}
+
+
+async def test_many_tasks_of_an_agent_count_as_one_at_work_and_the_one_that_began_last_is_its_line(
+    hub: HubInside,
+) -> None:
+    batch = [{"event": TASK, "data": {"id": f"t{number}", "agent": "ada"}} for number in (5, 10, 100, 60)]
+    assert (await hub.post("api/events", batch)).status == 200
+    assert rows(await shown(hub))["ada"].startswith("●ada t60"), "all of one millisecond: the last one, not by its text"
+    await hub.hub.publish(TASK, {"id": "t10", "agent": "ada", "progress": 3})
+    page = await shown(hub)
+    assert rows(page)["ada"].startswith("●ada t60"), "what goes on stays where it is"
+    assert (head(page), strip(page, "working on 4 tasks")) == ("Working now 1 working on 4 tasks", 1)
+    for number in (5, 10, 100):
+        await hub.hub.publish(TASK, {"id": f"t{number}", "agent": "ada", "status": "succeeded"})
+    assert head(await shown(hub)) == "Working now 1 working"
+    await hub.hub.publish(TASK, {"id": "t60", "agent": "ada", "progress": 3}, ttl=0.01)
+    await until(lambda: hub.hub.state.is_stale(TASK, "t60"))
+    await hub.hub.publish(TASK, {"id": "t5", "agent": "ada"})
+    await hub.hub.publish(TASK, {"id": "t60", "agent": "ada", "progress": 4}, ttl=0.01)
+    await until(lambda: hub.hub.state.is_stale(TASK, "t60"))
+    assert rows(await shown(hub))["ada"].startswith("●ada t5"), "what nobody hears of any more is behind the others"
+
+
+async def test_a_further_task_leaves_its_agents_line_where_it_is(hub: HubInside) -> None:
+    for name in ("ada", "bob"):
+        await hub.hub.publish(TASK, {"id": f"of-{name}", "agent": name, "started_at": "2026-11-30T12:00:00Z"})
+    await hub.hub.publish(TASK, {"id": "another", "agent": "ada"})
+    found = rows(await shown(hub))
+    assert [*found] == ["ada", "bob"]
+    assert found["ada"].startswith("●ada another")
 
 
 async def test_how_long_it_runs_is_counted_from_its_beginning_whoever_looks_when(hub: HubInside) -> None:
