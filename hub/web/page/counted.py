@@ -1,5 +1,6 @@
 """What counts one by one: threats, and what was cast of each vote. The last values do not hold it."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -63,7 +64,15 @@ class Counted:
         now = time.time()
         return [vote for vote in self.votes.values() if vote.status == "open" and not _is_past(vote, now)]
 
+    def next_deadline(self) -> float:
+        """When the next of the open votes is over by its deadline, in seconds since 1970; infinite if none is."""
+        return min((_deadline(vote) for vote in self.open_votes()), default=math.inf)
+
 
 def _is_past(vote: Vote, now: float) -> bool:
+    return _deadline(vote) <= now
+
+
+def _deadline(vote: Vote) -> float:
     closed = unix_time(vote.deadline)
-    return closed is not None and closed <= now
+    return math.inf if closed is None else closed

@@ -43,6 +43,7 @@ class Panel:
     stands in the narrow column. `clocked`: it is drawn again every five seconds, too, for what changes without events.
     `in_rows`: its `rows` are pairs of a template in `rows/` and what that draws, one by one (`{{ row(*pair) }}`).
     `personal`: with `links`, it is drawn once more for each person of whom it says something (`asked.who`).
+    With `ends` in what `context` gives (seconds since 1970), it is drawn again at that moment, too, whatever happens.
 
     Add yours with `hub.panels.append(Panel(…))` and its folder of templates with
     `aiohttp_jinja2.get_env(app).loader.loaders.insert(0, FileSystemLoader(…))`.

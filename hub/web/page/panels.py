@@ -68,6 +68,7 @@ def summary(board: Board, hub: "Hub", asked: Asked) -> Context:
     """The five counts, and how the hub itself is."""
     return {
         **counts(board, asked.who),
+        "ends": board.counted.next_deadline(),
         "host": platform.node(),
         "rate": recent_rate(hub),
         "behind": hub.broadcaster.lagging,
@@ -121,6 +122,7 @@ def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
         "cast": len(cast),
         "more": more,
         "oldest": oldest,
+        "ends": board.counted.next_deadline(),
     }
 
 

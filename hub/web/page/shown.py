@@ -7,6 +7,7 @@ of the loop at most.
 import asyncio
 import itertools
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -42,13 +43,14 @@ Look = tuple[Panel, Asked]
 class Variant:
     """One drawing of a panel. `version` changes with `html`; `seq` is the position at which it is true."""
 
-    __slots__ = ("asked", "at", "html", "known", "minute", "panel", "preparing", "seq", "version")
+    __slots__ = ("asked", "at", "ends", "html", "known", "minute", "panel", "preparing", "seq", "version")
 
     def __init__(self, panel: Panel, asked: Asked) -> None:
         self.panel, self.asked = panel, asked
         self.html = Markup("")
         self.version = ""
         self.seq, self.at, self.minute = -1, 0.0, 0
+        self.ends = math.inf  # when something of it is over by its deadline, in seconds since 1970
         self.known = 0  # the position at which it began to be prepared
         self.preparing: asyncio.Task[Context | None] | None = None
 
@@ -180,7 +182,7 @@ class Shown:
     def _is_stale(self, variant: Variant, live: bool) -> bool:
         if variant.seq < self._changed.get(variant.panel.name, 0) or variant.seq < 0:
             return True
-        if time.monotonic() - variant.at >= variant.every:
+        if time.monotonic() - variant.at >= variant.every or time.time() >= variant.ends:
             return True
         return not live and variant.minute != minute()  # its ages are those of another minute
 
@@ -222,14 +224,17 @@ class Shown:
         if preparing is not None:
             context = None if preparing.cancelled() else preparing.result()
             seq = min(seq, variant.known)  # what has happened since is not in it
-        this = minute()
+        this, began = minute(), time.time()
+        is_over, variant.ends = began >= variant.ends, math.inf
         given = drawing.given_to(variant.panel, self.hub, variant.asked, context)
         await slices.turn()
         for template, row in (given or {}).get("rows", ()) if variant.panel.in_rows else ():
             self.row(template, row)
             await slices.turn()
         html = drawing.draw(self.env, variant.panel, given)
-        only_older = variant.seq >= self._changed.get(variant.panel.name, 0) and variant.minute != this
+        ends = (given or {}).get("ends")  # an application's may mean something else by it
+        variant.ends = ends if isinstance(ends, int | float) and ends > began else math.inf
+        only_older = variant.seq >= self._changed.get(variant.panel.name, 0) and variant.minute != this and not is_over
         if html != variant.html or not variant.version:
             if not (only_older and variant.every == float("inf") and variant.version):
                 variant.version = f"{self._boot}-{next(self._numbers)}"

@@ -1,8 +1,10 @@
 """However many look and however much happens, a panel is drawn once; nobody is shown less than he asks for."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,6 +98,43 @@ async def test_ages_are_those_of_the_minute_and_that_is_no_news(drawn: Drawn, mo
     await drawn.hub.publish("a:x", {})
     await drawn.get()
     assert before.version != version
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_ends_by_the_clock_is_drawn_again_then_and_is_news(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """At the full minute, too, with which only ages change."""
+    clock = 1000.0
+    ends: Any = 1060.0
+
+    def context(hub: Hub) -> dict[str, Any]:
+        return {"seen": "open" if clock < 1060 else "over", **({} if weakened else {"ends": ends})}
+
+    panel = Panel("one", "One", ("a:*",), context)
+    monkeypatch.setattr(shown, "time", SimpleNamespace(time=lambda: clock, monotonic=lambda: 0.0))
+    monkeypatch.setattr(shown, "minute", lambda: clock // 60)
+
+    async def live() -> tuple[str, str]:
+        drawn.shown._next = 0.0
+        (variant,) = await drawn.shown.get([(panel, Asked())])
+        await drawn.shown._draw_stale([variant], live=True, patience=None)
+        return str(variant.html), variant.version
+
+    html, version = await live()
+    clock = 1061.0
+    after, newer = await live()
+    assert (html, after) == ("open", "over")
+    assert (newer != version) is not weakened
+    clock = 1062.0
+    ends = 1060.0
+    assert await live() == (after, newer)
+    (variant,) = await drawn.shown.get([(panel, Asked())])
+    assert variant.ends == math.inf, "what lies behind does not come again"
+    for ends in ("2030-01-01", None):  # noqa: B007 the panel gives it
+        await drawn.hub.publish("a:x", {})
+        await live()
+        assert variant.ends == math.inf, "an application's word for something else"
 
 
 async def test_a_version_changes_with_what_is_drawn(drawn: Drawn) -> None:

@@ -1,8 +1,12 @@
 """A vote says to each person what he has cast, and needs him no more; all others are shown one drawing."""
 
+import asyncio
+import math
 import os
 import re
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ from web.page.test_working import shown, strip
 
 from hub.commands.asked import Person, account
 from hub.web.page import dashboard, panels
+from hub.web.page.counted import Counted
+from hub.web.page.rows import Vote
 
 ME = account(os.geteuid())
 CAST = "governance:vote_cast"
@@ -96,3 +102,45 @@ async def test_weakened_he_is_told_of_that_of_all_and_fetches_for_ever(
     async with talk(hub.url, "?page=1") as looking:
         has, told = await versions(hub, looking, "?panel=waiting&")
         assert has != told
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+async def seconds_until_over(hub: HubInside, looking: Talk) -> float:
+    """How long after its deadline a viewer is told that a vote stands there no more, while nothing happens."""
+    told = (await looking.event())["payload"]["data"]
+    deadline = time.time() + 1.5
+    await hub.hub.publish(CAST, {**VOTE, "deadline": in_seconds(1.5)})
+    await hub.get(f"?viewer={told['viewer']}")
+    while True:
+        fetched = await hub.get(f"?viewer={told['viewer']}")
+        if 'data-vote="v"' not in fetched.text:
+            assert 'data-need="0"' in fetched.text
+            return time.time() - deadline
+        told = (await looking.event())["payload"]["data"]
+
+
+async def test_an_open_page_loses_the_buttons_of_a_vote_at_its_deadline(hub: HubInside) -> None:
+    async with talk(hub.url, "?page=1") as looking, asyncio.timeout(9):
+        assert await seconds_until_over(hub, looking) >= 0
+
+
+async def test_weakened_it_keeps_them(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "next_deadline", lambda counted: math.inf)
+    async with talk(hub.url, "?page=1") as looking:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(8):
+                await seconds_until_over(hub, looking)
+
+
+def test_the_next_deadline_is_that_of_an_open_vote() -> None:
+    counted = Counted()
+    assert counted.next_deadline() == math.inf
+    over, soon, late = (time.time() + seconds for seconds in (-60, 60, 90))
+    for id, at, status in (("a", over, "open"), ("b", late, "open"), ("c", soon, "open"), ("d", soon - 9, "passed")):
+        deadline = datetime.fromtimestamp(at, UTC).isoformat()
+        counted.votes[id] = Vote(id, 1, "", 0.0, False, status=status, deadline=deadline)
+    counted.votes["none"] = Vote("none", 1, "", 0.0, False)
+    assert counted.next_deadline() == pytest.approx(soon, abs=0.01)
