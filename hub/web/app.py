@@ -72,6 +72,7 @@ async def say_goodbye(app: web.Application) -> float:
     Return the seconds that are left for half a request.
     """
     hub = app[HUB]
+    app[GUARD].closing = True
     await hub.commands.stop(hub.config.stop_timeout)
     hub.broadcaster.flush()
     return await streams.goodbye(app)

@@ -24,6 +24,7 @@ from ..stdio import mention
 from . import startup, workers
 from .access import login
 from .access.guard import refuse_bind
+from .access.reader import close_idle
 from .app import create_app, say_goodbye
 from .keys import GUARD, HUB
 from .listening import address, bind, cannot_listen
@@ -141,6 +142,7 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
             systemd.stopping()
             log.info("stopping")
             server.close()
+            close_idle(runner.server)
             # While connections still hear: aiohttp's own cleanup begins by not reading any more.
             left = await say_goodbye(app)
             await runner.server.shutdown(max(LEAST, min(left, MOST)))

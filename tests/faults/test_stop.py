@@ -69,11 +69,23 @@ def setup(hub):
     Ending._watch = lambda self: None
 """
 
+GOES_ON = """
+def setup(hub):
+    from hub.web.access.guard import Guard
+    Guard.closing = property(lambda self: False, lambda self, closing: None)
+"""
+IDLE_STAYS = """
+def setup(hub):
+    from hub.web import program
+    program.close_idle = lambda server: None
+"""
+
 
 @pytest.fixture(autouse=True)
 def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("running.PATIENCE", 10.0)
     modules = {"work": WORK, "life": LIFE, "nobody_given_up": NOBODY_GIVEN_UP, "nobody_watches": NOBODY_WATCHES}
+    modules |= {"goes_on": GOES_ON, "idle_stays": IDLE_STAYS}
     for name, text in modules.items():
         (tmp_path / f"{name}.py").write_text(text)
 
@@ -195,3 +207,62 @@ async def test_a_second_signal_ends_a_blocked_hub_at_once(tmp_path: Path) -> Non
                 os.kill(hub.process.pid, signal.SIGTERM)
             await asyncio.sleep(0.01)
     assert everything(hub.state_dir)[-1]["action"] == "command.called"  # nobody had the time to say goodbye
+
+
+def publishing(port: int) -> bytes:
+    body = b'{"event":"a:b","data":1}'
+    head = b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n" % port
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_hub_that_stops_takes_nothing_new_from_who_is_connected(weakened: bool, tmp_path: Path) -> None:
+    """A client that does not answer its close keeps the hub for some seconds."""
+    flags = ("--load", "goes_on", "--load", "idle_stays") if weakened else ()
+    async with hub_process(tmp_path, *flags) as hub, Raw(hub.port) as silent, Raw(hub.port) as busy:
+        await silent.upgrade("?topics=no:such")
+        await busy.write(publishing(hub.port))
+        assert b" 200 " in await busy.read()
+        hub.signal()
+        await silent.frame()  # it is stopping now
+        answers: list[bytes] = []
+        while len(answers) < 100:
+            with contextlib.suppress(ConnectionError):
+                await busy.write(publishing(hub.port))
+            if not (answer := await busy.read()):
+                break
+            answers.append(answer)
+        assert len(answers) == (100 if weakened else 0)
+        assert await hub.ended() == 0
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_running_is_answered_and_closes_its_connection(weakened: bool, tmp_path: Path) -> None:
+    flags = ("--load", "work", *(("--load", "goes_on") if weakened else ()))
+    async with hub_process(tmp_path, *flags) as hub, talk(hub.url) as client, Raw(hub.port) as raw:
+        await raw.write(publishing(hub.port).replace(b"/api/events", b"/api/commands/work:stubborn"))
+        assert await client.name() == "work:running"
+        hub.signal()
+        answer = await raw.read()
+        assert b" 503 " in answer
+        assert (b"\r\nConnection: close\r\n" in answer) is not weakened
+        assert await hub.ended() == 0
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_connection_on_which_nothing_is_asked_is_closed_before_the_hub_has_ended(
+    weakened: bool, tmp_path: Path
+) -> None:
+    """So that nobody sends what is not read any more."""
+    flags = ("--load", "idle_stays") if weakened else ()
+    async with hub_process(tmp_path, *flags) as hub, Raw(hub.port) as silent, Raw(hub.port) as idle:
+        await silent.upgrade("?topics=no:such")
+        await idle.write(publishing(hub.port))
+        assert b" 200 " in await idle.read()
+        hub.signal()
+        closing = asyncio.create_task(idle.read())
+        await silent.frame()  # its close, which it does not answer
+        await asyncio.wait({closing}, timeout=0.5)
+        assert closing.done() is not weakened
+        assert await closing == b""
+        assert await hub.ended() == 0

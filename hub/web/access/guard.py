@@ -81,6 +81,7 @@ class Guard:
     ) -> None:
         self.refused = refused
         self.limit = limit
+        self.closing = False  # the hub is stopping: what is answered now is the last on its connection
         self.signed: Callable[[web.Request], bool] = lambda request: False
         self.users = frozenset({0, os.geteuid()})
         self.tokens = Tokens(config.common_dir, common_tickets(config)) if mode(config) == "token" else None
@@ -104,7 +105,7 @@ class Guard:
     def protect(self, app: web.Application) -> None:
         """Stand before every handler of the application, and put the security headers on its responses."""
         app.middlewares.insert(0, self.middleware)
-        app.on_response_prepare.append(_on_prepare)
+        app.on_response_prepare.append(self._on_prepare)
 
     def watch(self, server: web.Server) -> None:
         """Know its connections from when they are accepted; call it before listening. And refuse what is not HTTP,
@@ -161,6 +162,12 @@ class Guard:
                 response.force_close()  # a flood of these then costs a connection each: those are limited, too
             return response
         return await handler(request)
+
+    async def _on_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        security_headers(response)
+        if self.closing and response.status != 101:
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"  # aiohttp has written that header already
 
     # The checks, in their order.
 
@@ -276,10 +283,6 @@ def _hosts(config: Config) -> tuple[str, ...]:
     except ValueError:
         return (*config.allow_host, host) if host else config.allow_host
     return config.allow_host
-
-
-async def _on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    security_headers(response)
 
 
 async def _refuse(request: web.Request, refused: Refused) -> web.StreamResponse:

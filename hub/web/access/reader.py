@@ -22,6 +22,14 @@ def read_by(server: web.Server, unreadable: Unreadable) -> None:
     server.unreadable = unreadable
 
 
+def close_idle(server: web.Server) -> None:
+    """Close the connections on which nothing is being asked, of a server that is about to end: what came on them from
+    here on would not be read any more, and its sender would wait for an answer."""
+    for reader in server.connections:
+        if isinstance(reader, _Reader) and reader.is_idle():
+            reader.force_close()
+
+
 def is_half_closed(protocol: object) -> bool:
     """Whether the client of a connection has said that it sends nothing more: one that was killed looks the same."""
     return getattr(protocol, "half_closed", False)
@@ -51,7 +59,7 @@ class _Reader(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to stay, for what has not been answered."""
         self.half_closed = True
-        if self._is_idle() or self._is_tls():
+        if self.is_idle() or self._is_tls():
             return False
         self._loop.call_soon(self._end)  # by then the request that has just been taken up is the current one
         return True
@@ -61,7 +69,8 @@ class _Reader(web.RequestHandler):
         assert self.transport is not None
         return self.transport.get_extra_info("sslcontext") is not None
 
-    def _is_idle(self) -> bool:
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
         return self._waiter is not None and not self._messages
 
     def _end(self) -> None:
@@ -69,7 +78,7 @@ class _Reader(web.RequestHandler):
         if the rest of a request will never come."""
         current = self._current_request
         bodies = [payload for _, payload in self._messages] + ([current.content] if current is not None else [])
-        if self._is_idle() or not all(body.is_eof() for body in bodies):
+        if self.is_idle() or not all(body.is_eof() for body in bodies):
             self.force_close()
         elif len(bodies) <= 1:
             self.close()
