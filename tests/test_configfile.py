@@ -393,3 +393,21 @@ async def test_sighup_reads_it_again_and_a_bad_one_changes_nothing(tmp_path: Pat
         async with hub.http.get(f"{hub.url}api/state?topics=hub:webhook") as response:
             [item] = (await response.json())["items"]
         assert item["data"] == {"name": "a", "status": "on", "reason": ""}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--allow-origin", "null"),
+        ("--allow-host", "a b"),
+        ("--host", "0.0.0.0"),
+        ("--auth", "token", "--trusted-proxy", "nobody"),
+        ("--tls-cert", "none.pem", "--tls-key", "none.pem"),
+    ],
+)
+async def test_check_config_says_of_a_setting_what_a_start_says_of_it(flags: tuple[str, ...], tmp_path: Path) -> None:
+    where = "--state-dir", str(tmp_path / "state")
+    checked = await run_hub(tmp_path, "--check-config", *where, *flags)
+    assert (checked[0], checked[1], checked[2].count("\n")) == (2, "", 1)
+    started = await run_hub(tmp_path, *where, "--port", "0", *flags)
+    assert (started[0], started[2].count(checked[2])) == (2, 1)

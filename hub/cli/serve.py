@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..client.discovery import NoHub, parts, running
-from ..config import Config, add_flags, given
+from ..config import Config, add_flags, given, unknown_variables
 from ..errors import Occupied, UsageError
 from ..statedir import state_directory
-from ..stdio import say
+from ..stdio import complain, say
 from .grammar import add_command
 
 
@@ -57,11 +57,18 @@ def _running(directory: Path | None) -> tuple[str, int] | None:
 
 
 def check(config: Config) -> int:
-    """Say that hub.toml is good. Raises BadFile with all that is wrong, UsageError for a state directory with which no
-    hub starts."""
+    """Say that hub.toml is good. Raises BadFile with all that is wrong, UsageError for settings, or a state directory,
+    with which no hub starts."""
     from ..configfile.reading import read
     from ..private import Unsafe, check_directory
+    from ..web.access.guard import Guard, refuse_bind
+    from ..web.tls import server_context
 
+    for sentence in unknown_variables():
+        complain(f"hub: {sentence}")
+    refuse_bind(config)
+    Guard(config, refused=lambda reason, address: None)
+    server_context(config)
     file = read(config)
     try:
         with suppress(FileNotFoundError):  # it will be made

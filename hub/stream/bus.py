@@ -18,7 +18,7 @@ from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.timestamps import MAX_TTL
 from ..wire.validation import MAX_PROBLEMS, misfit, problems_in, told
 from .brokers.broker import Broker, Receipt
-from .events import Draft, Event, weight
+from .events import Draft, Event, weights
 from .eventtypes import EventTypes
 from .listeners import Listener, Listeners
 
@@ -157,9 +157,11 @@ class EventBus:
 
     def _weigh(self, index: int, draft: Draft, problems: "_Problems") -> None:
         """What counts is what goes out: it may be far larger than what came in."""
-        size = weight(draft, Cursor(self.broker.epoch, self.broker.head + 1))
-        if size > LARGEST_EVENT:
-            sentence = f"The event would go out as {size} bytes, and {LARGEST_EVENT} is the most."
+        envelope, item = weights(draft, Cursor(self.broker.epoch, self.broker.head + 1))
+        if max(envelope, item) > LARGEST_EVENT:
+            how = "as a last value, beside its key, " if item > envelope else ""
+            size = max(envelope, item)
+            sentence = f"The event would go out {how}as {size} bytes, and {LARGEST_EVENT} is the most."
             problems.add(index, HubError("too_large", sentence))
 
     # ---- the way out

@@ -108,7 +108,7 @@ class Withheld(Event):
         return sse_frame(self.json, "hub:gap", None)
 
 
-def weight(draft: Draft, cursor: Cursor) -> int:
-    """How many bytes the envelope will have, or the last value, if that is larger: a key stands there once more."""
+def weights(draft: Draft, cursor: Cursor) -> tuple[int, int]:
+    """How many bytes the envelope will have, and the last value, in which a key stands once more."""
     event = Event(draft, cursor, now(), 0.0)
-    return max(len(event.json), len(event.item(False)) if event.key is not None else 0)
+    return len(event.json), len(event.item(False)) if event.key is not None else 0

@@ -211,6 +211,14 @@ async def left(request: web.Request) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
+def header(request: web.Request, name: str) -> str | None:
+    """The one value of a header, if it is there. Raises HubError: of two nobody knows which is meant."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise misfit("invalid_message", "The headers do not fit", {name: ["Given more than once."]})
+    return values[0] if values else None
+
+
 def content_type(request: web.Request, *allowed: str) -> str:
     """Only what a foreign page cannot send without asking first (Fetch standard, CORS-safelisted types)."""
     found = request.content_type if hdrs.CONTENT_TYPE in request.headers else None

@@ -21,7 +21,7 @@ from ..wire.names import MAX_NAME
 from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer
-from .answers import JSON, LOOK_SECONDS, NDJSON, answer, body, client_of, content_type, left, query, topics
+from .answers import JSON, LOOK_SECONDS, NDJSON, answer, body, client_of, content_type, header, left, query, topics
 from .keys import HUB, OPEN_ROUTES, PEER
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
@@ -118,7 +118,11 @@ async def _records(request: web.Request) -> tuple[list[Any], bool]:
     told = cloudevents.attributes(request.headers.items())
     if told and request.headers.get(hdrs.CONTENT_TYPE) is None and not request.can_read_body:
         return [cloudevents.from_binary(told, None)], False
-    kind = content_type(request, JSON, NDJSON, cloudevents.STRUCTURED, cloudevents.BATCH)
+    kinds = JSON, NDJSON, cloudevents.STRUCTURED, cloudevents.BATCH
+    if told and request.content_type not in kinds:
+        sentence = "The data of a CloudEvent whose attributes are headers must be JSON: Content-Type: application/json."
+        raise HubError("invalid_message", sentence, status=415)
+    kind = content_type(request, *kinds)
     text, most = await body(request), request.app[HUB].config.max_batch
     value = _lines(text, most) if kind == NDJSON else loads(text)
     if len(text) > LARGE:
@@ -169,7 +173,7 @@ async def command(request: web.Request) -> web.StreamResponse:
     args = loads(await body(request) or b"{}")
     if not isinstance(args, dict):
         raise HubError("invalid_args", "The args of a command are one JSON object.")
-    return await call(request, _name(request), args, confirm=_header(request, CONFIRM), key=_key(request))
+    return await call(request, _name(request), args, confirm=header(request, CONFIRM), key=_key(request))
 
 
 def _name(request: web.Request) -> str:
@@ -183,22 +187,15 @@ def _args(request: web.Request, *names: str) -> dict[str, Any]:
     if (texts := topics(request)) is not None:
         args["topics"] = texts
     for name in ("limit", "before"):
-        if str(args.get(name, "")).isdecimal():
-            args[name] = int(args[name][:18])
+        text = args.get(name, "")
+        if text.isascii() and text.isdigit():
+            args[name] = int(text[:18])
     return args
-
-
-def _header(request: web.Request, name: str) -> str | None:
-    """The one value of a header, if it is there. Raises HubError: of two nobody knows which is meant."""
-    values = request.headers.getall(name, [])
-    if len(values) > 1:
-        raise misfit("invalid_message", "The headers do not fit", {name: ["Given more than once."]})
-    return values[0] if values else None
 
 
 def _key(request: web.Request) -> str | None:
     """The `Idempotency-Key`. Raises HubError for one that no frame could have."""
-    key = _header(request, KEY)
+    key = header(request, KEY)
     if key is not None and not is_id(key):
         raise misfit("invalid_message", "The headers do not fit", {KEY: ["1 to 128 printable characters."]})
     return key
@@ -240,7 +237,7 @@ async def call(
 
 def _is_bound(request: web.Request) -> bool:
     """Whether the call is to end with the connection of its request. Raises HubError for another word than that."""
-    given = _header(request, WHILE)
+    given = header(request, WHILE)
     if given not in (None, "connected"):
         raise misfit("invalid_message", "The headers do not fit", {WHILE: ["It can only be: connected."]})
     return given is not None

@@ -20,7 +20,7 @@ def setup(app: web.Application) -> None:
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream until the client goes; `Last-Event-ID` (what a browser sends when it comes back) wins over `?after=`."""
     hub = request.app[HUB]
-    patterns, after = answers.stream_query(request, request.headers.get("Last-Event-ID", ""))
+    patterns, after = answers.stream_query(request, answers.header(request, "Last-Event-ID") or "")
     await streams.admit(request.app, after)
     if request.version < HttpVersion11:
         raise HubError("invalid_message", "This stream needs HTTP/1.1.", status=505)

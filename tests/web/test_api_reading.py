@@ -90,6 +90,7 @@ BAD_QUERIES = {
     "limit=1001": (422, "invalid_args"),
     "limit=-1": (422, "invalid_args"),
     "limit=ten": (422, "invalid_args"),
+    "limit=%D9%A1": (422, "invalid_args"),  # an Arabic one
     "limit=": (422, "invalid_args"),
     "limit=" + "9" * 5000: (422, "invalid_args"),
     "topic=a:*": (400, "invalid_args"),

@@ -19,7 +19,7 @@ from hub.commands.clients import Client
 from hub.errors import CommandError, HubError
 from hub.stream import bus
 from hub.stream.brokers import database
-from hub.stream.events import Draft, weight
+from hub.stream.events import Draft, weights
 from hub.stream.subscriber import Subscriber
 from hub.wire import messages
 from hub.wire.framing import WEBSOCKET
@@ -36,7 +36,7 @@ ID = "𝄞" * 128  # the longest there is
 def padded(hub: Hub, more: int = 0) -> dict[str, Any]:
     """An event whose envelope has so many bytes more than it may have."""
     cursor = Cursor(hub.broker.epoch, hub.cursor.seq + 1)
-    pad = LARGEST_EVENT + more - weight(Draft("a:x", "id", b'""', given=True), cursor)
+    pad = LARGEST_EVENT + more - max(weights(Draft("a:x", "id", b'""', given=True), cursor))
     return {"event": "a:x", "data": "x" * pad, "id": "id"}
 
 
@@ -379,3 +379,9 @@ async def test_a_last_value_that_has_no_room_pushes_no_other_out(tmp_path: Path)
         await hub.hub.publish("task:progress", {**large, "id": "a"})
     async with hub_app(tmp_path, state_bytes=50_000) as hub:
         assert [event.key for event in hub.hub.state.of("task:progress")] == ["b", "c"]
+
+
+async def test_of_a_long_key_it_is_said_that_it_stands_there_twice(hub: HubInside) -> None:
+    event = {"event": "agent:status_change", "data": {"id": "a" * (LARGEST // 2), "status": "active"}}
+    said = (await hub.post("api/events", event)).refused(413, "too_large")
+    assert "as a last value, beside its key, as 1" in said["error"]

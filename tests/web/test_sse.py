@@ -83,6 +83,8 @@ async def test_a_bad_query_is_refused(hub: HubInside, query: str) -> None:
     answer = await hub.ask("GET", "events" + query.replace("EPOCH", hub.hub.cursor.epoch))
     answer.refused(400, "unknown_cursor" if "after" in query else "invalid_args")
     (await hub.ask("GET", "events", headers={"Last-Event-ID": "x"})).refused(400, "unknown_cursor")
+    twice = [("Last-Event-ID", str(hub.hub.cursor)), ("Last-Event-ID", "x")]
+    (await hub.ask("GET", "events", headers=twice)).refused(422, "invalid_message")
     assert hub.clients("sse") == 0
 
 
