@@ -7,9 +7,15 @@ from typing import Any, Literal
 Use = Literal["secret", "tokens", "harmless"]  # what a key is for; `tokens` are a secret or a count
 _NAMES = (
     "apikey secret token password passwd authorization cookie privatekey accesstoken refreshtoken clientsecret "
-    "credential passphrase pwd secretkey secretaccesskey hubsession"
+    "credential passphrase pwd secretkey secretaccesskey hubsession accesskey accountkey encryptionkey masterkey "
+    "signingkey passcode passwordconfirm passwordconfirmation"
 ).split()
 SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
+# Known without anything that parts them from what stands before them, as in `dbpassword`: no other word ends in them.
+_GLUED = (
+    "password passwords passwd passphrase apikey apikeys privatekey secretkey accesskey accesstoken "
+    "refreshtoken clientsecret credentials"
+).split()
 _LAST_LETTERS = frozenset(letter for name in SECRET_NAMES for letter in (name[-1], name[-1].upper()))
 _BEHIND = "0123456789_-. "  # a number, and what parts it from the name
 _LONGEST_KEY = 128  # what stands further before the end of a key does not change what it names
@@ -18,31 +24,36 @@ _LONGEST_KEY = 128  # what stands further before the end of a key does not chang
 def _backwards(name: str) -> str:
     """A pattern for the name read from its end, whatever parts its letters, up to where a word begins: at a capital
     letter, so that GITHUBTOKEN and OpenAIAPIKey end in a listed name too, or behind what is no letter."""
-    first, others = name[0], name[1:]
-    letters = [f"[{letter}{letter.upper()}]" for letter in reversed(others)]
-    return "[^A-Za-z0-9]*+".join([*letters, f"(?:{first.upper()}|{first}(?![A-Za-z]))"])
+    first, letters = name[0], _letters(name)
+    return "[^A-Za-z0-9]*+".join([*letters[:-1], f"(?:{first.upper()}|{first}(?![A-Za-z]))"])
+
+
+def _letters(name: str) -> list[str]:
+    return [f"[{letter}{letter.upper()}]" for letter in reversed(name)]
 
 
 _BEFORE = r"[_\-. /:]*+(?P<word>[a-z]++[A-Z]?|[A-Z]++)?"  # the word before, read from its end
 # The name at the end of a key, and the word before it, all of it read backwards: so one step finds it or does not. The
 # shortest name that fits; what follows the name of a token is looked at more closely.
 _NAMED = re.compile(
-    "(?:(?P<tokens>{})|(?P<token>{})|{})".format(
+    "(?:(?P<tokens>{})|(?P<token>{})|{}|{})".format(
         _backwards("tokens"),
         _backwards("token"),
         "|".join(_backwards(name) for name in sorted(SECRET_NAMES - {"token", "tokens"}, key=len)),
+        "|".join("".join(_letters(name)) for name in _GLUED),
     )
     + _BEFORE
 )
 _WORD = re.compile(_BEFORE)
 
 # The word before a name that makes it a question, a count, or a position in a list.
-_QUESTIONS = frozenset("has have is needs need requires require no without uses use".split())
+_QUESTIONS = frozenset("has have is needs need requires require no without uses use show hide forgot".split())
 _COUNTS = frozenset(
     "max min maximum minimum num number of n total count used remaining left avg average mean sum per budget limit "
     "input output prompt completion cached cache reasoning thinking context audio text image generated new stop".split()
 )
-_POINTERS = frozenset("next prev previous continuation sync resume progress".split())
+_POINTERS = frozenset("next prev previous continuation sync resume progress cursor".split())
+_SYMBOLS = frozenset("pad eos bos unk mask sep cls stop special".split())  # in the settings of language models
 
 
 def names_a_secret(key: str, value: Any = "") -> bool:
@@ -72,7 +83,7 @@ def _use(key: str) -> Use:
     if word in _QUESTIONS:
         return "harmless"
     if found["token"] or found["tokens"]:
-        if word in _POINTERS or (found["tokens"] and word in _COUNTS):
+        if word in _POINTERS or word in _SYMBOLS or (found["tokens"] and word in _COUNTS):
             return "harmless"
         if word == "page":
             before = _WORD.match(backwards, found.end())

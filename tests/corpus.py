@@ -107,6 +107,10 @@ SECRET_KEYS = (
     "password2 password_2 passwords apiKeys api_keys API_KEYS secrets tokens githubTokens cookies token1 pwd PWD "
     "user_pwd passphrase sshPassphrase secretKey secret_key secret-key aws_secret_access_key secretAccessKey "
     "AWS_SECRET_ACCESS_KEY reset_token session_token csrfToken facebook_page_token privateKeys accessTokens2 "
+    "dbpassword mypassword userpasswords2 DBpassword rootpasswd keypassphrase openaiapikey sshprivatekey "
+    "githubaccesstoken oauthclientsecret awscredentials accessKey access_key aws_access_key storageAccessKeys "
+    "accountKey encryptionKey encryption_key dbEncryptionKey masterKey signingKey signing_key passcode userPasscode "
+    "passcodes password_confirmation passwordConfirmation passwordConfirm user_password_confirmation "
     "hub_session_3141"
 ).split()
 
@@ -115,6 +119,11 @@ HARMLESS_KEYS = (
     "next_page_token nextPageToken pageToken nextToken progressToken has_password hasPassword HAS_PASSWORD is_token "
     "requires_password public_key keyboard tokenizer secretary authorized author password_length apiKeyId "
     "cookie_policy id status subtoken key keys 42 _ "
+    "cursor_token cursorToken pad_token eos_token bos_token unk_token mask_token sep_token cls_token stop_token "
+    "special_tokens additional_special_tokens eosToken PAD_TOKEN "
+    "haspassword nopassword requirespassword showpassword hidepassword forgotpassword show_password forgotPassword "
+    "accessKeyId access_key_id signingKeyId encryptionKeyId sshKey pass pin auth primaryKey sortKey monkey "
+    "passcodeLength confirmation passed bypass compass "
 ).split(" ")
 
 # What makes a pattern of the wrong form run over its text again and again, if there is much of it.
