@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .private import DIRECTORY, LOCK, Unsafe, private_folder, read_private, write_whole
+from .redaction import redact
 
 FOLDER = "ends"  # in the state directory
 MOST, LARGEST = 500, 16 * 1024  # files, and bytes of one
@@ -26,8 +27,10 @@ NAME = re.compile(r"[0-9]{20}-[A-Za-z0-9-]{1,64}\.(json|tmp)")  # when, in nanos
 def leave(directory: Path, record: Mapping[str, Any]) -> bool:
     """Leave a record as `POST /api/events` takes it; of many, the oldest go. Return whether it is there.
 
+    Its data is cleaned as the hub has cleaned that of the start: so the end finds it, and no secret is written down.
     Only where a hub has been before, and in a folder of this account: nothing else is made on its behalf.
     """
+    record = {**record, "data": redact(record["data"])[0]}
     data, name = json.dumps(record).encode(), f"{time.time_ns():020}-{record['id']}{WHOLE}"
     try:
         if len(data) > LARGEST or not NAME.fullmatch(name):

@@ -62,6 +62,22 @@ def test_it_is_bounded(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [data for _, data in left(state)] == [None] * 5
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+def test_no_secret_is_written_down(state: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(leftovers, "redact", lambda value: (value, 0))
+    secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
+    end = ended(0, message=f"made {secret}")
+    end["data"] |= {"id": f"run:{secret}", "name": secret}
+    assert leave(state, end)
+    ((_, data),) = left(state)
+    assert (secret.encode() in (data or b"")) is weakened
+    if not weakened:
+        cleaned = {"id": "run:[redacted]", "name": "[redacted]", "message": "made [redacted]"}
+        assert json.loads(data or b"null")["data"] == end["data"] | cleaned
+    assert end["data"]["name"] == secret, "the record that was given is another's"
+
+
 def test_what_cannot_be_left_is_not(state: Path) -> None:
     assert not leave(state / "none", ended(0))
     assert not leave(state, ended(0) | {"id": "../../x"})

@@ -17,6 +17,7 @@ from terminals import on_terminal
 
 from hub.errors import HubError
 from hub.leftovers import FOLDER, leave, left
+from hub.redaction import redact_text
 from hub.stream import ends, liveness
 from hub.stream.bus import EventBus
 from hub.stream.ends import Ends
@@ -36,14 +37,14 @@ async def end(process: Forked, status: int) -> None:
     assert process.returncode == status
 
 
-async def away(state: Path, status: int) -> None:
+async def away(state: Path, status: int, name: str = "j") -> None:
     """A program runs, and ends with this while the hub is away."""
     async with contextlib.AsyncExitStack() as stack:
         async with hub_app(state) as hub:
-            words = ("--state-dir", str(state), "--name", "j", "--", *AWAY)
+            words = ("--state-dir", str(state), "--name", name, "--", *AWAY)
             process = await stack.enter_async_context(running(*words))
             (state / "server.json").write_text(json.dumps({"url": hub.url, "pid": os.getpid()}))
-            await becomes(hub, "run:j", "running")
+            await becomes(hub, f"run:{redact_text(name)}", "running")
         await end(process, status)
 
 
@@ -65,6 +66,20 @@ async def test_the_next_hub_is_told(tmp_path: Path, status: int, how: tuple[str,
         assert told == [("running", None), how]
     async with back(tmp_path) as hub:
         assert len(await reported(hub)) == 2, "once"
+
+
+async def test_an_end_finds_its_start_also_if_its_name_holds_a_secret(tmp_path: Path) -> None:
+    """The name as the hub has cleaned it; what is left names the task by the same id."""
+    secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
+    await away(tmp_path, 0, f"with {secret}")
+    (file,) = kept(tmp_path)
+    assert secret not in file.read_text()
+    async with back(tmp_path) as hub:
+        tasks = await reported(hub)
+        assert [(task["name"], task["status"]) for task in tasks] == [
+            ("with [redacted]", "running"),
+            ("with [redacted]", "succeeded"),
+        ]
 
 
 async def test_weakened_it_would_be_told_that_its_process_has_ended(
