@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from heapq import merge
 from typing import TYPE_CHECKING, Any
 
+from ..redaction import redact_text
 from ..stream.events import Event
 from ..wire.names import Cursor, Patterns
 from ..wire.strictjson import LARGEST_EVENT, Json, dumpb
@@ -53,7 +54,7 @@ def _described(hub: "Hub", client: Client) -> dict[str, Any]:
         "transport": client.transport,
         "peer": client.peer,
         "since": client.since,
-        "topics": client.subscriber.patterns.texts if client.subscriber else [],
+        "topics": list(map(redact_text, client.subscriber.patterns.texts)) if client.subscriber else [],
         "lag": hub.broadcaster.lag(client.subscriber) if client.subscriber else 0,
         "provides": hub.providers.names(client),
     }

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CommandError, HubError
+from ..redaction import holds_secret, redact_text
 from ..wire.argschema import ArgSchema, load_library
 from ..wire.messages import Answer
 from ..wire.strictjson import LARGEST_RESULT, dumpb
@@ -130,7 +131,7 @@ class Providers:
             handler=self._serve,
             schema=None,
             effect=wanted["effect"],
-            summary=wanted["summary"],
+            summary=redact_text(wanted["summary"]),
             provider=client.id,
             given=schema,
             client=client,
@@ -152,6 +153,8 @@ class Providers:
     def _problem(self, name: str, before: set[str]) -> str | None:
         if name.startswith(RESERVED):
             return "The domains hub: and audit: are the hub's own."
+        if holds_secret(name):  # it is shown to everybody, and stands in the audit log
+            return "It holds what looks like a secret."
         if name in self._commands:
             return "The hub has this command itself."
         return "It is in this list twice." if name in before else None

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from .subschemas import ONE, REFERENCES, Path, problems_of, regex
+from .subschemas import ONE, REFERENCES, Path, cleaned, problems_of, regex
 from .validation import MAX_PROBLEMS, misfit
 
 MAX_STEPS = 10_000  # in which args must be checked; one takes 5 to 10 µs
@@ -69,10 +69,10 @@ class ArgSchema:
     by the paths in it."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self.given = schema
         self.steps = 0  # that the last check took
         if problems := problems_of(schema):
             raise misfit("invalid_args", "The schema does not fit", _tree(problems))
+        self.given = cleaned(schema)  # as it is shown
         self._validator = _validator()({key: value for key, value in schema.items() if key not in ("$id", "$schema")})
 
     def problems(self, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+from ..redaction import holds_secret, redact
+from ..secretnames import names_a_secret
 from .keywords import IS_SCHEMA, is_schema, misuse
 from .regex import Regex
 from .strictjson import dumpb
@@ -24,6 +26,10 @@ _MAPPINGS = ("$defs", "definitions", "dependentSchemas", "properties")
 REFERENCES = ("$ref", "$dynamicRef")
 _SAME = {"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", *REFERENCES}
 _ANCHORS = ("$anchor", "$dynamicAnchor")
+_CHECKED = (
+    "const", "dependentRequired", "enum", "format", "required", "type", "$id", "$schema", *_ANCHORS, *REFERENCES,
+)  # fmt: skip
+_SECRET = "It holds what looks like a secret."
 Path = tuple[str | int, ...]
 _ENDLESS = (
     f"It takes too long, or never ends: a value can be checked against {MAX_WAYS} schemas at most, repeats counted."
@@ -115,6 +121,21 @@ def moved(schema: dict[str, Any], place: str) -> dict[str, Any]:
     return copied
 
 
+def cleaned(schema: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a schema that is to be had, without the secrets in what only describes, since everybody is shown it.
+    The names of properties stay, and what is checked, which holds none, though an expression may look like one."""
+    copied = deepcopy(schema)
+    for path, part in _subschemas((), copied):
+        is_secret = path[-2:-1] == ("properties",) and names_a_secret(str(path[-1]))
+        for key in [key for key in _object(part) if key not in (*_CHECKED, *ONE, *_LISTS, *_MAPPINGS, "pattern")]:
+            if is_secret and key in ("default", "examples"):
+                del part[key]
+            elif (found := redact({key: part[key]}))[1]:
+                del part[key]
+                part.update(found[0])
+    return copied
+
+
 def _object(schema: Any) -> dict[str, Any]:
     return schema if isinstance(schema, dict) else {}
 
@@ -124,6 +145,8 @@ def _pointer(path: Path) -> str:
 
 
 def _problem(key: str, value: Any, path: Path, places: Mapping[str, Any]) -> str | None:
+    if (key in _CHECKED and redact(value)[1]) or (key in _MAPPINGS and any(map(holds_secret, _object(value)))):
+        return _SECRET
     if key in REFERENCES:
         known = isinstance(value, str) and value in places
         return None if known else "A reference can only be to a schema in this one, as #/$defs/name."

@@ -12,12 +12,17 @@ from stores import passes
 from workers import Visitor
 
 from hub import Call, Hub
+from hub.commands import listing
 from hub.commands import providers as module
 from hub.commands.clients import Client
 from hub.commands.provided import Provided
 from hub.errors import HubError
 from hub.stats import snapshot
+from hub.wire import argschema
 from hub.wire.argschema import ArgSchema
+from hub.wire.names import Patterns
+
+SECRET = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
 
 
 @pytest.fixture
@@ -84,12 +89,91 @@ async def test_it_is_listed_while_it_is_provided(hub: Hub, worker: Visitor, call
         ("own:command", "has this command itself"),
         ("a:b", "twice"),
         ("b", "Not a name"),
+        (f"x:{SECRET}", "looks like a secret"),
     ],
 )
 async def test_a_name_that_cannot_be_given(worker: Visitor, caller: Visitor, name: str, problem: str) -> None:
     error = refused(await worker.provides("a:b", name), "invalid_args")
     assert problem in error["details"]["commands"]["1"]["name"][0]
     refused(await caller.ask("a:b"), "unknown_command")  # all of the list, or none
+
+
+async def shown(hub: Hub, caller: Visitor) -> str:
+    """All that others see of what is provided, and what is noted of it."""
+    noted = await actions(hub, "command.called", "provider.joined")
+    lists = [await caller.ask(name) for name in ("hub:commands", "hub:clients")]
+    return json.dumps([lists, noted])
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nobody_is_shown_a_secret_in_a_name(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(module, "holds_secret", lambda text: False)
+    await worker.provides("a:b")
+    await worker.provides(f"x:{SECRET}")
+    assert (SECRET in await shown(hub, caller)) is weakened
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nobody_is_shown_a_secret_in_a_description(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(module, "redact_text", lambda text: text)
+        monkeypatch.setattr(argschema, "cleaned", lambda schema: schema)
+    password = {"type": "string", "default": "hunter2", "description": f"not {SECRET}"}
+    args = {"title": SECRET, "properties": {"password": password, "n": {"examples": [SECRET], "default": 5}}}
+    await worker.provides("a:b", summary=f"with {SECRET}", args=args)
+    text = await shown(hub, caller)
+    assert (SECRET in text) is weakened
+    assert ("hunter2" in text) is weakened
+    (found,) = await caller.ask("hub:commands", name="a:b")
+    if not weakened:
+        assert found["summary"] == "with [redacted]"
+        assert found["args"] == {
+            "title": "[redacted]",
+            "properties": {
+                "password": {"type": "string", "description": "not [redacted]"},
+                "n": {"examples": ["[redacted]"], "default": 5},
+            },
+        }
+    refused(await caller.ask("a:b", password=5), "invalid_args")  # it is checked as before
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {SECRET: {}}},
+        {"properties": {"a": {"const": SECRET}}},
+        {"properties": {"a": {"enum": ["a", {"b": SECRET}]}}},
+        {"required": [SECRET]},
+    ],
+)
+async def test_what_is_checked_holds_no_secret(worker: Visitor, schema: dict[str, Any]) -> None:
+    error = refused(await worker.provides("a:b", args=schema), "invalid_args")
+    assert "looks like a secret" in json.dumps(error)
+    assert SECRET not in json.dumps(error).replace(f'"{SECRET}": ', "")
+
+
+async def test_an_expression_that_looks_like_a_secret_stays(worker: Visitor, caller: Visitor) -> None:
+    schema = {"properties": {"url": {"pattern": "^x://[^:]+:[^@]+@"}}, "required": ["password", "url"]}
+    await worker.provides("a:b", args=schema)
+    (found,) = await caller.ask("hub:commands", name="a:b")
+    assert found["args"] == schema
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nobody_is_shown_a_secret_in_a_pattern(
+    hub: Hub, worker: Visitor, caller: Visitor, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(listing, "redact_text", lambda text: text)
+    hub.broadcaster.narrow(worker.wire, Patterns([f"x:{SECRET}", "a:*"]))
+    text = json.dumps(await caller.ask("hub:clients"))
+    assert "a:*" in text
+    assert (SECRET in text) is weakened
 
 
 async def test_one_provider_a_name_until_it_goes(worker: Visitor, caller: Visitor) -> None:
