@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.bench import Server, command, event, post, upgrade, way_in
+from bench.bench import Server, at_once, command, event, post, upgrade, way_in
 
 PROFILED = """
 import cProfile, sys
@@ -42,8 +42,9 @@ def one_round(server: Server, n: int) -> Iterator[tuple[str, float]]:
     plain = socket.create_connection(("127.0.0.1", server.port))
     requests = [post(server.port, event(i)) for i in range(n)]
     way_in(server, requests[:200], b" 200 ", plain)
-    yield "a POST", way_in(server, requests, b" 200 ", plain)
-    yield "a POST, one after the other", way_in(server, requests[: n // 2], b" 200 ", plain, window=1)
+    yield "a POST, one after the other", way_in(server, requests, b" 200 ", plain, window=1)
+    yield "a POST, 32 connections at once", at_once(server, requests, b" 200 ")
+    yield "a POST, 32 on their way on one connection", way_in(server, requests, b" 200 ", plain)
     if server.kind == "hub":
         arrays = [post(server.port, [event(i) for i in range(100)])] * (n // 50)
         yield "an event of an array of 100", way_in(server, arrays, b" 200 ", plain) / 100
