@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stdin ends. A hub need not be there yet. Raises UsageError without the extra."""
     import asyncio
 
-    from ..client.client import HubClient
+    from ..client.client import PromptClient
 
     try:
         from ..client import tools
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     url, token = named_address(args), token_of(args)
 
-    def client() -> HubClient:
-        return HubClient(url, state_dir=args.state_dir, token=token, ca=args.ca, patience=tools.PATIENCE)
+    def client() -> PromptClient:
+        return PromptClient(url, state_dir=args.state_dir, token=token, ca=args.ca, patience=tools.PATIENCE)
 
     asyncio.run(tools.serve(client, VERSION, writes=args.allow == "write"))
     return 0

@@ -24,9 +24,9 @@ GAP = 0.001  # seconds between two calls, at least, once the hub has said that t
 class Calls:
     """All calls of one client, as long as it is entered."""
 
-    def __init__(self, connect: Connect, patience: float) -> None:
-        self._patience = patience
-        self._door = Door(connect)
+    def __init__(self, connect: Connect, patience: float, *, is_near: bool) -> None:
+        self._patience, self._is_near = patience, is_near
+        self._door = Door(connect, is_near=is_near)
         self._ids = itertools.count(1)
         self._slots, self._pace = asyncio.Semaphore(AT_ONCE), Pace()
 
@@ -52,7 +52,7 @@ class Calls:
             return await self._answer(asked)
 
     async def _answer(self, asked: Asked) -> Any:
-        clock, backoff, lost = asyncio.get_running_loop().time, Backoff(), None
+        clock, backoff, lost = asyncio.get_running_loop().time, Backoff(is_near=self._is_near), None
         give_up = max(asked.at, self._door.seen()) + self._patience  # to stand in line is not to wait for a hub
         while True:
             try:
@@ -107,9 +107,9 @@ class Pace:
 class Door:
     """The way to the connection, for all who wait for it at once, each as long as it may."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, *, is_near: bool) -> None:
         self.link: Link | None = None
-        self._connect = connect
+        self._connect, self._is_near = connect, is_near
         self._opening: asyncio.Task[None] | None = None
         self._waiting: dict[asyncio.Future[Link], float] = {}
         self._came = asyncio.Event()
@@ -162,7 +162,7 @@ class Door:
 
     async def _open(self) -> None:
         """Try, as long as anybody waits. Who comes has it tried soon, however long the hub has been away."""
-        backoff = Backoff()
+        backoff = Backoff(is_near=self._is_near)
         while True:
             self._came.clear()
             try:

@@ -27,18 +27,20 @@ from .calls import Calls
 from .connections import Backoff, Socket, Stream
 from .discovery import NoHub, Refusal, answer, credentials, named_hub, running_hub, verifying
 from .items import Gap, Received
+from .ownership import is_near
 from .paging import joined, next_page
 from .providing import Providing
 from .serving import Handler, OnLost, Served
 from .sockets import CONNECT_TIMEOUT, UNREACHABLE, Connector, Refused, WebSocket, no_hub
 
 POSITION = "Hub-Cursor"  # the header of /readyz that says where the stream is
+PATIENCE = 30.0  # seconds, where nothing is said of it
 FINAL_STATUS = (400, 401, 403, 421)  # of a hub that says no; the other ones may pass
 
 
 class HubClient:
-    """A client of one hub; entering raises NoHub if none is there, and HubError if it does not let this
-    client in.
+    """A client of one hub; entering raises NoHub if none is there (with `patience`: within that many seconds), and
+    HubError if it does not let this client in.
 
     `async for item in client` gives Received and Gap in the hub's order from the moment of entering, or behind
     the cursor `after`. It reconnects by itself and goes on behind what it had: nothing twice, nothing missing
@@ -49,8 +51,10 @@ class HubClient:
 
     `url` is the hub's address (else HUB_URL); without it the hub is looked up in `state_dir` (default: where this
     account's hub lives), at every reconnect again. In this machine nothing is sent to a server of another account.
-    `patience` is how many seconds a call waits for a hub that is away, or too busy. Leaving takes a few seconds at
-    most, also when the hub does not answer, and goes to its end also when it is cancelled.
+    `patience` is how many seconds a call waits for a hub that is away, or too busy (30 if it is not given); where it is
+    given, entering waits as long, so that a program may start before its hub. To a hub in this machine it comes back
+    within 2 s, to others within 30 s, of the hub's own return. Leaving takes a few seconds at most, also when the hub
+    does not answer, and goes to its end also when it is cancelled.
 
     A hub in token mode is given `token`, else HUB_TOKEN, else the token in `state_dir` (without one: in this account's
     state directory, if `url` is the hub that runs there). The certificate of an https hub is checked, against the file
@@ -64,7 +68,7 @@ class HubClient:
         topics: Iterable[str] = ("*",),
         after: str | None = None,
         state_dir: str | Path | None = None,
-        patience: float = 30.0,
+        patience: float | None = None,
         token: str | None = None,
         ca: str | Path | None = None,
     ) -> None:
@@ -76,9 +80,10 @@ class HubClient:
         self._verifying: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._stream: Stream | None = None
-        self._patience = patience
-        self._calls = Calls(self._connect, patience)
-        self._providing = Providing(self._connect)
+        self._patience, self._waits = (PATIENCE, 0.0) if patience is None else (patience, patience)
+        self._near = {"is_near": is_near(self._url)}
+        self._calls = Calls(self._connect, self._patience, **self._near)
+        self._providing = Providing(self._connect, **self._near)
 
     async def __aenter__(self) -> Self:
         self._check_topics()
@@ -90,9 +95,10 @@ class HubClient:
             connector=Connector(), timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
         )
         self._stream = None
-        self._calls, self._providing = Calls(self._connect, self._patience), Providing(self._connect)
+        self._calls = Calls(self._connect, self._patience, **self._near)
+        self._providing = Providing(self._connect, **self._near)
         try:
-            position = await self._position()
+            position = await self._beginning()
         except BaseException:
             await self.__aexit__()
             raise
@@ -124,7 +130,7 @@ class HubClient:
 
     async def __anext__(self) -> Received | Gap:
         if self._stream is None:
-            self._stream = Stream(self._connect, self.topics, self.cursor)
+            self._stream = Stream(self._connect, self.topics, self.cursor, **self._near)
         while True:
             self.cursor, item = await self._stream.next()
             if item is not None:
@@ -169,7 +175,7 @@ class HubClient:
         given = {"default": default, "details": details, "while": "connected" if while_connected else None}
         args = {"question": question, "options": list(options), "timeout": timeout}
         args |= {name: value for name, value in given.items() if value is not None}
-        clock, backoff, key = asyncio.get_running_loop().time, Backoff(), key or new_id()
+        clock, backoff, key = asyncio.get_running_loop().time, Backoff(**self._near), key or new_id()
         ends = clock() + timeout
         while True:
             try:
@@ -245,6 +251,19 @@ class HubClient:
             if problem := pattern_problem(topic):
                 raise HubError("invalid_args", f"{topic!r}: {problem}")
 
+    async def _beginning(self) -> str | None:
+        """Where the stream begins, as soon as there is a hub; of one that says no for good nothing is waited for."""
+        clock, backoff = asyncio.get_running_loop().time, Backoff(**self._near)
+        give_up = clock() + self._waits
+        while True:
+            try:
+                return await self._position()
+            except (NoHub, HubError) as error:
+                left = give_up - clock()
+                if left <= 0 or (isinstance(error, HubError) and not error.retryable):
+                    raise
+            await asyncio.sleep(min(left, backoff.next()))
+
     async def _position(self) -> str | None:
         """Where the stream begins; asked for before it is opened, so that nothing in between is missed, and of a route
         that calls no command: the audit log has nothing of it."""
@@ -305,6 +324,14 @@ class HubClient:
     def _may_get_another_token(self) -> bool:
         """Whether it is looked for at each attempt: the hub may have a new one, or not have said yet where it is."""
         return not (self._token or os.environ.get("HUB_TOKEN"))
+
+
+class PromptClient(HubClient):
+    """One whose patience is for its calls alone: entering tells at once that no hub is there, to who looks again."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._waits = 0.0
 
 
 def _may_be_open(error: HubError | NoHub) -> bool:

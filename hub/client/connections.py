@@ -15,6 +15,7 @@ from .discovery import Barred, Disconnected
 from .items import Arrival, arrival
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds: what the wait before a reconnect is drawn below
+NEAR_DELAY = 2.0  # the same of a hub in this machine: to look for it costs next to nothing
 LEAST_PATIENCE = 1.0  # seconds that an attempt under way gets from those who have no patience
 READ_AHEAD = 256 * 1024  # characters of events read and not yet taken
 NO_EVENTS = "hub:none"  # a pattern that nothing can match: the domain is the hub's own
@@ -54,9 +55,11 @@ class Left(Disconnected):
 
 
 class Backoff:
-    """Whether to come back, and when: full jitter, so that a thousand clients do not come back as one."""
+    """Whether to come back, and when: full jitter, so that a thousand clients do not come back as one. `is_near`: to a
+    hub in this machine, whose people see how long its return takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_near: bool = False) -> None:
+        self._is_near = is_near
         self._attempt = 0
         self._barred = False
 
@@ -65,8 +68,9 @@ class Backoff:
         self._attempt, self._barred = 0, False
 
     def next(self) -> float:
-        """Seconds: anything up to 0.5, then up to 1, 2, 4 … 30."""
-        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._attempt, 16))
+        """Seconds: anything up to 0.5, then up to 1, 2, 4 … 30, or no more than 2."""
+        longest = min(LONGEST_DELAY, NEAR_DELAY) if self._is_near else LONGEST_DELAY
+        ceiling = min(longest, FIRST_DELAY * 2 ** min(self._attempt, 16))
         self._attempt += 1
         return random.uniform(0, ceiling)
 
@@ -90,12 +94,12 @@ class Stream:
     connection: so an event is neither lost between the two nor asked for twice.
     """
 
-    def __init__(self, connect: Connect, topics: tuple[str, ...], position: str | None) -> None:
+    def __init__(self, connect: Connect, topics: tuple[str, ...], position: str | None, *, is_near: bool) -> None:
         self._connect = connect
         self._topics = ",".join(topics) or NO_EVENTS
         self._position = position
         self._ahead = ReadAhead()
-        self._backoff = Backoff()
+        self._backoff = Backoff(is_near=is_near)
         self._task = asyncio.create_task(self._run())
 
     async def next(self) -> Arrival:

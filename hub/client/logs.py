@@ -15,9 +15,10 @@ from typing import Any
 
 from ..errors import HubError
 from ..wire.ids import new_id
-from .client import HubClient
+from .client import HubClient, PromptClient
 from .connections import Backoff
 from .discovery import named_hub
+from .ownership import is_near
 
 EVENT = "log:record"
 KEPT = 1000  # records that wait for a hub
@@ -123,6 +124,7 @@ class _Publisher:
 
     def __init__(self, event: str, kept: int, where: Mapping[str, Any]) -> None:
         self._event, self._where = event, where
+        self._is_near = is_near(named_hub(where["url"], where["state_dir"]))
         self._pid = os.getpid()
         self._waiting, self._kept = deque[Event](), kept
         self._put = self._gone = 0  # records that came, that had to go; counted by those who log, one after the other
@@ -197,12 +199,12 @@ class _Publisher:
             asyncio.run(self._work())
 
     async def _work(self) -> None:
-        loop, task, backoff = asyncio.get_running_loop(), asyncio.current_task(), Backoff()
+        loop, task, backoff = asyncio.get_running_loop(), asyncio.current_task(), Backoff(is_near=self._is_near)
         assert task is not None
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         while True:
             try:
-                async with HubClient(**self._where, patience=PATIENCE) as client:
+                async with PromptClient(**self._where, patience=PATIENCE) as client:
                     await self._publish(client, backoff)
             except Exception as error:
                 self._failures += 1

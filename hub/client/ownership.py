@@ -3,13 +3,20 @@
 import os
 from typing import Any
 
-from ..sockdiag import Address, is_loopback, server_of, supported, unmapped
+from ..sockdiag import Address, is_local, is_loopback, server_of, supported, unmapped
+from .discovery import parts
 
 ROOT = 0
 
 
 class Impostor(ConnectionError):
     """What listens there is not this account's hub; the text says whose it is."""
+
+
+def is_near(url: str | None) -> bool:
+    """Whether a hub runs in this machine: that is where it is looked for without an address."""
+    named = parts(url) if url else None
+    return named is None or is_local(named.host)
 
 
 def check_server(server: Address, local: Address, sock: Any) -> None:

@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 class Providing:
     """What one client serves, and the task that keeps it served."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, *, is_near: bool) -> None:
         self._connect = connect
         self._served: dict[str, Served] = {}
         self._more = asyncio.Event()  # there is something new to be offered
-        self._backoff = Backoff()
+        self._backoff = Backoff(is_near=is_near)
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, served: Served) -> None:

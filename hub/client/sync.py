@@ -40,7 +40,7 @@ class SyncHubClient:
         topics: Iterable[str] = ("*",),
         after: str | None = None,
         state_dir: str | Path | None = None,
-        patience: float = 30.0,
+        patience: float | None = None,
         token: str | None = None,
         ca: str | Path | None = None,
     ) -> None:

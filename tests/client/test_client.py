@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import random
 from pathlib import Path
@@ -12,10 +13,11 @@ from aiohttp import WSMsgType
 from scripted import Peer, ScriptedHub, error_object, event, notice
 
 from hub.client import connections
-from hub.client.client import HubClient
+from hub.client.client import HubClient, PromptClient
 from hub.client.connections import Backoff
 from hub.client.discovery import NoHub
 from hub.client.items import Arrival, Gap, Received, arrival
+from hub.client.ownership import is_near
 from hub.errors import HubError
 
 pytestmark = pytest.mark.usefixtures("soon")
@@ -46,7 +48,10 @@ def following(client: HubClient) -> "asyncio.Task[Received | Gap]":
 # ---- coming back
 
 
-def test_waits_are_drawn_below_a_ceiling_that_doubles_to_30_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("url", "longest"), [("http://127.0.0.1:1", 2.0), (None, 2.0), ("http://h.example", 30.0)])
+def test_waits_are_drawn_below_a_ceiling_that_doubles_to_30_seconds_or_to_2_in_this_machine(
+    url: str | None, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()
     drawn: list[tuple[float, float]] = []
 
@@ -55,9 +60,9 @@ def test_waits_are_drawn_below_a_ceiling_that_doubles_to_30_seconds(monkeypatch:
         return 0.25
 
     monkeypatch.setattr(random, "uniform", uniform)
-    backoff = Backoff()
+    backoff = Backoff(is_near=is_near(url))
     assert {backoff.next() for _ in range(9)} == {0.25}
-    assert drawn == [(0, high) for high in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)]
+    assert drawn == [(0, min(high, longest)) for high in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)]
     backoff.reset()
     backoff.next()
     assert drawn[9:] == [(0, 0.5)]
@@ -248,6 +253,58 @@ async def test_entering_where_nothing_listens_says_so(scripted: ScriptedHub) -> 
         async with HubClient(scripted.url):
             raise AssertionError("entered")
     await scripted.start()
+
+
+@pytest.mark.parametrize("by", ["address", "folder"])
+async def test_with_patience_entering_waits_for_a_hub_that_starts(
+    scripted: ScriptedHub, tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    def next(backoff: Backoff) -> float:
+        tried.set()
+        return 0.001
+
+    monkeypatch.setattr(Backoff, "next", next)
+    await scripted.stop()
+    where: dict[str, Any] = {"url": scripted.url} if by == "address" else {"state_dir": tmp_path}
+    client = HubClient(**where, patience=math.inf)
+    entering = asyncio.create_task(client.__aenter__())
+    await tried.wait()
+    scripted.page = 503, {**error_object("shutting_down"), "retryable": True}  # and while it stops
+    await scripted.start(int(scripted.url.rpartition(":")[2]))
+    announce(tmp_path, json.dumps({"url": scripted.url + "/", "pid": os.getpid()}))
+    while not scripted.asked:
+        await asyncio.sleep(0)
+    scripted.page = 200, {"events": [], "cursor": "e:41", "complete": True, "more": False}
+    await entering
+    assert client.cursor == "e:41"
+    calling = asyncio.create_task(client.call("a:b"))
+    caller = await scripted.peer()
+    await caller.respond((await caller.command())[0], 1)
+    assert await calling == 1
+    await client.__aexit__()
+
+
+@pytest.mark.parametrize("patience", [0, 0.05])
+async def test_and_no_longer_than_its_patience(scripted: ScriptedHub, patience: float) -> None:
+    await scripted.stop()
+    with pytest.raises(NoHub, match="No hub answers"):
+        await HubClient(scripted.url, patience=patience).__aenter__()
+    await scripted.start()
+
+
+async def test_what_is_prompt_waits_for_calls_alone(scripted: ScriptedHub) -> None:
+    await scripted.stop()
+    with pytest.raises(NoHub, match="No hub answers"):
+        await PromptClient(scripted.url, patience=math.inf).__aenter__()
+    await scripted.start()
+
+
+async def test_with_patience_a_hub_that_says_no_is_told_at_once(scripted: ScriptedHub) -> None:
+    scripted.page = 403, error_object("forbidden")
+    with pytest.raises(HubError, match="The hub says no"):
+        await HubClient(scripted.url, patience=math.inf).__aenter__()
 
 
 async def test_entering_tells_why_the_hub_refuses(scripted: ScriptedHub) -> None:
