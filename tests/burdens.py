@@ -2,7 +2,7 @@
 
 A body is a function from a size to bytes of about that size. `VALUES` are JSON, to be put anywhere; `EVENTS` and
 `LINES` are published; `ENVELOPES` and `SCHEMAS` are frames of a WebSocket; `of_fields` makes a body for each field of a
-schema; `HEADS` are the whole of a request without a body.
+schema; `CHUNKS` are bodies as they are on the wire, `HEADS` the whole of a request without a body.
 """
 
 import json
@@ -225,6 +225,17 @@ LINES: dict[str, Body] = {
     "carriage returns": repeated("\r"),
 }
 
+
+# ---- bodies in chunks, as they are on the wire; but for the end of the last one
+
+CHUNKS: dict[str, Body] = {
+    "of one byte": repeated("1\r\n \r\n"),
+    "of five bytes": repeated("5\r\n     \r\n"),
+    "of a hundred bytes": repeated("64\r\n" + " " * 100 + "\r\n"),
+    "with extensions": repeated("1;a=b\r\n \r\n"),
+    "with a long extension": repeated("a", "1;", "\r\n \r\n"),
+    "with zeros before the size": repeated("0", "", "1\r\n \r\n"),
+}
 
 # ---- heads of requests: as large as a line may be, in several lines
 

@@ -17,7 +17,7 @@ from ..wire import messages
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
-from .access.reader import is_half_closed
+from .access.reader import Padded, is_half_closed
 from .keys import HUB, PEER
 from .refusalpage import is_wanted, refusal_page
 
@@ -43,6 +43,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         return refusal(_of_http(request, error), request, error.headers.get(hdrs.ALLOW))
+    except Padded as error:
+        return refusal(HubError("invalid_message", str(error), status=400), request)
     except (HttpProcessingError, web.RequestPayloadError, ClientPayloadError):
         return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400), request)
     except ConnectionError:  # the client has gone: this reaches nobody, and is nothing to be logged
@@ -154,7 +156,7 @@ def stream_query(request: web.Request, last: str = "") -> tuple[Patterns | None,
 
 
 # The rest of a body will never come.
-NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError)
+NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError, Padded)
 
 
 async def body(request: web.Request, most: int | None = None) -> bytes:
@@ -171,10 +173,10 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
             async for chunk in request.content.iter_any():
                 received += chunk
                 bounded(received, most)
-    except TimeoutError:
-        raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     except NEVER as error:
         raise anew(error) from None
+    except TimeoutError:
+        raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     return bytes(received)
 
 

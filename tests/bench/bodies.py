@@ -10,6 +10,7 @@ nothing longer; what is too much is tried three times. The client is another thr
 """
 
 import asyncio
+import contextlib
 import http.client
 import socket
 import sys
@@ -107,6 +108,18 @@ def get(hub: Hub, head: bytes) -> str:
     return f"{answer[9:12].decode()} {len(answer)}"
 
 
+def stream(hub: Hub, wire: bytes) -> str:
+    head = f"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\nContent-Type: application/json\r\n"
+    more = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", hub.port), timeout=120) as sock, contextlib.suppress(ConnectionError):
+        answer = b""
+        with contextlib.suppress(ConnectionError):  # cut off
+            sock.sendall((head + more).encode() + wire + b"0\r\n\r\n")
+        while data := sock.recv(1 << 16):
+            answer += data
+    return f"{answer[9:12].decode()} {len(answer)}"
+
+
 def frame(hub: Hub, text: bytes) -> str:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=120) as sock:
         sock.sendall(
@@ -150,6 +163,13 @@ def corpus(hub: Hub) -> Iterator[tuple[str, Callable[[int], Callable[[], str]], 
 
         return sending
 
+    def streaming(body: burdens.Body) -> Callable[[int], Callable[[], str]]:
+        def sending(size: int) -> Callable[[], str]:
+            wire = body(size)
+            return lambda: stream(hub, wire)
+
+        return sending
+
     events = "/api/events"
     for name, body in burdens.VALUES.items():
         yield f"data: {name}", posting(events, burdens.JSON, burdens.data("a:b", body)), large
@@ -165,6 +185,8 @@ def corpus(hub: Hub) -> Iterator[tuple[str, Callable[[int], Callable[[], str]], 
         yield f"events: {name}", posting(events, burdens.JSON, body), large
     for name, body in burdens.LINES.items():
         yield f"NDJSON: {name}", posting(events, burdens.NDJSON, body), large
+    for name, body in burdens.CHUNKS.items():
+        yield f"chunks: {name}", streaming(body), large
     for name, body in burdens.ENVELOPES.items():
         yield f"envelope: {name}", framing(body), small
     for name, body in burdens.SCHEMAS.items():

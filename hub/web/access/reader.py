@@ -1,17 +1,26 @@
-"""How the hub's own server reads requests: up to which size, and what happens to what is none."""
+"""How the hub's own server reads requests: up to which size, in which slices, and what happens to what is none."""
 
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from ...errors import HubError
 from .peer import endpoint
 
 MAX_LINE = 32 * 1024  # bytes of the first line, and of each header
+SLICE = 16 * 1024  # bytes that are parsed before it is looked at what has come of them
+# A body in chunks takes more on the wire than there is in it: so many times as much, and so many bytes beyond, at most.
+# Lines of five bytes, each a chunk of its own, are within that.
+SHARE, SPARE = 2, 32 * 1024
 
 Unreadable = Callable[[HubError, str], web.Response]
+
+
+class Padded(TimeoutError):
+    """There is too little in a body for what it takes on the wire. This kind of error alone is passed over by aiohttp
+    where it reads what nobody has read."""
 
 
 def read_by(server: web.Server, unreadable: Unreadable) -> None:
@@ -44,17 +53,55 @@ class _Server(web.Server):
         settings: dict[str, Any] = {**self._kwargs, "max_line_size": MAX_LINE, "max_field_size": MAX_LINE}
         reader = _Reader(self, loop=self._loop, **settings)
         reader.unreadable, reader.half_closed = self.unreadable, False
+        reader.padded, reader._rest, reader._body, reader._wire = False, b"", None, 0
         return reader
 
 
 class _Reader(web.RequestHandler):
     """aiohttp's connection, but for its last word on what is no request; and a client that has said all, and so has
-    closed its half of the connection, gets its answer."""
+    closed its half of the connection, gets its answer.
 
-    __slots__ = ("half_closed", "unreadable")
+    It is parsed in slices, and a body that is hardly more than the sizes of its chunks is cut off before it has cost
+    much: a million chunks of one byte would take seconds.
+    """
 
+    __slots__ = ("_body", "_rest", "_wire", "half_closed", "padded", "unreadable")
+
+    _rest: bytes  # that nobody has parsed yet, as the body before them is not read as fast
+    _body: StreamReader | None  # that is not whole yet
+    _wire: int  # bytes that have been parsed for it
+    padded: bool  # nothing more is taken
     half_closed: bool
     unreadable: Unreadable  # its own: a connection that is lost has no server any more
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        while not self.padded:
+            self._rest = data[SLICE:]
+            super().data_received(data[:SLICE])
+            self._weigh(min(len(data), SLICE))
+            if not self._rest or self._reading_paused:  # aiohttp comes for more once it has been read
+                break
+            data = self._rest
+
+    def _weigh(self, size: int) -> None:
+        """Look at what has come of so many bytes that have just been parsed."""
+        body = self._messages[-1][1] if self._messages else self._body
+        if body is None or body.is_eof():
+            self._body = None
+        elif body is not self._body:
+            self._body, self._wire = body, 0
+        else:
+            self._wire += size
+            if self._wire > SHARE * body.total_bytes + SPARE:
+                self._cut(body)
+
+    def _cut(self, body: StreamReader) -> None:
+        self.padded, self._rest, self._body = True, b"", None
+        sentence = "Most of this body is sizes of chunks: send larger chunks."
+        self.unreadable(HubError("invalid_message", sentence, status=400), endpoint(self.peername)[0])
+        body.set_exception(Padded(sentence))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to stay, for what has not been answered."""
