@@ -18,7 +18,7 @@ from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
 from .access.reader import Padded, is_half_closed
-from .keys import HUB, PEER
+from .keys import COMING, HUB, PEER
 from .refusalpage import is_wanted, refusal_page
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -161,7 +161,7 @@ NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError, Padded)
 
 async def body(request: web.Request, most: int | None = None) -> bytes:
     """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline. Raises HubError: 413, 415,
-    or 408 if it does not come."""
+    408 if it does not come, or `busy` where too much of others has come by halves."""
     hub = request.app[HUB]
     most = most or hub.config.max_body
     check_body(request, most)
@@ -169,10 +169,12 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
         return bounded(request.content.read_nowait(), most)
     received = bytearray()
     try:
-        async with asyncio.timeout(hub.config.deadline):
-            async for chunk in request.content.iter_any():
-                received += chunk
-                bounded(received, most)
+        with request.app[COMING].one() as hold:
+            async with asyncio.timeout(hub.config.deadline):
+                async for chunk in request.content.iter_any():
+                    hold(len(chunk))
+                    received += chunk
+                    bounded(received, most)
     except NEVER as error:
         raise anew(error) from None
     except TimeoutError:

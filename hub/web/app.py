@@ -9,11 +9,11 @@ from aiohttp import web
 from ..hub import Hub
 from ..stderr import Seldom
 from ..wire.vocabulary import Refusal
-from . import answers, api, health, hooks, outgoing, pings, serverfile, sse, streams
+from . import answers, api, health, hooks, outgoing, pings, room, serverfile, sse, streams
 from .access import login
 from .access.guard import Guard
 from .documents import served
-from .keys import GUARD, HUB
+from .keys import COMING, GUARD, HUB
 from .page import dashboard
 from .ws import connection
 
@@ -27,7 +27,7 @@ def create_app(hub: Hub, url: str | None = None) -> web.Application:
     by its state directory.
     """
     app = web.Application(middlewares=[answers.errors], client_max_size=hub.config.max_body)
-    app[HUB] = hub
+    app[HUB], app[COMING] = hub, room.Coming(room.COMING)
     guard = Guard(hub.config, refused=functools.partial(_refused, hub, Seldom(log)), limit=api.limit(hub))
     guard.protect(app)
     app[GUARD] = guard

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from .access.connections import Accepted
     from .access.guard import Guard
     from .access.peer import Peer
+    from .room import Coming
 
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+COMING: "web.AppKey[Coming]" = web.AppKey("coming")  # the bodies that are not whole yet
 GUARD: "web.AppKey[Guard]" = web.AppKey("guard")
 PEER: "web.RequestKey[Peer]" = web.RequestKey("peer")  # who was let in
 SEEN: "web.RequestKey[Accepted]" = web.RequestKey("seen")  # what the guard knows of the connection

@@ -19,6 +19,7 @@ from ..stream.brokers.rarely import Rarely
 from .access.peer import Peer
 from .answers import NEVER, anew, bounded, check_body
 from .keys import GUARD, HUB, PEER
+from .room import too_much
 
 log = logging.getLogger("hub")
 
@@ -92,14 +93,14 @@ class Strangers:
                         waits = True
                         await self._hold(source, more)
                         waits, held = False, held + more
-        except TimeoutError:
-            if waits or limit not in self._awaited:
-                self._tell(request)
-                raise HubError("busy", "Too much is sent at once; try again.", retry_after=1) from None
-            raise _refused(request, "The body that this signature is of did not come in time.") from None
         except NEVER as error:
             _refused(request, "")
             raise anew(error) from None
+        except TimeoutError:
+            if waits or limit not in self._awaited:
+                self._tell(request)
+                raise too_much() from None
+            raise _refused(request, "The body that this signature is of did not come in time.") from None
         finally:
             self._awaited.pop(limit, None)
             self._give_back(source, held)
