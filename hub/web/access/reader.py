@@ -103,6 +103,10 @@ class _Reader(web.RequestHandler):
         self.unreadable(HubError("invalid_message", sentence, status=400), endpoint(self.peername)[0])
         body.set_exception(Padded(sentence))
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._body, self._rest = None, b""  # it knows its connection: only the garbage collector would find the two
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to stay, for what has not been answered."""
         self.half_closed = True
