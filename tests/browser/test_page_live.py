@@ -264,6 +264,21 @@ async def test_without_scripts_a_reload_shows_the_present(hub: HubProcess, page:
     assert len(await page.text("[data-section=hub]")) == 1
 
 
+async def test_the_newest_of_each_own_name_is_live(hub: HubProcess, page: Page) -> None:
+    await page.open(hub.url)
+    await page.until(f"{LIVE} && document.querySelector('#first').innerText.includes('Nothing has been said here yet')")
+    await hub.publish("sensor:temp", {"c": 21})
+    await page.until(f"{section('own-events')}.innerText.includes('c: 21')")
+    await page.until("!document.querySelector('#first').innerText.includes('Nothing has been said')")
+    await hub.publish("sensor:temp", {"c": 22})
+    await page.until(f"{section('own-events')}.innerText.includes('c: 22')")
+    assert len(await page.text("[data-section=own-events] li")) == 1
+    await page.press("j")
+    await page.press("Enter")
+    await page.until("location.search === '?panel=events&filter=sensor%3Atemp'")
+    await page.until("document.querySelectorAll('[data-event]').length === 2")
+
+
 async def test_a_page_of_one_panel_lives_too(hub: HubProcess, page: Page) -> None:
     await page.open(hub.url + "?panel=events&filter=build")
     await page.until(LIVE)

@@ -13,6 +13,7 @@ from ...stream.events import Event
 from .attempts import Attempt, follow
 from .counted import ONE_BY_ONE, THREAT, VOTE, Counted
 from .rows import (
+    CHECKS,
     Agent,
     Alert,
     Groups,
@@ -72,6 +73,8 @@ class Board:
                 return
             await self._take(self._news(head), slices or Slices())
             self.position = head
+            if not self.is_plain:
+                self.counted.own.clear()  # nobody goes on with it
             if self.hub.state.dropped != self._dropped:
                 self._forget()
 
@@ -91,9 +94,16 @@ class Board:
         steps = [(event, False) for event in happened if event.name == "task:progress" and event.seq not in newest]
         values = [(event, stale) for event, stale in changed if event.name not in ONE_BY_ONE or event.seq <= after]
         streamed = [(event, False) for event in happened if event.name in ONE_BY_ONE]
-        return [(Board._step, *step) for step in steps] + [
-            (take, event, stale) for event, stale in values + streamed if (take := TAKES.get(event.name)) is not None
-        ]
+        own = [(Board._own, event, False) for event in happened if is_own(event.name)] if self.is_plain else []
+        return (
+            [(Board._step, *step) for step in steps]
+            + [
+                (take, event, stale)
+                for event, stale in values + streamed
+                if (take := TAKES.get(event.name)) is not None
+            ]
+            + own
+        )
 
     async def _take(self, news: list[tuple[Take, Event, bool]], slices: Slices) -> None:
         for take, event, stale in news:
@@ -180,6 +190,9 @@ class Board:
     def _memory(self, event: Event, stale: bool) -> None:
         self.memory = {**event.data, "stale": stale}
 
+    def _own(self, event: Event, stale: bool) -> None:
+        self.counted.own_event(event)
+
     def _seen(self, event: Event, stale: bool) -> None:
         self.seen[event.key or ""] = event.data["seq"]
 
@@ -203,12 +216,19 @@ class Board:
 
     @property
     def is_empty(self) -> bool:
-        return not self.tasks.all and self.is_young
+        """Whether nothing was said here, ever."""
+        return not self.position
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether next to nothing works here that has rows of its own: what else is said stands in their place."""
+        return len(self.tasks.all) <= FEW and not self.agents.all
 
     @property
     def is_young(self) -> bool:
-        """Whether all that was said here are a few tasks, as of somebody who tries what the first minute tells."""
-        if len(self.tasks.all) > FEW or self.agents.all or self.questions or self.counted.is_any or self.alerts:
+        """Whether all that was said here, beside events of own names, are a few tasks, as of somebody who tries what
+        the first minute tells."""
+        if not self.is_plain or self.questions or self.counted.is_any or self.alerts:
             return False
         return self.hub.state.newest("hub:question", "") is None
 
@@ -242,6 +262,11 @@ class Board:
     def failures(self) -> list[Task | Agent]:
         """Those in error that no person has seen."""
         return [row for row in self.in_error() if not self.is_seen(row)]
+
+
+def is_own(name: str) -> bool:
+    """Whether events of this name have no rows of another kind, and are no word of the hub's own."""
+    return name not in TAKES and name != CHECKS and not name.startswith("hub:")
 
 
 def event_of(row: Row) -> str:

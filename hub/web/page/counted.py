@@ -1,4 +1,5 @@
-"""What counts one by one: threats, and what was cast of each vote. The last values do not hold it."""
+"""What counts one by one: threats, what was cast of each vote, and events that have no rows of another kind. The last
+values do not hold it."""
 
 import math
 import time
@@ -7,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from ...stream.events import Event
 from ...wire.timestamps import unix_time
-from .rows import Threat, Vote, count_cast, threat_row, vote_row
+from .rows import Own, Threat, Vote, count_cast, own_row, threat_row, vote_row
 
 VOTE, THREAT = "governance:vote_cast", "security:threat_detected"
 ONE_BY_ONE = {VOTE, THREAT}
 THREATS = VOTES = 500  # that are kept
+OWN = 200  # names, likewise
 
 
 class Counted:
@@ -20,6 +22,7 @@ class Counted:
     def __init__(self) -> None:
         self.votes: dict[str, Vote] = {}
         self.threats: deque[Threat] = deque(maxlen=THREATS)
+        self.own: dict[str, Own] = {}  # by the event's name, the newest at the end
 
     @property
     def is_any(self) -> bool:
@@ -28,6 +31,13 @@ class Counted:
     def threat(self, event: Event, stale: bool) -> None:
         """Take the next threat."""
         self.threats.append(threat_row(event, stale))
+
+    def own_event(self, event: Event) -> None:
+        """Take the next event of its name, in place of the one before."""
+        self.own.pop(event.name, None)
+        self.own[event.name] = own_row(event)
+        if len(self.own) > OWN:
+            del self.own[next(iter(self.own))]
 
     def cast(self, event: Event, stale: bool) -> None:
         """Take the next cast of a vote; of one that is known already only whether it is stale."""

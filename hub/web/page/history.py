@@ -10,6 +10,7 @@ from ...stream.events import Event
 from ...wire.names import Cursor, Patterns, pattern_problem
 from .formats import agent, cut, outline, plural, words
 from .panel import NOTHING, Asked, Context
+from .rows import CHECKS
 
 if TYPE_CHECKING:
     from ...hub import Hub
@@ -18,8 +19,8 @@ FEW, MANY = 14, 100  # rows on the whole page, and on a page of their own
 NAMES, PAGES = 1000, 30  # names that are looked at in one go, and how often for one page of rows
 LINE, PART = 300, 200  # characters of a line, and of one thing that it tells
 LOOKED = 500  # events in memory that are looked at for the newest few
-# Of no use to who looks at the page as it is: by what `hub doctor` tries the hub, and what was marked as seen.
-CHECKS, SEEN = ASIDE = "doctor:check", "hub:seen"
+SEEN = "hub:seen"
+ASIDE = (CHECKS, SEEN)  # of no use to who looks at the page as it is
 JSON = 1200  # characters that are shown in place; for more there is a link
 PARSED = 8 * 1024  # bytes: what is larger is not looked into
 # What is worth a line, in this order: what has become of it stands before its name.

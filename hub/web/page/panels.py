@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from . import working
 from .board import Board
-from .history import events, look_back
+from .history import events, line, look_back
 from .panel import Asked, Context, Panel, page_of
 from .rows import GRAVE, SEVERITIES, Alert, Question, Row, Task, Threat, Vote
 
 if TYPE_CHECKING:
     from ...hub import Hub
 
-WAITING, FAILED, THREATS = 25, 12, 5  # rows of each on a page
+WAITING, FAILED, THREATS, OWN = 25, 12, 5, 12  # rows of each on a page
 RATE_SECONDS = 10.0
 NEEDED = {"majority": 1 / 2, "supermajority": 2 / 3}
 
@@ -46,6 +46,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         ),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True, clocked=True),
         Panel("working", "Working now", (tasks, agents), of(working.working), links=True, in_rows=True, clocked=True),
+        Panel("own-events", "Own events", ("*",), of(own), links=True, in_rows=True),
         Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
         Panel(
             "threats",
@@ -146,6 +147,19 @@ def needed(vote: Vote) -> int | None:
         return vote.eligible
     share = vote.eligible * NEEDED.get(vote.threshold, 1 / 2)
     return int(share) + 1 if share == int(share) and vote.threshold != "supermajority" else -int(-share // 1)
+
+
+# ---- what is said by other names
+
+
+def own(board: Board, hub: "Hub", asked: Asked) -> Context:
+    """The newest event of each name that has no rows of another kind, by name; where there is next to nothing else."""
+    shown, more = page_of([*board.counted.own.values()], asked, OWN, lambda row: row.key)
+    for row in shown:
+        if not row.text and hub.window.covers(row.seq - 1):
+            (event,) = hub.window.between(row.seq - 1, row.seq)
+            row.text = line(event).text
+    return {"rows": [("own", row) for row in shown], "more": more}
 
 
 # ---- failed

@@ -15,6 +15,7 @@ from .told import Lines, is_in, lines_of, told_of
 KEY = 300  # characters of a text in one line, and of what names another row
 QUESTION = 4200  # of a question: all that a hook asks
 
+CHECKS = "doctor:check"  # by what `hub doctor` tries the hub
 OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")
 SEVERITIES = ("critical", "high", "medium", "low")
 GRAVE = ("critical", "high", "error", "page", "disaster")  # as threats and alerts say it
@@ -159,6 +160,13 @@ class Alert(Row):
     began: str  # when it began to fire, as its sender says it, else when it was heard of
 
 
+@dataclass(slots=True)
+class Own(Row):
+    """The newest event of a name that has no rows of another kind; the name is its key."""
+
+    text: str = ""
+
+
 R = TypeVar("R", bound=Row)
 
 
@@ -298,6 +306,11 @@ def alert_row(event: Event, stale: bool) -> Alert:
         summary=_line(data.get("description")),
         began=began if unix_time(began) is not None else event.timestamp,
     )
+
+
+def own_row(event: Event) -> Own:
+    """The row of an event that is the newest of its name."""
+    return Own(**_basics(event, False) | {"key": event.name})
 
 
 def _basics(event: Event, stale: bool) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from jinja2 import ChoiceLoader, DictLoader
 from running import HubInside, hub_app
 
 from hub import Hub, HubError, Panel
-from hub.web.page import dashboard, drawing, frame, panels
+from hub.stream.window import Window
+from hub.web.page import counted, dashboard, drawing, frame, panels
 
 VOID = {"meta", "link", "input"}
 
@@ -78,6 +79,67 @@ async def test_an_empty_hub_says_how_to_fill_it(hub: HubInside) -> None:
     assert "hub ask" in page.text
     assert "intact, 1 record" in page.text, "the hub's start is the first record"
     assert "made up" not in page.text
+
+
+async def test_events_of_own_names_stand_in_the_main_column_the_newest_of_each(tmp_path: Path) -> None:
+    async with hub_app(tmp_path) as hub:
+        assert "Nothing has been said here yet." in (await look(hub)).text
+        for degrees in (21, 22, 23):
+            await hub.hub.publish("sensor:temp", {"c": degrees})
+        await hub.hub.publish("door:front", {"id": "kitchen", "status": "open"})
+        page = await look(hub)
+        assert "Nothing has been said" not in page.text
+        assert "Events of your own names stand above as they are" in page.text
+    async with hub_app(tmp_path) as hub:
+        page = await look(hub)
+        assert sections(page) == ["own-events", "recent", "events", "hub"]
+        assert marked(page, "id").index("own-events") < marked(page, "id").index("first"), "and how to go on below"
+        text = " ".join(page.text.split())
+        assert (
+            "Own events the newest of each name · door:front kitchen open 0 s ago · sensor:temp c: 23 0 s ago" in text
+        )
+        assert "./?panel=events&filter=sensor%3Atemp" in marked(page, "href")
+        await hub.hub.publish("agent:status_change", {"id": "ada", "status": "active"})
+        assert "own-events" not in sections(await look(hub)), "there is more to be shown"
+        assert not hub.app[dashboard.SHOWN].board.counted.own
+
+
+async def test_own_names_are_shown_on_pages_and_no_more_are_kept_than_of_use(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counted, "OWN", 15)
+    for number in range(18):
+        await hub.hub.publish(f"n:{number:02}", {})
+    page = await look(hub)
+    links = [str(href) for href in marked(page, "href")]
+    names = [href.rpartition("%3A")[2] for href in links if "filter=n%3A" in href]
+    assert names == [f"{number:02}" for number in range(3, 15)], "those said longest ago are gone"
+    assert "3 more" in " ".join(page.text.split())
+    assert "n:17" in (await look(hub, "?panel=own-events&page=2")).text
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_no_longer_in_memory_has_its_time_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(Window, "covers", lambda window, position: True)
+    async with hub_app(tmp_path, window_events=5) as hub:
+        await hub.hub.publish("sensor:temp", {"c": 22})
+        board = hub.app[dashboard.SHOWN].board
+        await board.catch_up()
+        for _ in range(9):
+            await hub.hub.publish("sensor:wind", {})
+        text = " ".join((await look(hub)).text.split())
+        assert ("sensor:temp 0 s ago" in text) is not weakened
+        assert ("could not be drawn" in text) is weakened
+
+
+async def test_what_hub_doctor_has_tried_is_no_event_of_ones_own(hub: HubInside) -> None:
+    await hub.hub.publish("doctor:check", {"n": 1})
+    page = await look(hub)
+    assert "Nothing has been said" not in page.text
+    assert "own-events" not in sections(page)
 
 
 async def test_what_is_there_stands_in_its_section(hub: HubInside) -> None:
