@@ -9,7 +9,7 @@ import { mark, newest } from "./gaps.js";
 import { listen } from "./keys.js";
 import { morph } from "./morph.js";
 import { areWanted, tell } from "./notices.js";
-import { send } from "./sending.js";
+import { hold, send } from "./sending.js";
 import { lead, settle } from "./settling.js";
 
 const FIRST = 0.5; // seconds before the first try again
@@ -18,6 +18,7 @@ const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
 const GLANCE = 2; // seconds between two looks at what waits, while nobody looks here
 const STEADY = 5; // seconds after which a connection counts as good again
+const GO_ON = "Start it with “hub”, if it was stopped: this page comes back by itself.";
 const FOR_GOOD = [401, 403, 421]; // statuses with which the hub says that it does not let this page in
 
 const byId = (id) => document.getElementById(id);
@@ -82,11 +83,13 @@ function gone() {
   since.dateTime = goneSince.toISOString();
   since.dataset.as = "clock";
   const why = document.createElement("span");
+  why.textContent = GO_ON;
   byId("gone").replaceChildren("✕ Not connected since ", since, ". What stands here is how things were then. ", why);
   write(byId("gone"));
   byId("gone").hidden = false;
   state("gone", "Not connected");
   body.toggleAttribute("data-gone", true);
+  hold(true);
   head();
 }
 
@@ -98,11 +101,14 @@ async function ask() {
   const why = document.querySelector("#gone span");
   if (!why || !answer) return;
   const refused = FOR_GOOD.includes(answer.status) ? await answer.json().catch(() => null) : null;
-  why.textContent = refused?.error ? `The hub does not let this page in any more: ${refused.error}` : "";
+  why.textContent = refused?.error ? `The hub does not let this page in any more: ${refused.error}` : GO_ON;
 }
 
 function live() {
-  if (goneSince) end("again");
+  if (goneSince) {
+    end("again");
+    hold(false);
+  }
   goneSince = null;
   byId("gone").hidden = true;
   state("live", "Live");

@@ -1,5 +1,7 @@
 // What can be done without a mouse. An answer is only ever given by Enter, on the button that has the focus.
 
+const HELD = "That cannot be sent now.";
+
 const byId = (id) => document.getElementById(id);
 const rows = () => [...document.querySelectorAll("[data-row]")];
 const current = () => document.activeElement?.closest("[data-row]");
@@ -22,6 +24,7 @@ function answer(number, say) {
   if (!row) return say("No row has the focus: j and k go to one.");
   const button = row.querySelectorAll(".answers button")[number];
   if (!button?.checkVisibility()) return say(`This row has no ${number ? "second answer" : "answers"}.`);
+  if (button.disabled) return say(HELD);
   button.focus();
   say(`Enter answers ${button.textContent}.`);
 }
@@ -31,6 +34,7 @@ function see(say) {
   const row = current();
   const button = row?.querySelector("form[action=seen] button");
   if (!button?.checkVisibility()) return row && say("There is nothing to mark as seen in this row.");
+  if (button.disabled) return say(HELD);
   const all = rows();
   const at = all.indexOf(row);
   button.click();

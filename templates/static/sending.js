@@ -22,6 +22,7 @@ export function send(say, isThere) {
     const press = (can) => {
       sent[can ? "delete" : "add"](form);
       form.querySelectorAll("button").forEach((button) => (button.disabled = !can));
+      if (!isThere()) hold(true);
     };
     const isByKey = submitter?.matches(":focus-visible");
     if (isByKey) lead(form.closest("[data-row], main")); // what is disabled cannot keep the focus
@@ -40,6 +41,17 @@ export function send(say, isThere) {
     form.classList.remove("act");
     form.requestSubmit(submitter);
   });
+}
+
+/** Whether no form can be sent: while there is no connection nobody would take it. What is disabled already stays so. */
+export function hold(isHeld) {
+  const focused = document.activeElement;
+  for (const button of document.querySelectorAll("form button")) {
+    if (isHeld ? button.disabled : !button.hasAttribute("data-held")) continue;
+    button.toggleAttribute("data-held", isHeld);
+    button.disabled = isHeld;
+  }
+  if (focused?.matches("[data-held]")) lead(focused.closest("[data-row], main")); // what is disabled cannot keep it
 }
 
 /** The browser sends the form, and stays here until that has run: meanwhile it says so, and is not pressed again. */
