@@ -28,6 +28,7 @@ PLACES = (
     "",
     "?panel=working&filter=tasks",
     "?panel=events&filter=task",
+    "?panel=events&filter=task*",
     "?panel=failed&filter=all",
     "?panel=threats&filter=all",
 )
@@ -131,10 +132,18 @@ async def test_what_opens_and_what_was_refused_is_clean(page: Page, tmp_path: Pa
 
 async def test_an_empty_hub_and_one_that_has_gone_are_clean(page: Page, tmp_path: Path, axe: str) -> None:
     page.expected += ["CONNECTION_REFUSED"]
-    async with hub_inside(Hub(port=0, state_dir=tmp_path)) as url:
+    hub = Hub(port=0, state_dir=tmp_path)
+    async with hub_inside(hub) as url:
         await page.open(url)
         await page.until(LIVE)
         assert await violations(page, axe) == [], "empty"
+        await hub.publish("sensor:temp", {"c": 22})
+        await page.until("document.querySelector('[data-section=own-events] li')")
+        assert await violations(page, axe) == [], "own events"
+        await page.open(f"{url}?call=audit:tail")
+        await page.click("form.fields button")
+        await page.until(f"{LIVE} && document.querySelector('.result')")
+        assert await violations(page, axe) == [], "an answer"
     await page.until("document.querySelector('#connection').dataset.state === 'gone'")
     assert await violations(page, axe) == [], "gone"
     await page.leave()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browser.cdp import Page
 from browser.hubs import hub_inside
+from browser.test_page_safety import rewrite
 from marshmallow import fields, validate
 from running import until
 
@@ -231,6 +232,29 @@ async def test_what_takes_a_while_says_so_and_a_second_press_runs_nothing(hub: H
         if script:
             assert await page.evaluate("sessionStorage.getItem('shown')") == "Running…true"
         assert len([url for url, _ in page.posts if url.endswith("/call/shop:bake")]) == (1 if script else 2)
+        await page.complete()
+        await page.leave()
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_not_to_run_what_is_dangerous_looks_as_pressable_as_to_run_it(
+    hub: Hub, page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weakened: bool
+) -> None:
+    if weakened:
+        rewrite(monkeypatch, tmp_path, "pages/confirm.html", 'class="button" ', "")
+    async with running(hub) as url:
+        await look(page, f"{url}?call=db:drop", False)
+        await page.fill("[name=table]", "orders")
+        await press_button(page, "Go on")
+        await page.until("document.querySelector('.danger')")
+        box = "(({ height }) => Math.round(height))(document.querySelector('%s').getBoundingClientRect())"
+        heights = [await page.evaluate(box % selector) for selector in (".danger", ".danger + a")]
+        borders = await page.evaluate("getComputedStyle(document.querySelector('.danger + a')).borderTopStyle")
+        assert (heights[0] == heights[1], borders == "solid") == (not weakened, not weakened)
+        await page.click_on("[...document.querySelectorAll('.danger + a')]")
+        await page.until("location.search === '?call=db%3Adrop'")
+        assert "command.called" not in str(await hub.audit.tail(100))
+        page.forgive("status of 428")
         await page.complete()
         await page.leave()
 

@@ -234,6 +234,27 @@ async def test_nothing_lies_on_what_went_wrong(hub: HubProcess, page: Page, widt
     assert not [text for text in await page.text("#failed .row") if "–" in text]
 
 
+async def test_on_a_phone_no_button_touches_the_line_of_a_row(hub: HubProcess, page: Page) -> None:
+    await page.viewport(375, 844)
+    for number in range(3):
+        await hub.publish("task:progress", {"id": f"t{number}", "status": "failed", "error": LONG, "agent": "ada"})
+    await hub.publish("security:threat_detected", {"type": "inject", "severity": "high"})
+    await page.open(hub.url)
+    await page.until(f"{LIVE} && document.querySelectorAll('#failed .row').length === 3")
+    assert await page.evaluate(APART) >= 3
+    await page.evaluate("document.querySelector('#failed .row').style.paddingBlock = '1px'")
+    assert await page.evaluate(APART) < 3, "weakened"
+
+
+# The least of the pixels between a row's line and a button in it.
+APART = """
+    Math.min(...[...document.querySelectorAll("[data-row] .act button")].map((button) => {
+      const [row, box] = [button.closest("[data-row]").getBoundingClientRect(), button.getBoundingClientRect()];
+      return Math.min(box.top - row.top, row.bottom - box.bottom);
+    }))
+"""
+
+
 async def test_who_wants_no_motion_gets_none(hub: HubProcess, page: Page) -> None:
     await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     await page.open(hub.url)

@@ -253,6 +253,11 @@ async def test_a_command_is_run_and_its_answer_shown(hub: HubInside) -> None:
     page = Page((await hub.get(place.removeprefix("../"))).text)
     assert json.loads(str(page.one("code")["text"])) == {"ordered": 3}
     assert page.one("form", method="post")["action"] == "./call/shop:order"
+    assert "✓ Done. What it answered ▾" in [" ".join(str(one["text"]).split()) for one in page.all("p", role="status")]
+    assert page.one("a", href="#result")
+    text = (await hub.get(place.removeprefix("../"))).text
+    places = [text.index(mark) for mark in ('<p role="status"><span', 'class="fields"', 'id="result"')]
+    assert places == sorted(places), "it can be run again without going past a long answer"
     sent_back(await send(hub, "call/shop:order", b""), (await last_result(hub)))
 
 
