@@ -76,14 +76,18 @@ class _Reader(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._rest:
-            data = self._rest + data
+            data, self._rest = self._rest + data, b""
+        at = 0
         while not self.padded:
-            self._rest = data[SLICE:]
-            super().data_received(data[:SLICE])
-            self._weigh(min(len(data), SLICE))
-            if not self._rest or self._reading_paused:  # aiohttp comes for more once it has been read
+            piece = data[at : at + SLICE]
+            at += SLICE
+            super().data_received(piece)
+            self._weigh(len(piece))
+            if at >= len(data):
                 break
-            data = self._rest
+            if self._reading_paused:  # aiohttp comes for more once it has been read
+                self._rest = data[at:]
+                break
 
     def _weigh(self, size: int) -> None:
         """Look at what has come of so many bytes that have just been parsed."""
