@@ -47,7 +47,7 @@ async def send(channel: Channel, words: Words, post: Post) -> None:
     elif channel.type == "desktop":
         await _desktop(words)
     else:
-        await _run(channel.argv, json.dumps(words, ensure_ascii=False).encode())
+        await _run(channel.argv, f"{json.dumps(words, ensure_ascii=False)}\n".encode())
 
 
 async def _ntfy(channel: Channel, words: Words, post: Post) -> None:

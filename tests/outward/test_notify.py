@@ -356,10 +356,14 @@ async def failed(hub: HubInside, id: str, error: str = "boom; $(touch x)") -> No
 
 async def test_a_command_reads_what_it_is_told_on_stdin(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_config(tmp_path / "state", command(sys.executable, "-c", f"open({str(out)!r}, 'w').write(input())"))
+    write_config(
+        tmp_path / "state",
+        command(sys.executable, "-c", f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())"),
+    )
     async with hub_app(tmp_path / "state") as hub:
         await failed(hub, "b")
         await until(lambda: hub.counted("hub_notifications_total", "command", "sent") == 1)
+        assert out.read_text().endswith("}\n")  # as a line, for what reads lines
         told = json.loads(out.read_text())
     assert set(told) == {"rule", "title", "message", "priority", "tags", "click", "event"}
     assert (told["rule"], told["title"], told["message"]) == ("task_failed", "b failed", "boom; $(touch x)")
