@@ -90,7 +90,7 @@ def is_closing(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
 
 def install(extra: str) -> str:
     """What to type for an extra that is not there."""
-    return f"pip install 'aiohttp-hub[{extra}]', or in a checkout of hub pip install '.[{extra}]'"
+    return f"pip install '.[{extra}]' in the folder of hub, the checkout"
 
 
 class HubError(Exception):

@@ -292,8 +292,7 @@ async def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None
     _, stderr = await process.communicate()
     assert (process.returncode, stderr.decode()) == (
         2,
-        "hub: hub mcp needs the extra mcp: "
-        "pip install 'aiohttp-hub[mcp]', or in a checkout of hub pip install '.[mcp]' (no mcp).\n",
+        "hub: hub mcp needs the extra mcp: pip install '.[mcp]' in the folder of hub, the checkout (no mcp).\n",
     )
 
 
