@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..client.discovery import Disconnected, NoHub, answer, credentials, named_hub, parts, running_hub, verifying
+from ..client.discovery import (
+    Disconnected,
+    NoHub,
+    answer,
+    credentials,
+    named_hub,
+    parts,
+    running_hub,
+    untrusted,
+    verifying,
+)
 from ..client.ownership import check_server
 from ..errors import UsageError
 from .exchange import Broken, Exchange
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 5.0, 60.0  # seconds
+TLS_TIMEOUT = 1.0  # seconds in which a handshake is answered
 LOOK_AFTER, LOOK_TIMEOUT, LOOK_AGAIN = 4.0, 5.0, 10.0  # seconds: whether a hub lives that lets a call wait
 PLAIN = "/%:@!$&'()*+,;=~"  # what stands in a path as it is, beside letters and digits
 
@@ -156,6 +167,8 @@ class Connection:
             said = "does not answer" if still else f"has said nothing for {self._answer_timeout:g} s"
             raise Silent(f"The hub at {self._url} {said}.") from None
         except OSError as error:
+            if self._tls is None and self._speaks_tls():
+                raise NoHub(f"The hub at {self._url} speaks https: name it as https{self._url[4:]}.") from None
             raise Disconnected(f"The connection to the hub at {self._url} broke ({_why(error)}).") from None
 
     def _connect(self) -> None:
@@ -167,8 +180,25 @@ class Connection:
                 check_server(sock.getpeername(), sock.getsockname(), sock)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
             self._http.close()
+            if found := untrusted(self._url, error):
+                raise found from None
             raise NoHub(f"No hub answers at {self._url} ({_why(error)}).") from None
         sock.settimeout(LOOK_AFTER if self._answer_timeout is None else self._answer_timeout)
+
+    def _speaks_tls(self) -> bool:
+        """Whether what has broken off takes no HTTP without TLS: then it has read nothing of what was sent."""
+        import ssl  # here: it is found out where something has gone wrong
+
+        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is sent to it
+        other = Exchange(self._host, self._port, anyone)
+        try:
+            other.connect(TLS_TIMEOUT)
+        except OSError:
+            return False
+        finally:
+            other.close()
+        return True
 
     def _look(self) -> None:
         """Raise OSError unless the hub answers somebody else, and shortly. One that refuses to, or breaks off, will

@@ -18,6 +18,7 @@ Folder = str | os.PathLike[str]
 LARGEST_FILE = 64 * 1024  # bytes of a server.json
 LARGEST_PORT = 65535
 SCHEMES = ("http", "https")
+UNKNOWN_ISSUER = (18, 19, 20, 21)  # OpenSSL's codes (X509_V_ERR_…): self-signed, or by nobody whom this machine knows
 
 
 class NoHub(ConnectionError):
@@ -192,6 +193,16 @@ def verifying(ca: str | os.PathLike[str] | None = None) -> "ssl.SSLContext":
         return ssl.create_default_context(cafile=file)
     except OSError as error:
         raise HubError("forbidden", f"No certificates can be read from {file}: {error.strerror or error}.") from None
+
+
+def untrusted(url: str, error: BaseException) -> NoHub | None:
+    """What it means that the certificate of the hub at `url` was refused; None if `error` is something else."""
+    why = getattr(error, "verify_message", None)
+    if not why:
+        return None
+    hint = ": name the file of its certificate with --ca (in Python: ca), or HUB_CA"
+    is_unknown = getattr(error, "verify_code", None) in UNKNOWN_ISSUER
+    return NoHub(f"The certificate of the hub at {url} is not trusted ({why}){hint if is_unknown else ''}.")
 
 
 def checked_url(url: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import aiohttp
 
 from ..errors import HubError
-from .discovery import Barred, Disconnected, NoHub
+from .discovery import Barred, Disconnected, NoHub, untrusted
 from .ownership import check_server
 
 LARGEST_FRAME = 64 * 1024 * 1024  # bytes of one frame of the hub
@@ -92,8 +92,12 @@ class WebSocket:
 
 def no_hub(url: str, error: BaseException) -> NoHub:
     """What it means that `url` cannot be reached."""
+    if found := untrusted(url, getattr(error, "certificate_error", error)):
+        return found
     why = "no answer in time"
-    if not isinstance(error, TimeoutError):
+    if isinstance(error, aiohttp.ServerDisconnectedError) and url.startswith("http:"):
+        why = "it hangs up; a hub with a certificate is named by https://…"
+    elif not isinstance(error, TimeoutError):
         why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
     return NoHub(f"No hub answers at {url} ({why}).")
 

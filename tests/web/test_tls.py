@@ -48,8 +48,17 @@ async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
             async with HubClient(hub.url, state_dir=hub.state_dir):
                 pass
         where = ["--state-dir", str(hub.state_dir)]
-        assert (await run_hub(tmp_path, "publish", "a:b", *where))[0] == 3
+        why = "(self-signed certificate): name the file of its certificate with --ca (in Python: ca), or HUB_CA"
+        said = f"hub: The certificate of the hub at {hub.url.rstrip('/')} is not trusted {why}.\n"
+        for words in (("publish", "a:b"), ("tail",)):
+            assert await run_hub(tmp_path, *words, *where) == (3, "", said)
         assert (await run_hub(tmp_path, "publish", "a:b", *where, "--ca", cert))[0] == 0
+        plain = hub.url.rstrip("/").replace("https", "http")
+        said = f"hub: The hub at {plain} speaks https: name it as https{plain[4:]}.\n"
+        for words in (("publish", "a:b"), ("call", "hub:ping"), ("status",)):
+            assert await run_hub(tmp_path, *words, "--url", plain) == (3, "", said)
+        status, _, err = await run_hub(tmp_path, "tail", "--url", plain)
+        assert (status, "it hangs up; a hub with a certificate is named by https://" in err) == (3, True)
         _, link, _ = await run_hub(tmp_path, "token", "--link", *where, "--ca", cert)
         async with hub.http.get(link.strip(), ssl=verifying(cert), allow_redirects=False) as answer:
             assert answer.status == 303
