@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import json
-import math
+import shlex
 import sys
 import threading
 import time
@@ -15,7 +15,7 @@ from ..errors import HubError, UsageError
 from ..redaction import redact_text
 from ..stdio import complain, say
 from ..wire.ids import is_id, new_id
-from .grammar import add_command
+from .grammar import add_command, seconds
 from .http import Silent, add_where, connection, pasted
 from .terminal import is_terminal, printable
 
@@ -29,12 +29,23 @@ LOOKS, LOOK = 20, 0.3  # how often the id of a question is looked for, and the s
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    command = add_command(commands, "ask", run, "ask a person, and wait for the answer")
+    command = add_command(
+        commands,
+        "ask",
+        run,
+        "ask a person, and wait for the answer",
+        "hub ask 'Deploy to production?' --option yes --option no --timeout 3600",
+        status="0 the first option, 10 the second, 11 the third …, 4 nobody has answered in time;\n"
+        "  1 the hub said no, 2 the words are wrong, 3 no hub there",
+    )
+    command.usage = (
+        "hub ask QUESTION --option TEXT … [--default TEXT] [--timeout SECONDS] [--while-connected] [--key KEY] [FLAG …]"
+    )
     add_where(command)
-    command.add_argument("question", metavar="QUESTION", help="what is asked")
-    command.add_argument("--option", metavar="TEXT", action="append", required=True, help="an answer; up to 16 of them")
+    command.add_argument("question", metavar="QUESTION", nargs="*", help="what is asked")
+    command.add_argument("--option", metavar="TEXT", action="append", help="an answer; up to 16 of them")
     command.add_argument("--default", metavar="TEXT", help="the option that counts when nobody has answered in time")
-    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=600.0, help="(default: 600)")
+    command.add_argument("--timeout", metavar="SECONDS", type=seconds, default=600.0, help="(default: 600)")
     command.add_argument("--while-connected", action="store_true", help="take the question back when this ends")
     command.add_argument(
         "--key", metavar="KEY", type=_key, help="of a question that was asked before: wait for its answer"
@@ -47,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     A hub that goes away meanwhile is waited for: the question is still open there, and known by its key. So it is when
     this is interrupted, or the hub falls silent; then it says how to come back for the answer.
     """
-    args.key = args.key or new_id()
+    args.question, args.key = _question(args), args.key or new_id()
+    if len(args.option) == 1 and len(several := [part for part in args.option[0].split(",") if part.strip()]) > 1:
+        meant = shlex.join(word for part in several for word in ("--option", part.strip()))
+        complain(printable(f"hub: There is one option, {args.option[0]!r}; did you mean {meant}?"))
     try:
         with _explained(args):
             answer = _answer(args)
@@ -64,6 +78,19 @@ def run(args: argparse.Namespace) -> int:
     say(printable(answer) if is_terminal(sys.stdout) else answer)
     place = [redact_text(option) for option in args.option].index(answer)
     return SECOND + place - 1 if place else 0
+
+
+def _question(args: argparse.Namespace) -> str:
+    """The question. Raises UsageError, with what to type instead, for words that may be options, or parts of it."""
+    if not args.question:
+        args.parser.error("there is no QUESTION")
+    question, *more = map(str, args.question)
+    if not args.option:
+        options = [word for option in more or ("yes", "no") for word in ("--option", option)]
+        raise UsageError(f"Give each option with --option: {pasted(args, 'ask', question, *options)}")
+    if more:
+        args.parser.error(f"{more[0]!r} is one word too many: put the question in quotes")
+    return question
 
 
 @contextlib.contextmanager
@@ -130,13 +157,3 @@ def _answer(args: argparse.Namespace) -> str:
             if args.while_connected or not comes_back or time.monotonic() > ends:
                 raise
         time.sleep(RETRY)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds

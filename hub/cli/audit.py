@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..statedir import state_directory
 from ..stdio import complain, say
-from .grammar import add_command, folder, positive
+from .grammar import add_command, folder, formatter, positive
 from .http import add_where, connection
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, local, printable
 
@@ -22,7 +22,15 @@ TOLD = ("id", "command", "args", "outcome", "ms")  # what has a place of its own
 
 def add(commands: Any) -> None:
     """Add the commands to the command line."""
-    audit = commands.add_parser("audit", help="the audit log", allow_abbrev=False)
+    about = "check the audit log, and show its newest records"
+    audit = commands.add_parser(
+        "audit",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    audit._positionals.title, audit._optionals.title = "words", "flags"
     audits = audit.add_subparsers(metavar="ACTION", required=True)
     command = add_command(audits, "verify", verify, "check the chain, with or without a running hub")
     command.add_argument("file", metavar="FILE", nargs="?", type=Path, help="audit.jsonl or its folder")

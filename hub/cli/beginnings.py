@@ -39,7 +39,7 @@ def add_beginning(command: argparse.ArgumentParser) -> None:
 def newest(text: str) -> int:
     """A number of events."""
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= MOST):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number up to {MOST} (--after {START} gives all)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MOST} (--after {START} gives all)")
     return int(text)
 
 

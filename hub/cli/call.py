@@ -21,12 +21,24 @@ from .explain import DOCUMENT, Described, commands_in, explained
 from .grammar import add_command, refusal
 from .http import Connection, add_where, connection, pasted
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
-from .words import QUIET_SECONDS, STDIN, fields, is_given, is_json, json_text, parsed, read_stdin, says_something
+from .words import (
+    QUIET_SECONDS,
+    STDIN,
+    equals_meant,
+    fields,
+    is_given,
+    is_json,
+    json_text,
+    parsed,
+    read_stdin,
+    says_something,
+)
 
 CHUNK = 64 * 1024  # bytes read from stdin at once
 LARGEST = 64 * 1024 * 1024  # bytes of args; no hub takes as many
 COLOURS: dict[str, Colour] = {"write": "yellow", "dangerous": "red"}
 NARROW = 20  # columns of a sentence at least
+STATUS = "0 it has run, 1 the hub said no, 2 the words are wrong, 3 no hub there, or no answer"
 EXAMPLES = """
     hub call                                      what there is
     hub call hub:history --help                   what it takes
@@ -39,9 +51,18 @@ EXAMPLES = """
 def add(commands: Any) -> None:
     """Add the command to the command line."""
     command = add_command(
-        commands, "call", run, "run a command, explain it, or list what there is", EXAMPLES, own_help=True
+        commands,
+        "call",
+        run,
+        "run a command, explain it, or list what there is",
+        EXAMPLES,
+        own_help=True,
+        status=STATUS,
     )
-    command.usage = "hub call [COMMAND [JSON | key=value … | key:=JSON … | --help]] [--yes] [--key KEY] [FLAG …]"
+    command.usage = (
+        "hub call [COMMAND [JSON | key=value … | key:=JSON … | --help]] [--yes] [--confirm VALUE] [--key KEY] "
+        "[--json] [--text] [FLAG …]"
+    )
     command.add_argument(
         "words",
         metavar="WORD",
@@ -252,7 +273,7 @@ class Command:
 
 def _object(text: str) -> dict[str, Any]:
     if not text.lstrip().startswith(("{", "[")):
-        raise UsageError(f"{text!r} is neither key=value nor a JSON object.")
+        raise UsageError(f"{text!r} is neither key=value nor a JSON object{equals_meant(text) or '.'}")
     args = json.loads(json_text(text))
     if not isinstance(args, dict):
         raise UsageError("The args of a call are one JSON object.")

@@ -1,6 +1,7 @@
 """What a command line looks like; whatever is none is said in one sentence."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,16 +53,19 @@ class Parser(argparse.ArgumentParser):
         last = args.parser._positionals._group_actions[-1:]
         if flags or not (last and last[0].nargs == "*"):
             for word in flags or more:
-                args.parser.refuse(word)
+                args.parser.refuse(word, words)
         if more:  # words behind a flag: argparse takes only those before it for the list
             setattr(args, last[0].dest, [*getattr(args, last[0].dest), *more])
         return args
 
-    def refuse(self, word: str) -> NoReturn:
-        """Raise for a word that has no place here."""
+    def refuse(self, word: str, words: Sequence[str]) -> NoReturn:
+        """Raise for a word that has no place among these."""
         if not word.startswith("-"):
             self.error(f"{word!r} is one word too many")
-        name = word.partition("=")[0]
+        name, _, port = word.partition("=")
+        if name == "--port" and "--url" in self._option_string_actions:
+            port = port or next(iter(words[words.index(word) + 1 :]), "PORT")
+            self.error(f"--port is a flag of the hub itself; name a running one with --url http://127.0.0.1:{port}")
         self.error(f"there is no {name}{suggestion(name, self._option_string_actions)}")
 
 
@@ -100,15 +104,17 @@ def add_command(
     examples: str = "",
     *,
     own_help: bool = False,
+    status: str = "",
 ) -> Parser:
     """Add a command that `run` does, and return its parser. `examples`: command lines, as one would type them;
-    `own_help`: it has another `--help` of its own."""
+    `own_help`: it has another `--help` of its own; `status`: what its exit status says."""
     lines = "".join(f"\n  {line.strip()}" for line in examples.strip().splitlines())
+    more = [f"exit status: {status}"] * bool(status) + [f"examples:{lines}"] * bool(lines)
     command: Parser = commands.add_parser(
         name,
         help=help,
         description=f"{help[0].upper()}{help[1:]}.",
-        epilog=f"examples:{lines}" if lines else None,
+        epilog="\n\n".join(more) or None,
         formatter_class=formatter,
         allow_abbrev=False,
         add_help=not own_help,
@@ -136,6 +142,17 @@ def folder(text: str) -> "Path":
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return Path(text)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
 
 
 def positive(text: str) -> int:

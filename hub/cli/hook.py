@@ -17,7 +17,7 @@ from ..adapters.reading import is_deep, pruned, read
 from ..processes import age, program
 from ..stdio import complain, say
 from ..wire.vocabulary import Adapter
-from .grammar import add_command
+from .grammar import add_command, seconds
 from .http import add_where, connection, pasted, quoted
 
 PATIENCE, LEAST = 1.7, 0.4  # seconds in all, and what is left at least for a start that took long
@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         "event", metavar="EVENT|JSON", nargs="?", default="", help="the event, systemd's unit; or what else is on stdin"
     )
     command.add_argument("--ask", action="store_true", help="ask a person where the agent asks for a permission")
-    command.add_argument("--timeout", type=float, metavar="SECONDS", help="how long a question waits")
+    command.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long a question waits")
     add_where(command)
 
 

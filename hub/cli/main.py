@@ -23,6 +23,7 @@ from .terminal import is_terminal, printable
 
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
+READ = ("HUB_URL", "HUB_STATE_DIR", "HUB_TOKEN", "HUB_CA")  # by each client
 LONGEST = 4000  # characters of the sentence that says why
 # The commands, each a module here that is imported when it is asked for.
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -40,6 +41,7 @@ EXAMPLES = """
   hub tail 'task:*'                                follow what happens
   hub call                                         what can be asked for
   hub COMMAND --help                               more about one of these commands
+  hub --version                                    which version this is
 """
 
 
@@ -90,6 +92,7 @@ def _run(words: list[str]) -> int:
         if words == ["--version"]:
             return _version()
         args = _read(words)
+        _warn_of_variables(words[0], args)
         status: int = args.run(args)
     except UsageError as error:
         return _complain(words, error, USAGE)
@@ -113,6 +116,18 @@ def _read(words: list[str]) -> Any:
         if words[0] == "serve" and words[1].startswith("-") and name:
             raise UsageError(f"Flags stand behind the command: hub {name} … {words[1]} … (see hub --help).") from None
         raise
+
+
+def _warn_of_variables(name: str, args: Any) -> None:
+    """Tell a client of a variable that was probably meant for it: unread, it would lead to another hub. What an agent
+    or a program beside `run` reads stays as it is, `doctor` has a line of its own, and so has the hub."""
+    if not hasattr(args, "url") or name in ("hook", "doctor") or (name == "run" and not is_terminal(sys.stderr)):
+        return
+    if any(variable.startswith("HUB_") and variable not in READ for variable in os.environ):
+        from ..config import unknown_variables
+
+        for sentence in filter(lambda sentence: sentence.endswith("?"), unknown_variables()):
+            stdio.complain(f"hub: {printable(sentence)}")
 
 
 def _complain(words: Sequence[str], sentence: object, status: int) -> int:

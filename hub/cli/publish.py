@@ -13,10 +13,10 @@ from ..spelling import nearest
 from ..stdio import complain, say
 from ..wire.ids import new_id
 from ..wire.vocabulary import EVENTS
-from .grammar import add_command, refusal
+from .grammar import add_command, refusal, seconds
 from .http import Silent, add_where, connection
 from .terminal import printable
-from .words import STDIN, fields, is_given, is_json, json_text, parsed, read_stdin
+from .words import STDIN, fields, is_given, is_json, json_text, json_word, parsed, read_stdin
 
 if TYPE_CHECKING:
     from .documents import Line
@@ -27,6 +27,7 @@ MOST_TOLD = 20  # lines that are not published, each with why
 SILENT_TRIES = 3  # until a hub that says nothing at all is given up
 ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
+STATUS = "0 all is published, 1 the hub said no, or lines were left out, 2 the words are wrong, 3 no hub there"
 EXAMPLES = """
     hub publish task:progress id=build progress=40
     hub publish task:progress id=build status=succeeded
@@ -38,16 +39,17 @@ EXAMPLES = """
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    command = add_command(commands, "publish", run, "publish events", EXAMPLES)
+    command = add_command(commands, "publish", run, "publish events", EXAMPLES, status=STATUS)
     command.usage = (
         "hub publish EVENT [JSON | - | key=value … | key:=JSON …] [--id ID] [--ttl SECONDS] [--strict] [FLAG …]"
     )
     command.add_argument("event", metavar="EVENT", help="the event's name, domain:action")
-    command.add_argument(
+    words = command.add_argument(
         "words", metavar="DATA", nargs="*", help="its data; - (or nothing, behind | or <) reads one JSON, or one a line"
     )
+    words.required = False  # as it is for argparse where it says what is missing
     command.add_argument("--id", help="the event's id; the hub keeps an id once")
-    command.add_argument("--ttl", type=float, metavar="SECONDS", help="how long its state counts as fresh")
+    command.add_argument("--ttl", type=seconds, metavar="SECONDS", help="how long its state counts as fresh")
     command.add_argument("--strict", action="store_true", help="refuse a name, or a field, that looks mistyped")
     add_where(command)
 
@@ -149,7 +151,7 @@ def _batches_of(args: argparse.Namespace, rest: Rest) -> "Iterator[list[Line]]":
     if not args.words:
         return iter([[(1, "null")]])
     if is_json(args.words):
-        return iter([[(1, json_text(args.words[0]))]])
+        return iter([[(1, json_word(args.words[0]))]])
     types = {key: {"type": [kind, "null"]} for key, kind in EVENTS.get(args.event, {}).items()}
     return iter([[(1, json.dumps(fields(args.words, types)))]])
 
@@ -162,6 +164,9 @@ def _what_fits(hub: "Asks", batch: "list[Line]", rest: Rest | None, args: argpar
             return post(hub, batch, args.event, id=args.id, ttl=args.ttl)
         except HubError as error:
             misfits = {} if rest is None else _misfits(error, batch)
+            if not args.words and rest is None and "data" in (error.details or {}):
+                said = f"{args.event} needs data, and there is none: put it behind the name, as id=build, or as JSON."
+                raise HubError(error.code, said) from None
             if rest is None or not misfits:
                 raise _of_all(error, batch) from None
             for number, why in misfits.items():

@@ -34,7 +34,9 @@ def add(commands: Any) -> None:
         run,
         "run a program, and report it as a task",
         """hub run -- make -j4 test
-        hub run --name backup --ttl 60 -- restic backup /home""",
+        hub run --name backup --ttl 60 -- restic backup /home
+        hub run --name nightly -- sh -c 'make && make install'""",
+        status="the program's own; 128 + n where signal n has ended it, 126 or 127 where it cannot be run",
     )
     command.usage = "hub run [--name NAME] [--ttl SECONDS] [FLAG …] -- COMMAND …"
     command.add_argument(
@@ -133,7 +135,8 @@ def _not_run(program: str, error: OSError, reports: Reports) -> int:
     is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
     status = NOT_FOUND if is_missing else NOT_EXECUTABLE
     shown = shlex.quote(printable(os.fsencode(program).decode("utf-8", "replace")))
-    sentence = f"There is no program {shown}." if is_missing else f"{shown} cannot be run ({error.strerror})."
+    shell = f" To have a shell run it: sh -c {shown}" if " " in program else ""
+    sentence = f"There is no program {shown}.{shell}" if is_missing else f"{shown} cannot be run ({error.strerror})."
     complain(f"hub: {sentence}")
     reports.start()
     reports.end(ended_in_words(status), sentence)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import UsageError
 
 FIELD = re.compile(r'([^\s={\[":][^=]*?)(:?)=(.*)', re.DOTALL)
+COLON = re.compile(r"([A-Za-z_][\w.-]*):([^\s=][^=]*)")
 STDIN = "-"
 QUIET_SECONDS = 1.0  # in which nothing has come on stdin
 
@@ -35,10 +36,26 @@ def parsed(words: Sequence[str]) -> list[Field]:
     for word in words:
         match = FIELD.fullmatch(word)
         if match is None:
-            raise UsageError(f"{word!r} is neither key=value nor key:=JSON.")
+            raise UsageError(f"{word!r} is neither key=value nor key:=JSON{equals_meant(word) or '.'}")
         key, is_json, text = match.groups()
         found.append(Field(key, json_text(text) if is_json else text, bool(is_json)))
     return found
+
+
+def equals_meant(word: str) -> str:
+    """Return the question that `key:value` raises, to be put behind a sentence; empty if it is something else."""
+    found = COLON.fullmatch(word)
+    return f"; did you mean {found[1]}={found[2]}?" if found else ""
+
+
+def json_word(word: str) -> str:
+    """As `json_text`, of a word that stands where fields may stand, too."""
+    try:
+        return json_text(word)
+    except UsageError:
+        if not (meant := equals_meant(word)):
+            raise
+        raise UsageError(f"{word!r} is neither key=value nor JSON{meant}") from None
 
 
 def fields(words: Sequence[str], types: Mapping[str, Any]) -> dict[str, Any]:

@@ -249,7 +249,9 @@ class HubClient:
         """The handshake of a WebSocket can say no more than 400; so say here which pattern is none."""
         for topic in self.topics:
             if problem := pattern_problem(topic):
-                raise HubError("invalid_args", f"{topic!r}: {problem}")
+                near = f"{topic.rstrip('*:')}:*"
+                meant = "" if pattern_problem(near) or near in problem else f" Did you mean {near}?"
+                raise HubError("invalid_args", f"{topic!r}: {problem}{meant}")
 
     async def _beginning(self) -> str | None:
         """Where the stream begins, as soon as there is a hub; of one that says no for good nothing is waited for."""

@@ -114,6 +114,7 @@ def test_each_setting_is_in_the_help_with_its_variable(run: Run) -> None:
         assert f"(HUB_{setting.name.upper()}" in said
 
 
+NO_PATTERN = "Not a pattern: parts separated by ':', each a name or a single *, at most 128 characters."
 CLIENT_COMMANDS = [
     ["publish", "a:b"],
     ["tail"],
@@ -161,13 +162,106 @@ def test_the_hub_says_where_it_is(hub: Running) -> None:
         (["--prot=5"], "there is no --prot; did you mean --port? Usage: hub serve [FLAG …] (--help says more)."),
         (["audit", "tial"], "ACTION must be one of verify, tail, not 'tial'; did you mean tail? Usage: hub audit "),
         (["audit", "verify", "a", "b"], "'b' is one word too many. Usage: hub audit verify [FILE] [--state-dir DIR] "),
-        (["ask"], "the following arguments are required: QUESTION, --option. Usage: hub ask QUESTION --option TEXT "),
+        (
+            ["tail", "--port", "4803"],
+            "--port is a flag of the hub itself; name a running one with --url http://127.0.0.1:4803. ",
+        ),
+        (
+            ["call", "hub:ping", "--port=4803"],
+            "--port is a flag of the hub itself; name a running one with --url http://127.0.0.1:4803. ",
+        ),
+        (["tail", "-n", "-1"], "argument -n: '-1' is not a whole number from 0 to 1000 (--after start gives all). "),
+        (["publish", "a:b", "--ttl", "abc"], "argument --ttl: 'abc' is not a number of seconds. Usage: hub publish "),
+        (["publish"], "the following arguments are required: EVENT. Usage: hub publish EVENT "),
+        (["publish", "a:b", "id:build"], "'id:build' is neither key=value nor JSON; did you mean id=build?"),
+        (
+            ["publish", "a:b", "id:build", "x=1"],
+            "'id:build' is neither key=value nor key:=JSON; did you mean id=build?",
+        ),
+        (["call", "a:b", "id:build"], "'id:build' is neither key=value nor a JSON object; did you mean id=build?"),
+        (["publish", "a:b", "{id:build}"], "This is not JSON: {id:build} ("),
+        (["ask", "Go on?", "yes", "no"], "Give each option with --option: hub ask 'Go on?' --option yes --option no\n"),
+        (
+            ["ask", "Go?", "--url", "h:1"],
+            "Give each option with --option: hub ask 'Go?' --option yes --option no --url http://h:1\n",
+        ),
+        (
+            ["ask", "Deploy", "it?", "--option", "yes"],
+            "'it?' is one word too many: put the question in quotes. Usage: ",
+        ),
+        (["ask"], "there is no QUESTION. Usage: hub ask QUESTION --option TEXT … "),
     ],
 )
 def test_a_mistyped_word_gets_the_nearest_right_one_and_the_usage(run: Run, words: list[str], sentence: str) -> None:
     outcome = run(*words)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert outcome.err.startswith(f"hub: {sentence}")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["publish", "task:progress"],
+            "task:progress needs data, and there is none: put it behind the name, as id=build, or as JSON.",
+        ),
+        (
+            ["tail", "task*"],
+            f"'task*': {NO_PATTERN} Did you mean task:*?",
+        ),
+        (["tail", "sensor"], "'sensor': No event name has only one part; sensor:* matches all of that domain."),
+        (
+            ["tail", "a b"],
+            f"'a b': {NO_PATTERN}",
+        ),
+    ],
+)
+def test_what_the_hub_does_not_take_is_told_with_what_it_does(run: Run, words: list[str], sentence: str) -> None:
+    assert run(*words) == Outcome(1, "", f"hub: {sentence}\n")
+
+
+@pytest.mark.usefixtures("hub")
+def test_several_options_in_one_are_asked_about(run: Run) -> None:
+    outcome = run("ask", "Quick?", "--option", "yes, no", "--default", "yes, no", "--timeout", "1")
+    said = "hub: There is one option, 'yes, no'; did you mean --option yes --option no?\n"
+    assert outcome == Outcome(0, "yes, no\n", said)
+
+
+@pytest.mark.parametrize("words", [["publish", "a:b"], ["status"], ["call", "hub:ping"]])
+def test_a_variable_that_is_mistyped_is_told(
+    run: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the words would go to another hub than was meant."""
+    for name in ("HUB_STATEDIR", "HUB_PORT", "HUB_OF_SOMEBODY_ELSE"):  # the second is the hub's own
+        monkeypatch.setenv(name, "5")
+    outcome = run(*words, "--state-dir", str(tmp_path))
+    first, second = outcome.err.splitlines()
+    assert first == "hub: HUB_STATEDIR is no setting of the hub; did you mean HUB_STATE_DIR?"
+    assert (outcome.status, second[:34]) == (3, "hub: No hub is running here: there")
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_a_program_says_stays_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_STATEDIR", "5")
+    assert run("run", "--", "true") == Outcome(0, "", "")
+    assert run("hook", "claude-code", stdin=b"{}").err == ""
+
+
+@pytest.mark.parametrize("name", ["ask", "publish", "run", "call"])
+def test_the_help_says_what_the_exit_status_means(run: Run, name: str) -> None:
+    outcome = run(name, "--help")
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("exit status: ")]
+    assert (outcome.status, outcome.err) == (0, "")
+    assert line.partition(" ")[2].partition(" ")[2][:2] in ("0 ", "th")
+
+
+def test_one_help_looks_as_all_others(run: Run) -> None:
+    assert "hub --version" in run("--help").out
+    audit = run("audit", "--help").out
+    assert "\nwords:\n" in audit
+    assert "\nflags:\n" in audit
+    assert "[--confirm VALUE] [--key KEY] [--json] [--text] " in run("call", "--help").out
 
 
 def test_the_version_is_the_hubs_own(run: Run) -> None:

@@ -114,7 +114,7 @@ async def test_how_it_fails_is_its_own(script: str, status: int, error: str, hub
 @pytest.mark.parametrize(
     ("program", "status", "sentence"),
     [
-        ("no such", 127, "There is no program 'no such'."),
+        ("no such", 127, "There is no program 'no such'. To have a shell run it: sh -c 'no such'"),
         ("/no/such", 127, "There is no program /no/such."),
         ("/etc/passwd", 126, "/etc/passwd cannot be run (Permission denied)."),
     ],
