@@ -18,7 +18,7 @@ const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
 const GLANCE = 2; // seconds between two looks at what waits, while nobody looks here
 const STEADY = 5; // seconds after which a connection counts as good again
-const GO_ON = "Start it with “hub”, if it was stopped: this page comes back by itself.";
+const GO_ON = "If the hub was stopped, start it with “hub”: this page comes back by itself.";
 const FOR_GOOD = [401, 403, 421]; // statuses with which the hub says that it does not let this page in
 
 const byId = (id) => document.getElementById(id);

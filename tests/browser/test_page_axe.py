@@ -138,7 +138,7 @@ async def test_an_empty_hub_and_one_that_has_gone_are_clean(page: Page, tmp_path
         await page.until(LIVE)
         assert await violations(page, axe) == [], "empty"
         await hub.publish("sensor:temp", {"c": 22})
-        await page.until("document.querySelector('[data-section=own-events] li')")
+        await page.until("document.querySelector('[data-section=newest] li')")
         assert await violations(page, axe) == [], "own events"
         await page.open(f"{url}?call=audit:tail")
         await page.click("form.fields button")

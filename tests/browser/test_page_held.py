@@ -47,7 +47,7 @@ async def test_without_a_connection_no_button_of_a_form_can_be_pressed(
             await page.until(GONE)
             assert await page.evaluate(f"{BUTTONS}.filter((one) => one.disabled).length") == (0 if weakened else count)
             (said,) = await page.text("#gone")
-            assert said.endswith("Start it with “hub”, if it was stopped: this page comes back by itself.")
+            assert said.endswith("If the hub was stopped, start it with “hub”: this page comes back by itself.")
             wire.mend()
             await page.until(LIVE, deadline=30)
             assert not await page.evaluate(f"{BUTTONS}.some((one) => one.disabled || one.dataset.held !== undefined)")

@@ -94,16 +94,11 @@ class Board:
         steps = [(event, False) for event in happened if event.name == "task:progress" and event.seq not in newest]
         values = [(event, stale) for event, stale in changed if event.name not in ONE_BY_ONE or event.seq <= after]
         streamed = [(event, False) for event in happened if event.name in ONE_BY_ONE]
-        own = [(Board._own, event, False) for event in happened if is_own(event.name)] if self.is_plain else []
-        return (
-            [(Board._step, *step) for step in steps]
-            + [
-                (take, event, stale)
-                for event, stale in values + streamed
-                if (take := TAKES.get(event.name)) is not None
-            ]
-            + own
-        )
+        if self.is_plain:
+            self.counted.own_events(happened, is_own)
+        return [(Board._step, *step) for step in steps] + [
+            (take, event, stale) for event, stale in values + streamed if (take := TAKES.get(event.name)) is not None
+        ]
 
     async def _take(self, news: list[tuple[Take, Event, bool]], slices: Slices) -> None:
         for take, event, stale in news:
@@ -189,9 +184,6 @@ class Board:
 
     def _memory(self, event: Event, stale: bool) -> None:
         self.memory = {**event.data, "stale": stale}
-
-    def _own(self, event: Event, stale: bool) -> None:
-        self.counted.own_event(event)
 
     def _seen(self, event: Event, stale: bool) -> None:
         self.seen[event.key or ""] = event.data["seq"]

@@ -1,10 +1,11 @@
 """What counts one by one: threats, what was cast of each vote, and events that have no rows of another kind. The last
 values do not hold it."""
 
+import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ...stream.events import Event
 from ...wire.timestamps import unix_time
@@ -32,12 +33,16 @@ class Counted:
         """Take the next threat."""
         self.threats.append(threat_row(event, stale))
 
-    def own_event(self, event: Event) -> None:
-        """Take the next event of its name, in place of the one before."""
-        self.own.pop(event.name, None)
-        self.own[event.name] = own_row(event)
-        if len(self.own) > OWN:
-            del self.own[next(iter(self.own))]
+    def own_events(self, events: Iterable[Event], is_own: Callable[[str], bool]) -> None:
+        """Take of these the newest of each name that `is_own`, in place of the one before. However many there are, no
+        more rows are made than are kept."""
+        newest = {event.name: event for event in events}
+        wanted = [event for name, event in newest.items() if is_own(name)]
+        for event in heapq.nlargest(OWN, wanted, lambda event: event.seq)[::-1]:
+            self.own.pop(event.name, None)
+            self.own[event.name] = own_row(event)
+        for name in [*self.own][:-OWN]:
+            del self.own[name]
 
     def cast(self, event: Event, stale: bool) -> None:
         """Take the next cast of a vote; of one that is known already only whether it is stale."""

@@ -46,7 +46,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         ),
         Panel("failed", "Failed", (tasks, agents, "hub:seen"), of(failed), links=True, in_rows=True, clocked=True),
         Panel("working", "Working now", (tasks, agents), of(working.working), links=True, in_rows=True, clocked=True),
-        Panel("own-events", "Own events", ("*",), of(own), links=True, in_rows=True),
+        Panel("newest", "Own events", ("*",), of(own), links=True, in_rows=True),
         Panel("recent", "Last 15 minutes", ("*",), recent, aside=True, clocked=True),
         Panel(
             "threats",

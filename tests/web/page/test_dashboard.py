@@ -92,15 +92,15 @@ async def test_events_of_own_names_stand_in_the_main_column_the_newest_of_each(t
         assert "Events of your own names stand above as they are" in page.text
     async with hub_app(tmp_path) as hub:
         page = await look(hub)
-        assert sections(page) == ["own-events", "recent", "events", "hub"]
-        assert marked(page, "id").index("own-events") < marked(page, "id").index("first"), "and how to go on below"
+        assert sections(page) == ["newest", "recent", "events", "hub"]
+        assert marked(page, "id").index("newest") < marked(page, "id").index("first"), "and how to go on below"
         text = " ".join(page.text.split())
         assert (
             "Own events the newest of each name · door:front kitchen open 0 s ago · sensor:temp c: 23 0 s ago" in text
         )
         assert "./?panel=events&filter=sensor%3Atemp" in marked(page, "href")
         await hub.hub.publish("agent:status_change", {"id": "ada", "status": "active"})
-        assert "own-events" not in sections(await look(hub)), "there is more to be shown"
+        assert "newest" not in sections(await look(hub)), "there is more to be shown"
         assert not hub.app[dashboard.SHOWN].board.counted.own
 
 
@@ -115,7 +115,7 @@ async def test_own_names_are_shown_on_pages_and_no_more_are_kept_than_of_use(
     names = [href.rpartition("%3A")[2] for href in links if "filter=n%3A" in href]
     assert names == [f"{number:02}" for number in range(3, 15)], "those said longest ago are gone"
     assert "3 more" in " ".join(page.text.split())
-    assert "n:17" in (await look(hub, "?panel=own-events&page=2")).text
+    assert "n:17" in (await look(hub, "?panel=newest&page=2")).text
 
 
 @pytest.mark.parametrize("weakened", [False, True])
@@ -139,7 +139,7 @@ async def test_what_hub_doctor_has_tried_is_no_event_of_ones_own(hub: HubInside)
     await hub.hub.publish("doctor:check", {"n": 1})
     page = await look(hub)
     assert "Nothing has been said" not in page.text
-    assert "own-events" not in sections(page)
+    assert "newest" not in sections(page)
 
 
 async def test_what_is_there_stands_in_its_section(hub: HubInside) -> None:
