@@ -56,7 +56,7 @@ ORDER = [
         ("outward", "outgoing notes follower bodies webhooks rules channels pace outbox notify outward"),
         ("", "life background signals hub"),
         ("web", "keys room sdnotify startup shutdown tls listening serverfile outgoing"),
-        ("web/access", "peer connections origin proxy tickets credentials reader"),
+        ("web/access", "peer opened connections origin proxy tickets credentials reader"),
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
         ("web", "api signed toolcalls hookquestions hooks pings sums snapshots seats health streams viewers"),

@@ -18,7 +18,7 @@ from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
 from .access.reader import Padded, is_half_closed
-from .keys import COMING, HUB, PEER
+from .keys import COMING, HUB, PEER, RUNNING
 from .refusalpage import is_wanted, refusal_page
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -179,7 +179,15 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
         raise anew(error) from None
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
+    check_grant(request)
     return bytes(received)
+
+
+def check_grant(request: web.Request) -> None:
+    """Stops what was replaced while a body was on its way from being good for it. Raises HubError: 401."""
+    running = request.get(RUNNING)
+    if running is not None and not running.is_good():
+        raise HubError("forbidden", f"{running.ended}.", status=401)
 
 
 def anew(error: Exception) -> Exception:

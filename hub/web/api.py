@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from aiohttp import hdrs, web
@@ -22,7 +23,7 @@ from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer
 from .answers import JSON, LOOK_SECONDS, NDJSON, answer, body, client_of, content_type, header, left, query, topics
-from .keys import HUB, OPEN_ROUTES, PEER
+from .keys import HUB, OPEN_ROUTES, PEER, RUNNING
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
@@ -221,6 +222,8 @@ async def call(
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
     call = Call(hub, client, new_id(), request.content_length or 0, confirm, key, audited)
     is_bound = _is_bound(request)
+    if (running := request.get(RUNNING)) is not None:
+        running.ends_itself = partial(_end, request, call)
     loads[who], load.running = load, load.running + 1
     watch = None
     if is_bound or (name == "hub:ask" and "while" in args):
@@ -233,6 +236,18 @@ async def call(
         load.running -= 1
         if not load.running:
             del loads[who]
+
+
+def _end(request: web.Request, call: Call) -> bool:
+    """End a call and a question that is bound to it, because whoever calls may not any more. Return whether it ends by
+    itself: not while it is not admitted yet. What has run already is not told."""
+    call.client.gone = True
+    request.app[HUB].questions.withdraw_of(call.client)
+    if call.cancel("forbidden"):
+        return True
+    if call.outcome is not None and request.transport is not None:
+        request.transport.abort()
+    return call.command is not None
 
 
 def _is_bound(request: web.Request) -> bool:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ..hub import Hub
     from .access.connections import Accepted
     from .access.guard import Guard
+    from .access.opened import Running
     from .access.peer import Peer
     from .room import Coming
 
@@ -15,6 +16,7 @@ HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 COMING: "web.AppKey[Coming]" = web.AppKey("coming")  # the bodies that are not whole yet
 GUARD: "web.AppKey[Guard]" = web.AppKey("guard")
 PEER: "web.RequestKey[Peer]" = web.RequestKey("peer")  # who was let in
+RUNNING: "web.RequestKey[Running]" = web.RequestKey("running")  # that ends with the token which has let it in
 SEEN: "web.RequestKey[Accepted]" = web.RequestKey("seen")  # what the guard knows of the connection
 
 OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read

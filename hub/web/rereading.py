@@ -11,7 +11,7 @@ from aiohttp import web
 from ..errors import UsageError
 from ..tokens import FILES
 from ..wire.vocabulary import Trust
-from .access import login
+from .access.credentials import SAME
 from .keys import GUARD, HUB
 from .sdnotify import Systemd
 from .tls import renew
@@ -57,12 +57,15 @@ async def _read_tokens(app: web.Application, said: dict[Trust, bytes]) -> None:
     tokens = app[GUARD].tokens
     if tokens is None:
         return
-    login.end(app, tokens.replaced())
+    is_told = tokens.refresh()
     before, now = dict(said), tokens.held()
     said.clear()
     said.update(now)
+    if tokens.are_same and not is_told:
+        log.error(SAME, tokens.directory)
     for trust, name in FILES.items():
-        if trust == "OPERATOR" or before.get(trust) != now.get(trust):
+        is_news = trust == "OPERATOR" or before.get(trust) != now.get(trust)
+        if is_news and not (trust == "OPERATOR" and tokens.are_same):
             _tell(tokens.directory / name, before.get(trust), now.get(trust))
 
 

@@ -29,7 +29,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.write(b": hub\n\n")
     transport, _ = streams.take_over(request)
     stream = EventStream(hub, answers.client_of(request, "sse"), transport, SSE)
-    stream.enter(request.app, patterns or EVERYTHING, after)
+    stream.enter(request, patterns or EVERYTHING, after)
     return response  # aiohttp finds its connection gone, and writes nothing more
 
 

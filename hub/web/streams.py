@@ -20,10 +20,12 @@ from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
 from ..wire.vocabulary import Disconnection
 from .access.reader import is_half_closed
-from .keys import HUB
+from .keys import GUARD, HUB, SEEN
 
 if TYPE_CHECKING:
     from socket import socket
+
+    from .access.opened import Grant, Opened
 
 log = logging.getLogger("hub")
 
@@ -38,7 +40,7 @@ class Stream(asyncio.Protocol, Subscriber):
     full. It is a client from `enter` to `end`, whatever ends it; its transport lives LINGER seconds longer at most.
     """
 
-    __slots__ = ("_asked", "_next_sign", "_open", "_timer", "client", "ending", "hub", "transport")
+    __slots__ = ("_asked", "_next_sign", "_open", "_revoked_by", "_timer", "client", "ending", "hub", "transport")
 
     def __init__(self, hub: Hub, client: Client, transport: asyncio.Transport, framing: Framing) -> None:
         super().__init__(transport.write, framing, _straight(transport))
@@ -46,6 +48,7 @@ class Stream(asyncio.Protocol, Subscriber):
         client.subscriber = self
         self.ending: Disconnection | None = None  # why it has ended, as the metrics say it
         self._open: set[Stream] | None = None
+        self._revoked_by: tuple[Opened, Grant] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._asked: float | None = None  # since when a sign of life is waited for
         self._next_sign = time.monotonic() + hub.config.heartbeat
@@ -53,10 +56,14 @@ class Stream(asyncio.Protocol, Subscriber):
         self.paused = transport.get_write_buffer_size() > 0  # of an answer before, or of the head of this one
         transport.set_write_buffer_limits(_least(transport))
 
-    def enter(self, app: web.Application, patterns: Patterns, after: Cursor | None) -> None:
+    def enter(self, request: web.Request, patterns: Patterns, after: Cursor | None) -> None:
         """Become a client, and live in the stream, in one step."""
-        self._open = app[STREAMS]
+        self._open = request.app[STREAMS]
         self._open.add(self)
+        tokens, grant = request.app[GUARD].tokens, request[SEEN].grant
+        if tokens is not None and grant is not None:
+            self._revoked_by = tokens.opened, grant
+            tokens.opened.add(grant, self)
         self.hub.clients.join(self.client)
         try:
             self.hub.broadcaster.join(self, patterns, after)
@@ -86,6 +93,9 @@ class Stream(asyncio.Protocol, Subscriber):
             self._timer = None
         if self._open is not None:
             self._open.discard(self)
+        if self._revoked_by is not None:
+            opened, grant = self._revoked_by
+            opened.discard(grant, self)
         self.let_go()
 
     def let_go(self) -> None:
@@ -102,6 +112,10 @@ class Stream(asyncio.Protocol, Subscriber):
     def answered(self) -> bool:
         """Whether it has given one since this was asked last."""
         raise NotImplementedError
+
+    def revoke(self, sentence: str) -> None:
+        """End: what has let it in is good no more."""
+        self.close(1008, sentence, "token")
 
     def close(self, code: int, reason: str, why: Disconnection) -> None:
         """Say goodbye, for `why` as the metrics name it, and end."""

@@ -106,6 +106,19 @@ async def test_what_became_of_the_token_is_told_as_it_is(tmp_path: Path) -> None
         assert hub.log.count(same) == 4
 
 
+async def test_two_tokens_with_one_text_are_told_each_time(tmp_path: Path) -> None:
+    async with hub_process(tmp_path, "--auth", "token") as hub:
+        same = "have the same text, so it only opens reading: make one of them new, with hub token --new"
+        write(hub.state_dir / "token.read", (hub.state_dir / "token").read_text())
+        for _ in range(3):
+            await hangup(hub, same)
+        assert "it has no token that can be used" not in hub.log
+        where = ("--state-dir", str(hub.state_dir))
+        assert (await run_hub(tmp_path, "call", "hub:ping", *where))[0] == 0
+        status, _, err = await run_hub(tmp_path, "publish", "a:b", "1", *where)
+        assert (status, "You may only read here" in err) == (1, True)
+
+
 async def test_the_limits_hold_for_those_who_are_there_already(tmp_path: Path) -> None:
     write(tmp_path / "hub.toml", "[limits]\nrate = 100000\nmax_clients = 2\n")
     async with hub_app(tmp_path, rate=1, max_clients=1) as hub:

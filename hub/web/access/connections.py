@@ -9,6 +9,7 @@ from aiohttp import web
 
 from ...commands.ratelimit import Bucket
 from ...sockdiag import is_loopback
+from .opened import Grant
 from .peer import Peer, endpoint, owner
 
 STRANGERS = 64  # connections of other accounts at once, and new ones a second
@@ -27,6 +28,7 @@ class Accepted:
     host: str | None = None
     hosts: tuple[str, ...] = ()  # that a trusted proxy named beside the Host
     passed: list[tuple[bytes, bytes]] | None = None  # headers, but for lengths, with which all checks let one in
+    grant: Grant | None = None  # what has let the request in, in token mode
 
     @property
     def cookie(self) -> str:

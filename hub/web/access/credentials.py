@@ -19,12 +19,13 @@ from ...redaction import hide
 from ...wire.vocabulary import Trust
 from ..keys import LOGIN_ROUTE, OPEN_ROUTES
 from .connections import Accepted
+from .opened import Grant, Opened
 from .peer import Peer
 from .tickets import KINDS, CommonTickets, OwnTickets, Ticket, Tickets, whose
 
 LINK_SECONDS = 600.0
 SESSION_SECONDS = 30 * 86_400.0
-SESSIONS = LINKS = 256  # kept at most; the oldest goes first
+SESSIONS = LINKS = 256  # of each trust kept at most; the oldest goes first
 FAILURES = 10  # in BLOCK_SECONDS, from one address and account
 BLOCK_SECONDS = 1.0
 ADDRESSES = 1024  # whose failures are remembered
@@ -40,18 +41,26 @@ WRONG = (
     "This is not the token of this hub, or not any more: hub token prints it, with the --state-dir that the hub has; "
     "then it is given in HUB_TOKEN or by --token-file FILE."
 )
+REPLACED, OVER = "The token was replaced", "The session has ended"
+SAME = (
+    "token and token.read in %s have the same text, so it only opens reading: make one of them new, with "
+    "hub token --new or hub token --read-only --new"
+)
 
 
 class Tokens:
     """The tokens of a state directory, and what was given out in their place: sessions and one-time links.
 
-    They end with the hub, and with the token that they stand for. With a `common` folder they are those of all workers
+    They end with the hub, with the token that they stand for, when their time is over, and when there are newer ones
+    than are kept; and what they have opened ends with them: `opened`, in the same step, and where another worker has
+    ended one at the next `look`. With a `common` folder they are those of all workers
     of a port: a link opens one session, and that is good at each of them.
     """
 
     def __init__(self, directory: Path, common: Path | None = None) -> None:
         self.directory = directory
-        self._held: dict[Trust, bytes] = {}  # trust → token
+        self._held: dict[Trust, bytes] = {}  # trust → token that opens
+        self._texts: dict[Trust, bytes] = {}  # as the files have them
         self._seen: dict[Trust, tuple[int, ...] | None] = {}  # trust → which file that was
         self._sessions: Tickets = OwnTickets(SESSIONS)
         self._links: Tickets = OwnTickets(LINKS)
@@ -59,7 +68,7 @@ class Tokens:
             sessions, links = (common / kind for kind in KINDS)
             self._sessions = CommonTickets(sessions, SESSIONS, self._held.get)
             self._links = CommonTickets(links, LINKS, self._held.get)
-        self._replaced: set[Trust] = set()
+        self.opened = Opened()
         self.failures = Failures()
 
     def open(self) -> None:
@@ -67,32 +76,52 @@ class Tokens:
         tokens.ensure(self.directory)
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read again what `hub token --new` has replaced, and end the sessions and links that stood for it."""
-        changed = set[Trust]()
-        seen = dict(self._seen)
+    def refresh(self) -> bool:
+        """Read again what `hub token --new` has replaced, and end what was opened with it. Return whether a file is
+        another one now."""
+        looked = False
         for trust, name in tokens.FILES.items():
             found = _which(self.directory / name)
             if trust not in self._seen or found != self._seen[trust]:
-                before = self._held.pop(trust, None)
+                looked, self._seen[trust] = True, found
+                before = self._texts.pop(trust, None)
                 if token := self._read(trust, before is not None):
-                    self._held[trust] = token
-                self._seen[trust] = found
-                if before is not None and before != self._held.get(trust):
-                    changed.add(trust)
-        if self._seen != seen:
-            hide(self, (token.decode() for token in self._held.values()))
+                    self._texts[trust] = token
+        if looked:
+            self._take_over()
+        return looked
+
+    def _take_over(self) -> None:
+        """Let in by what the files have now, and by nothing that was there before."""
+        before = dict(self._held)
+        self._held.clear()  # the same mapping: tickets of workers look into it
+        self._held.update(self._texts)
+        if self.are_same:
+            del self._held["OPERATOR"]
+            log.error(SAME, self.directory)
+        hide(self, (token.decode() for token in self._texts.values()))
+        changed = {trust for trust, token in before.items() if token != self._held.get(trust)}
         if changed:
             self._sessions.end(changed)
             self._links.end(changed)
-        self._replaced |= changed
+            self.opened.end(lambda grant: grant.trust in changed, REPLACED)
 
-    def replaced(self) -> frozenset[Trust]:
-        """The trusts whose token is another now, or gone; each once, whoever has noticed it."""
+    @property
+    def are_same(self) -> bool:
+        """Whether both files have the same text. Stops who was given it to read from doing more."""
+        return "OPERATOR" in self._texts and self._texts["OPERATOR"] == self._texts.get("OBSERVER")
+
+    def look(self) -> None:
+        """Notice everything that ends by itself, or at another worker: call it every second."""
         self.refresh()
-        found = frozenset(self._replaced)
-        self._replaced.clear()
-        return found
+        self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        """End what a session has opened that is not kept any more, or whose time is over."""
+        now = time.monotonic()
+        self.opened.end(
+            lambda grant: grant.session is not None and (now > grant.until or grant.session not in self._sessions), OVER
+        )
 
     def held(self) -> Mapping[Trust, bytes]:
         """The tokens that open this hub now, as their files are."""
@@ -116,15 +145,15 @@ class Tokens:
         route = request.match_info.route.name
         if route == LOGIN_ROUTE or (connection.loopback and route in OPEN_ROUTES):
             return None
-        trust = self.trust(request, connection.peer, connection.cookie)
-        if trust is None:
+        connection.grant = grant = self.grant(request, connection.peer, connection.cookie)
+        if grant is None:
             return WRONG if hdrs.AUTHORIZATION in request.headers else MISSING
-        connection.peer = replace(connection.peer, trust=trust)
+        connection.peer = replace(connection.peer, trust=grant.trust)
         return None
 
-    def trust(self, request: web.Request, peer: Peer, cookie: str) -> Trust | None:
-        """The trust that the request's token or session gives; None if it has none. One header, one token: with an
-        Authorization header there is no second try by cookie."""
+    def grant(self, request: web.Request, peer: Peer, cookie: str) -> Grant | None:
+        """What the request's token or session gives; None if it has none. One header, one token: with an Authorization
+        header there is no second try by cookie."""
         self.refresh()
         given = request.headers.getall(hdrs.AUTHORIZATION, ())
         if not given:
@@ -132,7 +161,8 @@ class Tokens:
         scheme, _, token = given[0].partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer":
             return None
-        return self.holder(token.strip(" ").encode("utf-8", "surrogateescape"))
+        trust = self.holder(token.strip(" ").encode("utf-8", "surrogateescape"))
+        return Grant(trust) if trust is not None else None
 
     def holder(self, token: bytes) -> Trust | None:
         """Whose token these bytes are. Compared with each to the end, in a time that does not say how much fits."""
@@ -142,18 +172,22 @@ class Tokens:
                 found = trust
         return found
 
-    def _session(self, secret: str, peer: Peer) -> Trust | None:
-        """The trust of a session, for whoever began it."""
-        ticket = self._sessions.find(_digest(secret))
-        return ticket.trust if ticket and ticket.is_good() and ticket.is_for(peer) else None
+    def _session(self, secret: str, peer: Peer) -> Grant | None:
+        """What a session gives, to whoever began it."""
+        digest = _digest(secret)
+        ticket = self._sessions.find(digest)
+        if ticket is None or not ticket.is_good() or not ticket.is_for(peer):
+            return None
+        return Grant(ticket.trust, digest, ticket.until)
 
     # ---- links and sessions
 
     def link(self, trust: Trust) -> str:
-        """A code that opens one session with this trust, within LINK_SECONDS. Raises HubError `command_failed` if it
-        cannot be kept."""
+        """A code that opens one session with this trust, or the lesser one that there is a token for, within
+        LINK_SECONDS. Raises HubError `command_failed` if it cannot be kept."""
         code = secrets.token_urlsafe(32)
         self.refresh()
+        trust = trust if trust in self._held else "OBSERVER"
         self._links.keep(_digest(code), Ticket(trust, time.monotonic() + LINK_SECONDS))
         return code
 
@@ -166,6 +200,7 @@ class Tokens:
         secret = secrets.token_urlsafe(32)
         ticket = Ticket(link.trust, time.monotonic() + SESSION_SECONDS, whose(peer))
         self._sessions.keep(_digest(secret), ticket)
+        self._end_sessions()
         return secret
 
 

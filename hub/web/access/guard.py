@@ -20,9 +20,10 @@ from ...errors import HubError, UsageError
 from ...sockdiag import is_local, supported
 from ...wire.vocabulary import Refusal
 from ..answers import refusal
-from ..keys import OPEN_ROUTES, PEER, SEEN
+from ..keys import OPEN_ROUTES, PEER, RUNNING, SEEN
 from .connections import Accepted, Watch
 from .credentials import BLOCK_SECONDS, Tokens
+from .opened import Grant, Running
 from .origin import Names, origin_of, shown, target_authority
 from .peer import Peer
 from .proxy import Proxies, is_forwarded
@@ -161,10 +162,34 @@ class Guard:
             if peer.trust == "NONE":
                 response.force_close()  # a flood of these then costs a connection each: those are limited, too
             return response
-        return await handler(request)
+        grant = request[SEEN].grant
+        return await (handler(request) if grant is None else self._held(request, handler, grant))
+
+    async def _held(self, request: web.Request, handler: Handler, grant: Grant) -> web.StreamResponse:
+        """What the handler answers, as long as what has let the request in is good. Stops whoever has a token that was
+        replaced from getting anything done with what he had begun before."""
+        assert self.tokens is not None
+        opened, running = self.tokens.opened, Running(request, self.tokens.refresh)
+        request[RUNNING] = running
+        opened.add(grant, running)
+        response: web.StreamResponse | None = None
+        try:
+            with running.handled():
+                response = await handler(request)
+        finally:
+            opened.discard(grant, running)
+            del request[RUNNING]  # they know each other
+        if response is not None and running.ended is None:
+            return response
+        self.refused("token", request[PEER].address)
+        response = refusal(Refused("token", f"{running.ended} while this was on its way; begin anew."), request)
+        response.force_close()
+        return response
 
     async def _on_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         security_headers(response)
+        if isinstance(request, web.Request) and (running := request.get(RUNNING)) is not None:
+            running.begun = True
         if self.closing and response.status != 101:
             response.force_close()
             response.headers[hdrs.CONNECTION] = "close"  # aiohttp has written that header already

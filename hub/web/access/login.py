@@ -10,13 +10,11 @@ from ...errors import UsageError
 from ...private import Unsafe
 from ...stdio import mention
 from ...wire.strictjson import dumpb
-from ...wire.vocabulary import Trust
 from ..answers import answer
 from ..keys import GUARD, LOGIN_ROUTE, PEER, SEEN
-from ..streams import STREAMS
 from .credentials import Tokens
 
-LOOK = 1.0  # seconds between two looks whether a token was replaced
+LOOK = 1.0  # seconds between two looks whether a token was replaced, or a session has ended
 
 
 def setup(app: web.Application) -> None:
@@ -74,16 +72,10 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK)
-            end(app, tokens.replaced())
+            tokens.look()
 
     task = asyncio.create_task(look())
     yield
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def end(app: web.Application, trusts: frozenset[Trust]) -> None:
-    """Close the connections that a replaced token has opened."""
-    for stream in [stream for stream in app[STREAMS] if stream.client.trust in trusts]:
-        stream.close(1008, "The token was replaced", "token")

@@ -6,7 +6,6 @@ import hmac
 import json
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from ...errors import HubError
 from ...private import Unsafe, prepare_directory, read_private, write_whole
+from ...tokens import FILES
 from ...wire.vocabulary import Trust
 from .peer import Peer
 
@@ -50,7 +50,13 @@ class Tickets(Protocol):
     secret away."""
 
     def keep(self, digest: bytes, ticket: Ticket) -> None:
-        """Keep one more; the oldest goes if there are too many. Raises HubError `command_failed` if it cannot be."""
+        """Keep one more; of those with the same trust the oldest goes if there are too many. Raises HubError
+        `command_failed` if it cannot be.
+
+        Stops whoever may only read from ending the operator's with many of his own."""
+
+    def __contains__(self, digest: object) -> bool:
+        """Return whether it is kept still, by its name alone."""
 
     def find(self, digest: bytes) -> Ticket | None: ...
 
@@ -66,12 +72,16 @@ class OwnTickets:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._kept: dict[bytes, Ticket] = {}  # the oldest first
 
     def keep(self, digest: bytes, ticket: Ticket) -> None:
         self._kept[digest] = ticket
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+        same = [digest for digest, kept in self._kept.items() if kept.trust == ticket.trust]
+        for oldest in same[: -self._most]:
+            del self._kept[oldest]
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._kept
 
     def find(self, digest: bytes) -> Ticket | None:
         return self._kept.get(digest)
@@ -100,39 +110,47 @@ class CommonTickets:
             for folder in (self._folder.parent, self._folder):
                 prepare_directory(folder)
             signed = json.dumps([*words, self._signature(digest, words)]).encode()
-            write_whole(self._folder / digest.hex(), signed, durable=False)
-            self._let_go()
+            write_whole(self._path(ticket.trust, digest), signed, durable=False)
+            self._let_go(ticket.trust)
         except (OSError, Unsafe) as error:
             raise HubError("command_failed", f"It cannot be kept for all workers: {error}.") from None
 
+    def __contains__(self, digest: object) -> bool:
+        assert isinstance(digest, bytes)
+        return any(self._path(trust, digest).exists() for trust in FILES)
+
     def find(self, digest: bytes) -> Ticket | None:
+        return next(filter(None, (self._read(self._path(trust, digest), digest) for trust in FILES)), None)
+
+    def _read(self, path: Path, digest: bytes) -> Ticket | None:
         try:
-            *words, signature = json.loads(read_private(self._folder / digest.hex(), LARGEST))
+            *words, signature = json.loads(read_private(path, LARGEST))
         except (OSError, Unsafe, ValueError):
             return None
         return Ticket(*words) if hmac.compare_digest(signature, self._signature(digest, words)) else None
 
     def take(self, digest: bytes) -> Ticket | None:
         ticket = self.find(digest)
-        try:
-            (self._folder / digest.hex()).unlink()  # this comes true for one of all who try
-        except OSError:
-            return None
-        return ticket
+        is_taken = [_is_removed(self._path(trust, digest)) for trust in FILES]
+        return ticket if any(is_taken) else None
 
     def end(self, trusts: set[Trust]) -> None:
         for path in self._files():
-            if path.suffix != SUFFIX and self.find(bytes.fromhex(path.name)) is None:
+            if path.suffix != SUFFIX and self._read(path, bytes.fromhex(path.name.rpartition("-")[2])) is None:
                 with contextlib.suppress(OSError):  # it is good for nothing even if it stays
                     path.unlink()
+
+    def _path(self, trust: Trust, digest: bytes) -> Path:
+        """By its trust, too, so that those of one can be counted without a look into each."""
+        return self._folder / f"{trust}-{digest.hex()}"
 
     def _signature(self, digest: bytes, words: list[str | float | int | None]) -> str:
         """Of nothing that a token can have if there is none: then it fits nothing that was ever written."""
         token = self._held(words[0]) or os.urandom(32)  # type: ignore[arg-type]
         return hmac.new(token, digest + json.dumps(words).encode(), hashlib.sha256).hexdigest()
 
-    def _let_go(self) -> None:
-        files = self._files()
+    def _let_go(self, trust: Trust) -> None:
+        files = [path for path in self._files() if path.name.startswith(f"{trust}-")]
         if len(files) > self._most:
             files.sort(key=_written)
             for path in files[: -self._most]:
@@ -148,6 +166,15 @@ def clear(folder: Path) -> None:
     """Let go of all that is kept in the folder. Raises OSError."""
     for path in folder.iterdir() if folder.is_dir() else ():
         path.unlink(missing_ok=True)
+
+
+def _is_removed(path: Path) -> bool:
+    """Remove a file; return whether this has done it, which comes true for one of all who try."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _written(path: Path) -> int:

@@ -43,7 +43,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     transport, tail = streams.take_over(request)
     connection = Connection(hub, answers.client_of(request, "websocket"), transport)
     connection.implied = patterns is None
-    connection.enter(request.app, EVERYTHING if patterns is None else patterns, after)
+    connection.enter(request, EVERYTHING if patterns is None else patterns, after)
     if is_page:
         request.app[VIEWERS].join(connection.client, connection.send)
     if tail:
@@ -161,6 +161,13 @@ class Connection(streams.Stream):
         """Not only a pong: any byte of it shows that it is there."""
         heard, self._heard = self._heard, False
         return heard
+
+    def revoke(self, sentence: str) -> None:
+        """As every stream, and end the calls that run."""
+        for call in list(self.client.calls.values()):
+            if not call.cancel("forbidden") and call.command is None and call.task is not None:
+                call.task.cancel()  # it is not admitted yet
+        super().revoke(sentence)
 
     def close(self, code: int, reason: str, why: Disconnection) -> None:
         """Say goodbye, for `why` as the metrics name it; whoever does not answer is cut off after LINGER seconds."""

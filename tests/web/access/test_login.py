@@ -16,7 +16,7 @@ from strangers import as_stranger, needs_root
 from hub import Hub, create_app, tokens
 from hub.commands import registry
 from hub.web import api, keys
-from hub.web.access import credentials, login, tickets
+from hub.web.access import credentials, opened, tickets
 from hub.web.access.peer import Peer
 from hub.wire.vocabulary import Trust
 
@@ -221,7 +221,7 @@ async def test_a_replaced_token_ends_what_it_has_opened(
 ) -> None:
     ended = asyncio.Event()
     if weakened:
-        monkeypatch.setattr(login, "end", lambda app, trusts: ended.set() if trusts else None)
+        monkeypatch.setattr(opened.Opened, "end", lambda self, is_over, sentence: ended.set())
     old, observer = bearer(hub), bearer(hub, "OBSERVER")
     async with talk(hub.url, headers=old) as client, talk(hub.url, headers=observer) as other:
         await client.call("hub:ping")
@@ -239,12 +239,13 @@ async def test_a_replaced_token_ends_what_it_has_opened(
 
 
 async def test_a_request_right_after_the_replacing_does_not_hide_it(hub: HubInside) -> None:
-    """The request is the first to notice; the connections are ended by who looks once a second."""
+    """The request is the first to notice, and ends the connections."""
     async with talk(hub.url, headers=bearer(hub)) as client:
         await client.call("hub:ping")
+        ending = asyncio.ensure_future(client.end())
         tokens.replace(hub.hub.config.state_dir)
         assert (await hub.ask("GET", "api/state", headers=bearer(hub))).status == 200
-        assert await client.end() == 1008
+        assert await ending == 1008
 
 
 @pytest.mark.parametrize("weakened", [False, True])

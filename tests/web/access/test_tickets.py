@@ -1,6 +1,7 @@
 """Links and sessions that all workers of a port know: in files, good once, signed, and ended with the token."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from hub import tokens
 from hub.errors import HubError
-from hub.web.access import tickets
+from hub.web.access import credentials, tickets
 from hub.web.access.credentials import LINKS, Tokens
 from hub.web.access.peer import Peer
 from hub.web.access.tickets import CommonTickets, OwnTickets, clear
+from hub.wire.vocabulary import Trust
 
 ME = Peer("127.0.0.1", 1, 1000, "NONE")
 
@@ -22,6 +24,11 @@ def opened(directory: Path) -> Tokens:
     found = Tokens(directory, directory / "tickets")
     found.open()
     return found
+
+
+def trust_of(held: Tokens, secret: str) -> Trust | None:
+    grant = held._session(secret, ME)
+    return grant.trust if grant else None
 
 
 def files(directory: Path) -> list[Path]:
@@ -39,7 +46,7 @@ def test_a_link_opens_one_session_whichever_worker_is_asked(
     secret = two.enter(code, ME)
     assert secret
     assert [(each.enter(code, ME) is None) for each in (one, two)] == [not weakened] * 2
-    assert [each._session(secret, ME) for each in (one, two)] == ["OBSERVER"] * 2
+    assert [trust_of(each, secret) for each in (one, two)] == ["OBSERVER"] * 2
     assert one._session(secret, Peer("127.0.0.1", 1, 7, "NONE")) is None
     text = b"".join(path.read_bytes() + path.name.encode() for path in files(tmp_path))
     assert not any(word.encode() in text for word in (code, secret))
@@ -74,8 +81,8 @@ def test_a_replaced_token_ends_them_for_all_and_no_newer_ones(
     assert new
     for each in (one, two):
         each.refresh()
-    assert [each._session(old, ME) for each in (one, two)] == (["OPERATOR"] if weakened else [None]) * 2
-    assert [each._session(new, ME) for each in (one, two)] == ["OPERATOR"] * 2
+    assert [trust_of(each, old) for each in (one, two)] == (["OPERATOR"] if weakened else [None]) * 2
+    assert [trust_of(each, new) for each in (one, two)] == ["OPERATOR"] * 2
     assert len(files(tmp_path)) == (2 if weakened else 1)
 
 
@@ -104,6 +111,34 @@ def test_only_so_many_are_kept_and_a_start_ends_all(tmp_path: Path, monkeypatch:
     assert held.enter(codes[1], ME) is None
     clear(tmp_path / "nowhere")
     CommonTickets(tmp_path / "nowhere", 1, lambda trust: None).end({"OPERATOR"})
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("common", [False, True])
+def test_who_only_reads_ends_no_session_and_no_link_of_the_operator(
+    tmp_path: Path, common: bool, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "SESSIONS", 4)
+    monkeypatch.setattr(credentials, "LINKS", 4)
+    if weakened:  # whoever has made them, they are counted together
+        own, shared = OwnTickets.keep, CommonTickets._let_go
+        monkeypatch.setattr(OwnTickets, "keep", lambda self, digest, ticket: own(self, digest, one_trust(ticket)))
+        monkeypatch.setattr(CommonTickets, "_path", lambda self, trust, digest: self._folder / f"ALL-{digest.hex()}")
+        monkeypatch.setattr(CommonTickets, "_let_go", lambda self, trust: shared(self, "ALL"))  # type: ignore[arg-type]
+    tokens.ensure(tmp_path, "OBSERVER")
+    held = Tokens(tmp_path, tmp_path / "tickets" if common else None)
+    held.open()
+    secret, code = held.enter(held.link("OPERATOR"), ME), held.link("OPERATOR")
+    assert secret
+    readers = [held.enter(held.link("OBSERVER"), ME) or "" for _ in range(6)]
+    codes = [held.link("OBSERVER") for _ in range(6)]
+    assert (trust_of(held, secret) is None, held.enter(code, ME) is None) == (weakened, weakened)
+    assert [trust_of(held, each) is not None for each in readers] == [False] * 2 + [True] * 4
+    assert [held.enter(each, ME) is not None for each in codes] == [False] * 2 + [True] * 4
+
+
+def one_trust(ticket: tickets.Ticket) -> tickets.Ticket:
+    return replace(ticket, trust="OBSERVER")
 
 
 def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from doors import bearer
 from running import hub_app, talk
 
 from hub.web.access.credentials import Tokens
+from hub.web.access.opened import Grant
 from hub.web.access.peer import Peer
 from hub.wire import messages
 
@@ -20,15 +21,16 @@ CLAIMS = {
 KEYS = ("trust", "role", "uid", "actor", "client", "peer")
 
 
-def claimed(tokens: Tokens, request: web.Request, peer: Peer, cookie: str) -> str | None:
+def claimed(tokens: Tokens, request: web.Request, peer: Peer, cookie: str) -> Grant | None:
     """A weakened build: the client's word counts."""
-    return request.headers.get("X-Trust")
+    trust: Any = request.headers.get("X-Trust")
+    return Grant(trust) if trust else None
 
 
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_a_claim_gives_no_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     if weakened:
-        monkeypatch.setattr(Tokens, "trust", claimed)
+        monkeypatch.setattr(Tokens, "grant", claimed)
     async with hub_app(tmp_path, auth="token") as hub:
         headers = bearer(hub, "OBSERVER") | CLAIMS
         posted = await hub.ask("POST", "api/events", json={"event": "a:x", "data": 1}, headers=headers)
