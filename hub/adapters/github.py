@@ -5,8 +5,6 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-from ..redaction import holds_secret
-from ..wire.ids import is_id
 from .identities import hidden
 from .reading import between, first_line, identity, mapping, moment, text
 from .shape import Event, Given, Taken, passed_over
@@ -24,7 +22,11 @@ def is_signed(secret: bytes, body: bytes, signature: str) -> bool:
 
 
 def take(given: Given) -> Taken:
-    """A task for a run; of all other events nothing is told."""
+    """A task for a run; of all other events nothing is told.
+
+    The event's id is the body's. Stops whoever has seen one delivery from publishing it again and again: GitHub signs
+    the body, and the header with the delivery's own id is not signed. One that GitHub sends again has the same body.
+    """
     run = mapping(given.body.get("workflow_run"))
     repository = identity(mapping(given.body.get("repository")).get("full_name"), 200)
     number = identity(run.get("id"))
@@ -33,14 +35,16 @@ def take(given: Given) -> Taken:
         return passed_over({})
     task = {"id": f"github:{hidden(f'{repository}/{number}')}", "status": status, **_about(run)}
     known = given.last.value("task:progress", task["id"]) or {}
-    if status not in OVER and known.get("status") in OVER and known.get("attempt", 1) >= task["attempt"]:
+    is_behind = status not in OVER and known.get("status") in OVER and known.get("attempt", 1) >= task["attempt"]
+    if is_behind or known.get("attempt", 1) > task["attempt"]:
         return Taken()  # it came late
     if status == "failed":
         task["error"] = text(run.get("conclusion")) or "failed"
     if status in OVER:
         task |= _end(run)
-    delivery = given.headers.get("X-GitHub-Delivery", "")
-    return Taken([Event("task:progress", task, delivery if is_id(delivery) and not holds_secret(delivery) else None)])
+    if known and all(known.get(name) == value for name, value in task.items()):
+        return Taken()  # it came again, long behind the first
+    return Taken([Event("task:progress", task, f"github:{given.digest}" if given.digest else None)])
 
 
 def _status(action: str, conclusion: str) -> str | None:

@@ -30,7 +30,8 @@ class Last(Protocol):
 @dataclass(frozen=True, slots=True)
 class Given:
     """What came: the body, and what stood beside it. `now` is a timestamp; `event` the name in the address; `asks`
-    whether a question may be asked; `pid` the process that sends; `size` the bytes of the body."""
+    whether a question may be asked; `pid` the process that sends; `size` the bytes of the body. `digest`, of a sender
+    whose deliveries may come again, is the same for the same body, and no other."""
 
     body: Mapping[str, Any]
     last: Last
@@ -39,6 +40,7 @@ class Given:
     asks: bool = False
     pid: int | None = None
     size: int = 0
+    digest: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -150,6 +150,8 @@ async def unsubscribe(call: Call) -> Any:
 def _subscriber(call: Call) -> Subscriber:
     if call.client.subscriber is None:
         raise CommandError("There is no stream to change here: connect to /ws, or use ?topics= and ?after=.")
+    if call.client.subscriber.deaf:
+        raise CommandError("This connection is a page's, which gets no events; connect to /ws without ?page=1.")
     return call.client.subscriber
 
 

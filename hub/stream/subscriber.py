@@ -28,14 +28,15 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_waiters", "ended", "framing", "group", "implied", "patterns", "paused", "position", "reason", "straight",
-        "task", "told", "write",
+        "_waiters", "deaf", "ended", "framing", "group", "implied", "patterns", "paused", "position", "reason",
+        "straight", "task", "told", "write",
     )  # fmt: skip
 
     def __init__(self, write: Callable[[bytes], None], framing: Framing, straight: "socket | None" = None) -> None:
         self.write, self.framing, self.straight = write, framing, straight
         self.patterns: Patterns = EVERYTHING
         self.implied = True  # nobody asked for these patterns; the first that are asked for replace them
+        self.deaf = False  # it gets no events, whatever it asks for
         self.position = 0
         self.told = 0  # the newest position that it knows of, while it is catching up
         self.reason: GapReason = "expired"  # of the next gap: it came back too late, or (once level) reads too slowly

@@ -161,7 +161,8 @@ NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError, Padded)
 
 async def body(request: web.Request, most: int | None = None) -> bytes:
     """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline. Raises HubError: 413, 415,
-    408 if it does not come, or `busy` where too much of others has come by halves."""
+    501, 408 if it does not come, 401 if the token was replaced meanwhile, or `busy` where too much of others has come
+    by halves."""
     hub = request.app[HUB]
     most = most or hub.config.max_body
     check_body(request, most)
@@ -199,11 +200,21 @@ def anew(error: Exception) -> Exception:
 
 
 def check_body(request: web.Request, most: int) -> None:
-    """Raises HubError for a body that need not be read to be refused: 413, 415."""
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":  # a bomb: small here, huge unpacked
+    """Raises HubError for a body that need not be read to be refused: 413, 415, 501."""
+    headers = request.headers
+    if hdrs.CONTENT_ENCODING in headers and set(listed(request, hdrs.CONTENT_ENCODING)) != {"identity"}:
+        # Stops a bomb: small here, huge unpacked.
         raise HubError("invalid_message", "Send the body as it is, without a content encoding.", status=415)
+    if hdrs.TRANSFER_ENCODING in headers and listed(request, hdrs.TRANSFER_ENCODING) != ["chunked"]:
+        # Stops what would be taken as it is, and was written otherwise (RFC 9112, 6.1).
+        raise HubError("invalid_message", "The hub undoes no transfer coding but chunked; send without.", status=501)
     if (request.content_length or 0) > most:
         raise HubError("too_large", f"A body can have {most} bytes at most.")
+
+
+def listed(request: web.Request, name: str) -> list[str]:
+    """Return the members of a header that is a list, in lower case: several lines of it are one (RFC 9110, 5.3)."""
+    return [part.strip(" \t") for part in ",".join(request.headers.getall(name, ())).lower().split(",")]
 
 
 def bounded(data: bytes | bytearray, most: int) -> bytes:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from hashlib import sha256
 from typing import Any, cast
 from urllib.parse import parse_qs
 
@@ -170,7 +171,9 @@ async def _came(
             return None
         sender = sender_of(found, named)
         asks = given.get("ask") == "1" and is_whole  # what goes back with an answer is what came
-        return sender, await _take(request, sender, found, given.get("event", ""), asks=asks, size=len(data))
+        digest = sha256(data).hexdigest() if sender == "github" else ""
+        event = given.get("event", "")
+        return sender, await _take(request, sender, found, event, asks=asks, size=len(data), digest=digest)
 
 
 def _named(request: web.Request) -> Adapter:
@@ -225,7 +228,7 @@ def _parsed(data: bytes) -> tuple[Any, bool]:
 
 
 async def _take(
-    request: web.Request, sender: Adapter, found: dict[str, Any], event: str, *, asks: bool, size: int
+    request: web.Request, sender: Adapter, found: dict[str, Any], event: str, *, asks: bool, size: int, digest: str
 ) -> Taken:
     """Publish what a hook says; one after the other."""
     hub = request.app[HUB]
@@ -237,6 +240,7 @@ async def _take(
             event=event,
             asks=asks,
             size=size,
+            digest=digest,
             pid=_pid(request) if sender in AGENTS else None,
             headers=request.headers,
         )

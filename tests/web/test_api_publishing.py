@@ -13,6 +13,7 @@ import pytest
 from asked import JSON, NDJSON, api_hub, event, request
 from running import HubInside, Raw, hub_app, hub_process
 
+from hub.web import answers, signed
 from hub.wire import strictjson
 from hub.wire.validation import problems_in
 
@@ -197,6 +198,47 @@ async def test_an_encoded_body_is_refused(hub: HubInside, encoding: str) -> None
     body = gzip.compress(json.dumps(event()).encode())
     answer = await hub.post("api/events", body, {**JSON, "Content-Encoding": encoding})
     answer.refused(415, "invalid_message")
+
+
+ROUTES = "api/events", "api/commands/hub:publish", "hooks/claude-code", "hooks/github", "ping/job", "answer", "seen"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("Transfer-Encoding: gzip, chunked", 501),
+        ("Transfer-Encoding: identity, chunked", 501),
+        ("Transfer-Encoding: chunked\r\nContent-Encoding: identity\r\nContent-Encoding: x", 415),
+        ("Transfer-Encoding: chunked\r\nContent-Encoding: identity, x", 415),
+    ],
+)
+async def test_what_nobody_here_would_undo_is_not_taken_as_it_is(
+    hub: HubInside, path: str, line: str, status: int, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(answers, "check_body", lambda request, most: None)
+        monkeypatch.setattr(signed, "check_body", lambda request, most: None)
+    form = path in ("answer", "seen")
+    text = b"event=a%3Ab&key=1" if form else json.dumps(event()).encode()
+    head = request(hub, f"POST /{path}", line, f"Origin: http://127.0.0.1:{hub.port}", "Connection: close")
+    if form:
+        head = head.replace(b"application/json", b"application/x-www-form-urlencoded")
+    async with Raw(hub.port) as raw:
+        await raw.write(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text))
+        first = await raw.read()
+    assert (int(first.split()[1]) == status) is not weakened, first
+    if not weakened:
+        assert hub.hub.cursor.seq == 0
+        assert b'"code":"invalid_message"' in first or form
+
+
+async def test_one_that_is_undone_is_taken(hub: HubInside) -> None:
+    for line in ("Transfer-Encoding: Chunked", "Transfer-Encoding: chunked\r\nContent-Encoding: Identity"):
+        async with Raw(hub.port) as raw:
+            await raw.write(request(hub, "POST /api/commands/hub:ping", line) + b"2\r\n{}\r\n0\r\n\r\n")
+            assert (await raw.read()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_what_cannot_be_unpacked_is_no_traceback_in_the_log(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from running import HubInside, hub_app
 from samples import EXPECTED, HOOKS, PAYLOADS, adapter_of, is_within, sample
 
 from hub.adapters.senders import SILENT
+from hub.adapters.shape import Event
 from hub.web import hooks
 
 PROMPT, TOOL, STOP = (sample(f"claude-{name}") for name in ("02-user-prompt-submit", "03-pre-tool-use", "15-stop"))
@@ -248,6 +249,58 @@ async def test_a_delivery_that_is_repeated_is_kept_once(hub: HubInside) -> None:
     assert hub.hub.cursor == before
     await hub.post("hooks/github", sample("github-workflow-run-completed"), headers | {"X-GitHub-Event": "push"})
     assert hub.hub.cursor == before
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_captured_delivery_publishes_nothing_more(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in the headers, which nobody has signed, and whatever has come since."""
+    if weakened:
+        monkeypatch.setattr("hub.adapters.github.Event", lambda name, data, id: Event(name, data))
+    hub.hub.github_secret = b"swordfish"
+    whole = sample("github-workflow-run-completed")
+    bodies = []
+    for action, attempt in (("requested", 1), ("in_progress", 1)):
+        run = whole["workflow_run"] | {"conclusion": None, "run_attempt": attempt}
+        bodies.append(json.dumps(whole | {"action": action, "workflow_run": run}).encode())
+    for body in bodies:
+        await hub.post("hooks/github", body, {"X-Hub-Signature-256": signed(b"swordfish", body)})
+    before = hub.hub.cursor.seq
+    assert before == 2
+    for delivery in range(3):
+        for body in bodies:
+            headers = {"X-Hub-Signature-256": signed(b"swordfish", body), "X-GitHub-Delivery": f"another-{delivery}"}
+            assert (await hub.post("hooks/github", body, headers)).status == 200
+    assert (hub.hub.cursor.seq == before) is not weakened
+    assert status(hub, "github:user/shop/9911") == "running"
+
+
+async def test_a_captured_delivery_whose_first_is_forgotten_changes_nothing(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history does not reach so far back: nothing is told again that is known, and no attempt is known again behind
+    a newer one."""
+    monkeypatch.setattr("hub.adapters.github.Event", lambda name, data, id: Event(name, data))
+    whole = sample("github-workflow-run-completed")
+    seen = []
+    for action, conclusion, attempt in (
+        ("completed", "success", 1),
+        ("completed", "success", 1),
+        ("in_progress", None, 2),
+        ("completed", "success", 1),
+        ("completed", "failure", 2),
+        ("completed", "success", 1),
+        ("completed", "failure", 2),
+    ):
+        run = whole["workflow_run"] | {"conclusion": conclusion, "run_attempt": attempt}
+        await hub.post("hooks/github", whole | {"action": action, "workflow_run": run})
+        seen.append((status(hub, "github:user/shop/9911"), hub.hub.cursor.seq))
+    assert seen == [
+        *[("succeeded", 1)] * 2,
+        *[("running", 2)] * 2,
+        *[("failed", 3)] * 3,
+    ]
 
 
 async def test_an_alert_that_is_repeated_is_kept_once_and_its_end_is_another(hub: HubInside) -> None:

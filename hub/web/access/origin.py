@@ -85,4 +85,7 @@ def _allowed_origin(text: str) -> str:
     found = _ORIGIN.fullmatch(origin)
     if found is None or authority(found[2]) is None:
         raise UsageError(f"--allow-origin needs SCHEME://HOST[:PORT], not {shown(text)}.")
+    if found[2].startswith("["):
+        address, behind = found[2][1:].split("]")
+        origin = f"{found[1]}://[{ipaddress.IPv6Address(address)}]{behind}"
     return origin.removesuffix(f":{DEFAULT_PORT.get(found[1])}")

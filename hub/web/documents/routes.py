@@ -80,12 +80,13 @@ REFUSALS: Mapping[int, str] = {
     428: "It must be confirmed: repeat it with the header `Hub-Confirm`, and `details.confirm` as its value.",
     429: "Too much at once; `Retry-After` says when to try again.",
     500: "The command has refused (`command_failed`), or the hub failed (`internal`).",
+    501: "The body has a transfer coding that is not undone here.",
     503: "Something that this needs is not there now: the store, the audit log, a provider, or the hub is stopping.",
     504: "It took too long.",
     505: "This needs HTTP/1.1.",
 }
 EVERYWHERE = (400, 403, 421, 500)
-BODY = (408, 413, 415)
+BODY = (408, 413, 415, 501)
 CALL = (422, 503, 504)
 
 

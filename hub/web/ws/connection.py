@@ -42,7 +42,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     await response.write_eof()
     transport, tail = streams.take_over(request)
     connection = Connection(hub, answers.client_of(request, "websocket"), transport)
-    connection.implied = patterns is None
+    connection.implied, connection.deaf = patterns is None, is_page
     connection.enter(request, EVERYTHING if patterns is None else patterns, after)
     if is_page:
         request.app[VIEWERS].join(connection.client, connection.send)

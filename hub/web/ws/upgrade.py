@@ -7,6 +7,7 @@ import hashlib
 from aiohttp import HttpVersion11, hdrs, web
 
 from ...errors import HubError
+from ..answers import listed
 
 
 def handshake(request: web.Request) -> dict[str, str]:
@@ -14,7 +15,7 @@ def handshake(request: web.Request) -> dict[str, str]:
     headers = request.headers
     if request.version < HttpVersion11:
         raise HubError("invalid_message", "A WebSocket needs HTTP/1.1, also of a proxy in between.", status=400)
-    if "websocket" not in _listed(request, hdrs.UPGRADE) or "upgrade" not in _listed(request, hdrs.CONNECTION):
+    if "websocket" not in listed(request, hdrs.UPGRADE) or "upgrade" not in listed(request, hdrs.CONNECTION):
         raise HubError("invalid_message", "This address speaks WebSocket; open it with a WebSocket client.", status=400)
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
         raise HubError("invalid_message", "This hub speaks version 13 of the WebSocket protocol.", status=400)
@@ -28,8 +29,3 @@ def handshake(request: web.Request) -> dict[str, str]:
     digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
     accept = base64.b64encode(digest).decode()
     return {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade", hdrs.SEC_WEBSOCKET_ACCEPT: accept}
-
-
-def _listed(request: web.Request, name: str) -> list[str]:
-    """Return the members of a header that is a list, in lower case: several lines of it are one (RFC 9110, 5.3)."""
-    return [part.strip(" \t") for part in ",".join(request.headers.getall(name, ())).lower().split(",")]

@@ -247,6 +247,8 @@ async def test_a_page_under_an_allowed_host_is_an_own_page(sites: Any, allowed: 
     [
         ("https://other.test", ["Origin: https://other.test"], 200),
         ("https://Other.test:443/", ["Origin: https://other.test"], 200),
+        ("https://other.test/", ["Origin: https://other.test"], 200),
+        ("http://[0::1]:80/", ["Origin: http://[::1]"], 200),
         ("https://other.test", ["Origin: https://other.test", "Sec-Fetch-Site: cross-site"], 200),
         ("https://other.test", ["Origin: http://other.test"], 403),
         ("https://other.test", ["Origin: https://other.test:8443"], 403),

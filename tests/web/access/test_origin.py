@@ -69,6 +69,8 @@ def test_an_own_origin_is_written_as_a_browser_does(scheme: str, host: str, orig
         ("https://Other.test:443/", "https://other.test"),
         ("http://other.test:443", "http://other.test:443"),
         ("chrome-extension://abc", "chrome-extension://abc"),
+        ("https://app.example/", "https://app.example"),
+        ("http://[0:0:0:0:0:0:0:1]:8080/", "http://[::1]:8080"),
     ],
 )
 def test_an_origin_that_is_allowed_is_written_as_a_browser_does(text: str, origin: str) -> None:

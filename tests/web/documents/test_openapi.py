@@ -171,6 +171,13 @@ async def half_a_body(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatc
         return int((await raw.read()).split()[1])
 
 
+async def coded(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
+    path = operation.path.format(name="hub:ping", adapter="codex", job="a", what="0")
+    async with Raw(hubs.usual.port) as raw:
+        await raw.write(head(hubs.usual, f"POST {path}", "Transfer-Encoding: gzip, chunked") + b"2\r\n{}\r\n0\r\n\r\n")
+        return int((await raw.read()).split()[1])
+
+
 async def taken_back(hubs: Hubs, operation: Operation, patch: pytest.MonkeyPatch) -> int:
     """Somebody else has asked the same, and withdraws it."""
     question = {**QUESTION, "question": "Shall it wait?"}
@@ -272,6 +279,7 @@ PROBES: dict[int, Probe] = {
     428: without_confirmation,
     429: too_often,
     500: failure,
+    501: coded,
     503: not_now,
     504: too_slow,
     505: old_protocol,

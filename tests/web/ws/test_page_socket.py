@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import PATIENCE, HubInside, hub_app, talk
+from running import PATIENCE, HubInside, hub_app, open_streams, talk
 
 from hub.wire.names import Patterns
 
@@ -60,6 +60,31 @@ async def test_it_gets_no_event_and_no_mark(hub: HubInside, monkeypatch: pytest.
         assert page.events == []
         assert await page.call("hub:ping", n=1) == {"pong": True, "args": {"n": 1}}
         assert page.events == [], "all that came before the answer"
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_it_gets_no_event_whatever_it_asks_for(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with talk(hub.url, "?page=1") as page:
+        await notice(page)
+        if weakened:
+            (connection,) = open_streams(hub)
+            connection.deaf = False
+            await page.call("hub:subscribe", topics=["*"])
+            await hub.hub.publish("a:x", {})
+            while (await page.event())["payload"]["event"] != "a:x":
+                pass
+            return
+        for command in ("hub:subscribe", "hub:unsubscribe"):
+            error = await page.fails(command, "command_failed", topics=["*"])
+            assert (
+                error["error"] == "This connection is a page's, which gets no events; connect to /ws without ?page=1."
+            )
+        await page.fails("hub:subscribe", "command_failed", topics=["*"], after=str(hub.hub.cursor))
+        await hub.hub.publish("a:x", {})
+        await page.call("hub:ping")
+        assert [frame for frame in page.events if frame["payload"]["event"] != "hub:page"] == []
 
 
 async def test_weakened_it_would_be_told_where_it_is(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
