@@ -11,7 +11,6 @@ from aiohttp import web
 from ..errors import UsageError
 from ..tokens import FILES
 from ..wire.vocabulary import Trust
-from .access.credentials import SAME
 from .keys import GUARD, HUB
 from .sdnotify import Systemd
 from .tls import renew
@@ -62,7 +61,7 @@ async def _read_tokens(app: web.Application, said: dict[Trust, bytes]) -> None:
     said.clear()
     said.update(now)
     if tokens.are_same and not is_told:
-        log.error(SAME, tokens.directory)
+        tokens.tell_that_they_are_same()
     for trust, name in FILES.items():
         is_news = trust == "OPERATOR" or before.get(trust) != now.get(trust)
         if is_news and not (trust == "OPERATOR" and tokens.are_same):

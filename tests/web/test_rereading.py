@@ -108,7 +108,7 @@ async def test_what_became_of_the_token_is_told_as_it_is(tmp_path: Path) -> None
 
 async def test_two_tokens_with_one_text_are_told_each_time(tmp_path: Path) -> None:
     async with hub_process(tmp_path, "--auth", "token") as hub:
-        same = "have the same text, so it only opens reading: make one of them new, with hub token --new"
+        same = "have the same text, so it only opens reading; make one of them new, with hub token --new"
         write(hub.state_dir / "token.read", (hub.state_dir / "token").read_text())
         for _ in range(3):
             await hangup(hub, same)

@@ -42,10 +42,6 @@ WRONG = (
     "then it is given in HUB_TOKEN or by --token-file FILE."
 )
 REPLACED, OVER = "The token was replaced", "The session has ended"
-SAME = (
-    "token and token.read in %s have the same text, so it only opens reading: make one of them new, with "
-    "hub token --new or hub token --read-only --new"
-)
 
 
 class Tokens:
@@ -98,7 +94,7 @@ class Tokens:
         self._held.update(self._texts)
         if self.are_same:
             del self._held["OPERATOR"]
-            log.error(SAME, self.directory)
+            self.tell_that_they_are_same()
         hide(self, (token.decode() for token in self._texts.values()))
         changed = {trust for trust, token in before.items() if token != self._held.get(trust)}
         if changed:
@@ -110,6 +106,14 @@ class Tokens:
     def are_same(self) -> bool:
         """Whether both files have the same text. Stops who was given it to read from doing more."""
         return "OPERATOR" in self._texts and self._texts["OPERATOR"] == self._texts.get("OBSERVER")
+
+    def tell_that_they_are_same(self) -> None:
+        """Say in the log what that means, and what to do."""
+        log.error(
+            "token and token.read in %s have the same text, so it only opens reading; make one of them new, with "
+            "hub token --new or hub token --read-only --new",
+            self.directory,
+        )
 
     def look(self) -> None:
         """Notice everything that ends by itself, or at another worker: call it every second."""
