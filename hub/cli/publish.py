@@ -164,7 +164,7 @@ def _what_fits(hub: "Asks", batch: "list[Line]", rest: Rest | None, args: argpar
             return post(hub, batch, args.event, id=args.id, ttl=args.ttl)
         except HubError as error:
             misfits = {} if rest is None else _misfits(error, batch)
-            if not args.words and rest is None and "data" in (error.details or {}):
+            if rest is None and not args.words and "data" in (error.details or {}):
                 said = f"{args.event} needs data, and there is none: put it behind the name, as id=build, or as JSON."
                 raise HubError(error.code, said) from None
             if rest is None or not misfits:
