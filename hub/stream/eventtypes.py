@@ -12,6 +12,8 @@ from ..wire.names import is_name
 from ..wire.quick import quick
 from ..wire.validation import bounded, invalid
 
+LARGEST_PID = 2**31 - 1  # of a process, anywhere
+
 Key = str | Callable[[Mapping[str, Any]], str]
 
 
@@ -130,7 +132,7 @@ class AgentStatusChange(Schema):
     error_count = _count()
     parent = _text()
     host = _text()
-    pid = _count(allow_none=True)
+    pid = fields.Integer(strict=True, validate=validate.Range(min=1, max=LARGEST_PID), allow_none=True)
 
 
 class TaskProgress(Schema):

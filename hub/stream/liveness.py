@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from ..errors import HubError
 from ..processes import Process, inner_numbers, owner, process, sees_all
 from ..wire.timestamps import now
 from .events import Event
+from .eventtypes import LARGEST_PID
+from .passes import Passes
 from .pidfds import Pidfds, is_running
 from .pidfile import STATUS, TASK, WHAT, One, Pidfile
-from .tasks import OPEN, open_tasks_of
+from .tasks import OpenTasks, is_open
 
 if TYPE_CHECKING:
     from .bus import EventBus
@@ -31,7 +34,7 @@ OVER = {  # it has said so itself
     TASK: ("succeeded", "failed", "cancelled"),
 }
 REASON = "process ended"
-AT_ONCE = 100  # of those whose ends are published together
+AT_ONCE = 50  # ends that are published together, before others get their turn
 RETRY_SECONDS = 1.0
 LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
 # Between two looks for what programs have left, while no process ends: at first, and later on.
@@ -60,7 +63,7 @@ class Liveness:
         self._over: dict[One, Process] = {}  # whose end is to be published
         self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
         self._inner: tuple[float, frozenset[int]] = -math.inf, frozenset()  # when it was looked at, and what was found
-        self._wake, self._pause = asyncio.Event(), SOON_SECONDS
+        self._wake, self._pause, self._turns = asyncio.Event(), SOON_SECONDS, Passes()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -69,7 +72,7 @@ class Liveness:
 
     def claims(self, records: Iterable[Any]) -> Claims:
         """The processes that these records of a publisher of this account and machine name."""
-        pids = [pid for record in records if (pid := _pid(record)) is not None]
+        pids = {pid for record in records if (pid := _pid(record)) is not None}
         return {found.pid: found for pid in pids if (found := _own(pid) or self._ended_before(pid))}
 
     @contextlib.contextmanager
@@ -126,13 +129,14 @@ class Liveness:
     def _late(self, one: One, event: Event) -> None:
         """A task of an agent whose process has ended ends, too, if it comes just behind that."""
         now = time.monotonic()
-        self._gone = {agent: told for agent, told in self._gone.items() if told[0] > now}
+        while self._gone and self._gone[first := next(iter(self._gone))][0] <= now:  # they are in that order
+            del self._gone[first]
         agent = one.id if one.event == STATUS else event.data.get("agent")
         if not isinstance(agent, str) or agent not in self._gone:
             return
         if one.event == STATUS and event.data["status"] not in OVER[STATUS]:
             del self._gone[agent]  # it has come back
-        elif one.event == TASK and event.data.get("status") in OPEN:
+        elif one.event == TASK and is_open(event.data):
             self._over[one] = self._known[one] = self._gone[agent][1]
             self._wake.set()
 
@@ -178,46 +182,65 @@ class Liveness:
             except TimeoutError:
                 self._pause = min(2 * self._pause, LEFT_SECONDS)
             self._wake.clear()
-            is_first = True
+            is_first, tasks = True, OpenTasks(self._state)
             while self._over or is_first:
                 try:
                     if self.before_ends is not None:
                         await self.before_ends()
                     is_first = False
-                    some = dict(list(self._over.items())[:AT_ONCE])
-                    await self._publish(self._records([*some]))
+                    await self._turns.turn()
+                    await self._end(tasks)
                 except HubError as error:
                     log.error("the end of a process could not be published: %s; it is tried again", error)
                     await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                for one, known in some.items():
-                    if self._over.get(one) == known:  # else it has come back meanwhile
-                        self._drop(one)
-                        if one.event == STATUS:
-                            self._gone[one.id] = time.monotonic() + LATE_SECONDS, known
-                            self.on_ended(one.id)
 
-    async def _publish(self, records: list[dict[str, Any]]) -> None:
-        if records:
-            await self._bus.publish(records, many=True)
+    async def _end(self, tasks: OpenTasks) -> None:
+        """Publish the ends of some, and what their agents have left running. Raises HubError; then all of it is to be
+        done again."""
+        if len(self._over) > 1 or tasks.has_looked:
+            await tasks.look(self._turns.turn)
+        some = dict(islice(self._over.items(), AT_ONCE))
+        records = self._records(some, tasks)
+        while batch := [*islice(records, AT_ONCE)]:
+            await self._bus.publish(batch, many=True)
+            if len(batch) == AT_ONCE:
+                await self._turns.turn()
+        for one, known in some.items():
+            if self._over.get(one) == known:  # else it has come back meanwhile
+                self._drop(one)
+                if one.event == STATUS:
+                    self.on_ended(one.id)
 
-    def _records(self, gone: Sequence[One]) -> list[dict[str, Any]]:
-        """What is true now that the processes have gone. Who has said so itself is told nothing of, but what it has
-        left running is; and of what there was no room for among the last values, this is all that is known."""
-        last = {one: event.data if (event := self._state.get(*one)) else {"id": one.id} for one in gone}
-        ended = {one for one, data in last.items() if data.get("status") not in OVER[one.event]}
-        found = []
-        tasks = {one.id: last[one] for one in gone if one.event == TASK and one in ended}
-        for agent, own in open_tasks_of(self._state, [one.id for one in gone if one.event == STATUS]).items():
-            if One(STATUS, agent) in ended:
-                found.append({"event": STATUS, "data": {"id": agent, "status": "stopped", "reason": REASON}})
-            tasks |= {task["id"]: task for task in own}
-        failed = {"status": "failed", "error": REASON, "ended_at": now()}
-        for task in tasks.values():
-            data = {name: value for name, value in task.items() if name != "pid"}
-            lease = self._lease(task["id"]) if One(TASK, task["id"]) in ended else {}
-            found.append({"event": TASK, "data": data | failed} | lease)
-        return found
+    def _records(self, gone: Mapping[One, Process], tasks: OpenTasks) -> Iterator[dict[str, Any]]:
+        """What is true now, each when it is taken, that the processes have gone. Who has said so itself is told nothing
+        of, but what it has left running is; and of what there was no room for among the last values, this is all that
+        is known."""
+        told = set[str]()
+        for one, known in gone.items():
+            event = self._state.get(*one)
+            data = event.data if event is not None else {"id": one.id}
+            if self._over.get(one) != known:
+                continue  # it has come back meanwhile
+            has_ended = data.get("status") not in OVER[one.event]
+            if one.event == STATUS:  # from now on: what comes before this is published is late, too
+                self._gone.pop(one.id, None)
+                self._gone[one.id] = time.monotonic() + LATE_SECONDS, known
+            if one.event == STATUS and has_ended:
+                yield {"event": STATUS, "data": {"id": one.id, "status": "stopped", "reason": REASON}}
+            left = tasks.of(one.id) if one.event == STATUS else [data] if has_ended else []
+            for task in left:
+                if task["id"] not in told:
+                    told.add(task["id"])
+                    yield self._failed(task)
+
+    def _failed(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        data = {name: value for name, value in task.items() if name != "pid"}
+        lease = self._lease(task["id"]) if One(TASK, task["id"]) in self._over else {}
+        return {
+            "event": TASK,
+            "data": data | {"status": "failed", "error": REASON, "ended_at": now()},
+            **lease,
+        }
 
     def _lease(self, task: str) -> dict[str, Any]:
         """What is left of a lease runs on: only who has taken it can end it."""
@@ -253,7 +276,7 @@ def _pid(record: Any) -> int | None:
     if isinstance(record, dict) and record.get("event") in (STATUS, TASK):
         data = record.get("data")
         pid = data.get("pid") if isinstance(data, dict) else None
-        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
+        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= LARGEST_PID:
             return pid
     return None
 

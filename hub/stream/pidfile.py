@@ -34,6 +34,7 @@ class Pidfile:
     def __init__(self, directory: Path, known: Mapping[One, Process]) -> None:
         self._file, self._known = directory / FILE, known
         self._lines = 0
+        self._boot, self._namespace = _boot(), namespace()
         self._journal: int | None = None
 
     def read(self) -> dict[One, tuple[Process, bool]]:
@@ -52,7 +53,7 @@ class Pidfile:
                 error,
             )
             lines = []
-        boot, own, lost = _boot(), namespace(), set[One]()
+        boot, own, lost = self._boot, self._namespace, set[One]()
         runs = cache(may_run)
         for line in lines:
             # A kill in the middle of a write cuts a line off.
@@ -83,7 +84,7 @@ class Pidfile:
         if self._journal is None or self._lines > 2 * len(self._known) + SPARE:
             self.rewrite()
         else:
-            self._guarded(lambda: write_all(self._journal or -1, _line(one, known)))
+            self._guarded(lambda: write_all(self._journal or -1, self._line(one, known)))
 
     def rewrite(self) -> None:
         """Only what is known now."""
@@ -99,8 +100,15 @@ class Pidfile:
 
     def _write(self) -> None:
         self.close()
-        write_whole(self._file, b"".join(_line(*each) for each in self._known.items()), durable=False)
+        write_whole(self._file, b"".join(self._line(*each) for each in self._known.items()), durable=False)
         self._journal = open_private(self._file, os.O_WRONLY | os.O_APPEND)
+
+    def _line(self, one: One, known: Process | None) -> bytes:
+        told: dict[str, Any] = {WHAT[one.event]: one.id, "pid": None}
+        if known is not None:
+            where = {"boot": self._boot, "namespace": self._namespace}
+            told |= {"pid": known.pid, "started": known.started, **where}
+        return json.dumps(told).encode() + b"\n"
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -111,13 +119,6 @@ class Pidfile:
                 "the end of one is noticed as long as this hub runs, not across a restart",
                 error,
             )
-
-
-def _line(one: One, known: Process | None) -> bytes:
-    told: dict[str, Any] = {WHAT[one.event]: one.id, "pid": None}
-    if known is not None:
-        told |= {"pid": known.pid, "started": known.started, "boot": _boot(), "namespace": namespace()}
-    return json.dumps(told).encode() + b"\n"
 
 
 def _boot() -> str:

@@ -268,7 +268,7 @@ def _record(event: Event) -> dict[str, Any]:
 
 def _pid(request: web.Request) -> int | None:
     text = request.headers.get(PID, "")
-    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 10 else None
+    return int(text) or None if text.isascii() and text.isdigit() and 0 < len(text) < 10 else None
 
 
 async def _resume(request: web.Request, taken: Taken, question: Question, wait: waits.Entry) -> None:

@@ -183,10 +183,11 @@ async def test_one_that_comes_back_is_active(hub: HubInside, pids: list[int]) ->
 
 
 async def test_what_is_no_process_of_ours_is_not_watched(hub: HubInside) -> None:
+    """Of a task; as an agent's it is refused."""
     for number, pid in enumerate((0, 2**31 + 5, 2**40)):
-        await publish(hub, agent(f"n{number}", pid=pid))
+        await publish(hub, task(f"n{number}", pid=pid))
     await settled(hub)
-    assert [status(hub, f"n{number}") for number in range(3)] == ["active"] * 3
+    assert [value(hub, "task:progress", f"n{number}")["status"] for number in range(3)] == ["running"] * 3
     assert len(hub.hub.liveness) == 0
 
 
