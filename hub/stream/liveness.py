@@ -34,7 +34,7 @@ OVER = {  # it has said so itself
     TASK: ("succeeded", "failed", "cancelled"),
 }
 REASON = "process ended"
-AT_ONCE = 50  # ends that are published together, before others get their turn
+AT_ONCE, MOST = 50, 200  # ends that are published together, before others get their turn; of one agent so many
 RETRY_SECONDS = 1.0
 LATE_SECONDS = 5.0  # in which a task that an agent has reported before its end may arrive behind it
 # Between two looks for what programs have left, while no process ends: at first, and later on.
@@ -137,7 +137,8 @@ class Liveness:
         if one.event == STATUS and event.data["status"] not in OVER[STATUS]:
             del self._gone[agent]  # it has come back
         elif one.event == TASK and is_open(event.data):
-            self._over[one] = self._known[one] = self._gone[agent][1]
+            again = self._gone[agent][1]._replace()  # another one: not that whose end is being published just now
+            self._over[one] = self._known[one] = again
             self._wake.set()
 
     def _watch(self, one: One, known: Process) -> None:
@@ -199,48 +200,51 @@ class Liveness:
         done again."""
         if len(self._over) > 1 or tasks.has_looked:
             await tasks.look(self._turns.turn)
-        some = dict(islice(self._over.items(), AT_ONCE))
-        records = self._records(some, tasks)
-        while batch := [*islice(records, AT_ONCE)]:
-            await self._bus.publish(batch, many=True)
-            if len(batch) == AT_ONCE:
-                await self._turns.turn()
+        some, batch, told = dict(islice(self._over.items(), AT_ONCE)), list[dict[str, Any]](), set[str]()
         for one, known in some.items():
-            if self._over.get(one) == known:  # else it has come back meanwhile
+            if self._over.get(one) is known:  # else it has come back meanwhile
+                for record in self._records(one, known, tasks, told):
+                    batch.append(record)
+                    if len(batch) >= MOST:
+                        await self._publish(batch)
+                if len(batch) >= AT_ONCE:
+                    await self._publish(batch)
+        if batch:
+            await self._publish(batch)
+        for one, known in some.items():
+            if self._over.get(one) is known:  # else it has come back, or something late has come
                 self._drop(one)
                 if one.event == STATUS:
                     self.on_ended(one.id)
 
-    def _records(self, gone: Mapping[One, Process], tasks: OpenTasks) -> Iterator[dict[str, Any]]:
-        """What is true now, each when it is taken, that the processes have gone. Who has said so itself is told nothing
+    async def _publish(self, batch: list[dict[str, Any]]) -> None:
+        await self._bus.publish(batch, many=True)
+        batch.clear()
+        await self._turns.turn()
+
+    def _records(self, one: One, known: Process, tasks: OpenTasks, told: set[str]) -> Iterator[dict[str, Any]]:
+        """What is true, each when it is taken, now that its process has gone. Who has said so itself is told nothing
         of, but what it has left running is; and of what there was no room for among the last values, this is all that
         is known."""
-        told = set[str]()
-        for one, known in gone.items():
-            event = self._state.get(*one)
-            data = event.data if event is not None else {"id": one.id}
-            if self._over.get(one) != known:
-                continue  # it has come back meanwhile
-            has_ended = data.get("status") not in OVER[one.event]
-            if one.event == STATUS:  # from now on: what comes before this is published is late, too
-                self._gone.pop(one.id, None)
-                self._gone[one.id] = time.monotonic() + LATE_SECONDS, known
-            if one.event == STATUS and has_ended:
+        event = self._state.get(*one)
+        data = event.data if event is not None else {"id": one.id}
+        has_ended = data.get("status") not in OVER[one.event]
+        left: Iterable[Mapping[str, Any]] = [data] if has_ended else []
+        if one.event == STATUS:
+            self._gone.pop(one.id, None)
+            self._gone[one.id] = time.monotonic() + LATE_SECONDS, known  # also what comes before this is published
+            if has_ended:
                 yield {"event": STATUS, "data": {"id": one.id, "status": "stopped", "reason": REASON}}
-            left = tasks.of(one.id) if one.event == STATUS else [data] if has_ended else []
-            for task in left:
-                if task["id"] not in told:
-                    told.add(task["id"])
-                    yield self._failed(task)
+            left = tasks.of(one.id)
+        for task in left:
+            if task["id"] not in told:
+                told.add(task["id"])
+                yield self._failed(task)
 
     def _failed(self, task: Mapping[str, Any]) -> dict[str, Any]:
         data = {name: value for name, value in task.items() if name != "pid"}
         lease = self._lease(task["id"]) if One(TASK, task["id"]) in self._over else {}
-        return {
-            "event": TASK,
-            "data": data | {"status": "failed", "error": REASON, "ended_at": now()},
-            **lease,
-        }
+        return {"event": TASK, "data": data | {"status": "failed", "error": REASON, "ended_at": now()}, **lease}
 
     def _lease(self, task: str) -> dict[str, Any]:
         """What is left of a lease runs on: only who has taken it can end it."""
