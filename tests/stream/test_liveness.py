@@ -587,7 +587,8 @@ async def test_many_processes_take_a_descriptor_each_and_nothing_else(hub: HubIn
             await stopped(hub, f"a{pid}")
             await stopped(hub, f"b{pid}")
             assert value(hub, "task:progress", f"t{pid}")["status"] == "failed"
-        assert (len(watched), len(hub.hub.liveness)) == (0, 0)
+        await until(lambda: not len(hub.hub.liveness))
+        assert len(watched) == 0
 
 
 @pytest.mark.parametrize("weak", ["_room", "_opened"])
