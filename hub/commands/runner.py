@@ -138,6 +138,8 @@ class Runner:
             return HubError(code, "The hub is stopping and ended this call.", retry_after=1)
         if code == "provider_gone":
             return provider_gone(command.name)
+        if code == "forbidden":
+            return HubError(code, "Who called this may not any more, which has ended the call.")
         return HubError(code, "The call was cancelled.")
 
     async def stop(self, seconds: float) -> None:

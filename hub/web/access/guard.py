@@ -188,7 +188,7 @@ class Guard:
 
     async def _on_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         security_headers(response)
-        if isinstance(request, web.Request) and (running := request.get(RUNNING)) is not None:
+        if self.tokens and isinstance(request, web.Request) and (running := request.get(RUNNING)) is not None:
             running.begun = True
         if self.closing and response.status != 101:
             response.force_close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientError
 from doors import bearer, tokens_of
 from running import HubInside, hub_app, talk, until
 from samples import sample
@@ -16,7 +17,7 @@ from hub import Hub, tokens
 from hub.web import answers, api
 from hub.web.access import credentials, login
 from hub.web.access.credentials import Tokens
-from hub.web.access.opened import Grant, Opened
+from hub.web.access.opened import Grant, Opened, Running
 from hub.web.access.peer import Peer
 from hub.wire.vocabulary import Trust
 
@@ -339,3 +340,16 @@ async def test_of_two_tokens_with_one_text_the_lesser_right_is_given(
     grant = started._session(started.enter(link, ME) or "", ME)
     assert grant
     assert grant.trust == "OBSERVER"
+
+
+async def test_what_is_ended_by_nothing_here_is_ended_as_anywhere(hub: HubInside) -> None:
+    """A request that the server cancels is not answered as one whose token was replaced."""
+    opened = tokens_of(hub).opened
+    hooked = asyncio.ensure_future(hub.ask("POST", "api/commands/test:wait", json={}, headers=bearer(hub)))
+    await until(lambda: hub.hub.commands.running)
+    ((running, *_),) = opened._by.values()
+    assert isinstance(running, Running)
+    running._task.cancel()
+    with pytest.raises(ClientError):
+        await hooked
+    assert not opened._by
