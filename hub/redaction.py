@@ -10,8 +10,9 @@ from json import dumps
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from .quoted import REDACTED
 from .secretnames import Use, is_secret, use_of
-from .sensitive import REDACTED, clean_each, clean_text, is_suspicious
+from .sensitive import clean_each, clean_text, is_suspicious
 
 JSON = Any
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from corpus import CUT_PEM, HARMLESS, HARMLESS_KEYS, HOSTILE, JWT, SECRET_KEYS, SECRETS
+from corpus import CUT_PEM, HARMLESS, HARMLESS_KEYS, HOSTILE, JWT, MIXED, SECRET_KEYS, SECRETS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub import redaction, secretnames, sensitive
+from hub import assigned, quoted, redaction, secretnames, secretshapes, sensitive
 from hub.redaction import holds_secret, redact, redact_text
 from hub.secretnames import names_a_secret
 
@@ -125,7 +125,7 @@ def test_the_memory_for_keys_is_bounded() -> None:
 def quantified(pattern: str) -> list[str]:
     """The unbounded repetitions of a pattern that are neither possessive nor lazy."""
     plain = re.sub(r"\[(?:[^\]\\]|\\.)*\]|\\.", "c", pattern)
-    plain = re.sub(r"([*+]|\{\d+,\})[+?]", "", plain)
+    plain = re.sub(r"([*+?]|\{\d+,\d*\})[+?]", "", plain)
     assert not re.search(r"\)([*+]|\{\d+,\})", plain)  # no unbounded repetition of a group
     return re.findall(r"[*+]|\{\d+,\}", plain)
 
@@ -136,11 +136,16 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
     That one, the last in a URL's password, may give back what it took once; it cannot run over a second beginning of
     its pattern, because its set has no slash. The lazy one always ends: at the end of the text if nowhere else.
     """
-    left = {pattern.pattern: found for _, pattern, _ in sensitive._PASSES if (found := quantified(pattern.pattern))}
-    assert left == {sensitive._USERINFO.pattern: ["*"]}
-    assert re.search(r"\[\^\\s/[^]]*\]\*@\|", sensitive._USERINFO.pattern)
-    assert sensitive._PEM.pattern.endswith(r"|\Z)")
-    others = sensitive._MEMBER, sensitive._SCALAR, sensitive._BRACKETS_OR_QUOTES, sensitive._NUMBER, sensitive._QUOTED
+    passes = [pattern for _, pattern, _ in [*secretshapes.PASSES, *secretshapes.OF_SERVICES]]
+    forms = [pattern for pattern, _ in assigned._FORMS]
+    left = {pattern.pattern: found for pattern in [*passes, *forms] if (found := quantified(pattern.pattern))}
+    assert left == {secretshapes._USERINFO.pattern: ["*"]}
+    assert re.search(r"\[\^\\s/[^]]*\]\*@\|", secretshapes._USERINFO.pattern)
+    assert secretshapes._PEM.pattern.endswith(r"|\Z)")
+    others = (
+        *(quoted._MEMBER, quoted._SCALAR, quoted._BRACKETS_OR_QUOTES, quoted._NUMBER, quoted._QUOTED, quoted._ESCAPE),
+        *(quoted._PAIR, secretshapes._WORDS, secretshapes._NUMBERED),
+    )
     assert [quantified(other.pattern) for other in others] == [[]] * len(others)
     assert quantified(secretnames._NAMED.pattern) == quantified(secretnames._WORD.pattern) == []
     assert quantified(r"(a|b)c+d*+") == ["+"]  # the proof can fail
@@ -309,6 +314,88 @@ def test_patterns_are_what_protects_texts(weakened: bool, monkeypatch: pytest.Mo
     if weakened:
         monkeypatch.setattr(redaction, "is_suspicious", lambda text: False)
     assert ("abc123" in str(redact({"message": "sent Bearer abc123"})[0])) is weakened
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text", "secret"),
+    [
+        ("has_escapes", '{"p\\u0061ssword": "hunter2"}', "hunter2"),
+        ("may_be_of_a_service", f"made hf_{MIXED[:34]}", MIXED[:34]),
+        ("may_be_assigned", "export GITHUB_TOKEN=hunter2pw12345", "hunter2"),
+    ],
+)
+def test_each_way_of_looking_is_what_protects(
+    name: str, text: str, secret: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(sensitive, name, lambda text: False)
+    assert (secret in str(redact({"message": text})[0])) is weakened
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    ("module", "name", "text"),
+    [
+        (secretshapes, "_WORDS", "ghp_readme_file"),
+        (secretshapes, "_NUMBERED", "npm_package_dependencies_react_17"),
+        (assigned, "_HARMLESS", "token=v1.2.34a"),
+    ],
+)
+def test_what_keeps_the_harmless(
+    module: Any, name: str, text: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(module, name, re.compile("(?!)"))
+    assert (redact_text(text) != text) is weakened
+
+
+def test_escapes_without_need_stay_unless_they_hide_a_secret() -> None:
+    for text in (
+        '{"a": "caf\\u00e9 \\/ \\u0022", "password": "hunter2"}',
+        "C:\\/x Bearer abc123",
+        "\\u005c\\/ sk-abc1234",
+    ):
+        once = redact_text(text)
+        assert once.count("\\") == text.count("\\")
+        assert "[redacted]" in once
+    hidden = '{"a": "caf\\u00e9", "\\u0074oken": "hun\\u0022ter2", "b": "\\ud83d\\ude00\\u0001", "c": "\\u0022"}'
+    found = json.loads(redact_text(hidden))
+    assert found == {"a": "caf\u00e9", "token": "[redacted]", "b": "\U0001f600\1", "c": '"'}
+
+
+def escaped(text: str, slashes: bool = False) -> str:
+    """JSON as somebody writes it who escapes what he can."""
+    written = "".join(f"\\u{ord(character):04x}" if character in '"\\_o' else character for character in text)
+    return '"' + (written.replace("/", "\\/") if slashes else written) + '"'
+
+
+@pytest.mark.parametrize("quote", [json.dumps, escaped, functools.partial(escaped, slashes=True)])
+def test_escapes_are_seen_through_at_each_level_of_quoting(quote: Callable[[str], str]) -> None:
+    text = '{"a": 1, "p\\u0061ssw\\u006frd": "hunter2", "db": "x:\\/\\/u:hunter3@h", "end": "x"}'
+    for _ in range(6):
+        found: Any = redact_text(f"said {text} there")
+        assert "hunter2" not in found
+        assert "hunter3" not in found
+        assert redact_text(found) == found
+        text = quote(text)
+    assert json.loads(json.loads(quote('{"a": 1}'))) == {"a": 1}
+
+
+def test_what_is_quoted_too_often_stays() -> None:
+    chain = "\\" + "u005c" * 20
+    assert quoted.unescaped(f"{chain}u0061") == f"{chain}u0061"
+    assert quoted.unescaped("\\u005c\\u005c\\") == "\\" * 5
+    assert quoted.unescaped("\\\\u005c") == "\\" * 4
+    assert quoted.unescaped("\\\\u0022 \\u0022") == '\\\\\\" \\"'
+
+
+@given(st.text("\\u05c2/ad8e\"'", max_size=24))
+@example("\\u005c")
+def test_unescaping_once_is_enough(text: str) -> None:
+    once = quoted.unescaped(text)
+    assert quoted.unescaped(once) == once
+    assert quoted.has_escapes(text) or once == text
 
 
 @given(glued)

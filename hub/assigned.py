@@ -1,0 +1,148 @@
+"""Secrets that a text gives a name: assignments (`GITHUB_TOKEN=…`), options (`--password …`), parameters of URLs, and
+header lines (`X-Api-Key: …`, `Cookie: …`).
+
+The name decides as that of a key does, and then the value has to look like one: prose, code and documentation say
+`token=`, too. Every pattern begins with what parts the name from the value, and looks at so much before it and behind.
+"""
+
+import re
+from collections.abc import Callable
+
+from .quoted import REDACTED
+from .secretnames import names_a_secret
+
+_NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+_LONGEST_NAME = 64
+# How the names of secrets end, by their length: a look behind has one.
+_ENDS = ("key|pwd", "cret|oken|word|sswd|rase|okie|tial|keys|key[0-9]|pwd[0-9]", "crets|okens|words|tials|okies")
+_NUMBERED = "(?:cret|oken|word|okie)[0-9]", "(?:cret|oken|word|okie|_key)[_-][0-9]"
+_LAST = "(?<=[yYdDtTnNeElLsS0-9]{mark})"
+
+
+def _named(mark: str) -> str:
+    """Looks behind, over the mark, for how the names of secrets end."""
+    behind = "|".join(f"(?<=(?:{end}){mark})" for end in (*_ENDS, *_NUMBERED, "orization", "onfirmation"))
+    return _LAST.format(mark=mark) + f"(?i:{behind})"
+
+
+_QUOTE = r"""(?P<quote>\\{0,64}+["'])?+"""
+_ANY = r"""[^\s"'\\\0="""
+_VALUE = rf"""{_QUOTE}(?P<value>(?![$%<{{*(.\[])(?:(?(quote){_ANY}]|{_ANY}&;|<>()\[\]{{}},`])){{6,}}+={{0,2}}+)"""
+# Looked at first, since it is nearly never there: a value that is long enough, and holds a number.
+_LONG = r"""(?=[ \t]?\\{0,64}+["']?[^\s"'\\=]{6})"""
+_WITH_NUMBER = r"""(?=[ \t"'\\][ \t]{0,8}+\\{0,64}+["']?[^\s"'\\=0-9]{0,40}+[0-9])"""
+_EQUALS = re.compile(rf"={_LONG}(?:{_named('=')}|{_named(' =')}[ \t]?+){_VALUE}")
+_COLON = re.compile(rf""":{_WITH_NUMBER}{_named(":")}(?:[ \t]{{1,8}}+|(?=[\\"'])){_VALUE}""")
+_OPTION = re.compile(
+    rf"--(?<![A-Za-z0-9_-]--)(?P<name>[A-Za-z][A-Za-z0-9_-]{{2,40}}+){_WITH_NUMBER}{_named('')}"
+    rf"[ \t]{{1,8}}+(?!-){_VALUE}"
+)
+_COOKIES = re.compile(
+    r""":(?:(?<=ookie:)|(?<=OOKIE:))[ \t]{0,8}+(?P<value>[A-Za-z0-9_.-]{1,64}+=[^\s;"'\\,\0]*+"""
+    r"""(?:;[ \t]?[A-Za-z0-9_.-]{1,64}+(?:=[^\s;"'\\,\0]*+)?+)*+)"""
+)
+_AUTHORIZATION = re.compile(
+    r"""(?:[Aa]uthorization|AUTHORIZATION)[\\"']{0,16}+[ \t]?[:=][ \t]{0,8}+[\\"']{0,16}+(?!(?i:bearer|basic)\b)"""
+    r"""(?P<scheme>[A-Za-z][A-Za-z0-9_-]{1,30}+)[ \t]{1,8}+(?P<value>"""
+    r"""[A-Za-z_-]{1,30}+=(?:\\{0,64}+"[^"\\\n\0]*+\\{0,64}+"|[^\s,"'\\\0=]{1,300}+)"""
+    r"""(?:,[ \t]{0,8}+[A-Za-z_-]{1,30}+=(?:\\{0,64}+"[^"\\\n\0]*+\\{0,64}+"|[^\s,"'\\\0=]{1,300}+))++"""
+    r"""|[A-Za-z0-9._~+/=-]{8,}+)"""
+)
+_HARMLESS = re.compile(
+    r"""(?xi)
+    [0-9.,_]++ (?:[kmgt]?i?b|ms|[smhdk%])?      # a number, maybe of something
+    | v?[0-9]++ (?:\.[0-9a-z]++)++ (?:[+-][\w.]*+)?  # a version
+    | [0-9]{4}-[0-9]{2}-[0-9]{2} .*+            # a date
+    | (?:~|\.{1,2})?+ /.*+ | [a-z]:[\\/].*+      # a path
+    | [a-z][a-z0-9.-]*+ :// .*+
+    | (?=.{1,40}\Z) [a-z_][a-z0-9_]*+ (?:\.[a-z_][a-z0-9_]*+)++  # code
+    | .*\. (?:json|ya?ml|toml|ini|cfg|conf|txt|pem|crt|key|pub|env|enc|gpg|py|[cm]?[jt]sx?|go|rs|sh|md|log|html?|zip)
+    | (?:sha|md|base|utf|oauth|bcrypt|argon|hs|rs|es|ed|aes|rsa|http|ipv|python|node) -?[0-9]++ .{0,4}+
+    | (?:value|string|param|option|example|field|item|name|user|var|arg|part|line|page|word|test) [_-]?[0-9]{1,3}+
+    | x++ | \.++ | -++ | _++
+    """
+)
+_WORDS = frozenset(
+    "required optional disabled enabled default include omit same-origin string number boolean undefined missing "
+    "invalid prompt unlimited strict random changed rotated expired revoked wrong correct hidden removed".split()
+)
+_DIGIT, _LETTER = re.compile("[0-9]"), re.compile(r"[^\W\d_]")
+_LITERAL = re.compile("(?i)pass|pwd|secret|token|key")
+
+
+def may_be_assigned(text: str) -> bool:
+    """Whether something in the text may be a secret that it gives a name: False is certain."""
+    return (
+        ("=" in text and _EQUALS.search(text) is not None)
+        or (":" in text and (_COLON.search(text) or _COOKIES.search(text)) is not None)
+        or ("-" in text and "--" in text and _OPTION.search(text) is not None)
+        or ("z" in text and "uthorization" in text and _AUTHORIZATION.search(text) is not None)
+        or ("Z" in text and "UTHORIZATION" in text and _AUTHORIZATION.search(text) is not None)
+    )
+
+
+def without_assigned(text: str) -> str:
+    """The text with `[redacted]` in the place of the values that have the name of a secret, and look like one."""
+    for pattern, is_secret in _FORMS:
+        parts, done = list[str](), 0
+        for match in pattern.finditer(text):
+            if is_secret(match):
+                parts += (text[done : match.start("value")], REDACTED)
+                done = match.end("value")
+        if parts:
+            text = "".join([*parts, text[done:]])
+    return text
+
+
+def _is_assigned(match: re.Match[str]) -> bool:
+    text, end = match.string, match.start()
+    whole = text[max(0, end - _LONGEST_NAME) : end].rstrip(" \t")
+    before = whole.rstrip(_NAME)
+    name, before = whole[len(before) :], before[-1:]
+    if before == "\\" and name[:1] in ("n", "r", "t"):  # a line that was escaped
+        name = name[1:]
+    is_literal = name.startswith("--") or before in ("?", "&", "#") or (name.isupper() and match[0][1:2] != " ")
+    return _is_secret(match, name, is_literal=is_literal)
+
+
+def _is_told(match: re.Match[str]) -> bool:
+    return len(match["value"]) >= 8 and _is_assigned(match)
+
+
+def _is_given(match: re.Match[str]) -> bool:
+    return _is_secret(match, match["name"])
+
+
+def _is_secret(match: re.Match[str], name: str, *, is_literal: bool = False) -> bool:
+    """`is_literal`: what stands here is no code, and nearly always the value itself."""
+    value = match["value"]
+    if not names_a_secret(name) or match.string[match.end() : match.end() + 1] in ("(", "["):
+        return False
+    has_digits, has_letters = _DIGIT.search(value) is not None, _LETTER.search(value) is not None
+    if has_digits and not has_letters:
+        return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
+    if _HARMLESS.fullmatch(value) or names_a_secret(value.lower()):
+        return False
+    if has_digits:
+        return True
+    is_word = value.isupper() or value.lower() in _WORDS
+    return is_literal and has_letters and not is_word and _LITERAL.search(name) is not None
+
+
+def _are_cookies(match: re.Match[str]) -> bool:
+    values = [pair.partition("=")[2] for pair in match["value"].split(";")]
+    return any(len(value) >= 6 and value != REDACTED for value in values)
+
+
+def _is_credential(match: re.Match[str]) -> bool:
+    value = match["value"]
+    return not value.isalpha() or len(value) >= 20
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
+    (_AUTHORIZATION, _is_credential),
+    (_COOKIES, _are_cookies),
+    (_EQUALS, _is_assigned),
+    (_COLON, _is_told),
+    (_OPTION, _is_given),
+)
