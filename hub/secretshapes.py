@@ -54,7 +54,8 @@ def _no_name(match: re.Match[str]) -> str:
 _PREFIXES = (
     "gldt- glrt- glptt- glcbt- xapp- AIza ya29. GOCSPX- hf_ gsk_ pplx- xai- r8_ npm_ pypi-AgEI rubygems_ dckr_pat_ "
     "dop_v1_ doo_v1_ dor_v1_ sbp_ tskey- hvs. hvb. pul- dp.pt. glsa_ glc_ sntrys_ sntryu_ AGE-SECRET-KEY-1 SG. "
-    "shpat_ shpss_ sq0atp- sq0csp- lin_api_ ntn_ figd_ PMAK- ATATT3x whsec_"
+    "shpat_ shpss_ sq0atp- sq0csp- lin_api_ ntn_ figd_ PMAK- ATATT3x whsec_ NRAK- "
+    "bkua_ pscale_tkn_ fo1_ fm2_"
 ).split()
 _LENGTH = 20
 _TAIL = rf"{_RUN}{{{_LENGTH},}}+(?:[.+/=]++{_RUN}++|=)*+"
@@ -79,9 +80,7 @@ _has_underscored, _has_dashed, _has_dotted = (_mark(text).search for text in "_-
 def may_be_of_a_service(text: str) -> bool:
     """Whether there may be a token of one of the services in the text: False is certain."""
     return (
-        ("I" in text and "z" in text and "AIza" in text)
-        or ("3" in text and "ATATT3x" in text)
-        or (":" in text and ":AA" in text)
+        ("A" in text and ("AIza" in text or "ATATT3x" in text or ":AA" in text))
         or ("/" in text and "hooks.slack.com/" in text)
         or ("_" in text and _has_underscored(text) is not None)
         or ("-" in text and _has_dashed(text) is not None)

@@ -18,6 +18,7 @@ SERVICES = {
     ),
     **dict.fromkeys(("shpat_", "shpss_", "PMAK-"), HEX[:32]),
     **dict.fromkeys(("sq0atp-", "sq0csp-"), MIXED[:22]),
+    **dict.fromkeys(("NRAK-", "bkua_", "pscale_tkn_", "fo1_", "fm2_"), MIXED[:27]),
     "xapp-1-A0123ABCD-123456789012-": HEX[:64],
     "AIza": MIXED[:35],
     "pypi-AgEIcHlwaS5vcmc": MIXED[:80],
