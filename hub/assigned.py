@@ -48,25 +48,30 @@ _AUTHORIZATION = re.compile(
     r"""(?:,[ \t]{0,8}+[A-Za-z_-]{1,30}+=(?:\\{0,64}+"[^"\\\n\0]*+\\{0,64}+"|[^\s,"'\\\0=]{1,300}+))++"""
     r"""|[A-Za-z0-9._~+/=-]{8,}+)"""
 )
-_HARMLESS = re.compile(
+# What is no secret, whatever its name; first what may be letters and digits alone.
+_USUAL = re.compile(
     r"""(?xi)
     [0-9.,_]++ (?:[kmgt]?i?b|ms|[smhdk%])?      # a number, maybe of something
-    | v?[0-9]++ (?:\.[0-9a-z]++)++ (?:[+-][\w.]*+)?  # a version
+    | (?:sha|md|base|utf|oauth|bcrypt|argon|hs|rs|es|ed|aes|rsa|http|ipv|python|node) -?[0-9]++ .{0,4}+
+    | (?:value|string|param|option|example|field|item|name|user|var|arg|part|line|page|word|test) [_-]?[0-9]{1,3}+
+    | x++ | \.++ | -++ | _++
+    """
+)
+_HARMLESS = re.compile(
+    r"""(?xi)
+    v?[0-9]++ (?:\.[0-9a-z]++)++ (?:[+-][\w.]*+)?  # a version
     | [0-9]{4}-[0-9]{2}-[0-9]{2} .*+            # a date
     | (?:~|\.{1,2})?+ /.*+ | [a-z]:[\\/].*+      # a path
     | [a-z][a-z0-9.-]*+ :// .*+
     | (?=.{1,40}\Z) [a-z_][a-z0-9_]*+ (?:\.[a-z_][a-z0-9_]*+)++  # code
     | .*\. (?:json|ya?ml|toml|ini|cfg|conf|txt|pem|crt|key|pub|env|enc|gpg|py|[cm]?[jt]sx?|go|rs|sh|md|log|html?|zip)
-    | (?:sha|md|base|utf|oauth|bcrypt|argon|hs|rs|es|ed|aes|rsa|http|ipv|python|node) -?[0-9]++ .{0,4}+
-    | (?:value|string|param|option|example|field|item|name|user|var|arg|part|line|page|word|test) [_-]?[0-9]{1,3}+
-    | x++ | \.++ | -++ | _++
     """
 )
 _WORDS = frozenset(
     "required optional disabled enabled default include omit same-origin string number boolean undefined missing "
     "invalid prompt unlimited strict random changed rotated expired revoked wrong correct hidden removed".split()
 )
-_DIGIT, _LETTER = re.compile("[0-9]"), re.compile(r"[^\W\d_]")
+_DIGIT = re.compile("[0-9]")
 _LITERAL = re.compile("(?i)pass|pwd|secret|token|key")
 
 
@@ -118,10 +123,10 @@ def _is_secret(match: re.Match[str], name: str, *, is_literal: bool = False) -> 
     value = match["value"]
     if not names_a_secret(name) or match.string[match.end() : match.end() + 1] in ("(", "["):
         return False
-    has_digits, has_letters = _DIGIT.search(value) is not None, _LETTER.search(value) is not None
+    has_digits, has_letters = _DIGIT.search(value) is not None, value.lower() != value.upper()
     if has_digits and not has_letters:
         return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
-    if _HARMLESS.fullmatch(value) or names_a_secret(value.lower()):
+    if _USUAL.fullmatch(value) or (not value.isalnum() and _HARMLESS.fullmatch(value)) or names_a_secret(value.lower()):
         return False
     if has_digits:
         return True

@@ -4,6 +4,7 @@ A text may be JSON, hold some, or be cut off in it, and it may have been quoted 
 quote has more backslashes before it. So it is read here and not by a parser, in time linear in its length.
 """
 
+import functools
 import re
 
 from .secretnames import use_of
@@ -17,6 +18,7 @@ _ESCAPE = re.compile(r"(?<!\\)(?:(\\++(?:u005[Cc]\\*+)*+)(?:u([0-9A-Fa-f]{4})|(/
 _PAIR = re.compile(r"(?<!\\)\\++u([Dd][89ABab][0-9A-Fa-f]{2})\\++u([Dd][C-Fc-f][0-9A-Fa-f]{2})")  # one character
 _SLASH = re.compile(r"(?<!\\)\\/")  # by far the most, and found without a call for each
 _WRITTEN = re.compile("u005[Cc]")
+_USUAL = 12  # characters of one that is kept: there are few of these, and they come again and again
 _DEEPEST = 4096  # backslashes: a text that is quoted twelve times over. Written as `\u005c` they double at each level.
 
 
@@ -35,6 +37,17 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _plain(match: re.Match[str]) -> str:
+    return _usual(match[0]) if len(match[0]) <= _USUAL else _read(match)
+
+
+@functools.lru_cache(maxsize=1024)  # bounded: escapes come from outside
+def _usual(escape: str) -> str:
+    match = _ESCAPE.match(escape)
+    assert match
+    return _read(match)
+
+
+def _read(match: re.Match[str]) -> str:
     first, *others = _WRITTEN.split(match[1] or match[4])
     count = len(first)
     for part in others:
