@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from .quoted import REDACTED
-from .secretnames import names_a_secret
+from .secretnames import use_of
 
 _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 _LONGEST_NAME = 64
@@ -101,7 +101,9 @@ def without_assigned(text: str) -> str:
 
 def _is_assigned(match: re.Match[str]) -> bool:
     text, end = match.string, match.start()
-    whole = text[max(0, end - _LONGEST_NAME) : end].rstrip(" \t")
+    whole = text[max(0, end - _LONGEST_NAME) : end]
+    if whole[-1:] in (" ", "\t"):
+        whole = whole.rstrip(" \t")
     before = whole.rstrip(_NAME)
     name, before = whole[len(before) :], before[-1:]
     if before == "\\" and name[:1] in ("n", "r", "t"):  # a line that was escaped
@@ -121,12 +123,15 @@ def _is_given(match: re.Match[str]) -> bool:
 def _is_secret(match: re.Match[str], name: str, *, is_literal: bool = False) -> bool:
     """`is_literal`: what stands here is no code, and nearly always the value itself."""
     value = match["value"]
-    if not names_a_secret(name) or match.string[match.end() : match.end() + 1] in ("(", "["):
+    if use_of(name) == "harmless" or match.string.startswith(("(", "["), match.end()):
         return False
-    has_digits, has_letters = _DIGIT.search(value) is not None, value.lower() != value.upper()
+    has_digits = _DIGIT.search(value) is not None
+    has_letters = value.islower() or value.isupper() or value.lower() != value.upper()
     if has_digits and not has_letters:
         return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
-    if _USUAL.fullmatch(value) or (not value.isalnum() and _HARMLESS.fullmatch(value)) or names_a_secret(value.lower()):
+    if _USUAL.fullmatch(value) or (not value.isalnum() and _HARMLESS.fullmatch(value)):
+        return False
+    if use_of(value.lower()) != "harmless":
         return False
     if has_digits:
         return True

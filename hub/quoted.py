@@ -76,6 +76,8 @@ def _before_quote(count: int) -> int:
 _MEMBER = re.compile(r"""(["'])([^"'\\\n]++)(\\*+)\1\s*+:\s*+""")
 _SCALAR = re.compile(r"""[^\s,}\])"'\\]*+""")
 _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+|true|false|null|None|True|False")
+_BRACKETS = frozenset("[{")
+_OPENING = _BRACKETS | frozenset("\"'\\")
 _BRACKETS_OR_QUOTES = re.compile(r"""[\[{]++|[\]}]++|["']""")
 
 
@@ -98,7 +100,8 @@ def without_members(text: str) -> tuple[str, int]:
         quote = match[3] + match[1]
         end = _value_end(text, at, quote)
         value = text[at:end]
-        if value and value != f"{quote}{REDACTED}{quote}" and not (use == "tokens" and _NUMBER.fullmatch(value)):
+        is_done = REDACTED in value and value == f"{quote}{REDACTED}{quote}"
+        if value and not is_done and not (use == "tokens" and _NUMBER.fullmatch(value)):
             parts += (text[done:at], quote, REDACTED, quote)
             done = end
         at = end
@@ -108,12 +111,13 @@ def without_members(text: str) -> tuple[str, int]:
 def _value_end(text: str, at: int, quote: str) -> int:
     """Where the value that begins here ends; the end of the text if it is cut off. Python writes strings in either
     kind of quotes, so the value's need not be those of the key."""
-    level = quote[:-1]
-    for kind in "\"'":
-        if text.startswith(level + kind, at):
-            return _string_end(text, at + len(quote), level + kind)
-    if text[at : at + 1] in ("[", "{"):
-        return _bracket_end(text, at, level)
+    level, first = quote[:-1], text[at : at + 1]
+    if first in _OPENING:
+        for kind in "\"'":
+            if text.startswith(level + kind, at):
+                return _string_end(text, at + len(quote), level + kind)
+        if first in _BRACKETS:
+            return _bracket_end(text, at, level)
     found = _SCALAR.match(text, at)
     return found.end() if found else at
 
