@@ -382,6 +382,10 @@ def test_escapes_are_seen_through_at_each_level_of_quoting(quote: Callable[[str]
     assert json.loads(json.loads(quote('{"a": 1}'))) == {"a": 1}
 
 
+def test_what_is_no_value_ends_no_search() -> None:
+    assert redact_text('{"token":\\x,"password":"hunter2"}') == '{"token":\\x,"password":"[redacted]"}'
+
+
 def test_what_is_quoted_too_often_stays() -> None:
     chain = "\\" + "u005c" * 20
     assert quoted.unescaped(f"{chain}u0061") == f"{chain}u0061"

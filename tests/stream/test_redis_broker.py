@@ -325,7 +325,7 @@ async def test_two_servers_are_not_one(redis_engine: Engine, monkeypatch: pytest
 
 def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hub.stream.brokers.server", None)
-    with pytest.raises(UsageError, match=r"needs the extra redis: pip install 'aiohttp-hub\[redis\]'"):
+    with pytest.raises(UsageError, match=r"needs the extra redis: pip install '\.\[redis\]'"):
         Hub(state_dir=tmp_path, broker="redis://")
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.test_utils import make_mocked_request
 from doors import bearer, guard_of, raw
-from running import HubInside, Raw, hub_app
+from running import HubInside, Raw, hub_app, until
 
 from hub.errors import HubError
 from hub.web.access import guard, reader
@@ -156,3 +156,32 @@ async def test_also_on_a_connection_that_is_lost_meanwhile() -> None:
     connection.connection_lost(None)
     response = connection.handle_error(make_mocked_request("GET", "/"), 400, BadHttpMessage("no"))
     assert (response.status, told) == (400, ["invalid_message"])
+
+
+def is_idle(connection: web.RequestHandler) -> bool:
+    return isinstance(connection, reader._Reader) and connection.is_idle()
+
+
+async def test_at_the_end_what_is_idle_is_closed_and_what_is_under_way_is_answered(tmp_path: Path) -> None:
+    async with (
+        hub_app(tmp_path / "state") as hub,
+        Raw(hub.port) as idle,
+        Raw(hub.port) as half,
+        Raw(hub.port) as stream,
+    ):
+        server, body = hub.runner.server, b'{"event":"a:b","data":1}'
+        assert server is not None
+        head = b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n" % hub.port
+        request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        await stream.upgrade("?topics=a:c")
+        for client in (idle, half):
+            await client.write(request)
+            assert b" 200 " in await client.read()
+        await half.write(request[:-1])
+        await until(lambda: sum(map(is_idle, server.connections)) == 1, "that half of a request is here")
+        reader.close_idle(server)
+        assert await idle.read() == b""
+        await half.write(request[-1:])
+        assert b" 200 " in await half.read()
+        await hub.hub.publish("a:c", 1)
+        assert b'"event":"a:c"' in ((await stream.frame()) or (0, b""))[1]
