@@ -247,6 +247,7 @@ async def test_not_to_run_what_is_dangerous_looks_as_pressable_as_to_run_it(
         await page.fill("[name=table]", "orders")
         await press_button(page, "Go on")
         await page.until("document.querySelector('.danger')")
+        await page.complete()  # before its style sheet is there, nothing has its height
         box = "(({ height }) => Math.round(height))(document.querySelector('%s').getBoundingClientRect())"
         heights = [await page.evaluate(box % selector) for selector in (".danger", ".danger + a")]
         borders = await page.evaluate("getComputedStyle(document.querySelector('.danger + a')).borderTopStyle")
