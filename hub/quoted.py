@@ -125,10 +125,12 @@ def _value_end(text: str, at: int, quote: str) -> int:
 def _string_end(text: str, at: int, quote: str) -> int:
     """Behind the quote that ends the string. One that belongs to the string has other backslashes before it: for a
     level with n, a backslash of the string itself is written with 2n + 2."""
-    level = len(quote) - 1
-    while (found := text.find(quote[-1], at)) >= 0:
-        before = text[at:found]
-        backslashes = len(before) - len(before.rstrip("\\"))
+    level, mark = len(quote) - 1, quote[-1]
+    while (found := text.find(mark, at)) >= 0:
+        backslashes = 0
+        if found > at and text[found - 1] == "\\":
+            before = text[at:found]
+            backslashes = len(before) - len(before.rstrip("\\"))
         if backslashes >= level and (backslashes - level) % (2 * level + 2) == 0:
             return found + 1
         at = found + 1

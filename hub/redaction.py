@@ -4,13 +4,12 @@ A value without secrets costs one look at its keys and one search through its te
 whatever is in it.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from json import dumps
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
-from .quoted import REDACTED
+from . import sensitive
 from .secretnames import Use, is_secret, use_of
 from .sensitive import clean_each, clean_text, is_suspicious
 
@@ -21,24 +20,15 @@ _HARMLESS_LIMIT = 4096
 _LONGEST_KEPT_KEY = 64
 _harmless: set[str] = set()
 
-# What has no look of its own, and is known to the letter: the tokens of the hubs of this process, by who knows them.
-_known: MutableMapping[object, frozenset[str]] = WeakKeyDictionary()
-_own: tuple[str, ...] = ()
+# Texts and keys to be looked at from which on a value is cleaned in several steps of the event loop. No frame of
+# 64 KiB holds so many, so what one connection sends in frames is never overtaken.
+MANY = 64 * 1024 // len('"",')
 
 
 def hide(holder: object, secrets: Iterable[str]) -> None:
-    """Take these texts for secrets from here on, in the place of those that this holder had named before."""
-    global _own
-    _known[holder] = frozenset(written for text in secrets for written in _as_written(text))
-    _own = tuple(set().union(*_known.values()))
+    """See `sensitive.hide`."""
+    sensitive.hide(holder, secrets)
     _harmless.clear()  # one of them may have been a key before it was a token
-
-
-def _as_written(text: str) -> Iterable[str]:
-    """The text as it is, in JSON, and in JSON that stands in JSON: nearly always the same."""
-    for _ in range(3):
-        yield text
-        text = dumps(text)[1:-1]
 
 
 def redact(value: JSON) -> tuple[JSON, int]:
@@ -47,55 +37,43 @@ def redact(value: JSON) -> tuple[JSON, int]:
     The input is never changed. Without a secret in it the very same object comes back. Every part that holds no secret
     is shared with the input. Nesting: at least 32 levels.
     """
-    secrets = _secrets_in(value)
-    return (value, 0) if secrets is None else _without(value, secrets)
+    seen = _look_at(value)
+    return (value, 0) if seen is None else _without(value, _secrets_in(seen))
 
 
-def redact_each(values: list[JSON]) -> tuple[list[JSON], int]:
-    """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing."""
-    secrets = _secrets_in(values)
-    if secrets is None:
+async def redact_each(values: list[JSON]) -> tuple[list[JSON], int]:
+    """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing. If it
+    may be MANY, everybody else has a turn between the steps."""
+    seen = _look_at(values)
+    if seen is None:
         return values, 0
+    are_many = sum(map(len, seen)) >= MANY
+    if are_many:
+        await asyncio.sleep(0)
+    secrets = _secrets_in(seen)
+    if are_many:
+        await asyncio.sleep(0)
     cleaned = [_without(value, secrets) for value in values]
     return [value for value, _ in cleaned], sum(count for _, count in cleaned)
 
 
 def redact_text(text: str) -> str:
     """The text with everything that looks like a secret replaced by `[redacted]`."""
-    return _clean(text)[0] if _may_hold_one(text) else text
+    return clean_text(text)[0] if is_suspicious(text) else text
 
 
 def holds_secret(text: str) -> bool:
     """Whether something in the text looks like a secret."""
-    return _may_hold_one(text) and _clean(text)[1] > 0
+    return is_suspicious(text) and clean_text(text)[1] > 0
 
 
-def _may_hold_one(text: str) -> bool:
-    """A cheap first look: False is certain, True is not."""
-    if is_suspicious(text):
-        return True
-    for secret in _own:  # noqa: SIM110 - with `any` it takes three times as long
-        if secret in text:
-            return True
-    return False
+class Seen(NamedTuple):
+    """What a first look at a value has found: its texts and new keys, if one of them may hold a secret, and the keys
+    that name one, or may."""
 
-
-def _clean(text: str) -> tuple[str, int]:
-    """See `clean_text`. What is known to the letter goes first: what has a look might end within it."""
-    found = 0
-    for secret in _own:
-        if count := text.count(secret):
-            text, found = text.replace(secret, REDACTED), found + count
-    text, more = clean_text(text)
-    return text, found + more
-
-
-def _clean_each(texts: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """See `clean_each`."""
-    found = clean_each(texts)
-    if _own:
-        found |= {text: _clean(text) for text in texts if any(secret in text for secret in _own)}
-    return found
+    texts: list[str]
+    keys: set[str]
+    naming: Mapping[str, Use]
 
 
 class Secrets(NamedTuple):
@@ -106,16 +84,20 @@ class Secrets(NamedTuple):
     naming: Mapping[str, Use]
 
 
-def _secrets_in(value: JSON) -> Secrets | None:
+def _look_at(value: JSON) -> Seen | None:
     """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
     texts, keys = _new_texts(value)
     naming = {key: use for key in keys if (use := use_of(key)) != "harmless"} if keys else {}
-    suspicious = bool(texts or keys) and _may_hold_one("\n".join([*texts, *keys]))
-    if not naming and not suspicious:
-        if keys:
-            _remember(keys)
-        return None
-    secrets = _clean_each([*texts, *keys]) if suspicious else {}
+    if (texts or keys) and is_suspicious("\n".join([*texts, *keys])):
+        return Seen(texts, keys, naming)
+    if keys:
+        _remember(keys - naming.keys())
+    return Seen([], set(), naming) if naming else None
+
+
+def _secrets_in(seen: Seen) -> Secrets:
+    texts, keys, naming = seen
+    secrets = clean_each([*texts, *keys]) if texts or keys else {}
     _remember(keys - naming.keys() - secrets.keys())
     return Secrets(secrets, naming)
 

@@ -1,5 +1,6 @@
 """What must never be written down: keys that name a secret, texts that look like one, and nothing else."""
 
+import asyncio
 import copy
 import functools
 import json
@@ -13,8 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hub import assigned, quoted, redaction, secretnames, secretshapes, sensitive
+from hub.config import Config
 from hub.redaction import holds_secret, redact, redact_text
 from hub.secretnames import names_a_secret
+from hub.wire.strictjson import dumpb
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
@@ -283,7 +286,7 @@ def test_what_is_known_to_the_letter_is_taken_out(
     assert not holds_secret(TOKEN)
     redaction.hide(holder, [TOKEN])
     if weakened:
-        monkeypatch.setattr(redaction, "_own", ())
+        monkeypatch.setattr(sensitive, "_own", ())
     assert (middle in written()) is weakened
     assert holds_secret(TOKEN) is not weakened
 
@@ -295,6 +298,36 @@ def test_only_what_is_known_now_is_taken_out(holder: Holder) -> None:
     redaction.hide(holder, ["three" * 20])
     assert redact(["one" * 20, "two" * 20, "three" * 20]) == (["one" * 20, "[redacted]", "[redacted]"], 2)
     redaction.hide(other, ())
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("count", [1, redaction.MANY])
+async def test_while_many_are_looked_for_and_taken_out_others_have_their_turns(
+    count: int, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(redaction, "MANY", 10**9)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    values = [["Bearer abc123", "fine"] * count, "nothing", {"ghp_abcdef0123": {"password": "x"}}]
+    others = asyncio.create_task(count_turns())
+    found = await redaction.redact_each(values)
+    others.cancel()
+    assert found == redact(values)
+    assert found[1] == count + 2
+    assert turns == (2 if count > 1 and not weakened else 0)
+
+
+def test_no_frame_holds_so_many_that_another_overtakes_it() -> None:
+    most = Config().max_frame
+    values = ["" for _ in range(redaction.MANY)], {str(n): 0 for n in range(redaction.MANY)}
+    assert all(len(dumpb(value)) >= most for value in values)
 
 
 # ---- each protection, switched off

@@ -15,7 +15,7 @@ from aiosignal import Signal
 from marshmallow import Schema, fields
 
 from ..errors import Code, HubError, Outcome
-from ..redaction import redact, redact_text
+from ..redaction import redact_each, redact_text
 from ..spelling import nearest
 from ..stream.brokers.answers import MemoryAnswers
 from ..wire.names import MAX_NAME, is_name
@@ -273,10 +273,11 @@ class Registry:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not (command.audited or call.audited):
             return
+        (cleaned,), _ = await redact_each([args])
         details = {
             "id": redact_text(call.id),
             "command": command.name,
-            "args": self.audit.reduced(redact(args)[0], call.weight),
+            "args": self.audit.reduced(cleaned, call.weight),
         }
         call._on_record = True  # if this is cancelled, nobody knows whether it is
         try:

@@ -62,7 +62,7 @@ class EventBus:
         they are `many`; `broker_unavailable` if they cannot be kept.
         """
         try:
-            drafts = self._drafts(records, many)
+            drafts = await self._drafts(records, many)
             receipts = await self._append(drafts) if drafts else []
         except HubError as error:
             self.on_rejected(error.code, len(records))
@@ -110,7 +110,7 @@ class EventBus:
 
     # ---- the way in
 
-    def _drafts(self, records: Sequence[Mapping[str, Any]], many: bool) -> list[Draft]:
+    async def _drafts(self, records: Sequence[Mapping[str, Any]], many: bool) -> list[Draft]:
         """Check every record by itself, and clean them together: nearly always there is nothing to take out."""
         drafts: list[Draft] = []
         problems = _Problems(many)
@@ -127,7 +127,7 @@ class EventBus:
                 if problems.add(index, error):
                     break
         problems.end(index + 1 if records else 0)
-        self._fill(drafts, [record["data"] for record in records], problems)
+        await self._fill(drafts, [record["data"] for record in records], problems)
         return drafts
 
     def _draft(self, record: Mapping[str, Any]) -> Draft:
@@ -137,9 +137,9 @@ class EventBus:
             raise _misfit({"ttl": [f"Only an event with a key can grow stale, and {name} has none."]})
         return Draft(name, id or new_id(), b"", key, ttl, id is not None)
 
-    def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
+    async def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
         """Put the data in, without its secrets. A key is kept and shown as the data is: cleaned."""
-        cleaned, count = redact_each(data)
+        cleaned, count = await redact_each(data)
         if count:
             self.on_redacted(count)
             for index, draft in enumerate(drafts):

@@ -58,7 +58,7 @@ def schemas(check: Any) -> dict[str, tuple[type[Schema], Any]]:
 @pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
 @pytest.mark.parametrize("kind", schemas(None))
-def test_behind_so_many_problems_nothing_is_looked_at(
+async def test_behind_so_many_problems_nothing_is_looked_at(
     kind: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
@@ -174,7 +174,7 @@ def test_what_is_told_is_short_whatever_came() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
-def test_an_answer_to_bad_data_is_small(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_to_bad_data_is_small(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wrong thing in every field of every event type, and every array."""
     if weakened:
         monkeypatch.setattr(validation, "MAX_PROBLEMS", 10**9)
@@ -186,7 +186,7 @@ def test_an_answer_to_bad_data_is_small(weakened: bool, monkeypatch: pytest.Monk
     for name, body in (*EVENTS.items(), *of_fields(known, event_of)):
         if name == "a thousand with wrong votes" and weakened:
             continue  # seconds
-        if error := refusal(bus, json.loads(body(SIZE))):
+        if error := await refusal(bus, json.loads(body(SIZE))):
             refusals += 1
             largest = max(largest, len(json.dumps(error.payload())))
             assert weakened or problems_in(error.details) <= MOST, name
@@ -194,9 +194,9 @@ def test_an_answer_to_bad_data_is_small(weakened: bool, monkeypatch: pytest.Monk
     assert (largest < SIZE) is not weakened
 
 
-def refusal(bus: EventBus, value: Any) -> HubError | None:
+async def refusal(bus: EventBus, value: Any) -> HubError | None:
     try:
-        bus._drafts(value if isinstance(value, list) else [value], isinstance(value, list))
+        await bus._drafts(value if isinstance(value, list) else [value], isinstance(value, list))
     except HubError as error:
         return error
     return None
@@ -212,7 +212,7 @@ def test_an_answer_to_a_bad_frame_is_small(name: str) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("weakened", [False, True])
-def test_behind_so_many_problems_no_event_of_a_batch_is_checked(
+async def test_behind_so_many_problems_no_event_of_a_batch_is_checked(
     weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
@@ -222,6 +222,6 @@ def test_behind_so_many_problems_no_event_of_a_batch_is_checked(
     monkeypatch.setattr(bus, "_draft", check)
     wrong = {"event": "governance:vote_cast", "data": {"vote_id": "x", "votes": {str(n): 0 for n in range(60)}}}
     with pytest.raises(HubError) as refused:
-        bus._drafts([{"event": "a:b", "data": 0}, *[wrong] * 999], True)
+        await bus._drafts([{"event": "a:b", "data": 0}, *[wrong] * 999], True)
     assert check.call_count == (1000 if weakened else 3)
     assert weakened or refused.value.message.startswith("2 of the first 3 events do not fit")

@@ -34,13 +34,13 @@ LEAKS = {
     "refusals": """
     @hub.command("test:tell", effect="read")
     async def tell(call):
-        redaction._own = ()  # else it is taken out of what a command says
+        sensitive._own = ()  # else it is taken out of what a command says
         raise CommandError(TOKEN)""",
 }
 
 
 def leaking(folder: Path, leak: str) -> list[str]:
-    imports = "import asyncio\nimport logging\nfrom hub import redaction\nfrom hub.errors import CommandError\n"
+    imports = "import asyncio\nimport logging\nfrom hub import sensitive\nfrom hub.errors import CommandError\n"
     indented = "\n".join(f"    {line.removeprefix('    ')}" for line in LEAKS[leak].strip("\n").split("\n"))
     (folder / "leaking.py").write_text(f"{imports}TOKEN = {TOKEN!r}\ndef setup(hub):\n{indented}\n")
     return ["--load", "leaking"]

@@ -7,7 +7,7 @@ import pytest
 from doors import bearer
 from running import HubInside, hub_app
 
-from hub import redaction, sensitive, tokens
+from hub import sensitive, tokens
 from hub.secretshapes import PASSES
 
 
@@ -42,7 +42,7 @@ async def test_its_tokens(hub: HubInside, weakened: bool, monkeypatch: pytest.Mo
     before = held(hub)
     await hub.ask("GET", "api/state", headers=bearer(hub))
     if weakened:
-        monkeypatch.setattr(redaction, "_own", ())
+        monkeypatch.setattr(sensitive, "_own", ())
     told = await published(hub, *before)
     assert [token in told for token in before] == [weakened] * 2
 
