@@ -36,7 +36,7 @@ ORDER = [
         (
             "stream/brokers",
             "peers broker answers lastvalues layout storefile retention epochs database care rounds sqlite memory "
-            "rarely url server connection entries link appends witness redispeers redis schemes",
+            "rarely url server connection entries link appends witness redispeers redislog redis schemes",
         ),
         (
             "stream",

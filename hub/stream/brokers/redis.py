@@ -10,7 +10,6 @@ numbers whose events they have deleted are told as missing, and a stream that wa
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +25,10 @@ from .connection import PATIENCE
 from .entries import FACTS, Stream, epoch_of, parted, unbroken, unpacked, values_of
 from .link import Link
 from .peers import Peers
-from .rarely import Outage, Rarely
+from .redislog import RedisLog
 from .redispeers import RedisPeers
 from .server import Away, Moved, Refused, Server, Trouble
 from .witness import Witness
-
-log = logging.getLogger("hub")
 
 BLOCK = 1.0  # seconds that a read waits for news; the stream is looked at as often
 FEW = 8  # events that come without being asked for; what else there is, is read, because that is faster
@@ -68,8 +65,7 @@ class RedisBroker:
         self._epochs = set[bytes]()  # that entries of the stream can be of
         self._look_at = 0.0  # when the stream is looked at next, on the monotonic clock
         self._moved = asyncio.Event()  # set, and replaced, when position or epoch have changed
-        self._rarely, self._outage = Rarely(), Outage()  # what the log hears
-        self._epochs_begun = 0  # of which it has not
+        self._log = RedisLog()
 
     # ---- life
 
@@ -79,24 +75,15 @@ class RedisBroker:
         self.epoch, self.head = self._seen.epoch, self._seen.head
         link, stream = await self._first()
         if self.epoch and not stream.holds(self.epoch, self.head):
-            self._tell_of_loss(stream)
+            self._log.lost(Cursor(self.epoch, self.head), stream)
         self.head = stream.head
         self._adopt(link, stream)
         mine = Limits(stream.events, stream.most, stream.seconds)
         if self.limits != mine:
-            log.warning(
-                "the stream in Redis has limits of its own: %d events, %d bytes, %g seconds; "
-                "it keeps to them, those of this hub mean nothing",
-                *mine,
-            )
+            self._log.other_limits(mine)
             self.limits = mine
         if link.eviction != "noeviction":
-            log.warning(
-                "Redis at %s may throw away what it keeps when its memory is full (maxmemory-policy %s), "
-                "and events with it; set it to noeviction",
-                self.server.place,
-                link.eviction,
-            )
+            self._log.may_evict(self.server.place, link.eviction)
 
     async def _first(self) -> tuple[Link, Stream]:
         """Attach at the start. Raises UsageError; a server that is starting, too, is waited for."""
@@ -214,10 +201,7 @@ class RedisBroker:
             except Trouble as error:
                 self._drop(error)
             except Exception as error:  # of the pump: a bug, and what it did not take comes again
-                if self._rarely.may(repr(error)):
-                    log.exception(
-                        "the events from Redis could not be handed on, which is a bug of the hub; it is tried again"
-                    )
+                self._log.failed(error)
                 self._drop(Away("Events cannot be handed on, which is a bug of the hub: its log has the error."))
                 await asyncio.sleep(PAUSES[-1])
 
@@ -266,35 +250,13 @@ class RedisBroker:
         if not stream.holds(self.epoch, self.head):
             lost = Lost(self.epoch, stream.lineage.get(self.epoch, 0), await self._values(link, stream))
         if stream.epoch != self.epoch:
-            self._tell_of_epoch(link, stream)
+            self._log.other_epoch(stream.epoch, link.eviction)
         if lost is not None:
-            self._tell_of_loss(stream)
+            self._log.lost(Cursor(self.epoch, self.head), stream)
             self.head = stream.head
         self._adopt(link, stream)
         if lost is not None:
             self._on_lost(lost)
-
-    def _tell_of_epoch(self, link: Link, stream: Stream) -> None:
-        self._epochs_begun += 1
-        if not self._rarely.may("epoch"):
-            return
-        often = f" ({self._epochs_begun} of them since this was told last)" * (self._epochs_begun > 1)
-        evicts = (
-            f"; its maxmemory-policy is {link.eviction}, so it is likely to throw events away: set it to noeviction"
-        ) * (link.eviction != "noeviction")
-        log.warning(
-            "another epoch of the stream in Redis begins: %s%s; "
-            "clients go on as far as it is the same, and are told of what is gone%s",
-            stream.epoch,
-            often,
-            evicts,
-        )
-        self._epochs_begun = 0
-
-    def _tell_of_loss(self, stream: Stream) -> None:
-        kept = stream.lineage.get(self.epoch, 0)
-        if self._rarely.may("loss"):
-            log.error("events up to %s:%d are gone from Redis; it has them up to %d", self.epoch, self.head, kept)
 
     def _adopt(self, link: Link, stream: Stream) -> None:
         self._link = link
@@ -308,13 +270,8 @@ class RedisBroker:
 
     def _note(self, stream: Stream) -> None:
         foreign = stream.foreign - self._stream.foreign
-        if foreign > 0 and self._rarely.may("foreign"):
-            log.error(
-                "another program has written into %s, which is the stream of the hubs: %d entries that are no events "
-                "were taken out; let it use another key, or give the hubs a prefix (?prefix=)",
-                self.server.keys[0],
-                foreign,
-            )
+        if foreign > 0:
+            self._log.foreign(self.server.keys[0], foreign)
         self._stream, self.epoch, self.lineage = stream, stream.epoch, stream.lineage
         self._epochs = {epoch.encode() for epoch in (stream.epoch, *stream.lineage)}
         self.tail, self.bytes = stream.tail, stream.size
@@ -396,13 +353,7 @@ class RedisBroker:
 
     def _skip(self, last: int, values: list[Kept]) -> None:
         """Go on behind this number: up to there nothing is left that this hub has not read yet."""
-        if self._rarely.may("skip"):
-            log.warning(
-                "the events %s:%d to %d are gone from Redis before this hub had read them; its clients are told",
-                self.epoch,
-                self.head + 1,
-                last,
-            )
+        self._log.skipped(self.epoch, self.head + 1, last)
         lost = Lost(self.epoch, self.head, values)
         self.head = last
         self._seen.begin(self.epoch, last, last)
@@ -443,8 +394,8 @@ class RedisBroker:
             self._link.close(error)
 
     def _say(self, problem: str | None) -> None:
-        self._outage.say(problem)
         self.problem = problem
+        self._log.outage(problem)
 
 
 def _stopping() -> HubError:
