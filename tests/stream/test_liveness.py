@@ -182,13 +182,19 @@ async def test_one_that_comes_back_is_active(hub: HubInside, pids: list[int]) ->
     await stopped(hub)
 
 
-async def test_what_is_no_process_of_ours_is_not_watched(hub: HubInside) -> None:
-    """Of a task; as an agent's it is refused."""
+@pytest.mark.usefixtures("_sees_all")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_is_no_number_of_a_process_is_not_watched(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a task; as an agent's it is refused. The system takes no such number."""
+    if weakened:
+        monkeypatch.setattr(liveness, "LARGEST_PID", 2**63)
     for number, pid in enumerate((0, 2**31 + 5, 2**40)):
         await publish(hub, task(f"n{number}", pid=pid))
     await settled(hub)
     assert [value(hub, "task:progress", f"n{number}")["status"] for number in range(3)] == ["running"] * 3
-    assert len(hub.hub.liveness) == 0
+    assert (len(hub.hub.liveness) == 0, "OverflowError" in caplog.text) == (not weakened, weakened)
 
 
 async def gone() -> int:

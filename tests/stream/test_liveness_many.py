@@ -117,6 +117,22 @@ async def test_a_task_that_does_not_say_what_it_does_runs_and_fails_with_its_age
         await until(lambda: statuses(hub, tasks.EVENT) == {"failed"}, "the end of the late one")
 
 
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_comes_long_behind_an_agents_end_does_not_end_with_it(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of whom there was an end is not known for ever."""
+    monkeypatch.setattr(liveness, "LATE_SECONDS", 1e9 if weakened else 0.0)
+    async with process() as one:
+        await agents(hub, one.pid, 3)
+    await until(lambda: statuses(hub, STATUS) == {"stopped"} and not len(hub.hub.liveness))
+    await publish(hub, tasks.EVENT, {"id": "later", "agent": "a2", "status": "running"})
+    if weakened:
+        await until(lambda: statuses(hub, tasks.EVENT) == {"failed"})
+    else:
+        assert (statuses(hub, tasks.EVENT), hub.hub.liveness._gone) == ({"running"}, {})
+
+
 @pytest.mark.parametrize("pid", [0, -1, 2**31, 2**63, 10**19])
 async def test_what_is_no_number_of_a_process_is_refused(hub: HubInside, pid: int) -> None:
     """Nothing would ever end such an agent."""

@@ -81,6 +81,15 @@ def test_what_is_none_or_too_much_is_refused_with_a_sentence(expression: str) ->
 
 
 @pytest.mark.parametrize("weakened", [False, True])
+def test_an_expression_has_a_length(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few states it has."""
+    if weakened:
+        monkeypatch.setattr(module, "MAX_LENGTH", 10**9)
+    with contextlib.nullcontext() if weakened else pytest.raises(ValueError, match="more than 4096 characters"):
+        assert Regex("[" + "a" * 5000 + "]").search("a")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
 def test_nothing_is_not_repeated_for_ever(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if weakened:
         monkeypatch.setattr(regexparser.Parser, "_nothing", lambda self: regexparser.Part(0, lambda to: to))
