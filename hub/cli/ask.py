@@ -14,8 +14,8 @@ from ..client.discovery import NoHub, Refusal
 from ..errors import HubError, UsageError
 from ..redaction import redact_text
 from ..stdio import complain, say
-from ..wire.ids import is_id, new_id
-from .grammar import add_command, seconds
+from ..wire.ids import new_id
+from .grammar import add_command, key, seconds
 from .http import Silent, add_where, connection, pasted
 from .terminal import is_terminal, printable
 
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     command.add_argument("--timeout", metavar="SECONDS", type=seconds, default=600.0, help="(default: 600)")
     command.add_argument("--while-connected", action="store_true", help="take the question back when this ends")
     command.add_argument(
-        "--key", metavar="KEY", type=_key, help="of a question that was asked before: wait for its answer"
+        "--key", metavar="KEY", type=key, help="of a question that was asked before: wait for its answer"
     )
 
 
@@ -128,12 +128,6 @@ def _left_open(args: argparse.Namespace, state: str = "The question stays open."
     words += ["--default", args.default] if args.default is not None else []
     words += ["--timeout", f"{args.timeout:g}", "--key", args.key]
     return f"{state} Come back for its answer with {pasted(args, 'ask', *words)}"
-
-
-def _key(text: str) -> str:
-    if not is_id(text):
-        raise argparse.ArgumentTypeError(f"{printable(text)!r} is no key: 1 to 128 printable characters")
-    return text
 
 
 def _answer(args: argparse.Namespace) -> str:

@@ -14,11 +14,10 @@ from ..client.paging import joined, next_page
 from ..errors import HubError, UsageError
 from ..spelling import meant, suggestion
 from ..stdio import complain, say
-from ..wire.ids import is_id
 from ..wire.names import is_name
 from .answered import was_not_first, what_counts
 from .explain import DOCUMENT, Described, commands_in, explained
-from .grammar import add_command, refusal
+from .grammar import add_command, key, refusal
 from .http import Connection, add_where, connection, pasted
 from .terminal import Colour, add_form, coloured, compact, has_colour, is_for_people, is_terminal, printable
 from .words import (
@@ -72,18 +71,11 @@ def add(commands: Any) -> None:
     command.add_argument("-h", "--help", action="store_true", help="explain the command, from what it takes")
     command.add_argument("--yes", action="store_true", help="run a dangerous command without being asked")
     command.add_argument(
-        "--confirm", metavar="VALUE", type=_visible, help="run a dangerous command with the value it was refused with"
+        "--confirm", metavar="VALUE", type=key, help="run a dangerous command with the value it was refused with"
     )
-    command.add_argument("--key", metavar="KEY", type=_visible, help="with the same key it runs once and answers again")
+    command.add_argument("--key", metavar="KEY", type=key, help="with the same key it runs once and answers again")
     add_form(command)
     add_where(command)
-
-
-def _visible(text: str) -> str:
-    """What can be sent in the head of a request."""
-    if not (is_id(text) and text.isascii()):
-        raise argparse.ArgumentTypeError("it must be 1 to 128 visible ASCII characters")
-    return text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from ..client.discovery import checked_url
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
 from ..stdio import say
+from ..wire.ids import is_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +154,20 @@ def seconds(text: str) -> float:
     if not math.isfinite(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return found
+
+
+def identifier(text: str) -> str:
+    """What an event is known by."""
+    if not is_id(text):
+        raise argparse.ArgumentTypeError("it must be 1 to 128 printable characters")
+    return text
+
+
+def key(text: str) -> str:
+    """What a call is known by: it is sent in the head of a request."""
+    if not (is_id(text) and text.isascii()):
+        raise argparse.ArgumentTypeError("it must be 1 to 128 printable ASCII characters")
+    return text
 
 
 def positive(text: str) -> int:

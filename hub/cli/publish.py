@@ -13,7 +13,7 @@ from ..spelling import nearest
 from ..stdio import complain, say
 from ..wire.ids import new_id
 from ..wire.vocabulary import EVENTS
-from .grammar import add_command, refusal, seconds
+from .grammar import add_command, identifier, refusal, seconds
 from .http import Silent, add_where, connection
 from .terminal import printable
 from .words import STDIN, fields, is_given, is_json, json_text, json_word, parsed, read_stdin
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         "words", metavar="DATA", nargs="*", help="its data; - (or nothing, behind | or <) reads one JSON, or one a line"
     )
     words.required = False  # as it is for argparse where it says what is missing
-    command.add_argument("--id", help="the event's id; the hub keeps an id once")
+    command.add_argument("--id", type=identifier, help="the event's id; the hub keeps an id once")
     command.add_argument("--ttl", type=seconds, metavar="SECONDS", help="how long its state counts as fresh")
     command.add_argument("--strict", action="store_true", help="refuse a name, or a field, that looks mistyped")
     add_where(command)
@@ -217,7 +217,7 @@ def post(hub: "Asks", batch: "list[Line]", event: str, *, id: str | None = None,
 
 def _event(name: str, id: str | None, ttl: float | None, data: str) -> str:
     """The JSON of one event. Its data goes in as it was written: it has been seen to be one value."""
-    fields: dict[str, Any] = {"event": name, "id": id or new_id()}
+    fields: dict[str, Any] = {"event": name, "id": new_id() if id is None else id}
     if ttl is not None:
         fields["ttl"] = ttl
     return f'{json.dumps(fields)[:-1]}, "data": {data}}}'
