@@ -87,7 +87,7 @@ class Hub:
         self.audit = AuditLog(config.state_dir, limits=_audit_limits(config))
         peers = self.broker.peers
         turns, judge = (peers.turns, peers.judge) if peers is not None else (None, None)
-        self.commands = Registry(self.audit, config.call_timeout, self.broker.answers, turns)
+        self.commands = Registry(self.audit, config.call_timeout, self.broker.answers, turns, self.bus.heavy)
         self.metrics = Metrics(VERSION, events=self.types, commands=self.commands)
         self.clients = Clients()
         self.providers = Providers(self.commands, self.clients, self.audit, config.max_calls)

@@ -4,8 +4,7 @@ A value without secrets costs one look at its keys and one search through its te
 whatever is in it.
 """
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -41,18 +40,18 @@ def redact(value: JSON) -> tuple[JSON, int]:
     return (value, 0) if seen is None else _without(value, _secrets_in(seen))
 
 
-async def redact_each(values: list[JSON]) -> tuple[list[JSON], int]:
+async def redact_each(values: list[JSON], turn: Callable[[], Awaitable[None]]) -> tuple[list[JSON], int]:
     """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing. If it
-    may be MANY, everybody else has a turn between the steps."""
+    may be MANY, each further step waits for its turn."""
     seen = _look_at(values)
     if seen is None:
         return values, 0
     are_many = sum(map(len, seen)) >= MANY
     if are_many:
-        await asyncio.sleep(0)
+        await turn()
     secrets = _secrets_in(seen)
     if are_many:
-        await asyncio.sleep(0)
+        await turn()
     cleaned = [_without(value, secrets) for value in values]
     return [value for value, _ in cleaned], sum(count for _, count in cleaned)
 

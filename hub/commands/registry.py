@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,6 +19,7 @@ from ..errors import Code, HubError, Outcome
 from ..redaction import redact_each, redact_text
 from ..spelling import nearest
 from ..stream.brokers.answers import MemoryAnswers
+from ..stream.passes import LARGE, Passes
 from ..wire.names import MAX_NAME, is_name
 from ..wire.quick import quick
 from ..wire.validation import bounded
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 EFFECTS = get_args(Effect)
 RESERVED = ("hub:", "audit:")
-LARGE = 128 * 1024  # bytes of a call that does not begin in the step that has read it
 
 Args = Mapping[str, fields.Field[Any]] | type[Schema] | None
 
@@ -54,10 +55,16 @@ class Registry:
     """
 
     def __init__(
-        self, audit: "AuditLog", limit: float, answers: "Answers | None" = None, of_hubs: "peers.Turns | None" = None
+        self,
+        audit: "AuditLog",
+        limit: float,
+        answers: "Answers | None" = None,
+        of_hubs: "peers.Turns | None" = None,
+        heavy: Passes | None = None,
     ) -> None:
         self.audit = audit
         self._runner = Runner(audit, limit)
+        self._further = partial((heavy or Passes()).turn, begun=True)  # the turn of the next step with what is LARGE
         self._repeats = Idempotency(answers or MemoryAnswers(), of_hubs)
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
@@ -131,7 +138,7 @@ class Registry:
         if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
             await self._runner.slow.turn()
         elif call.weight > LARGE:
-            await asyncio.sleep(0)  # to read it has taken a while already
+            await self._further()  # to read it has taken a while already
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):  # else what has run already needs no confirmation
@@ -273,7 +280,7 @@ class Registry:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not (command.audited or call.audited):
             return
-        (cleaned,), _ = await redact_each([args])
+        (cleaned,), _ = await redact_each([args], self._further)
         details = {
             "id": redact_text(call.id),
             "command": command.name,

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from .brokers.broker import Broker, Receipt
 from .events import Draft, Event, weights
 from .eventtypes import EventTypes
 from .listeners import Listener, Listeners
+from .passes import Passes
 
 SMALL = LARGEST_EVENT // 2 - 1024  # bytes of data with which an event cannot be too large, whatever its key and id
 
@@ -52,6 +53,7 @@ class EventBus:
         self.on_redacted: Callable[[int], None] = lambda count: None
         self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
+        self.heavy = Passes()  # whose turn it is with what is LARGE
         self.position = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -139,7 +141,7 @@ class EventBus:
 
     async def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
         """Put the data in, without its secrets. A key is kept and shown as the data is: cleaned."""
-        cleaned, count = await redact_each(data)
+        cleaned, count = await redact_each(data, partial(self.heavy.turn, begun=True))
         if count:
             self.on_redacted(count)
             for index, draft in enumerate(drafts):

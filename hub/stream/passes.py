@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+LARGE = 128 * 1024  # bytes that came at once, from which on each step with them is a piece
 REST = 4  # passes of the event loop between two long pieces: to ask and be answered takes a neighbour about eight
 
 
@@ -15,14 +16,15 @@ class Passes:
         self._left, self._resting = most, 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def turn(self) -> None:
-        """Wait for a turn. What is done then must not take more than a few ms before it waits for anything."""
+    async def turn(self, *, begun: bool = False) -> None:
+        """Wait for a turn. What is done then must not take more than a few ms before it waits for anything. Who has
+        `begun` goes before who has not, so that what all of them have in hand is not in memory together."""
         loop = asyncio.get_running_loop()
         if self._left:
             self._begin(loop)
             return
         future = loop.create_future()
-        self._waiting.append(future)
+        (self._waiting.appendleft if begun else self._waiting.append)(future)
         await future
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:

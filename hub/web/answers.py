@@ -13,6 +13,7 @@ from ..commands.clients import Client
 from ..commands.runner import internal
 from ..errors import HubError
 from ..redaction import redact_text
+from ..stream.passes import LARGE
 from ..wire import messages
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
@@ -160,9 +161,9 @@ NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError, Padded)
 
 
 async def body(request: web.Request, most: int | None = None) -> bytes:
-    """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline. Raises HubError: 413, 415,
-    501, 408 if it does not come, 401 if the token was replaced meanwhile, or `busy` where too much of others has come
-    by halves."""
+    """The body, whole, within the limit (`most` bytes, else the hub's own) and the deadline; one that is LARGE in its
+    turn. Raises HubError: 413, 415, 501, 408 if it does not come, 401 if the token was replaced meanwhile, or `busy`
+    where too much of others has come."""
     hub = request.app[HUB]
     most = most or hub.config.max_body
     check_body(request, most)
@@ -176,6 +177,8 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
                     hold(len(chunk))
                     received += chunk
                     bounded(received, most)
+            if len(received) > LARGE:
+                await hub.bus.heavy.turn()
     except NEVER as error:
         raise anew(error) from None
     except TimeoutError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .room import Coming
 
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
-COMING: "web.AppKey[Coming]" = web.AppKey("coming")  # the bodies that are not whole yet
+COMING: "web.AppKey[Coming]" = web.AppKey("coming")  # the bodies whose turn has not come yet
 GUARD: "web.AppKey[Guard]" = web.AppKey("guard")
 PEER: "web.RequestKey[Peer]" = web.RequestKey("peer")  # who was let in
 RUNNING: "web.RequestKey[Running]" = web.RequestKey("running")  # that ends with the token which has let it in

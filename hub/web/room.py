@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from ..errors import HubError
 
-COMING = 256 * 1024 * 1024  # bytes of bodies that are not whole yet
+COMING = 256 * 1024 * 1024  # bytes of bodies that are not whole yet, or whose turn has not come
 
 
 class Room:
@@ -35,16 +35,17 @@ class Room:
 
 
 class Coming:
-    """What is here of the bodies that are not whole yet: so many bytes in all. Stops thousands that are sent by halves
-    from taking all memory. Held is what has come, not what is announced: who sends nothing keeps nobody out."""
+    """What is here of the bodies that are not whole yet, or wait for their turn: so many bytes in all. Stops thousands
+    that are sent by halves, or all at once, from taking all memory. Held is what has come, not what is announced: who
+    sends nothing keeps nobody out."""
 
     def __init__(self, most: int) -> None:
         self.left = most
 
     @contextmanager
     def one(self) -> Iterator[Callable[[int], None]]:
-        """For one body, until it is whole: what this gives is to be called with the size of each part of it. It raises
-        HubError `busy` where there is no room."""
+        """For one body, until its turn has come: what this gives is to be called with the size of each part of it. It
+        raises HubError `busy` where there is no room."""
         held = 0
 
         def hold(size: int) -> None:

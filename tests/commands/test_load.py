@@ -232,7 +232,7 @@ class TestPasses:
     async def test_one_piece_every_few_passes(self, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         if weakened:
 
-            async def turn(passes: Passes) -> None:
+            async def turn(passes: Passes, *, begun: bool = False) -> None:
                 await asyncio.sleep(0)
 
             monkeypatch.setattr(Passes, "turn", turn)
@@ -250,6 +250,19 @@ class TestPasses:
             assert between.count(0) == 36
         else:
             assert min(between) >= module.REST
+
+    @pytest.mark.parametrize("begun", [False, True])
+    async def test_who_has_begun_goes_before_who_has_not(self, begun: bool) -> None:
+        turns, done = Passes(), list[int]()
+
+        async def work(number: int) -> None:
+            await turns.turn()
+            for _ in range(3):
+                done.append(number)
+                await turns.turn(begun=begun)
+
+        await asyncio.gather(*(work(number) for number in range(3)))
+        assert (done == sorted(done)) is begun
 
     async def test_who_does_not_wait_any_more_is_passed_over(self) -> None:
         turns, done, clock = Passes(), list[int](), [0]

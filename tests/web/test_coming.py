@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import json
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import HubInside, Raw, hub_app, until
 
+from hub.stream import passes
+from hub.stream.passes import Passes
 from hub.web import room
 from hub.web.keys import COMING
 
@@ -65,3 +70,33 @@ async def test_what_never_comes_whole_leaves_its_room(tmp_path: Path) -> None:
             await half(hub, client, "/api/events")
             assert (await client.read()).startswith(b"HTTP/1.1 408 ")
             assert coming(hub).left == room.COMING
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"), [("api/events", {"event": "a:b", "data": "x"}), ("api/commands/hub:ping", {"any": "x"})]
+)
+async def test_large_ones_are_worked_on_one_by_one_and_weigh_until_their_turn(
+    path: str, body: dict[str, Any], weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first is not kept before the last is parsed: all of that would be in memory together."""
+    turns, turn = list[tuple[Passes, asyncio.Task[Any] | None]](), Passes.turn
+
+    async def noted(passes: Passes, *, begun: bool = False) -> None:
+        await turn(passes, begun=begun and not weakened)
+        turns.append((passes, asyncio.current_task()))
+
+    monkeypatch.setattr(Passes, "turn", noted)
+    text = json.dumps(body).encode().ljust(passes.LARGE + 1)
+    async with hub_app(tmp_path) as hub:
+        heavy = hub.hub.bus.heavy
+        heavy._left, heavy._resting = 0, 1  # somebody has it just now
+        sending = [asyncio.create_task(hub.post(path, text)) for _ in range(4)]
+        await until(lambda: len(heavy._waiting) == len(sending), "all of them")
+        assert room.COMING - coming(hub).left == len(sending) * len(text)
+        heavy._pass(asyncio.get_running_loop())
+        assert [answer.status for answer in await asyncio.gather(*sending)] == [200] * 4
+        assert coming(hub).left == room.COMING
+        tasks = [task for passes, task in turns if passes is heavy]
+        assert len(tasks) >= 2 * len(sending)
+        assert (len(list(groupby(tasks))) == len(sending)) is not weakened
