@@ -88,6 +88,15 @@ def is_closing(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
         return True
 
 
+def let_go(error: BaseException | None) -> None:
+    """Let go of what an error holds that has been answered. Through its traceback it knows what was in hand wherever it
+    came by, megabytes maybe, and where it knows itself by that, all of it stays until the garbage collector looks:
+    thousands of requests later."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
 def install(extra: str) -> str:
     """What to type for an extra that is not there."""
     return f"pip install '.[{extra}]' in the folder of hub, the checkout"

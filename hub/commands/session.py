@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import Code, HubError
+from ..errors import Code, HubError, let_go
 from ..wire.messages import Answer, BadFrame, Command, failure, load_command, response
 from .call import Call
 from .clients import Client
@@ -106,10 +106,10 @@ class Session:
     async def _run(self, call: Call, command: Command) -> None:
         try:
             answer = response(call.id, await self.hub.commands.call(call, command.name, command.args))
-        except HubError as error:
-            answer = failure(call.id, error)
-        except Exception:
-            answer = failure(call.id, internal(f"the call of {command.name}"))
+        except Exception as error:
+            said = error if isinstance(error, HubError) else internal(f"the call of {command.name}")
+            answer = failure(call.id, said)
+            let_go(error)
         finally:
             self._held -= call.weight
             del self.client.calls[call.id]

@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from ..commands.clients import Client
 from ..commands.runner import internal
-from ..errors import HubError
+from ..errors import HubError, let_go
 from ..redaction import redact_text
 from ..stream.passes import LARGE
 from ..wire import messages
@@ -36,23 +36,33 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The one place where what a handler raised becomes an answer. Nothing internal is in it."""
     try:
         return await handler(request)
-    except HubError as error:
-        return refusal(error, request)
-    except web.HTTPException as error:
-        if error.status == 404 and (page := _page_of(request)):
-            return web.Response(status=308, headers={hdrs.LOCATION: page})
-        if error.status < 400:
+    except Exception as error:
+        answered = _answered(error, request)
+        if answered is None:
             raise
-        return refusal(_of_http(request, error), request, error.headers.get(hdrs.ALLOW))
-    except Padded as error:
-        return refusal(HubError("invalid_message", str(error), status=400), request)
-    except (HttpProcessingError, web.RequestPayloadError, ClientPayloadError):
-        return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400), request)
-    except ConnectionError:  # the client has gone: this reaches nobody, and is nothing to be logged
-        return web.Response(status=400)
-    except Exception:
-        resource = request.match_info.route.resource
-        return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"), request)
+        let_go(error)
+        return answered
+
+
+def _answered(error: Exception, request: web.Request) -> web.StreamResponse | None:
+    """The answer to what was raised; None for what is one already. Called where it is handled."""
+    match error:
+        case HubError():
+            return refusal(error, request)
+        case web.HTTPException():
+            if error.status == 404 and (page := _page_of(request)):
+                return web.Response(status=308, headers={hdrs.LOCATION: page})
+            if error.status < 400:
+                return None
+            return refusal(_of_http(request, error), request, error.headers.get(hdrs.ALLOW))
+        case Padded():
+            return refusal(HubError("invalid_message", str(error), status=400), request)
+        case HttpProcessingError() | web.RequestPayloadError() | ClientPayloadError():
+            return refusal(HubError("invalid_message", "The body is not what HTTP calls one.", status=400), request)
+        case ConnectionError():  # the client has gone: this reaches nobody, and is nothing to be logged
+            return web.Response(status=400)
+    resource = request.match_info.route.resource
+    return refusal(internal(f"the route {resource.canonical if resource else 'of nothing'}"), request)
 
 
 def _page_of(request: web.Request) -> str | None:
@@ -156,7 +166,8 @@ def stream_query(request: web.Request, last: str = "") -> tuple[Patterns | None,
     return Patterns(texts) if texts is not None else None, after
 
 
-# The rest of a body will never come.
+# The rest of a body will never come. aiohttp keeps the one that it raises in the stream of the request, so until it is
+# let go it knows, through its traceback, all that was read of the body, and itself.
 NEVER = (ConnectionError, web.RequestPayloadError, ClientPayloadError, Padded)
 
 
@@ -179,8 +190,6 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
                     bounded(received, most)
             if len(received) > LARGE:
                 await hub.bus.heavy.turn()
-    except NEVER as error:
-        raise anew(error) from None
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     check_grant(request)
@@ -192,14 +201,6 @@ def check_grant(request: web.Request) -> None:
     running = request.get(RUNNING)
     if running is not None and not running.is_good():
         raise HubError("forbidden", f"{running.ended}.", status=401)
-
-
-def anew(error: Exception) -> Exception:
-    """What has ended the reading of a body, to be raised in its place. aiohttp keeps the one that it has raised in the
-    stream of the request, so through its traceback all that was read of the body would know itself, and stay until the
-    garbage collector looks: thousands of requests later."""
-    error.__traceback__ = None
-    return type(error)(*error.args)
 
 
 def check_body(request: web.Request, most: int) -> None:

@@ -17,7 +17,7 @@ from ..adapters import github
 from ..errors import HubError
 from ..stream.brokers.rarely import Rarely
 from .access.peer import Peer
-from .answers import NEVER, anew, bounded, check_body
+from .answers import NEVER, bounded, check_body
 from .keys import GUARD, HUB, PEER
 from .room import too_much
 
@@ -93,9 +93,9 @@ class Strangers:
                         waits = True
                         await self._hold(source, more)
                         waits, held = False, held + more
-        except NEVER as error:
+        except NEVER:
             _refused(request, "")
-            raise anew(error) from None
+            raise
         except TimeoutError:
             if waits or limit not in self._awaited:
                 self._tell(request)

@@ -6,14 +6,18 @@ import json
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import FrameType, ModuleType, TracebackType
+from typing import Any
 
 import pytest
 from aiohttp import StreamReader
-from running import Raw, handshake, hub_app, open_streams, until
+from running import HubInside, Raw, handshake, hub_app, open_streams, until
 
-from hub.web import answers, signed, streams
+from hub.commands import session
+from hub.commands.call import Call
+from hub.web import answers, streams
 from hub.web.ws.frames import CLOSE, TEXT
 
 VISITS = 5
@@ -94,8 +98,7 @@ async def test_nothing_is_left_of_a_body_that_never_came_whole(
 ) -> None:
     """It would hold what has come of it: a thousand of them as many megabytes."""
     if weakened:
-        for module in (answers, signed):
-            monkeypatch.setattr(module, "anew", lambda error: error)
+        monkeypatch.setattr(answers, "let_go", lambda error: None)
     async with hub_app(tmp_path, auth="token" if path == "hooks/github" else "local") as hub:
         hub.hub.github_secret = b"swordfish"
         head = [f"POST /{path} HTTP/1.1", f"Host: 127.0.0.1:{hub.port}", "Content-Type: application/json"]
@@ -111,3 +114,70 @@ async def test_nothing_is_left_of_a_body_that_never_came_whole(
         gc.collect()
         left = [found for found in unreachable if isinstance(found, StreamReader)]
         assert (len(left) >= VISITS) is weakened, left
+
+
+TOO_MUCH = json.dumps({"any": [{"a": 1}] * 130_990}, separators=(",", ":")).encode()  # where it is to go out again
+REFUSED = {
+    "an event that would go out too large": ("api/events", b'{"event":"a:b","data":%s}' % TOO_MUCH, 413),
+    "events that do not fit": ("api/events", b'[{"event":"a:b"},{"event":"no name","data":1}]', 422),
+    "an answer that would be too large": ("api/commands/hub:ping", TOO_MUCH, 500),
+    "args that do not fit": ("api/commands/hub:state", b'{"no": 1}', 422),
+    "no JSON": ("api/events", b'{"event":', 400),
+    "no such command": ("api/commands/no:such", b"{}", 404),
+    "a command that fails": ("api/commands/test:fails", b"{}", 500),
+    "a command that ends itself": ("api/commands/test:exits", b"{}", 500),
+}
+
+
+@pytest.fixture
+async def failing(tmp_path: Path) -> AsyncIterator[HubInside]:
+    async with hub_app(tmp_path) as inside:
+
+        @inside.hub.command("test:fails")
+        async def fails(call: Call) -> None:
+            raise KeyError("of the application")
+
+        @inside.hub.command("test:exits")
+        async def exits(call: Call) -> None:
+            sys.exit(1)
+
+        yield inside
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_nothing_is_left_of_what_was_refused(name: str, failing: HubInside, unreachable: list[object]) -> None:
+    """It would hold all that was in hand: of a body of 1 MiB twenty times as much."""
+    path, body, status = REFUSED[name]
+    await failing.post("api/commands/hub:ping", {})
+    for _ in range(VISITS):
+        assert (await failing.post(path, body)).status == status
+    assert left_errors(unreachable) == []
+
+
+async def test_nor_where_a_frame_is_refused(failing: HubInside, unreachable: list[object]) -> None:
+    async with Raw(failing.port) as raw:
+        await raw.upgrade("?topics=none:*")
+        for name in ("test:fails", "test:exits", "no:such", "hub:subscribe"):
+            frame: dict[str, Any] = {"type": "command", "id": name, "payload": {"command": name, "args": {}}}
+            await raw.send(TEXT, json.dumps(frame).encode())
+            assert b'"error"' in (await raw.frame() or (0, b""))[1]
+        assert left_errors(unreachable) == []
+
+
+@pytest.mark.parametrize("module", [answers, session])
+async def test_weakened_errors_that_know_themselves_stay(
+    module: ModuleType, failing: HubInside, unreachable: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "let_go", lambda error: None)
+    first = next(iter(REFUSED))
+    with pytest.raises(AssertionError, match=r"== \[\]"):
+        await (
+            test_nor_where_a_frame_is_refused(failing, unreachable)
+            if module is session
+            else test_nothing_is_left_of_what_was_refused(first, failing, unreachable)
+        )
+
+
+def left_errors(unreachable: list[object]) -> list[object]:
+    gc.collect()
+    return [found for found in unreachable if isinstance(found, BaseException | FrameType | TracebackType)]
