@@ -60,7 +60,7 @@ ORDER = [
         ("web", "refusalpage answers"),
         ("web/access", "guard"),
         ("web", "api signed toolcalls hookquestions hooks pings sums snapshots seats health streams viewers"),
-        ("web/ws", "frames upgrade connection"),
+        ("web/ws", "frames upgrade fair connection"),
         ("web", "sse"),
         ("web/access", "login"),
         (

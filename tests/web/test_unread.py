@@ -1,6 +1,8 @@
 """Answers that nobody reads, over real sockets: they are bounded, and none is lost."""
 
 import asyncio
+import contextlib
+import itertools
 import json
 import socket
 from pathlib import Path
@@ -12,7 +14,9 @@ from running import HubInside, Raw, hub_app, open_streams, talk, until
 from hub.commands.clients import Client
 from hub.commands.load import UNREAD, Load
 from hub.commands.session import Session
+from hub.stream.passes import REST
 from hub.web.api import LOADS
+from hub.web.ws.connection import Connection
 
 TEXT = 0x1
 CALLS = 60
@@ -139,7 +143,7 @@ async def test_large_frames_are_taken_one_in_a_pass(
 ) -> None:
     """However many come at once: 40 frames of 60 KiB hold up nobody for longer than one of them."""
     if weakened:
-        monkeypatch.setattr("hub.web.ws.connection.FAIR", 10**9)
+        monkeypatch.setattr("hub.web.ws.fair.FAIR", 10**9)
     clock, taken = [0], list[int]()
     monkeypatch.setattr(Session, "receive", lambda session, text: taken.append(clock[0]))
     async with hub_app(tmp_path) as hub, Raw(hub.port) as raw:
@@ -155,3 +159,33 @@ async def test_large_frames_are_taken_one_in_a_pass(
         await writing
         most = max(map(taken.count, taken))
         assert most > 2 if weakened else most <= 2
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_large_frames_of_many_clients_are_taken_in_turns_and_small_ones_wait_for_none(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr("hub.web.ws.fair.FAIR", 10**9)
+    clock, large, small = [0], list[int](), list[int]()
+    monkeypatch.setattr(
+        Session, "receive", lambda session, text: (large if len(text) > 1000 else small).append(clock[0])
+    )
+    async with hub_app(tmp_path) as hub, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Raw(hub.port)) for _ in range(21)]
+        for client in clients:
+            await client.upgrade("?topics=none:*")
+        *heavy, neighbour = open_streams(hub)
+        assert isinstance(neighbour, Connection)
+        for stream in heavy:
+            assert isinstance(stream, Connection)
+            stream.data_received(Raw.packed(TEXT, b"x" * 60_000))
+        neighbour.data_received(Raw.packed(TEXT, b"{}"))
+        assert len(small) == 1
+        assert len(large) == (20 if weakened else 2)
+        while len(large) < 20:
+            clock[0] += 1
+            await asyncio.sleep(0)
+        times = sorted(set(large))
+        assert weakened or all(later - earlier >= REST for earlier, later in itertools.pairwise(times))
+        assert max(map(large.count, large)) == (20 if weakened else 2)

@@ -15,19 +15,20 @@ from ...wire.vocabulary import Disconnection
 from .. import answers, streams
 from ..keys import HUB
 from ..viewers import VIEWERS
+from .fair import FRAME, LIGHT, Fair
 from .frames import CLOSE, CONTINUATION, PING, PONG, TEXT, Frames, Violation, close_frame, closing, control
 from .upgrade import handshake
 
 log = logging.getLogger("hub")
 
-FAIR = 64 * 1024  # bytes of one client's frames in a row, before everybody else has a turn, and
-FRAME = 1024  # as many as one costs beside its bytes
 UNREAD = 64 * 1024  # bytes beyond one message taken in from a client that has to wait, before it is not read any more
 VIOLATIONS: Mapping[int, Disconnection] = {1003: "binary", 1007: "utf8", 1009: "too_large"}  # else "protocol"
 POLITE = ("closed", "shutdown", "store")  # ends after which the client is waited for, to end the connection itself
+FRAMES: "web.AppKey[Fair]" = web.AppKey("frames")  # of all clients, in turns
 
 
 def setup(app: web.Application) -> None:
+    app[FRAMES] = Fair()
     app.router.add_get("/ws", websocket, name="ws", allow_head=False)
 
 
@@ -41,7 +42,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write_eof()
     transport, tail = streams.take_over(request)
-    connection = Connection(hub, answers.client_of(request, "websocket"), transport)
+    connection = Connection(hub, answers.client_of(request, "websocket"), transport, request.app[FRAMES])
     connection.implied, connection.deaf = patterns is None, is_page
     connection.enter(request, EVERYTHING if patterns is None else patterns, after)
     if is_page:
@@ -54,10 +55,11 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 class Connection(streams.Stream):
     """One WebSocket: frames in both directions, and the wire of a session."""
 
-    __slots__ = ("_answers", "_frames", "_heard", "_more", "session")
+    __slots__ = ("_answers", "_fair", "_frames", "_heard", "_more", "session")
 
-    def __init__(self, hub: Hub, client: Client, transport: asyncio.Transport) -> None:
+    def __init__(self, hub: Hub, client: Client, transport: asyncio.Transport, fair: Fair) -> None:
         super().__init__(hub, client, transport, WEBSOCKET)
+        self._fair = fair
         self.session = Session(hub, client, self.send, self._flooded)
         self._frames = Frames(hub.config.max_frame)
         self._answers: list[bytes] | None = None  # most clients are never answered
@@ -76,16 +78,18 @@ class Connection(streams.Stream):
             self.transport.pause_reading()
 
     def _take(self) -> None:
-        """Handle what has come, some frames at a time, while the client reads its answers."""
-        left = FAIR
-        while left > 0:
+        """Handle what has come, in turns with everybody else, while the client reads its answers."""
+        own = LIGHT
+        while (own > 0 and self._frames.waiting <= LIGHT) or self._fair.left > 0:
             if self.paused or self.transport.is_closing():  # or a flood of pings would be answered to nobody
                 return
             try:
                 frame = self._frames.next()
                 if frame is None:
                     break
-                left -= FRAME + len(frame[1])
+                cost = FRAME + len(frame[1])
+                own -= cost
+                self._fair.spend(cost)
                 self._handle(*frame)
             except Violation as violation:
                 self.close(violation.code, violation.reason, VIOLATIONS.get(violation.code, "protocol"))
@@ -100,7 +104,7 @@ class Connection(streams.Stream):
                 return
         else:
             self._more = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._fair.wait(self._go_on)
             return
         if not self.transport.is_reading() and not self.transport.is_closing():
             self.transport.resume_reading()

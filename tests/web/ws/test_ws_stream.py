@@ -268,7 +268,7 @@ async def test_a_neighbour_of_a_flooder_is_served_in_between(tmp_path: Path, mon
 
 
 async def test_without_turns_the_neighbour_waits_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub.web.ws.connection.FAIR", 10**9)
+    monkeypatch.setattr("hub.web.ws.fair.FAIR", 10**9)
     with pytest.raises(AssertionError, match="answers while"):
         await test_a_neighbour_of_a_flooder_is_served_in_between(tmp_path, monkeypatch)
 
