@@ -21,7 +21,7 @@ from .brokers.broker import Broker, Receipt
 from .events import Draft, Event, weights
 from .eventtypes import EventTypes
 from .listeners import Listener, Listeners
-from .passes import Passes
+from .passes import HEAVY_REST, Passes
 
 SMALL = LARGEST_EVENT // 2 - 1024  # bytes of data with which an event cannot be too large, whatever its key and id
 
@@ -53,7 +53,7 @@ class EventBus:
         self.on_redacted: Callable[[int], None] = lambda count: None
         self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
-        self.heavy = Passes()  # whose turn it is with what is LARGE
+        self.heavy = Passes(rest=HEAVY_REST)  # whose turn it is with what is LARGE
         self.position = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
