@@ -54,6 +54,7 @@ class EventBus:
         self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
         self.heavy = Passes(rest=HEAVY_REST)  # whose turn it is with what is LARGE
+        self._further = partial(self.heavy.turn, begun=True)
         self.position = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -141,7 +142,7 @@ class EventBus:
 
     async def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
         """Put the data in, without its secrets. A key is kept and shown as the data is: cleaned."""
-        cleaned, count = await redact_each(data, partial(self.heavy.turn, begun=True))
+        cleaned, count = await redact_each(data, self._further)
         if count:
             self.on_redacted(count)
             for index, draft in enumerate(drafts):
