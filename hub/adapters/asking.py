@@ -4,7 +4,8 @@ import os.path
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .reading import INPUT, clean, cut, mapping, text
+from ..redaction import redact_text
+from .reading import INPUT, before, clean, cleaned, cut, mapping, text
 from .shape import (
     ALLOW,
     DENY,
@@ -81,7 +82,7 @@ def _question(
     place = os.path.basename(text(cwd, 1000).rstrip("/"))
     where = f"{hook.sender} in {place}" if place else hook.sender
     details = {"agent": hook.actor, "cwd": text(cwd, 1000), "tool": tool.name, "input": cut(tool.input)}
-    asks = within(visible(f"{where}: {asked}"), LONGEST_QUESTION)
+    asks = within(visible(redact_text(f"{where}: {asked}")), LONGEST_QUESTION)  # written out, a secret is none
     return Question(asks, options, details, task_of(hook, given), decision)
 
 
@@ -89,10 +90,8 @@ def _whole(given: Any) -> str:
     """All that the tool is to do, as far as a person can read it: not its first line only, behind which the rest hides.
     That something is missing is said."""
     named = next((mapping(given)[name] for name in ("command", "file_path", "url") if mapping(given).get(name)), None)
-    if isinstance(named, str):
-        return within(clean(named), INPUT)
-    if isinstance(given, str):
-        return given
+    if isinstance(text := named or given, str):
+        return within(clean(text), INPUT)
     shown = cut(given)
     return _written(shown) if shown == given else f"{_written(shown)} (more than this, which is not shown)"
 
@@ -102,8 +101,11 @@ def within(text: str, most: int) -> str:
     said that there is more, and how much."""
     if len(text) <= most:
         return text
-    shown = most - NOTE
-    return f"{text[:shown]} … ({len(text) - shown} more characters are not shown)"
+    found, is_whole = cleaned(text)
+    if is_whole and len(found) <= most:
+        return found
+    shown = before(found, most - NOTE)
+    return f"{shown} … ({len(text) - len(shown)} more characters are not shown)"
 
 
 def visible(text: str) -> str:

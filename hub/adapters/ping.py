@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..quoted import REDACTED
+from ..redaction import redact_text
 from .identities import hidden
-from .reading import between, clean
+from .reading import between
 from .shape import Event
 from .turns import TASK
 
@@ -31,8 +33,15 @@ def status_of(what: str) -> int | str | None:
 
 
 def message_of(body: bytes) -> str:
-    """The last that a job has said."""
-    return clean(body[-MESSAGE:].decode("utf-8", "ignore")).strip()
+    """The last that a job has said, without secrets if it is cut: what is cut is cleaned before, all of it, since the
+    begin of a secret may be far from its end. Linear in the size."""
+    text = body.decode("utf-8", "ignore")
+    if len(body) > MESSAGE:
+        text = redact_text(text)
+        at = len(text) - len(text.encode()[-MESSAGE:].decode("utf-8", "ignore"))
+        marked = text.find(REDACTED, max(0, at - len(REDACTED) + 1), at + len(REDACTED) - 1)
+        text = text[at if marked < 0 else marked + len(REDACTED) :]
+    return text.strip()
 
 
 def events(

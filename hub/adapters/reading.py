@@ -10,7 +10,10 @@ from typing import Any
 
 DEEPEST = 100  # levels that are read; what lies deeper is null. Python's parser gives up at a thousand or so
 LEVELS, MEMBERS = 6, 32  # of what is kept of a value
+KEY = 100  # characters of a key
 LINE, INPUT = 200, 2048  # characters of a line for people, bytes of a tool's input
+CLEANED = 16 * 1024  # characters of a longer text that are cleaned before it is cut
+BEHIND = 256  # characters before the end of those, of which nothing is shown: a secret that has blanks is not longer
 LONGEST_NUMBER = 18  # digits
 
 _LONG = re.compile(rf"[0-9]{{{LONGEST_NUMBER}}}")
@@ -74,14 +77,55 @@ def clean(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """So many characters at most; that something is missing shows."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """So many characters at most, without secrets if it is cut; that something is missing shows."""
+    if len(text) <= most:
+        return text
+    found, is_whole = cleaned(text)
+    return found if is_whole and len(found) <= most else before(found, most - 1) + "…"
+
+
+def cleaned(text: str) -> tuple[str, bool]:
+    """The beginning of a text without its secrets, as far as it may be shown, and whether that is all of it. Whatever
+    is cut is cleaned here before: stops a part of a secret from being left, which nobody knows for one any more.
+
+    Of a long text CLEANED characters are looked at. Nothing is shown of what may be the begin of a secret that ends
+    behind them: the last word is left out, however long it is, since a secret without blanks is one word; a member of
+    JSON and a key in PEM are known to the end of a text that is cut off; and what else has blanks is not longer than
+    BEHIND.
+    """
+    from ..redaction import redact_text  # here, and below: a hook that cuts nothing has no time for all the patterns
+
+    if len(text) <= CLEANED:
+        return redact_text(text), True
+    found = redact_text(text[:CLEANED])
+    end = max(map(found.rfind, _ENDS_OF_WORDS))
+    if end < 0 and (plain := _PLAIN_WORD.match(found)):
+        end = plain.end()
+    return before(found, min(end, len(found) - BEHIND)), False
+
+
+_ENDS_OF_WORDS = (" ", "\n", "\t", '"', "<", ">")  # in no secret, but one between quotes
+_PLAIN_WORD = re.compile(r"(?:(?!eyJ)[^\W_])*+")  # the begin of no secret that its end makes one
+
+
+def before(text: str, end: int) -> str:
+    """The text before that place; nothing of the word that stands for a secret, where it would be cut."""
+    from ..quoted import REDACTED
+
+    end = max(0, end)
+    begin = text.find(REDACTED, max(0, end - len(REDACTED) + 1), end + len(REDACTED) - 1)
+    return text[: end if begin < 0 else begin]
 
 
 def first_line(value: Any, most: int = LINE) -> str:
     """The first line with anything in it."""
-    lines = value.strip()[: 4 * most].splitlines() if isinstance(value, str) else ()
-    return text("".join(c if c.isprintable() else " " for c in lines[0]).strip(), most) if lines else ""
+    if not isinstance(value, str) or not (whole := clean(value.strip())):
+        return ""
+    found, is_whole = cleaned(whole) if len(whole) > most or not whole.isprintable() else (whole, True)
+    line = (found.splitlines() or [""])[0]
+    if line == found and not is_whole:
+        line += "…"
+    return shortened("".join(c if c.isprintable() else " " for c in before(line, 4 * most)).strip(), most)
 
 
 def identity(value: Any, most: int = 100) -> str:
@@ -131,9 +175,10 @@ def between(begin: Any, end: Any) -> int | None:
 def cut(value: Any, room: int = INPUT) -> Any:
     """As much of a value as `room` bytes of JSON hold; a value of other form than a text may become one."""
     small = pruned(value, LEVELS, room // 4)
-    if len(written := _dumps(small).encode()) <= room:
+    if len((written := _dumps(small)).encode()) <= room:
         return small
-    return written[: room - 6].decode("utf-8", "ignore") + "…"
+    found, _ = cleaned(written)
+    return before(found, len(found.encode()[: room - 6].decode("utf-8", "ignore"))) + "…"
 
 
 def pruned(value: Any, levels: int, longest: int) -> Any:
@@ -145,12 +190,22 @@ def pruned(value: Any, levels: int, longest: int) -> Any:
             return "…"
         case dict():
             some = islice(value.items(), MEMBERS)
-            return {text(name, 100): pruned(part, levels - 1, longest) for name, part in some}
+            return {_key(name): pruned(part, levels - 1, longest) for name, part in some}
         case list():
             return [pruned(part, levels - 1, longest) for part in value[:MEMBERS]]
         case float() if not math.isfinite(value):
             return None
     return value
+
+
+def _key(name: Any) -> str:
+    """A key, short. One that names a secret still does, by its end."""
+    if isinstance(name, str) and len(name) > KEY:
+        from ..secretnames import use_of
+
+        if use_of(name) != "harmless":
+            return f"…{clean(name[1 - KEY :])}"
+    return text(name, KEY)
 
 
 def _dumps(value: Any) -> str:
@@ -165,5 +220,6 @@ def summary(given: Any, most: int = LINE) -> str:
     found = next((part for name in _NAMED if isinstance(part := mapping(given).get(name), str) and part.strip()), None)
     if found is None:
         found = given if isinstance(given, str) else _dumps(cut(given, most)) if given else ""
-    flat = " ".join(found[: 4 * most].split())
-    return text(flat if len(found) <= 4 * most else flat + "…", most)
+    whole, is_whole = cleaned(clean(found)) if len(found) > most or not found.isprintable() else (found, True)
+    flat = " ".join(before(whole, 4 * most).split())
+    return shortened(flat if is_whole and len(whole) <= 4 * most else flat + "…", most)

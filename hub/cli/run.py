@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..processes import ended_in_words
+from ..redaction import redact_text
 from ..stdio import complain
 from .child import Child, exit_status
 from .distinct import distinct
@@ -118,7 +119,7 @@ def _missed(reports: Reports) -> str | None:
 
 
 def _name_of(program: str) -> str:
-    name = os.fsencode(PurePath(program).name).decode("utf-8", "replace")
+    name = redact_text(os.fsencode(PurePath(program).name).decode("utf-8", "replace"))
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)[:LONGEST_NAME]
 
 

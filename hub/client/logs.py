@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
+from ..redaction import redact_text
 from ..wire.ids import new_id
 from .client import HubClient, PromptClient
 from .connections import Backoff
@@ -113,8 +114,11 @@ _FORMATTER = logging.Formatter()
 
 
 def _short(text: str) -> str:
-    """Begin and end of a long text; and what UTF-8 has no bytes for is escaped."""
+    """Begin and end of a long text; and what UTF-8 has no bytes for is escaped. What is cut is cleaned before: of half
+    a secret no hub knows that it is one."""
     text = text.encode(errors="backslashreplace").decode()
+    if len(text) > LONGEST:
+        text = redact_text(text)
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 

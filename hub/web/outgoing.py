@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 
 from ..outward.outgoing import Reply, Unreached
+from ..redaction import redact_text
 from .keys import HUB
 
 CONNECTIONS = 100  # at once, to all receivers together
@@ -49,4 +50,5 @@ def _said(error: Exception) -> str:
         return "it closed the connection without an answer"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
         return "what it answered is no HTTP"
-    return " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())[:200]  # one line, whatever stands in it
+    line = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())  # whatever stands in it
+    return redact_text(line)[:200]  # it is told by an event: of a part of a secret nobody knows that it is one

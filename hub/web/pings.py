@@ -1,5 +1,6 @@
 """A job's sign of life: a GET that writes, so that an existing cron line changes only its base."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import HubError
 from ..stream.events import Event
 from ..wire.timestamps import MAX_TTL, now
 from .answers import body, query
-from .hooks import HOOKS, LARGEST, may_publish, seconds_of
+from .hooks import HOOKS, LARGEST, QUICK, may_publish, seconds_of
 from .keys import GUARD, HUB, PEER
 
 WHAT = "A ping is /ping/NAME, then nothing, /start, /fail, /log or /0 to /255."
@@ -36,7 +37,8 @@ async def pinged(request: web.Request) -> web.Response:
     given = query(request, "rid", "ttl", "create")
     ttl = seconds_of("ttl", given["ttl"], MAX_TTL) if "ttl" in given else None
     may_publish(request)
-    message = ping.message_of(await body(request, LARGEST))
+    data = await body(request, LARGEST)
+    message = ping.message_of(data) if len(data) <= QUICK else await asyncio.to_thread(ping.message_of, data)
     hub = request.app[HUB]
     async with request.app[HOOKS].turn:
         known = hub.state.get(TASK, key)

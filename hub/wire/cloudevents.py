@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import HubError
+from ..redaction import redact_text
 from .ids import is_id
 from .names import MAX_NAME, is_name
 from .timestamps import is_time
@@ -102,7 +103,10 @@ def _record(told: Mapping[str, Any], data: Any, *, is_binary: bool = False) -> d
     name = told["type"]
     if not is_name(name):
         known = {name: told[name] for name in ("type", "source", *OPTIONAL) if told.get(name) is not None}
-        name, data = (DOMAIN + _ODD.sub("_", name))[:MAX_NAME], {**known, **(data if is_binary else {"data": data})}
+        name, data = (
+            (DOMAIN + _ODD.sub("_", redact_text(name)))[:MAX_NAME],
+            {**known, **(data if is_binary else {"data": data})},
+        )
     return {"event": name, "data": data, "id": _id(f"{told['source']}#{told['id']}")}
 
 

@@ -17,6 +17,7 @@ from scripted import Silent
 
 from hub import HubHandler
 from hub.client import connections, logs
+from hub.redaction import redact_text
 
 
 @pytest.fixture
@@ -239,3 +240,12 @@ async def test_without_a_hub_a_program_ends_as_it_would(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(*words, env=environment(), stderr=subprocess.PIPE)
     _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_of_a_secret_in_a_long_record_no_half_is_left(weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(logs, "redact_text", lambda text: text)
+    text = f"{'a' * 1980} postgres://u:hunter2@h/db {'b' * 5000} postgres://u:hunter3@h/db {'c' * 1989}"
+    found = redact_text(logs._short(text))
+    assert ("hunt" in found, "er3" in found) == (weakened, weakened)

@@ -15,6 +15,7 @@ import pytest
 from running import HubInside, hub_app
 from samples import EXPECTED, HOOKS, PAYLOADS, adapter_of, is_within, sample
 
+from hub.adapters import reading
 from hub.adapters.senders import SILENT
 from hub.adapters.shape import Event
 from hub.web import hooks
@@ -331,3 +332,75 @@ async def test_a_github_form(hub: HubInside) -> None:
     body = urlencode({"payload": json.dumps(sample("github-workflow-run-completed"))}).encode()
     assert (await hub.post("hooks/github", body, {"X-GitHub-Event": "workflow_run"})).status == 200
     assert status(hub, "github:user/shop/9911") == "failed"
+
+
+SECRET = "hunter2-of-the-database"
+SAID: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"claude-code {field}": ("claude-code", {"hook_event_name": event, field: "SAID"})
+        for event, field in (
+            ("Notification", "message"),
+            ("UserPromptSubmit", "prompt"),
+            ("StopFailure", "error"),
+            ("PostToolUseFailure", "error"),
+            ("TaskCreated", "task_subject"),
+        )
+    },
+    **{
+        f"claude-code {field} of {event}": (
+            "claude-code",
+            {"hook_event_name": event, "tool_name": "Bash", "tool_input": {field: "SAID"}},
+        )
+        for event in ("PreToolUse", "PermissionRequest")
+        for field in ("command", "description", "url")
+    },
+    "claude-code error_details": (
+        "claude-code",
+        {"hook_event_name": "StopFailure", "error": "unknown", "error_details": "SAID"},
+    ),
+    "codex": ("codex", {"hook_event_name": "UserPromptSubmit", "turn_id": "t", "prompt": "SAID"}),
+    "gemini": ("gemini", {"hook_event_name": "BeforeAgent", "prompt": "SAID"}),
+    "copilot": ("copilot", {"hook_event_name": "UserPromptSubmit", "sessionId": "ID", "prompt": "SAID"}),
+    "cursor": ("cursor", {"hook_event_name": "beforeSubmitPrompt", "conversation_id": "ID", "prompt": "SAID"}),
+    "alertmanager": (
+        "alertmanager",
+        {
+            "alerts": [
+                {
+                    "status": "firing",
+                    "fingerprint": "ID",
+                    "annotations": {"summary": "SAID"},
+                    "labels": {"alertname": "SAID"},
+                }
+            ]
+        },
+    ),
+    "github": (
+        "github",
+        {
+            "action": "completed",
+            "repository": {"full_name": "o/r"},
+            "workflow_run": {"id": "ID", "name": "SAID", "display_title": "SAID", "conclusion": "failure"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_no_sender_leaves_a_part_of_a_secret_where_its_words_are_cut(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(reading, "cleaned", lambda text: (text, True))
+    for at, (name, (adapter, body)) in enumerate(SAID.items()):
+        left = False
+        for length in [*range(150, 200, 6), *range(456, 512, 6)]:
+            said = f"{'a' * (length - 21)} postgres://u:{SECRET}@h/db {'b' * 600}"
+            sent = json.dumps({"session_id": f"{at}-{length}", **body}).replace("SAID", said)
+            sent = sent.replace("ID", str(length))
+            before = str(hub.hub.cursor)
+            assert (await hub.post(f"hooks/{adapter}", sent.encode())).status == 200
+            found = json.dumps(await events(hub, before))
+            assert "\\u2026" in found, (name, found)
+            left = left or SECRET[:5] in found
+        assert left is weakened, name
