@@ -65,7 +65,8 @@ ORDER = [
         ("web/access", "login"),
         (
             "web/page",
-            "formats formfields sparklines shared trails results panel attempts told rows slices counted board history",
+            "exact formats formfields sparklines shared trails results panel attempts told rows slices counted board "
+            "history",
         ),
         ("web/page", "earlier working panels"),
         ("web/page", "drawing shown frame marks form forms details search dashboard"),

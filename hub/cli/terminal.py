@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from ..wire.texts import printable as printable  # what is printed is made so, wherever it comes from
+
 if TYPE_CHECKING:
     from ..client.items import Gap, Received
 
@@ -90,16 +92,6 @@ def local(timestamp: str) -> str:
 def envelope(item: "Received | Gap") -> str:
     """One line for a program: the envelope as it came."""
     return printable(compact(item.envelope))
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could drive a terminal (controls, bidi marks, line breaks) as JSON escapes.
-
-    A JSON text stays the same JSON.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)
 
 
 def compact(value: Any) -> str:

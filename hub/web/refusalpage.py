@@ -10,6 +10,7 @@ from html import escape
 from aiohttp import hdrs, web
 
 from ..errors import HubError
+from ..wire.texts import seen
 
 ADVICE = {
     401: "In a terminal on the hub's own machine type <kbd>hub token --link</kbd>, and open the link that it prints.",
@@ -51,6 +52,6 @@ def refusal_page(error: HubError) -> str:
         sentence = re.split("[:;] ", sentence)[0].rstrip(".") + "."
     return PAGE.format(
         status=error.status,
-        sentence=escape(sentence),
+        sentence=escape(seen(sentence)),
         advice=f"<p>{advice}</p>\n" if advice else "",
     )

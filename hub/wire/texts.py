@@ -3,10 +3,17 @@ what people see of one."""
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+UNPLAIN = re.compile(r"[^\n\t\x20-\x7e]")
+# What counts as printable, and is drawn as nothing or as a blank: joiners, fillers, and selectors of a variant.
+HIDDEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+JOINER, AS_TEXT, AS_PICTURE, KEYCAP = "\u200d", "\ufe0e", "\ufe0f", "\u20e3"
+VIRAMA = 9  # a class of marks: what stands behind one joins two letters
+IN_ONE_LINE = {ord("\n"): "\\n", ord("\t"): "\\t", ord(JOINER): "\\u200d"}
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -58,8 +65,32 @@ def _kind(value: Any) -> str:
 
 
 def seen(value: str) -> str:
-    """The text with what cannot be seen written out, but for what makes one picture of several. Stops a text that is
-    drawn as another one, by turning the direction of writing (Unicode Technical Report 36)."""
-    if value.isprintable():
+    """The text with what cannot be seen written out as JSON does it, but for line breaks, tabs, and what makes one
+    picture of several. Stops a text that is drawn as another one, by turning the direction of writing or by what is
+    drawn as nothing (Unicode Technical Report 36). A JSON text stays the same JSON."""
+    if value.isprintable() and (value.isascii() or not HIDDEN.search(value)):
         return value
-    return "".join(c if c.isprintable() or c in "\n\t\u200d" else ascii(c)[1:-1] for c in value)
+    return UNPLAIN.sub(_written, value)
+
+
+def printable(text: str) -> str:
+    """The same in one line, in which nothing is joined: nothing of it drives a terminal, or is missed by who looks
+    closely."""
+    return seen(text).translate(IN_ONE_LINE)
+
+
+def _written(found: re.Match[str]) -> str:
+    char = found[0]
+    if (char.isprintable() and not HIDDEN.match(char)) or (char in JOINER + AS_TEXT + AS_PICTURE and _joins(found)):
+        return char
+    return json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"
+
+
+def _joins(found: re.Match[str]) -> bool:
+    """Whether it stands where it changes what is drawn: behind a picture, in a keycap, between two joined letters."""
+    at, text = found.start(), found.string
+    before, behind = text[max(at - 1, 0) : at], text[at + 1 : at + 2]
+    if before.isascii():
+        return found[0] != JOINER and behind == KEYCAP
+    is_picture = unicodedata.category(before)[0] in "SP"
+    return is_picture or (found[0] == JOINER and (before == AS_PICTURE or unicodedata.combining(before) == VIRAMA))

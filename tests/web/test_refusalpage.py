@@ -106,3 +106,11 @@ def test_who_has_no_token_is_told_once_what_to_type() -> None:
     page = refusalpage.refusal_page(HubError("forbidden", said, status=401))
     assert "<p>This hub wants its token.</p>" in page
     assert page.count("hub token --link") == 1
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_the_page_hides_nothing_of_what_was_asked(monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
+    if weakened:
+        monkeypatch.setattr(refusalpage, "seen", str)
+    page = refusalpage.refusal_page(HubError("invalid_args", "?\u202ex=: no.", status=400))
+    assert ("?\\u202ex=: no." in page, "\u202e" in page) == (not weakened, weakened)

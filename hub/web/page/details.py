@@ -134,7 +134,7 @@ def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
     return {
         "value": value,
         "known": known,
-        "name": agent_name(key) if kind == "agent" else called(seen(text(value.get("name"))), seen(key)),
+        "name": agent_name(key) if kind == "agent" else seen(called(text(value.get("name")), key)),
         "timestamp": event.timestamp if event is not None else "",
         "waits": kind == "agent" and key in board.once(waiting_agents),
         "is_stale": known is not None and known.stale,

@@ -9,6 +9,7 @@ from ...commands.asked import person
 from ...commands.clients import Client
 from ...commands.question import EVENT
 from ...hub import Hub
+from ...wire.texts import seen
 from ...wire.timestamps import unix_time
 from ...wire.validation import misfit
 from .formfields import Field, Schema, fields_of
@@ -50,14 +51,6 @@ def _texts(*names: str, **more: Any) -> Schema:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
-def answer(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
-    """The answer as it stands among the options: a browser sends every break of a line as one of two characters."""
-    question = hub.state.get(EVENT, args["question"])
-    options: list[str] = question.data["options"] if question is not None else []
-    meant = [option for option in options if with_one_break(option) == args["answer"]]
-    return {**args, "answer": meant[0]} if meant else args
-
-
 def vote(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
     """What is published for a vote of this account's; what is known of the vote stays known. Raises HubError."""
     if odd := sorted(args.keys() - {"vote_id", "option"}):
@@ -76,7 +69,7 @@ def vote(hub: Hub, client: Client, args: dict[str, Any]) -> dict[str, Any]:
 
 
 OWN: Mapping[str, Form] = {
-    "answer": Form("hub:answer", "answer", "Answer a question", _texts("question", "answer"), args=answer),
+    "answer": Form("hub:answer", "answer", "Answer a question", _texts("question", "answer")),
     "seen": Form("hub:seen", "seen", "Mark as seen", _texts("event", "key")),
     "vote": Form(
         "hub:publish",
@@ -97,14 +90,9 @@ def late(hub: Hub, id: str) -> str:
     begin = "The question was over before this answer came"
     match over.get("status"):
         case "answered":
-            return f"{begin}: “{over['answer']}” by {over['by']}."
+            return seen(f"{begin}: “{over['answer']}” by {over['by']}.")
         case "timed_out" if over["answer"] is not None:
-            return f"{begin}: “{over['answer']}” by itself."
+            return seen(f"{begin}: “{over['answer']}” by itself.")
         case "withdrawn":
             return f"{begin}: it was taken back."
     return f"{begin}."
-
-
-def with_one_break(text: str) -> str:
-    """A text whose lines end as everywhere: a browser sends two characters for each break."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -5,11 +5,13 @@ Times are written as `<time datetime=…>` with a `data-as`: without its script 
 """
 
 import hashlib
+import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
+from unicodedata import normalize
 from urllib.parse import quote
 
 from markupsafe import Markup, escape
@@ -28,6 +30,8 @@ BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\uffa0]+")  # what is drawn as n
 MOST_BLANKS = 8  # that are written out
 LONGEST_PART = 20  # characters of what stands behind a session in an id
 AGES = re.compile(r'(<time datetime="([^"<>]{1,40})" data-as="(ago|since|left)" title="[^"<>]*">)[^<]*')
+ENDS = re.compile(r"\A\s+|\s+\Z")
+JOINING = re.compile("[\u200d\ufe0e\ufe0f]")
 OUTLINED = 400  # characters of an outline: what comes from outside may be of any size
 
 
@@ -113,7 +117,7 @@ def moment(value: Any, how: As = "ago") -> Markup:
     """
     then = unix_time(value)
     if then is None:
-        return escape(cut(text(value), 40))
+        return escape(seen(cut(text(value), 40)))
     shown = WRITTEN[how](then)
     exact = clock(then, long=True)
     return Markup(f'<time datetime="{escape(value)}" data-as="{how}" title="{exact}">{shown}</time>')
@@ -199,6 +203,16 @@ def rooted(html: Markup, root: str) -> Markup:
     return Markup(html.replace(Markup('href="./'), Markup(f'href="{escape(root)}./'))) if root else html
 
 
+def labelled(options: Sequence[str]) -> list[tuple[str, str]]:
+    """Options, each with what stands on its button: itself, blanks at its ends as `␣`. If two would look the same, all
+    of them as JSON in ASCII. Stops a press on another option than the one that was meant."""
+    labels = [ENDS.sub(lambda blanks: "␣" * len(blanks[0]), seen(option)) for option in options]
+    looks = {normalize("NFC", JOINING.sub("", " ".join(label.split()))) for label in labels}
+    if len(looks) < len(labels):
+        labels = [re.sub(" {2,}", lambda blanks: "␣" * len(blanks[0]), json.dumps(option)) for option in options]
+    return [*zip(options, labels, strict=True)]
+
+
 def slug(value: object) -> str:
     """A text as a part of an id: no spaces, and no longer than is useful."""
     whole = text(value)
@@ -209,7 +223,7 @@ def slug(value: object) -> str:
 def agent(value: Any) -> str:
     """An agent's id as it is called: `claude-code:7c1b4a52-0d3e-…` as `claude-code 7c1b`, and the id of a turn of it as
     `claude-code 7c1b/c0ff`; any other as it is."""
-    return called(seen(NAMED.sub(_session, SESSION.sub(_session, text(value)))))
+    return seen(called(NAMED.sub(_session, SESSION.sub(_session, text(value)))))
 
 
 def _session(found: re.Match[str]) -> str:
@@ -230,7 +244,7 @@ def folder(value: Any) -> str:
 
 def coded(value: Any) -> Markup:
     """A sentence of a docstring: what stands in `backticks` as code."""
-    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text(value)))))
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(seen(text(value))))))
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -251,11 +265,12 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "outline": outline,
     "plural": plural,
     "agent": agent,
-    "called": lambda value: called(seen(text(value))),
+    "called": lambda value: seen(called(text(value))),
     "subagent": subagent,
     "folder": folder,
     "coded": coded,
     "slug": slug,
+    "labelled": labelled,
     "rooted": rooted,
 }
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ...errors import HubError
 from ...wire.strictjson import loads
 from ...wire.texts import converted, kinds
+from .exact import ALTERED
 
 Schema = Mapping[str, Any]
 Kind = Literal["text", "number", "choice", "list", "json"]
@@ -99,10 +100,11 @@ def _values(schema: Schema, wanted: set[str]) -> list[Any]:
 
 
 def _choices(values: Sequence[Any]) -> tuple[Choice, ...]:
-    """The values, each as a text of its own; none if two would be sent as the same, or one as nothing."""
+    """The values, each as a text of its own; none if two would be sent as the same, or one as nothing or as another."""
     choices = [Choice(value if isinstance(value, str) else json.dumps(value), value) for value in values]
     texts = {choice.text for choice in choices}
-    return tuple(choices) if len(texts) == len(choices) <= CHOICES and "" not in texts else ()
+    is_sent = "" not in texts and not any(map(ALTERED.search, texts))
+    return tuple(choices) if is_sent and len(texts) == len(choices) <= CHOICES else ()
 
 
 def _limit(schema: Schema, which: str) -> int | float | None:

@@ -19,12 +19,14 @@ from ...errors import HubError
 from ...wire.ids import new_id
 from ...wire.names import MAX_NAME
 from ...wire.strictjson import dumpb
+from ...wire.texts import printable
 from .. import api
 from ..answers import JSON, body, client_of, content_type, query
 from ..answers import answer as json_answer
 from ..keys import GUARD, HUB
 from . import frame, marks
-from .form import OWN, Form, late, with_one_break
+from .exact import received
+from .form import OWN, Form, late
 from .formfields import args_of, told
 from .results import Results
 
@@ -102,10 +104,15 @@ async def _again(request: web.Request, form: Form, typed: Mapping[str, str], err
         error.details = error.details[form.within]
     context = _context(form, typed, error)
     if error.code == "confirmation_required" and isinstance(error.details, dict):
-        exact = json.dumps(args_of(form.fields, typed), indent=2, ensure_ascii=False)
+        exact = exactly(args_of(form.fields, typed))
         context |= {"confirm": error.details["confirm"], "typed": typed, "exact": exact, "field": CONFIRM}
         return await frame.show(request, "pages/confirm.html", context, error.status)
     return await frame.show(request, "pages/call.html", context, error.status)
+
+
+def exactly(args: Any) -> str:
+    """The args of the second step as JSON, in which nothing is hidden: what stands there is what runs."""
+    return "\n".join(map(printable, json.dumps(args, indent=2, ensure_ascii=False).split("\n")))
 
 
 # ---- sent
@@ -144,7 +151,7 @@ def _typed(text: bytes) -> dict[str, str]:
         pairs = parse_qsl(text.decode("ascii"), max_num_fields=MAX_FIELDS, **strict)
     except ValueError:  # UnicodeDecodeError is one, too
         raise HubError("invalid_message", f"This is no form of at most {MAX_FIELDS} fields.") from None
-    found = {name: with_one_break(text) for name, text in pairs}
+    found = dict(received(name, text) for name, text in pairs)
     if len(found) != len(pairs):
         raise HubError("invalid_message", "A field of the form was sent twice.")
     return found

@@ -22,6 +22,7 @@ from ..keys import HUB, PEER
 from ..refusalpage import is_wanted
 from . import formats
 from .board import Board
+from .exact import Sent, carried, drawn, exact
 from .panel import Panel
 from .panels import needed
 from .rows import GRAVE
@@ -77,8 +78,10 @@ def setup(app: web.Application) -> None:
 
 def prepare_environment(env: Environment) -> Environment:
     """Give the templates what they call."""
-    env.globals.update(grave=GRAVE, needed=needed, sparkline=sparkline)
-    env.filters.update(formats.FILTERS)
+    env.globals.update(grave=GRAVE, needed=needed, sparkline=sparkline, carried=carried)
+    env.finalize = drawn
+    env.add_extension(Sent)
+    env.filters.update(formats.FILTERS, exact=exact)
     env.trim_blocks = env.lstrip_blocks = True
     env.auto_reload = False  # it would look at the files for each row
     env.bytecode_cache = _COMPILED

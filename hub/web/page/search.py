@@ -119,7 +119,7 @@ async def _group(kind: str, names: Iterable[Named], wanted: str, size: int, page
             await asyncio.sleep(0)
     best = heapq.nsmallest(page * size, ranked)[(page - 1) * size :]
     links = [
-        Found(f"./?{ALERTS if kind == 'alert' else urlencode({kind: key})}", called(seen(name)), seen(more))
+        Found(f"./?{ALERTS if kind == 'alert' else urlencode({kind: key})}", seen(called(name)), seen(more))
         for _, name, key, more in best
     ]
     return Group(kind, links, len(ranked), max(0, len(ranked) - page * size))
