@@ -11,6 +11,7 @@ the others). A weakened build, whose test has "weakened" in its name or as an ar
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -217,3 +218,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         lines += [f"not tested: {name}: {line}" for line in missed]
         with Path(os.environ["HUB_RESULTS"]).open("a") as file:
             file.write("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for this machine, and its key: the paths of both."""
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=hub"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key

@@ -18,8 +18,8 @@ from ..wire import messages
 from ..wire.names import MAX_PATTERNS, Cursor, Patterns, pattern_problem
 from ..wire.validation import misfit
 from ..wire.vocabulary import Transport
-from .access.reader import Padded, is_half_closed
-from .keys import COMING, HUB, PEER, RUNNING
+from .access.reader import Padded, is_half_closed, stopping
+from .keys import COMING, GUARD, HUB, PEER, RUNNING
 from .refusalpage import is_wanted, refusal_page
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -36,6 +36,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The one place where what a handler raised becomes an answer. Nothing internal is in it."""
     try:
         return await handler(request)
+    except asyncio.CancelledError:
+        if not request.app[GUARD].closing:
+            raise
+        return refusal(stopping(), request)  # it has not come, or is not done, in the time that there is at the end
     except Exception as error:
         answered = _answered(error, request)
         if answered is None:
@@ -190,6 +194,8 @@ async def body(request: web.Request, most: int | None = None) -> bytes:
                     bounded(received, most)
             if len(received) > LARGE:
                 await hub.bus.heavy.turn()
+    except Padded:  # its time is not over, though it is a TimeoutError
+        raise
     except TimeoutError:
         raise HubError("timeout", f"The body did not arrive within {hub.config.deadline:g} s.", status=408) from None
     check_grant(request)

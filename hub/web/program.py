@@ -9,6 +9,7 @@ import resource
 import socket
 import ssl
 import threading
+import time
 import webbrowser
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from ..stdio import mention
 from . import startup, workers
 from .access import login
 from .access.guard import refuse_bind
-from .access.reader import close_idle
+from .access.reader import LAST_SECONDS, answer_all, take_nothing_new
 from .app import create_app, say_goodbye
 from .keys import GUARD, HUB
 from .listening import address, bind, cannot_listen
@@ -42,7 +43,6 @@ log = logging.getLogger("hub")
 # Accepted in one pass of the loop. Python 3.11 tries as often also when there are no descriptors left, each time with a
 # line in the log and a timer: with the whole backlog the hub would do nothing else.
 ACCEPTS = 4
-LEAST, MOST = 0.1, 1.0  # seconds that half a request gets at the end, what clients have used up of the time taken off
 READ_AHEAD = 64 * 1024  # bytes of a body that nobody reads yet, from which on the rest waits in its sender's socket
 DESCRIPTORS = 2**20  # that this process takes at most, if the system lets it
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
@@ -142,14 +142,21 @@ async def _serve(hub: Hub, sock: socket.socket, context: ssl.SSLContext | None, 
             systemd.stopping()
             log.info("stopping")
             server.close()
-            close_idle(runner.server)
-            # While connections still hear: aiohttp's own cleanup begins by not reading any more.
-            left = await say_goodbye(app)
-            await runner.server.shutdown(max(LEAST, min(left, MOST)))
+            await end_connections(app, runner.server)
     finally:
         await runner.cleanup()
     ending.done()
     return 0
+
+
+async def end_connections(app: web.Application, server: web.Server) -> None:
+    """Answer what was asked, and close all connections. While they still hear: aiohttp's own cleanup begins by not
+    reading any more."""
+    begun = time.monotonic()
+    take_nothing_new(server)
+    left = await say_goodbye(app)
+    await answer_all(server, left, app[HUB].config.stop_timeout - (time.monotonic() - begun))
+    await server.shutdown(LAST_SECONDS)
 
 
 def _runner(app: web.Application) -> web.AppRunner:
@@ -161,7 +168,7 @@ def _runner(app: web.Application) -> web.AppRunner:
         lingering_time=deadline,
         read_bufsize=READ_AHEAD,
         auto_decompress=False,  # what is encoded is refused; and one that cannot be unpacked is a traceback in the log
-        shutdown_timeout=LEAST,
+        shutdown_timeout=LAST_SECONDS,
     )
 
 

@@ -19,7 +19,7 @@ from ..stream.subscriber import Subscriber
 from ..wire.framing import Framing
 from ..wire.names import Cursor, Patterns
 from ..wire.vocabulary import Disconnection
-from .access.reader import is_half_closed
+from .access.reader import is_half_closed, stopping
 from .keys import GUARD, HUB, SEEN
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ async def admit(app: web.Application, after: Cursor | None) -> None:
     hub, count = app[HUB], len(app[STREAMS])
     if hub.commands.stopping:
         hub.metrics.refused("shutting_down")
-        raise HubError("shutting_down", "The hub is stopping; come back in a moment.", retry_after=1)
+        raise stopping()
     if count >= hub.config.max_clients:
         hub.metrics.refused("too_many")
         raise HubError("busy", f"The hub has {count} clients already.", retry_after=1, status=503)

@@ -77,7 +77,7 @@ def setup(hub):
 IDLE_STAYS = """
 def setup(hub):
     from hub.web import program
-    program.close_idle = lambda server: None
+    program.take_nothing_new = lambda server: None
 """
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -23,15 +22,6 @@ from hub.web import streams
 from hub.web.access import reader
 from hub.web.keys import GUARD
 from hub.web.tls import server_context
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=hub"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    return cert, key
 
 
 async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:

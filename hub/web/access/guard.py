@@ -27,7 +27,7 @@ from .opened import Grant, Running
 from .origin import Names, origin_of, shown, target_authority
 from .peer import Peer
 from .proxy import Proxies, is_forwarded
-from .reader import read_by
+from .reader import is_last, read_by
 from .tickets import TICKETS
 
 # As multidict keeps names: to put them into a response costs a third.
@@ -115,7 +115,7 @@ class Guard:
         self.accepted.over(server)
 
     def _unreadable(self, error: HubError, address: str) -> web.Response:
-        self.refused("malformed", address)
+        self.refused("shutting_down" if error.code == "shutting_down" else "malformed", address)
         response = refusal(error)
         security_headers(response)
         return response
@@ -190,7 +190,7 @@ class Guard:
         security_headers(response)
         if self.tokens and isinstance(request, web.Request) and (running := request.get(RUNNING)) is not None:
             running.begun = True
-        if self.closing and response.status != 101:
+        if self.closing and response.status != 101 and is_last(request.protocol):
             response.force_close()
             response.headers[hdrs.CONNECTION] = "close"  # aiohttp has written that header already
 

@@ -1,10 +1,14 @@
-"""How the hub's own server reads requests: up to which size, in which slices, and what happens to what is none."""
+"""How the hub's own server reads requests: up to which size, in which slices, what happens to what is none, and to what
+is under way when the hub stops."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
 from ...errors import HubError
 from .peer import endpoint
@@ -14,6 +18,8 @@ SLICE = 16 * 1024  # bytes that are parsed before it is looked at what has come 
 # A body in chunks takes more on the wire than there is in it: so many times as much, and so many bytes beyond, at most.
 # Lines of five bytes, each a chunk of its own, are within that.
 SHARE, SPARE = 2, 32 * 1024
+LOOK_SECONDS = 0.005  # between two looks whether all is answered
+LAST_SECONDS = 0.1  # for the refusals of what is not
 
 Unreadable = Callable[[HubError, str], web.Response]
 
@@ -31,12 +37,44 @@ def read_by(server: web.Server, unreadable: Unreadable) -> None:
     server.unreadable = unreadable
 
 
-def close_idle(server: web.Server) -> None:
-    """Close the connections on which nothing is being asked, of a server that is about to end: what came on them from
-    here on would not be read any more, and its sender would wait for an answer."""
-    for reader in server.connections:
-        if isinstance(reader, _Reader) and reader.is_idle():
-            reader.force_close()
+def stopping() -> HubError:
+    """Make the refusal for what comes, or is not done, while the hub stops."""
+    return HubError("shutting_down", "The hub is stopping; come back in a moment.", retry_after=1)
+
+
+def take_nothing_new(server: web.Server) -> None:
+    """Take no more requests, of a server that is about to end, but those that have begun to come: their rest is read.
+    The connections on which nothing is asked are closed: what came on them from here on would not be read any more, and
+    its sender would wait for an answer."""
+    for reader in _readers(server):
+        reader.ending = True
+        reader.close_if_idle()
+
+
+async def answer_all(server: web.Server, half: float, whole: float) -> None:
+    """Wait until all is answered that was asked of a server which takes nothing new: `half` seconds for clients, which
+    have to send the rest of a request or to take their answer, and `whole` seconds for the hub itself. What is not
+    answered by then is refused, so that nobody who is there waits for an answer that does not come."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while under_way := [reader for reader in _readers(server) if reader.is_under_way()]:
+        for reader in under_way:
+            if loop.time() >= begun + (half if reader.waits_for_its_client() else max(half, whole)):
+                reader.refuse()
+        if all(reader.refused and loop.time() >= reader.refused + LAST_SECONDS for reader in under_way):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+        for reader in _readers(server):
+            reader.close_if_idle()
+
+
+def _readers(server: web.Server) -> list["_Reader"]:
+    return [reader for reader in server.connections if isinstance(reader, _Reader)]
+
+
+def is_last(protocol: object) -> bool:
+    """Whether nothing more will be answered on a connection of a server that takes nothing new."""
+    return not (isinstance(protocol, _Reader) and protocol.has_more())
 
 
 def is_half_closed(protocol: object) -> bool:
@@ -54,6 +92,7 @@ class _Server(web.Server):
         reader = _Reader(self, loop=self._loop, **settings)
         reader.unreadable, reader.half_closed = self.unreadable, False
         reader.padded, reader._rest, reader._body, reader._wire = False, b"", None, 0
+        reader.ending, reader.refused, reader._begun = False, 0.0, False
         return reader
 
 
@@ -65,23 +104,32 @@ class _Reader(web.RequestHandler):
     much: a million chunks of one byte would take seconds.
     """
 
-    __slots__ = ("_body", "_rest", "_wire", "half_closed", "padded", "unreadable")
+    __slots__ = ("_begun", "_body", "_rest", "_wire", "ending", "half_closed", "padded", "refused", "unreadable")
 
     _rest: bytes  # that nobody has parsed yet, as the body before them is not read as fast
+    _begun: bool  # some of a request has come, and not all of its head
     _body: StreamReader | None  # that is not whole yet
     _wire: int  # bytes that have been parsed for it
     padded: bool  # nothing more is taken
+    ending: bool  # nothing more is taken but the rest of what is under way
+    refused: float  # when what was not done in time was, by the loop's clock
     half_closed: bool
     unreadable: Unreadable  # its own: a connection that is lost has no server any more
 
     def data_received(self, data: bytes) -> None:
+        if self._force_close or self._close:  # aiohttp would not parse it, so it is not weighed either
+            return
+        if self.ending and not (self._begun or self._is_coming()):
+            return
         if self._rest:
             data, self._rest = self._rest + data, b""
         at = 0
         while not self.padded:
             piece = data[at : at + SLICE]
             at += SLICE
+            before, is_rest = self._request_count, self._is_coming()
             super().data_received(piece)
+            self._begun = self._request_count == before and not is_rest and (self._begun or bool(piece))
             self._weigh(len(piece))
             if at >= len(data):
                 break
@@ -109,6 +157,7 @@ class _Reader(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self._begun = False
         self._body, self._rest = None, b""  # it knows its connection: only the garbage collector would find the two
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -126,7 +175,45 @@ class _Reader(web.RequestHandler):
 
     def is_idle(self) -> bool:
         """Whether it waits for a request."""
-        return self._waiter is not None and not self._messages
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def close_if_idle(self) -> None:
+        """Close it where nothing of a request has come."""
+        if self.is_idle() and not self._begun:
+            self.force_close()
+
+    def has_more(self) -> bool:
+        """Whether there is a request behind the one that is being answered."""
+        return bool(self._messages) or self._begun
+
+    def is_under_way(self) -> bool:
+        """Whether something is to be answered."""
+        return self._request_in_progress or self.has_more()
+
+    def waits_for_its_client(self) -> bool:
+        """Whether it waits for the rest of a request, or that an answer is taken."""
+        return self._begun or self._is_coming() or self._is_answering()
+
+    def refuse(self) -> None:
+        """Refuse what is under way, once, if nothing of its answer is written yet."""
+        if self.refused:
+            return
+        self.refused = self._loop.time()
+        if self.is_idle():
+            self._messages.append((_ErrInfo(503, _Stopping(), ""), EMPTY_PAYLOAD))
+            assert self._waiter is not None
+            self._waiter.set_result(None)
+        elif self._task_handler is not None and not self._is_answering():
+            self._task_handler.cancel()
+
+    def _is_coming(self) -> bool:
+        """Whether a body has begun to come, and is not whole yet."""
+        body = self._messages[-1][1] if self._messages else self._body
+        return body is not None and not body.is_eof()
+
+    def _is_answering(self) -> bool:
+        current = self._current_request
+        return self._request_in_progress and (current is None or current._payload_writer.output_size > 0)
 
     def _end(self) -> None:
         """Close behind the last answer (behind those of several requests: when it has been idle for its time), or now,
@@ -152,8 +239,14 @@ class _Reader(web.RequestHandler):
         return response
 
 
+class _Stopping(HttpProcessingError):
+    """The head of a request has not come whole before the hub has ended."""
+
+
 def _error(error: HttpProcessingError) -> HubError:
     """What to tell whoever sent it, without a word of what that was."""
+    if isinstance(error, _Stopping):
+        return stopping()
     if isinstance(error, LineTooLong):
         return HubError("too_large", f"A line of a request can have {MAX_LINE} bytes at most.", status=431)
     if "Too many" in error.message:

@@ -179,7 +179,7 @@ async def test_at_the_end_what_is_idle_is_closed_and_what_is_under_way_is_answer
             assert b" 200 " in await client.read()
         await half.write(request[:-1])
         await until(lambda: sum(map(is_idle, server.connections)) == 1, "that half of a request is here")
-        reader.close_idle(server)
+        reader.take_nothing_new(server)
         assert await idle.read() == b""
         await half.write(request[-1:])
         assert b" 200 " in await half.read()
