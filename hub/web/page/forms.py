@@ -23,12 +23,12 @@ from ...wire.texts import printable
 from .. import api
 from ..answers import JSON, body, client_of, content_type, query
 from ..answers import answer as json_answer
-from ..keys import GUARD, HUB
+from ..keys import GUARD, HUB, PEER, SEEN
 from . import frame, marks
 from .exact import received
 from .form import OWN, Form, late
 from .formfields import args_of, told
-from .results import Results
+from .results import Caller, Results
 
 RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
 
@@ -80,12 +80,15 @@ async def show(request: web.Request) -> web.Response:
         commands = sorted(for_requests(request.app[HUB].commands), key=lambda command: command.name)
         return await frame.show(request, "pages/commands.html", {"commands": commands})
     form = form_of(request, asked["call"])
-    result, account = None, client_of(request, "http").account
-    if "done" in asked:
-        result = request.app[RESULTS].get(asked["done"], account, form.command)
+    result = request.app[RESULTS].get(asked["done"], _caller(request), form.command) if "done" in asked else None
     return await frame.show(
         request, "pages/call.html", {**_context(form, {}), "result": result, "is_done": "done" in asked}
     )
+
+
+def _caller(request: web.Request) -> Caller:
+    grant = request[SEEN].grant
+    return Caller(client_of(request, "http").account, request[PEER].trust, grant.session if grant else None)
 
 
 def _is_asked_by_script(request: web.Request) -> bool:
@@ -193,13 +196,13 @@ def _args(request: web.Request, form: Form, typed: Mapping[str, str]) -> dict[st
 def _done(request: web.Request, form: Form, typed: Mapping[str, str], answer: bytes) -> web.Response:
     """The way back to the page; where there is something to be read, to what the command has answered. The page's
     script, which stays where it is, asks for JSON: `{}`, or a sentence for what has not become of it."""
-    is_late = form.action == "answer" and json.loads(answer) == {"accepted": False}
+    is_late = form.command == "hub:answer" and json.loads(answer) == {"accepted": False}
     remark = late(request.app[HUB], typed.get("question", "")) if is_late else ""
     if form.action in OWN and _is_asked_by_script(request):
         return json_answer(dumpb({"late": remark} if is_late else {}))
     if form.action in OWN and not is_late:
         return _back("./")
-    id = request.app[RESULTS].keep(client_of(request, "http").account, form.command, answer, remark)
+    id = request.app[RESULTS].keep(_caller(request), form.command, answer, remark)
     return _back(f"{form.root}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
 
 

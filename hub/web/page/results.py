@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from ...wire.ids import new_id
+from ...wire.vocabulary import Trust
 
 KEPT_SECONDS = 600.0
 KEPT = 64  # the oldest goes first
@@ -28,29 +29,37 @@ class Result(NamedTuple):
         return self.size <= LARGEST
 
 
+class Caller(NamedTuple):
+    """Who has called: the account or address, what it may do, and in token mode the browser's session, if any."""
+
+    account: str
+    trust: Trust
+    session: bytes | None
+
+
 class Results:
     """The newest answers, by an id that nobody can guess; each for whoever has called, and for one command."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[float, str, str, Result]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, Caller, str, Result]] = OrderedDict()
 
-    def keep(self, account: str, command: str, answer: bytes, remark: str = "") -> str:
+    def keep(self, caller: Caller, command: str, answer: bytes, remark: str = "") -> str:
         """Keep an answer; return its id."""
         id = new_id()
-        self._kept[id] = time.monotonic() + KEPT_SECONDS, account, command, _shown(answer)._replace(remark=remark)
+        self._kept[id] = time.monotonic() + KEPT_SECONDS, caller, command, _shown(answer)._replace(remark=remark)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return id
 
-    def get(self, id: str, account: str, command: str) -> Result | None:
-        """The answer; None if there is none, any more or for this account."""
-        until, whose, name, result = self._kept.get(id, (0.0, "", "", None))
-        return result if time.monotonic() <= until and _is_for((whose, name), account, command) else None
+    def get(self, id: str, caller: Caller, command: str) -> Result | None:
+        """The answer; None if there is none, any more or for this caller."""
+        until, whose, name, result = self._kept.get(id, (0.0, None, "", None))
+        return result if time.monotonic() <= until and name == command and _is_for(whose, caller) else None
 
 
-def _is_for(kept: tuple[str, str], account: str, command: str) -> bool:
-    """Stops one account from reading what another's call was answered."""
-    return kept == (account, command)
+def _is_for(whose: Caller | None, caller: Caller) -> bool:
+    """Stops whoever has only the address from reading what another account, session or trust was answered."""
+    return whose == caller
 
 
 def _shown(answer: bytes) -> Result:

@@ -24,6 +24,7 @@ from hub.errors import CommandError
 from hub.web.access.guard import Guard
 from hub.web.page import forms, marks, results
 from hub.web.page.form import OWN
+from hub.wire.vocabulary import Trust
 
 ME = account(os.geteuid())
 QUESTION = ("Deploy?", ["yes", "no", "a\r\nb"])
@@ -99,8 +100,12 @@ async def test_an_answer_that_comes_too_late_is_told_so(hub: HubInside, question
     await send(hub, "answer", {"question": question, "answer": "yes"})
     answer = await send(hub, "answer", {"question": question, "answer": "no"})
     assert answer.status == 303
-    page = await hub.get(answer.headers["Location"].removeprefix("./"))
-    assert f"The question was over before this answer came: “yes” by {ME}." in page.text
+    by_hand = await send(hub, "call/hub:answer", {"question": question, "answer": "no"})
+    for place in (answer.headers["Location"].removeprefix("./"), by_hand.headers["Location"].removeprefix("../")):
+        (said,) = main((await hub.get(place)).text).all("p", role="status")
+        assert f"▲ The question was over before this answer came: “yes” by {ME}. " in str(said["text"])
+        assert "✓" not in str(said["text"])
+        assert "Done" not in str(said["text"])
     assert value(hub, "hub:question", question)["answer"] == "yes"
 
 
@@ -586,15 +591,56 @@ async def test_an_answer_is_kept_for_a_while_and_for_who_has_called(
     place = (await send(hub, "call/shop:order", {"count": "3"})).headers["Location"].removeprefix("../")
     for _ in range(2):
         assert "ordered" in (await hub.get(place)).text
-    assert "not kept any more" in (await hub.get(place.replace("shop:order", "hub:ping"))).text
+    assert is_unknown(await hub.get(place.replace("shop:order", "hub:ping")))
     kept = hub.app[forms.RESULTS]
     (id,) = kept._kept
-    assert kept.get(id, "uid 12345", "shop:order") is None
+    assert kept.get(id, OTHER, "shop:order") is None
     monkeypatch.setattr(results, "_is_for", lambda *args: True)
-    assert kept.get(id, "uid 12345", "shop:order") is not None, "weakened another account reads it"
+    assert kept.get(id, OTHER, "shop:order") is not None, "weakened another account reads it"
     monkeypatch.setattr(results, "KEPT_SECONDS", -1.0)
     place = (await send(hub, "call/shop:order", {"count": "3"})).headers["Location"].removeprefix("../")
-    assert "not kept any more" in (await hub.get(place)).text
+    assert is_unknown(await hub.get(place))
+
+
+OTHER = results.Caller("uid 12345", "OPERATOR", None)
+
+
+def is_unknown(answer: Answer) -> bool:
+    """Whether the page says that nothing is known of this call; nothing else is said of it then."""
+    page = main(answer.text)
+    (said,) = [str(one["text"]) for one in page.all("p", role="status")]
+    is_told = said.startswith("Of this call nothing is known here, not even whether it ran: ")
+    assert ("Done" in said, "What it answered" in page.text) == (not is_told, not is_told)
+    return is_told
+
+
+@pytest.mark.parametrize("id", ["11111111-1111-1111-1111-111111111111", ""])
+async def test_no_link_says_that_something_ran(hub: HubInside, id: str) -> None:
+    assert is_unknown(await hub.get("", call="db:drop", done=id))
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_answer_is_for_the_session_that_has_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(results, "_is_for", lambda whose, caller: whose.account == caller.account)
+    async with hub_app(tmp_path, auth="token", prepare=prepare) as hub:
+
+        async def session(trust: Trust) -> dict[str, str]:
+            link = (await hub.ask("POST", "login", headers=bearer(hub, trust))).json["link"]
+            given = (await hub.ask("GET", link, allow_redirects=False)).headers["Set-Cookie"]
+            return {"Cookie": given.partition(";")[0]}
+
+        mine, other, observer = await session("OPERATOR"), await session("OPERATOR"), await session("OBSERVER")
+        for caller in (mine, bearer(hub)):
+            place = (await send(hub, "call/shop:order", {"count": "1"}, **caller)).headers["Location"]
+            place = place.removeprefix("../")
+            assert not is_unknown(await hub.ask("GET", place, headers=caller))
+            others = [mine, other, observer, bearer(hub), bearer(hub, "OBSERVER")]
+            others.remove(caller)
+            for headers in others:
+                assert is_unknown(await hub.ask("GET", place, headers=headers)) is not weakened
 
 
 async def test_no_more_is_kept_than_is_shown(hub: HubInside) -> None:
@@ -603,9 +649,9 @@ async def test_no_more_is_kept_than_is_shown(hub: HubInside) -> None:
     assert "This is the beginning of 97.7 KiB." in page.text
     kept = hub.app[forms.RESULTS]
     for _ in range(results.KEPT + 5):
-        kept.keep("uid 1", "a:b", b"1")
+        kept.keep(OTHER, "a:b", b"1")
     assert len(kept._kept) == results.KEPT
-    assert "not kept any more" in (await hub.get(place)).text
+    assert is_unknown(await hub.get(place))
 
 
 # ---- where it is mounted
