@@ -18,7 +18,11 @@ const PATIENCE = 10; // seconds for a connection, and for an answer
 const SILENCE = 25; // seconds without a word, though the hub speaks every ten: then the connection goes nowhere
 const GLANCE = 2; // seconds between two looks at what waits, while nobody looks here
 const STEADY = 5; // seconds after which a connection counts as good again
-const GO_ON = "If the hub was stopped, start it with “hub”: this page comes back by itself.";
+// A browser's session ends with its hub: then there is no way back but by a new link.
+const GO_ON =
+  document.body.dataset.auth === "token"
+    ? "This page comes back by itself; if the hub was stopped, start it, and open the link that “hub token --link” prints."
+    : "If the hub was stopped, start it with “hub”: this page comes back by itself.";
 const FOR_GOOD = [401, 403, 421]; // statuses with which the hub says that it does not let this page in
 
 const byId = (id) => document.getElementById(id);
@@ -93,15 +97,17 @@ function gone() {
   head();
 }
 
-/** Ask the hub whether it refuses this page, and say why: a WebSocket that was refused tells nobody. */
+/**
+ * Ask the hub whether it refuses this page, and say why, in the words that stand on the page with which it refuses a
+ * browser: a WebSocket that was refused tells nobody.
+ */
 async function ask() {
-  const url = new URL("./?panel=summary", home);
-  const signal = AbortSignal.timeout(PATIENCE * 1000);
-  const answer = await fetch(url, { headers: { accept: "application/json" }, signal }).catch(() => null);
+  const { status, response } = await requested(new URL("./?panel=summary", home), "text/html");
   const why = document.querySelector("#gone span");
-  if (!why || !answer) return;
-  const refused = FOR_GOOD.includes(answer.status) ? await answer.json().catch(() => null) : null;
-  why.textContent = refused?.error ? `The hub does not let this page in any more: ${refused.error}` : GO_ON;
+  if (!why || !status) return;
+  const words = FOR_GOOD.includes(status) ? all("main p", response ?? document.createDocumentFragment()) : [];
+  const said = words.map((node) => node.textContent.trim()).join(" ");
+  why.textContent = said ? `The hub does not let this page in any more: ${said}` : GO_ON;
 }
 
 function live() {
@@ -189,13 +195,20 @@ async function glance() {
 }
 
 /** A page as a document, parsed without running anything; null if it does not come. */
-function fetched(url) {
+async function fetched(url) {
+  const { status, response } = await requested(url, "*/*");
+  return status === 200 ? response : null;
+}
+
+/** The request for a document when it is over; its status is 0 if nobody has answered. */
+function requested(url, accept) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     request.open("GET", url);
+    request.setRequestHeader("accept", accept);
     request.responseType = "document";
     request.timeout = PATIENCE * 1000;
-    request.onloadend = () => resolve(request.status === 200 ? request.response : null);
+    request.onloadend = () => resolve(request);
     request.send();
   });
 }
