@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, Self
 
-from ..client.discovery import NoHub
+from ..client.discovery import Disconnected, NoHub
+from ..errors import HubError
 from ..stdio import complain
 from .http import Connection, connection
 from .terminal import printable
@@ -51,6 +52,9 @@ class Lasting:
                     complain(printable(f"hub: {error} It is waited for, {PATIENCE:g} s at most."))
                 time.sleep(random.uniform(0, PAUSE))
                 self._look_again()
+            except HubError as error:
+                self._has_answered = self._has_answered or not isinstance(error, Disconnected)
+                raise
             else:
                 self._has_answered = True
                 return answer

@@ -27,6 +27,7 @@ MOST_TOLD = 20  # lines that are not published, each with why
 SILENT_TRIES = 3  # until a hub that says nothing at all is given up
 ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
+COMES_BACK = 10.0  # seconds that a hub which has said that it stops is waited for
 STATUS = "0 all is published, 1 the hub said no, or lines were left out, 2 the words are wrong, 3 no hub there"
 EXAMPLES = """
     hub publish task:progress id=build progress=40
@@ -194,14 +195,16 @@ def post(hub: "Asks", batch: "list[Line]", event: str, *, id: str | None = None,
     kind = "application/json" if len(batch) == 1 else "application/x-ndjson"
     body = "\n".join(_event(event, id, ttl, text) for _, text in batch).encode()
     lost: Disconnected | None = None  # an answer
-    silences = 0
+    silences, stopped = 0, None
     for left in reversed(range(PUBLISH_TRIES)):
         try:
             return hub.ask("POST", "/api/events", body, kind)
         except NoHub:
-            if lost is None:
+            if lost is not None:
+                raise _unknown(lost, batch) from None
+            if stopped is None or not left or time.monotonic() > stopped + COMES_BACK:
                 raise
-            raise _unknown(lost, batch) from None
+            time.sleep(1.0)
         except Disconnected as error:
             lost, silences = error, silences + isinstance(error, Silent)
             if not left or silences == SILENT_TRIES:
@@ -211,6 +214,7 @@ def post(hub: "Asks", batch: "list[Line]", event: str, *, id: str | None = None,
         except HubError as error:
             if error.retry_after is None or not left:
                 raise
+            stopped = time.monotonic() if error.code == "shutting_down" else None
             time.sleep(min(error.retry_after, LONGEST_WAIT))
     raise AssertionError("the last try returns or raises")
 

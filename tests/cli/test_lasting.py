@@ -16,6 +16,7 @@ from hub.cli import lasting
 from hub.cli.http import Connection
 from hub.cli.lasting import Lasting
 from hub.client.discovery import NoHub
+from hub.errors import HubError
 
 FOUND = NoHub("There is no server.json.")  # where a hub is looked for
 ANSWERED: dict[str, Any] = {"cursor": "e:1"}
@@ -75,6 +76,15 @@ def test_one_that_has_answered_is_waited_for(
     assert ask(hub) == {"cursor": "e:2"}
     assert before.closed
     assert capsys.readouterr().err == "hub: No hub answers. It is waited for, 30 s at most.\n"
+
+
+def test_one_that_has_refused_has_answered_too(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = HubError("shutting_down", "The hub is stopping.", retry_after=1)
+    hub = found(monkeypatch, Scripted(stopping, GONE), Scripted(ANSWERED))
+    with pytest.raises(HubError) as refused:
+        ask(hub)
+    assert refused.value.code == "shutting_down"
+    assert ask(hub) == ANSWERED
 
 
 def test_but_not_for_ever(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

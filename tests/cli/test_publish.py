@@ -46,6 +46,29 @@ def test_a_publish_is_tried_again_with_the_same_ids(monkeypatch: pytest.MonkeyPa
     assert len({e["id"] for e in events}) == 2
 
 
+STOPS = HubError("shutting_down", "The hub is stopping.", retry_after=1)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_a_hub_that_has_said_that_it_stops_is_waited_for(monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
+    """Some seconds: then none is there."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: now.append(now.pop() + seconds))
+    if weakened:
+        monkeypatch.setattr(publish, "COMES_BACK", -1.0)
+    hub = Troubled(STOPS, NoHub("None."), NoHub("None."))
+    if weakened:
+        with pytest.raises(NoHub):
+            post(hub, "1")
+        return
+    assert post(hub, "1") == {"cursor": "e:1"}
+    assert (len(set(hub.bodies)), now) == (1, [3.0])
+    with pytest.raises(NoHub):
+        post(Troubled(STOPS, *[NoHub("None.")] * 100), "1")
+    assert now[0] <= 3.0 + publish.PUBLISH_TRIES
+
+
 def test_a_publish_that_comes_too_fast_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub = Troubled(*[limited(0)] * 100)
