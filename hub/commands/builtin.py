@@ -13,7 +13,7 @@ from ..stats import snapshot
 from ..stream.subscriber import Subscriber
 from ..wire.fieldtypes import CursorField, IdField, NameField, NumberField, PatternsField
 from ..wire.names import EVERYTHING, MAX_PATTERNS, Cursor, Patterns
-from ..wire.strictjson import LARGEST_EVENT
+from ..wire.strictjson import LARGEST_EVENT, LARGEST_RESULT
 from ..wire.timestamps import MAX_TTL
 from ..wire.validation import ListField
 from . import listing
@@ -21,12 +21,14 @@ from .asked import Asked, person
 from .call import Call
 from .declared import Declared
 from .providers import MAX_PROVIDED, provided
-from .questions import LONGEST
+from .questions import LARGEST, LONGEST
 from .registry import EFFECTS
 from .seen import MAX_KEY, mark
 
 PROTOCOL = 1
-MAX_SUMMARY = 1000  # characters
+MAX_SUMMARY, MAX_OPTION = 1000, 200  # characters
+MAX_ANSWER = 10 * MAX_OPTION  # an option with its secrets taken out can be longer than it was
+PONG = LARGEST_RESULT - 32  # bytes of args that an answer has room for
 
 own = Declared()
 register = own.register
@@ -65,7 +67,7 @@ RECORD: dict[str, fields.Field[Any]] = {
 QUESTION: dict[str, fields.Field[Any]] = {
     "question": fields.String(required=True, validate=validate.Length(1, 4000)),
     "options": ListField(
-        fields.String(validate=validate.Length(1, 200)),
+        fields.String(validate=validate.Length(1, MAX_OPTION)),
         required=True,
         validate=validate.Length(1, 16),
         metadata={"description": "the answers to choose from", "uniqueItems": True},
@@ -95,7 +97,7 @@ async def info(call: Call) -> Any:
     }
 
 
-@own.command("hub:ping", effect="read")
+@own.command("hub:ping", effect="read", largest=PONG)
 async def ping(call: Call) -> Any:
     """Answer at once, with the args that came."""
     return {"pong": True, "args": call.args}
@@ -210,7 +212,7 @@ def _patterns(call: Call) -> Patterns:
 # ---- questions to people
 
 
-@own.command("hub:ask", QUESTION, limit=LONGEST + 60, repeats=False)
+@own.command("hub:ask", QUESTION, limit=LONGEST + 60, repeats=False, largest=LARGEST)
 async def ask(call: Call) -> Any:
     """Ask a person, and wait for the answer: one of the `options`, or the `default` when `timeout` seconds are over.
 
@@ -234,7 +236,7 @@ async def ask(call: Call) -> Any:
     "hub:answer",
     {
         "question": IdField(required=True, **about("its id")),
-        "answer": fields.String(required=True, **about("one of its options")),
+        "answer": fields.String(required=True, validate=validate.Length(max=MAX_ANSWER), **about("one of its options")),
     },
 )
 async def answer(call: Call) -> Any:

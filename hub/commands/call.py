@@ -11,7 +11,7 @@ from ..errors import Code, HubError, Outcome
 from ..redaction import redact
 from ..wire.framing import notice
 from ..wire.jsonschema import json_schema
-from ..wire.strictjson import LARGEST_EVENT, plain
+from ..wire.strictjson import LARGEST_EVENT, dumpb, plain
 from ..wire.validation import invalid, load
 from ..wire.vocabulary import Effect, Trust, Turns
 from .clients import Client
@@ -115,6 +115,7 @@ class Command:
     limit: float | None = None  # seconds that a call may take, if other than what holds for all
     fits: Callable[[Any], bool] | None = None  # args that need no loading: nothing in them is converted
     repeats: bool = True
+    largest: int | None = None  # bytes that its args can have as JSON
 
     def describe(self) -> dict[str, Any]:
         """As `hub:commands` shows it."""
@@ -124,6 +125,11 @@ class Command:
     def is_heavy(self, weight: int) -> bool:
         """Whether others must have a turn between two checks of args that came in so many bytes."""
         return False
+
+    def measure(self, args: Mapping[str, Any], weight: int) -> None:
+        """Stops work on what is too large for it in any case; it came in so many bytes. Raises HubError `too_large`."""
+        if self.largest is not None and weight > self.largest and len(dumpb(args)) > self.largest:
+            raise HubError("too_large", f"The args of {self.name} can have {self.largest} bytes at most.")
 
     def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The args as the handler gets them. Raises HubError `invalid_args` with field paths."""

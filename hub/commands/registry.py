@@ -88,6 +88,7 @@ class Registry:
         turns: Turns = "none",
         repeats: bool = True,
         limit: float | None = None,
+        largest: int | None = None,
     ) -> None:
         """Register a command. Raises ValueError for a bad or taken name, TypeError for a handler that is not async."""
         if not is_name(name):
@@ -102,7 +103,9 @@ class Registry:
         schema = bounded(cls()) if cls else None
         fits = quick(schema) if schema and not audited else None
         summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ")
-        self._commands[name] = Command(name, handler, schema, effect, summary, audited, turns, limit, fits, repeats)
+        self._commands[name] = Command(
+            name, handler, schema, effect, summary, audited, turns, limit, fits, repeats, largest
+        )
 
     @property
     def running(self) -> Collection[Call]:
@@ -231,6 +234,7 @@ class Registry:
                 raise HubError("shutting_down", "The hub is stopping; call again when it is back.", retry_after=1)
             command = self._commands.get(name) or self.provided.get(name) or self._absent(call, name)
             check_trust(call.trust, command.effect, name)
+            command.measure(args, call.weight)
             call.args = command.check(args)
         except HubError as error:
             self.refuse(call.client, call.id, name, error.code)

@@ -221,7 +221,7 @@ async def call(
     if load.running >= hub.config.max_calls:
         hub.commands.refuse(client, None, name, "busy")
         raise HubError("busy", f"{load.running} calls are running; wait for one to end.", retry_after=1)
-    call = Call(hub, client, new_id(), request.content_length or 0, confirm, key, audited)
+    call = Call(hub, client, new_id(), request.content.total_bytes, confirm, key, audited)
     is_bound = _is_bound(request)
     if (running := request.get(RUNNING)) is not None:
         running.ends_itself = partial(_end, request, call)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from forks import PIPE, fork
 from running import HubInside, environment, hub_app, until
 
 from hub import Call, Hub
-from hub.commands import builtin, listing, runner
+from hub.commands import builtin, listing, registry, runner
+from hub.commands.call import Command
 from hub.commands.clients import Client
 from hub.errors import CommandError, HubError
 from hub.stream import bus
@@ -363,6 +364,7 @@ async def test_weakened_they_would_be(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(room, name, ANYTHING)
     for room in (runner, messages):
         monkeypatch.setattr(room, "LARGEST_RESULT", ANYTHING)
+    monkeypatch.setattr(Command, "measure", lambda self, args, weight: None)
     async with full_hub(tmp_path) as hub:
         assert too_large(await all_answers(hub)) == LARGER
 
@@ -385,3 +387,69 @@ async def test_of_a_long_key_it_is_said_that_it_stands_there_twice(hub: HubInsid
     event = {"event": "agent:status_change", "data": {"id": "a" * (LARGEST // 2), "status": "active"}}
     said = (await hub.post("api/events", event)).refused(413, "too_large")
     assert "as a last value, beside its key, as 1" in said["error"]
+
+
+# ---- what comes in
+
+
+TEXTS = ",".join(['"{\\"password\\":\\"x\\"}"'] * 40_000)
+TOO_LARGE = {
+    "hub:ask": f'{{"question":"q","options":["a"],"details":[{TEXTS}]}}',
+    "hub:ping": f'{{"texts":[{TEXTS}],"pad":"{"x" * (LARGEST - 40 - len(TEXTS))}"}}',
+    "hub:answer": f'{{"question":"q","answer":"{"Bearer abcdefgh1234 " * 50_000}"}}',
+}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("name", TOO_LARGE)
+async def test_what_is_too_large_for_its_command_costs_no_more_than_to_be_read(
+    name: str, chunked: bool, weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever form it came: nothing looks for secrets in it before it is refused."""
+    looked: list[Any] = []
+
+    async def look(values: Sequence[Any], turn: Any) -> tuple[list[Any], int]:
+        looked.append(values)
+        return list(values), 0
+
+    def prepare(hub: Hub) -> None:
+        monkeypatch.setattr(registry, "redact_each", look)
+
+    if weakened:
+        monkeypatch.setattr(Command, "measure", lambda self, args, weight: None)
+        monkeypatch.setattr(Command, "check", lambda self, args: dict(args) | {"timeout": 1.0})
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield TOO_LARGE[name].encode()
+
+    async with hub_app(tmp_path, prepare=prepare) as hub:
+        body = parts() if chunked else TOO_LARGE[name].encode()
+        answer = await hub.ask("POST", f"api/commands/{name}", data=body, headers=JSON)
+    assert bool(looked) is weakened
+    assert weakened or answer.status == (422 if name == "hub:answer" else 413)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_in_chunks_weighs_what_any_other_does(
+    chunked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed: list[int] = []
+    monkeypatch.setattr(Command, "measure", lambda self, args, weight: weighed.append(weight))
+    text = b"{}".ljust(70_000)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield text[:100]
+        yield text[100:]
+
+    async with hub_app(tmp_path) as hub:
+        await hub.ask("POST", "api/commands/hub:ping", data=parts() if chunked else text, headers=JSON)
+    assert weighed == [len(text)]
+
+
+async def test_what_is_written_at_length_is_not_larger_for_it(tmp_path: Path) -> None:
+    async with hub_app(tmp_path) as hub:
+        escaped = "\\u0061" * 20_000
+        asking = f'{{"question":"q","options":["a"],"default":"a","timeout":1,"details":"{escaped}"}}'
+        answer = await hub.post("api/commands/hub:ask", asking.ljust(200_000).encode())
+        assert (answer.status, answer.json["timed_out"]) == (200, True)
