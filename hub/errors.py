@@ -127,8 +127,9 @@ class HubError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same again can succeed later."""
-        return CODES[self.code].retryable
+        """Whether the same again can succeed later: not where nobody knows what has become of it (`details.unknown`),
+        for then the hub does not run it again."""
+        return CODES[self.code].retryable and (self.details or {}).get("unknown") is not True
 
     def payload(self) -> dict[str, Any]:
         """The error object: `{error, code, retryable}`, with `details` and `retry_after` where they apply."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..stream.brokers.broker import Answers, Past
     from ..stream.brokers.peers import Turns
 
-# What a call ends with of which nobody knows how far it came; and what one that has done nothing yet. So no answer that
+# What a call ends with of which nobody knows how far it came; and what one that has done nothing yet. No answer that
 # says that sending it again can help is kept.
 UNKNOWN: frozenset[Code] = frozenset(
     {"timeout", "cancelled", "shutting_down", "provider_gone", "broker_unavailable", "audit_unavailable"}
@@ -53,9 +53,17 @@ class Turn:
         self._calls.begun(self._place)
         self.begun = True
 
+    def told(self, error: HubError) -> HubError:
+        """The same refusal, as whoever called hears it: where nobody knows how far it came, the same call will not run
+        again, so it does not say that this can help."""
+        if self.begun and error.code in UNKNOWN:
+            error.details, error.retry_after = {"unknown": True}, None
+        return error
+
     async def end(self, answer: Answer) -> None:
-        """Keep what it is answered. If the store is away, that stays unknown to whoever repeats it."""
-        if not self.begun or (isinstance(answer, HubError) and answer.code in UNKNOWN):
+        """Keep what it is answered; but not how it ended for whoever called alone: a repeat was not cancelled, nor is
+        it overdue. If the store is away, that stays unknown to whoever repeats it."""
+        if not self.begun or (isinstance(answer, HubError) and answer.code in UNKNOWN - {"provider_gone"}):
             return
         if isinstance(answer, HubError) and answer.code in UNDONE:
             self._calls.unbegun(self._place)

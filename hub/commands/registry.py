@@ -337,7 +337,7 @@ class Registry:
         try:
             answer = await self._runner.run(call, command)
         except HubError as error:
-            answer = error
+            answer = turn.told(error)
         with self._runner.holding(call):
             await turn.end(answer)
         if isinstance(answer, HubError):

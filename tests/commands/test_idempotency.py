@@ -33,8 +33,8 @@ def code(answer: Any) -> str:
     return str(answer[0])
 
 
-def is_unknown(answer: Any) -> bool:
-    return code(answer) == "command_failed" and answer[2] == {"unknown": True}
+def is_unknown(answer: Any, told: str = "command_failed") -> bool:
+    return code(answer) == told and answer[2] == {"unknown": True}
 
 
 async def noted(hub: Hub, action: str, count: int) -> list[Any]:
@@ -82,10 +82,20 @@ def test_no_answer_that_says_come_again_is_kept() -> None:
 
 
 @pytest.mark.parametrize("ended", sorted(idempotency.UNKNOWN))
-async def test_what_says_that_nobody_knows_is_told_as_unknown(hub: Hub, shop: Shop, ended: Any) -> None:
-    shop.raises = HubError(ended, "Gone.")
-    assert code(await say(hub, "refuse")) == ended
-    assert is_unknown(await say(hub, "refuse"))
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_what_says_that_nobody_knows_is_told_as_unknown(
+    hub: Hub, shop: Shop, ended: Any, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """To who called, too: the same call is not run again, so nothing says that it can help."""
+    if weakened:
+        monkeypatch.setattr(Turn, "told", lambda self, error: error)
+    shop.raises = HubError(ended, "Gone.", retry_after=1)
+    with pytest.raises(HubError) as told:
+        await hub.commands.call(a_call(hub), "shop:refuse", {})
+    assert (told.value.code, told.value.retryable) == (ended, weakened and ended != "cancelled")
+    assert (told.value.details == {"unknown": True}, told.value.retry_after) == (not weakened, 1 if weakened else None)
+    if not weakened:
+        assert is_unknown(await say(hub, "refuse"), "provider_gone" if ended == "provider_gone" else "command_failed")
     assert shop.runs["refuse"] == 1
 
 
@@ -273,7 +283,7 @@ async def test_what_was_answered_is_told_also_while_nobody_provides_the_command(
     if weakened:
         assert (code(again), code(refused)) == ("unknown_command", "unknown_command")
         return
-    assert (again, is_unknown(refused)) == (bought, True)
+    assert (again, is_unknown(refused, "provider_gone")) == (bought, True)
     assert code(await say(hub, "buy", what="milk")) == "invalid_args"
     for other in (a_call(hub, None), a_call(hub, "new"), a_call(hub, uid=7)):
         assert code(await say(hub, "buy", other, what="tea")) == "unknown_command"

@@ -14,6 +14,7 @@ from sessions import Doors
 from hub import Hub
 from hub.commands.call import Call
 from hub.commands.clients import Client
+from hub.commands.idempotency import Turn
 from hub.commands.load import UNREAD
 
 TEXT = 0x1
@@ -92,15 +93,43 @@ async def test_a_provider_is_asked_once(hub: HubInside) -> None:
             await provider.answer("call-2")
         refused((await client.answer("4"))["payload"], "provider_gone")
         for id, key in (("5a", "l"), ("5b", "new")):  # what is known of a call is told without a provider, too
-            refused(await say(client, id, "work:do", key, n=2), "command_failed" if key == "l" else "unknown_command")
+            refused(await say(client, id, "work:do", key, n=2), "provider_gone" if key == "l" else "unknown_command")
         assert await say(client, "5c", "work:do", "k", n=1) == {"n": 1}
         async with talk(hub.url) as provider:
             await provide(provider, "work:do")
-            error = refused(await say(client, "6", "work:do", "l", n=2), "command_failed")
+            error = refused(await say(client, "6", "work:do", "l", n=2), "provider_gone")
             assert error["details"] == {"unknown": True}
             assert await say(client, "7", "work:do", "k", n=1) == {"n": 1}
             await provider.call("hub:ping")
             assert provider.answers == {}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_all_who_wait_for_a_provider_that_goes_hear_the_same(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """And who asks later, when it is back: one answer, which does not say that asking again helps."""
+    if weakened:
+        monkeypatch.setattr(Turn, "told", lambda self, error: error)
+        monkeypatch.setattr(Turn, "end", lambda self, answer: asyncio.sleep(0))
+    async with talk(hub.url) as client, talk(hub.url) as other:
+        async with talk(hub.url) as provider:
+            await provide(provider, "work:do")
+            await client.send(frame("1", "work:do", "k"))
+            await provider.answer("call-1")
+            await other.send(frame("2", "work:do", "k"))
+            await until(lambda: len(hub.hub.commands.running) == 2, "the other waits")
+        told = [(await who.answer(id))["payload"] for who, id in ((client, "1"), (other, "2"))]
+        async with talk(hub.url) as provider:
+            await provide(provider, "work:do")
+            told.append(await say(other, "3", "work:do", "k"))
+            posted = await hub.post("api/commands/work:do", {}, {**JSON, "Idempotency-Key": "k"})
+            told.append(posted.json)
+            assert provider.answers == {}
+        assert (told.count(told[0]) == len(told)) is not weakened
+        if not weakened:
+            error = refused(told[0], "provider_gone")
+            assert (error["retryable"], error["details"], posted.status) == (False, {"unknown": True}, 503)
 
 
 async def provide(provider: Talk, name: str) -> None:
