@@ -306,7 +306,7 @@ class Hub:
         life.at_end("background work", self._background.end)
         self.liveness.start()
         life.at_end("the processes of agents", self._end_liveness)
-        self._background.start((self.state.run(), self._tick(), self.liveness.run()))
+        self._background.start((self.state.run(), self._tick(), self.liveness.run(), self.audit.watch()))
         self._background.run(self.recent.go_on(self.broker, self.window.tail))
         with suppress(HubError):
             await self.audit.record("hub.started", None, "SYSTEM", self._beginning())

@@ -43,7 +43,7 @@ ORDER = [
             "passes listeners bus window recent pages subscriber catchup broadcaster leases state",
         ),
         ("stream", "tasks ends pidfds pidfile liveness"),
-        ("audit", "chain files verdict verify recovery rotation records head writer commits sums log"),
+        ("audit", "chain files verdict verify recovery rotation records head touched writer commits sums log"),
         ("commands", "load clients supervised call confirmation idempotency runner registry declared"),
         ("commands", "provided providers elsewhere listing asked question verdicts endings settling questions"),
         ("commands", "seen builtin ratelimit session"),

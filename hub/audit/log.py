@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
+from ..wire.timestamps import now
 from . import verify as verifier
 from .commits import CLOSED, Commits, Done
 from .records import entry, reduced
 from .rotation import Limits
 from .sums import Sums
-from .verdict import DAMAGED, Verdict, unreadable
+from .verdict import DAMAGED, INTACT, Verdict, unreadable
 from .writer import LogFile
 
 log = logging.getLogger("hub")
 
 END = 0.5  # seconds
+LOOK = 5.0  # seconds between two looks whether somebody else has changed the log
+REST = 20  # times as long as a look at all of it has taken, there is none
 
 
 def _ignore(records: int, seconds: float) -> None:
@@ -31,9 +35,10 @@ class AuditLog:
     """The audit log of a running hub. All methods are called in the event loop; the disk is only touched in threads.
 
     `available`: whether the last attempt to write worked, if not, `reason` says why. `valid`: whether the chain was
-    intact at the start and at every `verify`; never True again once broken. `seq`, `head`: number and hash of the
-    newest durable record. `unrecorded`: what happened without a record: lost notes; the caller adds the reads it
-    answered all the same. `on_write(records, seconds)` is called in the loop after each group that became durable.
+    intact at the start and at every `verify`; never True again once broken. `looked`: when it was found intact last.
+    `seq`, `head`: number and hash of the newest durable record. `unrecorded`: what happened without a record: lost
+    notes; the caller adds the reads it answered all the same. `on_write(records, seconds)` is called in the loop after
+    each group that became durable.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class AuditLog:
     ) -> None:
         self.directory = Path(directory)
         self.unrecorded = 0
+        self.looked = ""
         self.on_write = on_write
         self._failure: str | None = "The audit log is not started"
         self._failing = False  # and said so
@@ -80,12 +86,22 @@ class AuditLog:
         directory; nothing is held then. A disk that fails later is no reason not to start: `available` is False then,
         and every second it is tried again.
         """
+        self.looked = now()
         await self._commits.start()
         if not self.valid:
-            log.error(
-                "the chain of the audit log is broken: %s; hub audit verify says where, keep the files as they are",
-                self._file.reason,
-            )
+            self._tell_of_damage()
+
+    async def watch(self) -> None:
+        """Verify it again when somebody else has changed it, for ever. Stops `valid` from going on saying so of a log
+        that was changed under the running hub."""
+        wait = LOOK
+        while True:
+            await asyncio.sleep(wait)
+            wait = LOOK
+            if self.valid and await asyncio.to_thread(self._file.touched.look):
+                began = time.monotonic()
+                await self.verify()
+                wait = max(LOOK, REST * (time.monotonic() - began))
 
     async def record(
         self, action: str, actor: Mapping[str, Any] | None, trust: str, details: Mapping[str, Any]
@@ -197,18 +213,33 @@ class AuditLog:
         self._failing = failure is not None
 
     async def _verify(self) -> Verdict:
+        began = now()
         verdict = await asyncio.to_thread(self._judged)
         if verdict.status in DAMAGED:
-            self._file.valid, self._file.reason = False, verdict.reason
+            was_valid, self._file.valid, self._file.reason = self._file.valid, False, verdict.reason
+            if was_valid:
+                self._tell_of_damage()
+        elif verdict.status == INTACT:
+            self.looked = began
         return verdict
 
+    def _tell_of_damage(self) -> None:
+        log.error(
+            "the chain of the audit log is broken: %s; hub audit verify says where, keep the files as they are",
+            self._file.reason,
+        )
+
     def _judged(self) -> Verdict:
+        well = self._file.touched.looking()
         try:
             stored = self._file.stored()
         except OSError as error:
             return unreadable(self.directory, error)
         with contextlib.closing(stored):
-            return verifier.judged(stored)
+            verdict = verifier.judged(stored)
+        if verdict.status == INTACT:
+            well()
+        return verdict
 
     def _verified(self, task: asyncio.Task[Verdict]) -> None:
         self._verifying = None

@@ -20,6 +20,7 @@ from .files import (
     Stored,
     backwards,
     closed_segments,
+    exists,
     first_number,
     is_at,
     lines_backwards,
@@ -29,6 +30,7 @@ from .head import Head
 from .records import TRUST, Entry, chained, entry
 from .recovery import parsed, recover
 from .rotation import Limits
+from .touched import Touched
 from .verdict import DAMAGED
 
 
@@ -49,6 +51,7 @@ class LogFile:
         self.reason: str | None = None
         self._current = directory / CURRENT
         self._head = Head(directory / HEAD)
+        self.touched = Touched(self._current)
         self.lock: int | None = None  # the descriptor that holds the directory
         self._file: int | None = None
         self._known = False  # link and size are true
@@ -132,10 +135,12 @@ class LogFile:
         """Write and sync, and only then count what was written. Behind that nothing may fail any more."""
         assert self._file is not None
         data, link = chained(entries, self.link)
+        self.touched.begin(os.fstat(self._file))
         self._left_over = True
         write_all(self._file, data)
         os.fdatasync(self._file)
         self._must_be_in_place()
+        self.touched.end(os.fstat(self._file))
         self._left_over = False
         self.link, self.size = link, self.size + len(data)
         self._head.write(link)
@@ -159,6 +164,7 @@ class LogFile:
         if self._file is not None and self._left_over:
             with contextlib.suppress(Exception):
                 os.ftruncate(self._file, self.size)
+                self.touched.end(os.fstat(self._file))
                 self._left_over = False
         self.close()
 
@@ -177,6 +183,7 @@ class LogFile:
         kept = [notice for notice in self._notices if damaged or notice["what"] != "damage"]
         self._notices = kept + [notice for notice in notices if notice not in kept]
         self._known = True
+        self.touched.end(os.stat(self._current) if exists(self._current) else None)
         if damaged:
             self.valid, self.reason = False, verdict.reason
 
@@ -194,6 +201,8 @@ class LogFile:
         ours = self._place is not None and os.path.samestat(facts, self._place)
         if self._left_over and ours and facts.st_size > self.size:
             os.ftruncate(self._file, self.size)
+        if self._left_over and ours:
+            self.touched.end(os.fstat(self._file))
         self._left_over = False
         if not self._is_untouched():
             return False
@@ -226,6 +235,7 @@ class LogFile:
             if (closed := rotation.close_current(self.directory, first, self._file)) is None:
                 return
             self.size, self._began, self._place = 0, None, None
+        self.touched.end(None)
         with contextlib.suppress(Exception):  # seal_all does it at the next start
             seal(closed)
         self.close()

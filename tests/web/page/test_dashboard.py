@@ -77,7 +77,8 @@ async def test_an_empty_hub_says_how_to_fill_it(hub: HubInside) -> None:
     assert sections(page) == ["hub"]
     assert f"curl -s {hub.url}api/events" in page.text
     assert "hub ask" in page.text
-    assert "intact, 1 record" in page.text, "the hub's start is the first record"
+    assert re.search(r"intact when looked at \d\d:\d\d:\d\d, 1 record", page.text), "it is the hub's start"
+    assert re.search(r"audit intact at \d\d:\d\d:\d\d", page.text)
     assert "made up" not in page.text
 
 
