@@ -72,8 +72,12 @@ def _before_quote(count: int) -> int:
 
 # ---- members
 
-# A quoted key and its colon.
-_MEMBER = re.compile(r"""(["'])([^"'\\\n]++)(\\*+)\1\s*+:\s*+""")
+# A quoted key and its colon; or an arrow, as Ruby, Perl and PHP write it, before another quote.
+_ARROW = r"""=>(?=\s*+\\*+["'])"""
+_MEMBER = re.compile(rf"""(["'])([^"'\\\n]++)(\\*+)\1\s*+(?::|{_ARROW})\s*+""")
+# What stands behind "name": as another object's "DB_PASSWORD", and then "value" and its colon.
+_NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])value\1\4\s*+:\s*+""")
+NAMING = ("name", "key")  # the members that name what stands in `value`
 _SCALAR = re.compile(r"""[^\s,}\])"'\\]*+""")
 _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+|true|false|null|None|True|False")
 _BRACKETS = frozenset("[{")
@@ -81,7 +85,7 @@ _OPENING = _BRACKETS | frozenset("\"'\\")
 _BRACKETS_OR_QUOTES = re.compile(r"""[\[{]++|[\]}]++|["']""")
 
 
-_QUOTED = re.compile(r"""["']\s*+:""")
+_QUOTED = re.compile(r"""["']\s*+(?::|=>)""")
 
 
 def has_members(text: str) -> bool:
@@ -96,7 +100,10 @@ def without_members(text: str) -> tuple[str, int]:
     while match := _MEMBER.search(text, at):
         at = match.end()
         if (use := use_of(match[2])) == "harmless":
-            continue
+            named = _NAMED.match(text, at) if match[2] in NAMING else None
+            if named is None or (use := use_of(named[3])) == "harmless":
+                continue
+            at = named.end()
         quote = match[3] + match[1]
         end = _value_end(text, at, quote)
         value = text[at:end]

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from . import sensitive
+from .assigned import is_named
+from .quoted import NAMING, REDACTED
 from .secretnames import Use, is_secret, use_of
 from .sensitive import clean_each, clean_text, is_suspicious
 
@@ -85,13 +87,13 @@ class Secrets(NamedTuple):
 
 def _look_at(value: JSON) -> Seen | None:
     """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
-    texts, keys = _new_texts(value)
+    texts, keys, is_beside = _new_texts(value)
     naming = {key: use for key in keys if (use := use_of(key)) != "harmless"} if keys else {}
     if (texts or keys) and is_suspicious("\n".join([*texts, *keys])):
         return Seen(texts, keys, naming)
     if keys:
         _remember(keys - naming.keys())
-    return Seen([], set(), naming) if naming else None
+    return Seen([], set(), naming) if naming or is_beside else None
 
 
 def _secrets_in(seen: Seen) -> Secrets:
@@ -101,10 +103,12 @@ def _secrets_in(seen: Seen) -> Secrets:
     return Secrets(secrets, naming)
 
 
-def _new_texts(value: JSON) -> tuple[list[str], set[str]]:
-    """All texts in the value, and all keys that are not known to be harmless."""
+def _new_texts(value: JSON) -> tuple[list[str], set[str], bool]:
+    """All texts in the value, all keys that are not known to be harmless, and whether a secret stands beside its
+    name."""
     texts: list[str] = []
     keys: set[str] = set()
+    is_beside = False
     todo = [value]
     for item in todo:  # grows while it is read
         kind = type(item)
@@ -115,6 +119,8 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str]]:
         elif kind is dict:
             if not item.keys() <= _harmless and not item.keys() <= keys:
                 keys.update(key for key in item if isinstance(key, str) and key not in _harmless)
+            if VALUE in item and _is_pair(item):
+                is_beside = True
             for part in item.values():
                 kind = type(part)
                 if kind is str:
@@ -123,7 +129,32 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str]]:
                     todo.append(part)
         elif kind is list or kind is tuple:
             todo.extend(item)
-    return texts, keys
+            if len(item) > 1 and isinstance(item[0], str) and _named_in(item):
+                is_beside = True
+    return texts, keys, is_beside
+
+
+VALUE = "value"  # the member beside one of NAMING
+
+
+def _is_pair(item: Mapping[Any, JSON]) -> bool:
+    """Whether this names a secret and has its value, as `{"name": "DB_PASSWORD", "value": "…"}`."""
+    for naming in NAMING:
+        if isinstance(name := item.get(naming), str):
+            return item[VALUE] not in ("", None, REDACTED) and is_secret(use_of(name), item[VALUE])
+    return False
+
+
+def _named_in(items: list[JSON] | tuple[JSON, ...]) -> set[int]:
+    """Which of these texts have their name before them, as `["mysql", "--password", "…"]`, and `["X-Api-Key", "…"]`."""
+    found = set[int]()
+    is_pair = len(items) == 2 and isinstance(name := items[0], str) and not (name.isalpha() and name.islower())
+    for at, name in enumerate(items[:-1]):
+        if isinstance(name, str) and (is_pair or name[:2] == "--"):
+            value = items[at + 1]
+            if isinstance(value, str) and is_named(name, value):
+                found.add(at + 1)
+    return found
 
 
 _NUMBERS = (int, float)
@@ -153,8 +184,11 @@ def _without(value: JSON, secrets: Secrets) -> tuple[JSON, int]:
 def _without_items(value: list[JSON] | tuple[JSON, ...], secrets: Secrets) -> tuple[JSON, int]:
     result: list[JSON] = []
     found = 0
-    for part in value:
-        if part and not isinstance(part, _NUMBERS):
+    named = _named_in(value)
+    for at, part in enumerate(value):
+        if at in named:
+            part, found = REDACTED, found + 1
+        elif part and not isinstance(part, _NUMBERS):
             part, count = _without(part, secrets)
             found += count
         result.append(part)
@@ -165,6 +199,7 @@ def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
     result: dict[Any, JSON] = {}
     numbers: dict[str, int] = {}
     found, (texts, naming) = 0, secrets
+    is_pair = VALUE in value and _is_pair(value)
     for key, part in value.items():
         if (use := naming.get(key)) and is_secret(use, part):
             found += 1
@@ -172,7 +207,9 @@ def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
         if cleaned := texts.get(key):
             found += cleaned[1]
             key = _unused(cleaned[0], numbers, value, result)
-        if part and not isinstance(part, _NUMBERS):
+        if is_pair and key == VALUE:
+            part, found = REDACTED, found + 1
+        elif part and not isinstance(part, _NUMBERS):
             part, count = _without(part, secrets)
             found += count
         result[key] = part

@@ -4,20 +4,20 @@ import functools
 import re
 from typing import Any, Literal
 
-Use = Literal["secret", "tokens", "harmless"]  # what a key is for; `tokens` are a secret or a count
+Use = Literal["secret", "tokens", "harmless"]  # what a key is for; `tokens` are a secret, or a count or time
 _NAMES = (
     "apikey secret token password passwd authorization cookie privatekey accesstoken refreshtoken clientsecret "
     "credential passphrase pwd secretkey secretaccesskey hubsession accesskey accountkey encryptionkey masterkey "
-    "signingkey passcode passwordconfirm passwordconfirmation"
+    "signingkey passcode passwordconfirm passwordconfirmation secretkeybase"
 ).split()
 SECRET_NAMES = frozenset([*_NAMES, *(f"{name}s" for name in _NAMES)])
 # Known without anything that parts them from what stands before them, as in `dbpassword`: no other word ends in them.
 _GLUED = (
     "password passwords passwd passphrase apikey apikeys privatekey secretkey accesskey accesstoken "
-    "refreshtoken clientsecret credentials"
+    "refreshtoken clientsecret credentials authtoken authtokens"
 ).split()
 _LAST_LETTERS = frozenset(letter for name in SECRET_NAMES for letter in (name[-1], name[-1].upper()))
-_BEHIND = "0123456789_-. "  # a number, and what parts it from the name
+_BEHIND = "0123456789_-. []"  # a number, what parts it from the name, and what forms have: user[password], password[]
 _LONGEST_KEY = 128  # what stands further before the end of a key does not change what it names
 
 
@@ -52,7 +52,15 @@ _COUNTS = frozenset(
     "max min maximum minimum num number of n total count used remaining left avg average mean sum per budget limit "
     "input output prompt completion cached cache reasoning thinking context audio text image generated new stop".split()
 )
-_POINTERS = frozenset("next prev previous continuation sync resume progress cursor".split())
+_TIMES = frozenset("first last per input output".split())  # of one token: how long, or what it costs
+_POINTERS = frozenset("next prev previous continuation sync resume progress cursor cancel cancellation".split())
+# Whose password is called a pass: nothing else that is called so has one of these before it.
+_OF_PASSES = frozenset(
+    "db database sql mysql mssql oracle pg postgres postgresql mongo mongodb redis rabbit rabbitmq amqp jdbc smtp imap "
+    "mail email ftp sftp ssh ldap user username admin root sudo auth login account wifi http docker registry keystore "
+    "service app api".split()
+)
+_PASS = re.compile(r"(?:.*[^A-Za-z])?(?P<word>[A-Za-z]{2,12})(?:[_. -]|(?=P))(?:[Pp]ass|PASS)", re.DOTALL)
 _SYMBOLS = frozenset("pad eos bos unk mask sep cls stop special".split())  # in the settings of language models
 
 
@@ -78,7 +86,8 @@ def _use(key: str) -> Use:
     """What a key with this end is for, without a number behind it."""
     found = _NAMED.match(backwards := key[::-1])
     if found is None:
-        return "harmless"
+        passed = key.endswith(("pass", "PASS", "Pass")) and _PASS.fullmatch(key)
+        return "secret" if passed and passed["word"].lower() in _OF_PASSES else "harmless"
     word = (found["word"] or "")[::-1].lower()
     if word in _QUESTIONS:
         return "harmless"
@@ -89,7 +98,7 @@ def _use(key: str) -> Use:
             before = _WORD.match(backwards, found.end())
             if before and (before["word"] or "")[::-1].lower() in {"", *_POINTERS}:
                 return "harmless"
-    return "tokens" if found["tokens"] else "secret"
+    return "tokens" if found["tokens"] or (found["token"] and word in _TIMES) else "secret"
 
 
 def _is_count(value: Any) -> bool:

@@ -26,8 +26,15 @@ def _begins(literal: str, length: int, glued: str = r"[A-Za-z0-9]") -> str:
     return rf"{literal}(?:(?<!{glued}.{{{length}}})|{behind})"
 
 
+# What stands in PEM and is for everybody to read: all else is taken for a key.
+_PUBLIC = (
+    r"(?i:[A-Z0-9 ]{0,40}?(?:CERTIFICATE|CERTIFICATE REQUEST|CRL|PUBLIC KEY|PUBLIC KEY BLOCK|SIGNATURE|MESSAGE"
+    r"|PARAMETERS|PKCS7|CMS|ENCRYPTED FILE)) ?----"
+)
 _PEM = re.compile(
-    r"----[- ](?i:BEGIN) [A-Za-z0-9 ]{1,64}----.*?(?:----[- ](?i:END) [A-Za-z0-9 ]{1,64}-----?|\Z)", re.DOTALL
+    rf"----[- ](?i:BEGIN) (?!{_PUBLIC})"
+    r"[A-Za-z0-9 ]{1,64}----.*?(?:----[- ](?i:END) [A-Za-z0-9 ]{1,64}-----?|\Z)",
+    re.DOTALL,
 )
 _GITHUB = re.compile(_begins("gh[opusr]_", 4) + rf"{_RUN}{{4,}}+")
 _GITHUB_FINE = re.compile(_begins("github_pat_", 11) + rf"{_RUN}{{4,}}+")
@@ -35,10 +42,10 @@ _GITLAB = re.compile(_begins("glpat-", 6) + r"[A-Za-z0-9_.-]{4,}+")
 _SLACK = re.compile(_begins("xox[a-z]-", 5) + rf"{_RUN}{{6,}}+")
 _AWS = re.compile(_begins("A[KS]IA", 4) + rf"[A-Z0-9]{{12,}}+{_RUN}*+")
 _STRIPE = re.compile(_begins("[rs]k_(?:live|test)_", 8) + rf"{_RUN}{{6,}}+")
-# What lets a browser into a hub: a one-time link, which has digits or capitals behind it as no path of words has, and
-# the cookie of a session, as headers, JSON and jars of cookies have it.
-_LOGIN = re.compile(rf"(login(?:\\?/|%2[Ff]))(?=[a-z_-]*+[A-Z0-9]){_RUN}{{43,}}+")
-_SESSION = re.compile(rf"(hub_session_[0-9]{{1,5}}(?:%3[Dd]|value|[^A-Za-z0-9_\n-]){{1,16}}){_RUN}{{43,}}+")
+# What lets a browser into a hub begins with this, and 43 characters follow: so it is known wherever it stands, also in
+# part. Stops whoever may only read from becoming the operator by a link or a session that somebody has published.
+OF_LOGIN, OF_SESSION = "hub_login_", "hub_session_"
+_HUB = re.compile(rf"hub_(?:login|session)_{_RUN}{{16,}}+")
 # JSON Web Token: the header, then two (signed) to four (encrypted) further parts
 _JWT = re.compile(_begins("eyJ", 3, glued=_RUN) + rf"{_RUN}{{5,}}+(?:\.{_RUN}*+){{2,4}}")
 
@@ -183,8 +190,7 @@ PASSES: tuple[Pass, ...] = (
     (("glpat-",), _GITLAB, _no_slug),
     (("xox",), _SLACK, _no_slug),
     (("akia", "asia"), _AWS, REDACTED),
-    (("login",), _LOGIN, rf"\1{REDACTED}"),
-    (("hub_session_",), _SESSION, rf"\1{REDACTED}"),
+    ((OF_LOGIN, OF_SESSION), _HUB, _no_name),
     (("eyj",), _JWT, REDACTED),
     (("://",), _USERINFO, f"://{REDACTED}@"),
 )
@@ -204,13 +210,12 @@ def may_have_shape(text: str) -> bool:
         or ("://" in text and "@" in text)
         or ("-" in text and _may_have_dashed(text))
         or ("_" in text and _may_have_underscored(text))
-        or ("login" in text and _may_have_link(text))
         or _may_have_scheme(text.lower())
     )
 
 
 _GH = re.compile("gh[opusr]_")
-_PEM_BEGIN = re.compile(r"----[- ](?i:BEGIN) ")
+_PEM_BEGIN = re.compile(rf"----[- ](?i:BEGIN) (?!{_PUBLIC})")
 
 
 def _may_have_dashed(text: str) -> bool:
@@ -219,13 +224,9 @@ def _may_have_dashed(text: str) -> bool:
 
 
 def _may_have_underscored(text: str) -> bool:
-    literals = "github_pat_" in text or "k_live_" in text or "k_test_" in text or "hub_session_" in text
+    literals = "github_pat_" in text or "k_live_" in text or "k_test_" in text
+    literals = literals or OF_LOGIN in text or OF_SESSION in text
     return literals or ("gh" in text and _GH.search(text) is not None)
-
-
-def _may_have_link(text: str) -> bool:
-    literals = "login/" in text or "login\\/" in text or "login%2" in text
-    return literals and _LOGIN.search(text) is not None
 
 
 def _may_have_scheme(folded: str) -> bool:

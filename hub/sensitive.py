@@ -1,6 +1,8 @@
 """What must be taken out of a text: what is known for a secret, what looks like one, and what has the name of one."""
 
+import re
 from collections.abc import Iterable, MutableMapping, Sequence
+from itertools import count
 from json import dumps
 from weakref import WeakKeyDictionary
 
@@ -55,8 +57,17 @@ def _cleaned(text: str) -> tuple[str, int]:
         text, more = _passed(text, folded, passes)
         found += more
     if may_be_assigned(text) and (cleaned := without_assigned(text)) != text:
-        return cleaned, found + _more(text, cleaned)
-    return text, found
+        text, found = cleaned, found + _more(text, cleaned)
+    return (_each_once(text) if found > 1 else text), found
+
+
+def _each_once(text: str) -> str:
+    """JSON in which several keys held secrets says of each something of its own, as `redaction` does it."""
+    numbers = count(1)
+    return _KEYS.sub(lambda key: key[0] if (number := next(numbers)) == 1 else f"{key[0]} {number}", text)
+
+
+_KEYS = re.compile(r"""[{,]\s*+\\*+["']\[redacted\](?=\\*+["']\s*+:)""")
 
 
 def _passed(text: str, folded: str, passes: Sequence[Pass]) -> tuple[str, int]:

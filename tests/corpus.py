@@ -3,7 +3,8 @@
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7v\nQIDAQAB+/=\n-----END RSA PRIVATE KEY-----"
 CUT_PEM = PEM[:70]
-CODE = "Zq3_xTb0uYw-K9aLmN1oPpQr2sVtUcDdEeFfGgHhIiJ"  # as a hub makes them
+CODE = "hub_login_Zq3_xTb0uYw-K9aLmN1oPpQr2sVtUcDdEeFfGgHhIiJ"  # as a hub makes them
+SESSION = "hub_session_Zq3_xTb0uYw-K9aLmN1oPpQr2sVtUcDdEeFfGgHhIiJ"
 
 HEX, MIXED = "0f1e2d3c4b5a6978" * 4, "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7" * 4  # what tokens are made of
 
@@ -75,14 +76,24 @@ SECRETS = {  # text → what must be gone
     "{'password': \"it's hunter2\", 'id': 1}": "hunter2",
     "sent {'clientSecret': 'hunter2'} there": "hunter2",
     f"http://127.0.0.1:3141/login/{CODE}": CODE,
+    f"http://h//login//{CODE}": CODE,
+    f"http://h/LOGIN/{CODE}.": CODE,
+    f"http://h/login/\n{CODE}": CODE,
+    f"http://h/login/{CODE[:30]}\n{CODE[30:]}": CODE[:30],
     f'{{"link": "login/{CODE}"}}': CODE,
     f"login\\/{CODE}": CODE,
     f"login%2F{CODE}": CODE,
-    f"Cookie: a=b; hub_session_3141={CODE}; c=d": CODE,
-    f"127.0.0.1 FALSE / FALSE 0 hub_session_3141\t{CODE}": CODE,
-    f"hub_session_3141%3D{CODE}": CODE,
-    f'[{{"name": "hub_session_3141", "value": "{CODE}"}}]': CODE,
-    f'{{"hub_session_3141": "{CODE}"}}': CODE,
+    f'["http://h/login/", "{CODE}"]': CODE,
+    f"code={CODE}": CODE,
+    CODE: CODE,
+    f"glued{CODE}": CODE,
+    SESSION: SESSION,
+    f"Cookie: a=b; hub_session_3141={SESSION}; c=d": SESSION,
+    f"127.0.0.1 FALSE / FALSE 0 hub_session_3141\t{SESSION}": SESSION,
+    f"hub_session_3141%3D{SESSION}": SESSION,
+    f'["hub_session_3141", "{SESSION}"]': SESSION,
+    f'[{{"name": "hub_session_3141", "value": "{SESSION}"}}]': SESSION,
+    f'{{"hub_session_3141": "{SESSION}"}}': SESSION,
     **{head + tail: tail for head, tail in SERVICES.items()},
     f"bearer {MIXED[:20]}": MIXED[:20],
     '{"h": "bearer abcdefghijklmnop"}': "abcdefghijklmnop",
@@ -132,7 +143,68 @@ SECRETS = {  # text → what must be gone
     "Authorization: AWS4-HMAC-SHA256 Credential=AK/20261001/x, SignedHeaders=date, Signature=0f1e2d3c4b": "0f1e2d3c4b",
 }
 
+SECRETS |= {
+    # blanks, quotes, and how names are written
+    "password  = hunter1x": "hunter1x",
+    "password     =     hunter1x": "hunter1x",
+    'secret\t\t=\t"hunter 1x"': "hunter 1x",
+    "region      = eu\ndb_password = hunter1x\nport        = 5432": "hunter1x",
+    "password:            hunter1x": "hunter1x",
+    "x --password            hunter1x": "hunter1x",
+    'DB_PASSWORD="correct horse"': "correct horse",
+    "DB_PASSWORD='it is a pw'": "it is a pw",
+    'DB_PASSWORD="it\'s a pw"': "it's a pw",
+    'DB_PASSWORD="Tr0ub4dor &3"': "&3",
+    'db_password = "Tr0ub4dor &3"': "&3",
+    'text: "DB_PASSWORD=\\"correct horse\\" make"': "correct horse",
+    "x --password 'correct horse'": "correct horse",
+    "user[password]=hunter1x": "hunter1x",
+    "password[]=hunter1x": "hunter1x",
+    "user%5Bpassword%5D=hunter1x&a=1": "hunter1x",
+    "authtoken=hunter1x": "hunter1x",
+    "secret_key_base = hunter1x23": "hunter1x23",
+    "db_pass=hunter1x": "hunter1x",
+    "MYSQL_PASS=hunter1x make": "hunter1x",
+    '"password"=>"x1y"': "x1y",
+    'Parameters: {"user"=>{"name"=>"ann", "password"=>"x1y"}}': "x1y",
+    ':password => "hunter1x"': "hunter1x",
+    "'password' => 'x1y',": "x1y",
+    'ENV["API_TOKEN"]="hunter1x"': "hunter1x",
+    'os.environ["DB_PASSWORD"] = "hunter1x"': "hunter1x",
+    "<password>x1y</password>": "x1y",
+    "<db:password>x1 y</db:password>": "x1 y",
+    '{"xml": "<password>x1y<\\/password>"}': "x1y",
+    "mysql --password swordfish;": "swordfish",
+    "mysql --password swordfish -h db": "swordfish",
+    "connect(password='swordfish')": "swordfish",
+    'db_password = "swordfish"': "swordfish",
+    '[{"name": "DB_PASSWORD", "value": "x1y"}]': "x1y",
+    '"{\\"key\\": \\"password\\",\\"value\\": \\"x1y\\"}"': "x1y",
+    "-----BEGIN OpenVPN Static key V1-----\n6acef03f62675b4b\n-----END OpenVPN Static key V1-----": "6acef03f",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQdGBF\n-----END PGP PRIVATE KEY BLOCK-----": "lQdGBF",
+    f"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n{PEM}": "MIIEowIBAAKCAQEA7v",
+}
+
+PUBLIC = (
+    "CERTIFICATE;TRUSTED CERTIFICATE;CERTIFICATE REQUEST;NEW CERTIFICATE REQUEST;X509 CRL;PUBLIC KEY;RSA PUBLIC KEY;"
+    "PGP PUBLIC KEY BLOCK;PGP SIGNATURE;PGP MESSAGE;PGP SIGNED MESSAGE;SSH SIGNATURE;DH PARAMETERS;PKCS7;CMS;"
+    "AGE ENCRYPTED FILE"
+).split(";")
+
 HARMLESS = (
+    *(f"-----BEGIN {label}-----\nMIIB2aB3dE6gH9jK\n-----END {label}-----" for label in PUBLIC),
+    "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2E\n---- END SSH2 PUBLIC KEY ----",
+    *("password : required", "password   = required", "token    = tokens1[0]", "a  = b12345", "Password: "),
+    *('password="at least 8 characters"', 'password="your password"', 'PASSWORD="your password here"'),
+    *("Use --password instead.", "--password requires an argument", "the --password option is old", "--token argument"),
+    *("error: argument --password: expected one argument", "--password 'is required'", "<password> --user <user>"),
+    *("<label>Password</label>", "<password>required</password>", "<tokens>500</tokens>", "<token>500</tokens>"),
+    *("proxy_pass http://127.0.0.1:3000;", "proxy_pass=http://127.0.0.1:3000", "tests_pass=1234567a"),
+    *("token => verify1(token)", "(token)=>token.id12", "'token' => $request->token1", 'password = "password"'),
+    *('client.password  = config.get("password1")', 'PASSWORD="$(get pass1 x)"', 'token = "identifier"'),
+    *('{"name": "max_tokens", "value": 5}', '{"name": "password", "type": "string"}', "x['a1b2c3'] = 5"),
+    *("tokens[user]=ab", "dict[str, token]", "BYPASS=1234567a", "x.password = y"),
+    '{"time_to_first_token": 0.312, "cost_per_token": 0.0001, "id": "x"}',
     "",
     "the bearer of this letter",
     "The bearer can enter",
@@ -171,6 +243,7 @@ HARMLESS = (
     "GET /login/zq3xtb0",
     "https://example.org/login/how-to-sign-in-when-the-link-is-used-up-or-too-old",
     "the cookie hub_session_3141 is HttpOnly",
+    "hub_login_page_of_the_dashboard hub_session_seconds_of_the_browser_2 hub_login_ hub_session_3141=x",
     # words behind "bearer"
     *("bearer bonds", "bearer bonds are sold", "Bearer bonds are sold", "a bearer bonds", "the bearer shares"),
     *("Bearer null", "Bearer undefined", "bearer none", '{"note": "bearer bonds"}', "Note: bearer bonds are sold"),
@@ -275,7 +348,8 @@ SECRET_KEYS = (
     "githubaccesstoken oauthclientsecret awscredentials accessKey access_key aws_access_key storageAccessKeys "
     "accountKey encryptionKey encryption_key dbEncryptionKey masterKey signingKey signing_key passcode userPasscode "
     "passcodes password_confirmation passwordConfirmation passwordConfirm user_password_confirmation "
-    "hub_session_3141"
+    "hub_session_3141 user[password] password[] user[api_key][] authtoken userAuthTokens secret_key_base secretKeyBase "
+    "db_pass DB_PASS dbPass MYSQL_PASS smtp-pass user.pass first_token output_token"
 ).split()
 
 HARMLESS_KEYS = (
@@ -287,7 +361,8 @@ HARMLESS_KEYS = (
     "special_tokens additional_special_tokens eosToken PAD_TOKEN "
     "haspassword nopassword requirespassword showpassword hidepassword forgotpassword show_password forgotPassword "
     "accessKeyId access_key_id signingKeyId encryptionKeyId sshKey pass pin auth primaryKey sortKey monkey "
-    "passcodeLength confirmation passed bypass compass "
+    "passcodeLength confirmation passed bypass compass time_to_first_token time_per_output_token cost_per_token "
+    "cancel_token cancelToken cancellationToken proxy_pass tests_pass boarding_pass COMPASS dbpass user[name] ids[] "
 ).split(" ")
 
 # What makes a pattern of the wrong form run over its text again and again, if there is much of it.
@@ -296,7 +371,7 @@ HOSTILE = (
     *("bearer ", "Bearer ", "bearer of ", "bearer abcdef", "basic ", "Basic aaaa ", "Basic YTpi ", "authorization: "),
     *("://a:", "://", "://a:b/", "://a:b@", "://a:b/c@", "a:", "@", "://a:b://", "-----BEGIN A-----", "-----END "),
     *("-----BEGIN ", "AKIA", "AKIAAAAAAAAAAAAA ", "ghp_", "ghp_aaaa ", "github_pat_", "glpat-", "xoxb-", "xox"),
-    *("login", "login/", "login/a", "login/A", "login%2F-", "hub_session_1=", "hub_session_1value"),
+    *("hub_login_", "hub_session_1=", "hub_login_a", f"hub_session_{MIXED[:16]} ", "hub_"),
     *(" ", "A", "-", "_", "\\", '"', "'", '\\"', '":', '"a":', '"token":', '"token":"', '\\"token\\":\\"', '"token":['),
     *('"token":{"a":', '"token":[a', '"token":1,', "'token': 'a', ", '"a" ', '"token"  ', '"\\', '"token\\', "[{"),
     *("\\u0061", "\\/", "\\u005c", "u005c", "\\u0022", "\\\\u0022", "\\ud83d\\ude00", "\\ud83d", '"\\u0074oken":1,'),
@@ -340,5 +415,24 @@ HOSTILE = (
         "SG.aaaa",
         "glrt-",
     ),
+    *("[", "]=", "password]=aaaaaa", "  =", "password  =", "password  = aaaaa1 ", "=>", '"a"=>', '"password"=>"'),
+    *(
+        'password="',
+        'password="a b ',
+        "password='a b' ",
+        "<password>",
+        "<password>a</",
+        "<password>a</password>",
+        "%5D=",
+    ),
+    *(
+        '{"[redacted]":1,',
+        ',"',
+        '"name":"password","value":',
+        '"name":"',
+        '"name":"password" ',
+        "-----BEGIN A CERTIFICATE",
+    ),
+    *("--password abcdef ", "--password 'a b", '"key":"a",', "hub_login_aaaaaaaaaaaaaaaaa/", "</", "token>a</"),
     *('"token":"\\', "\u0130", "%20", "bearer%20", "x\n", "b:", '"password":"x" '),
 )

@@ -95,6 +95,62 @@ def test_tokens_are_counted_or_held() -> None:
     assert redact_text('{"tokens": 5, "llm_tokens": "a"}') == '{"tokens": 5, "llm_tokens": "[redacted]"}'
 
 
+BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what comes, and what is left
+    (["mysql", "--password", "hunter2x", "-h"], ["mysql", "--password", "[redacted]", "-h"]),
+    (["mysql", "--password", "swordfish"], ["mysql", "--password", "[redacted]"]),
+    ([{"argv": ["x", "--api-key", "hunter2x"]}], [{"argv": ["x", "--api-key", "[redacted]"]}]),
+    ([["X-Api-Key", "hunter2x"], ["Accept", "text/html2"]], [["X-Api-Key", "[redacted]"], ["Accept", "text/html2"]]),
+    (("DB_PASSWORD", "hunter2x"), ["DB_PASSWORD", "[redacted]"]),
+    ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "[redacted]"}),
+    ({"value": ["x"], "key": "X-Api-Key"}, {"value": "[redacted]", "key": "X-Api-Key"}),
+]
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(("value", "left"), BESIDE)
+def test_a_secret_beside_its_name(value: Any, left: Any, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if weakened:
+        monkeypatch.setattr(redaction, "_named_in", lambda items: set())
+        monkeypatch.setattr(redaction, "_is_pair", lambda item: False)
+    assert redact(value) == ((value, 0) if weakened else (left, 1))
+    assert redact(left) == (left, 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(["password", "token12345"], ["token", "hunter2x"], ["--token", "--password"], ["--password", "ask for it"]),
+        *(["--password", 5], ["X-Api-Key", "see below"], ["--max-tokens", "hunter2x"], ["--password", "$PASSWORD1"]),
+        *({"name": "max_tokens", "value": "5"}, {"name": "tokens", "value": 5}, {"name": "password", "value": None}),
+        *({"name": "password", "value": ""}, {"name": "ann", "value": "hunter2x"}, {"name": 5, "value": "x"}),
+        *({"value": "x"}, ["a", ["--password"], "hunter2x"], ["--password"]),
+    ],
+)
+def test_what_stands_beside_no_name_of_its_own_stays(value: Any) -> None:
+    assert redact(value)[0] is value
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_keys_that_held_secrets_are_numbered_in_a_text_too(
+    level: int, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own reader refuses the same key twice."""
+    if weakened:
+        monkeypatch.setattr(sensitive, "_each_once", lambda text: text)
+    text = json.dumps({"ghp_0123456789abcdef": 1, "a": [{"ghp_0123456789abcdeg": 2}], "ghp_0123456789abcdeh": 3})
+    for _ in range(level):
+        text = json.dumps({"text": text})
+    found = redact_text(text)
+    for _ in range(level):
+        found = json.loads(found)["text"]
+    if weakened:
+        assert json.loads(found) == {"[redacted]": 3, "a": [{"[redacted]": 2}]}
+    else:
+        assert json.loads(found) == {"[redacted]": 1, "a": [{"[redacted] 2": 2}], "[redacted] 3": 3}
+    assert redact_text(text) == redact_text(redact_text(text))
+
+
 def test_json_inside_a_text_loses_its_secrets_and_nothing_else() -> None:
     inner: Any = {"id": 7, "note": 'He said "hi": \\ bye', "list": [1, {"a": None}], "password": 'a\\"}],b', "end": "x"}
     for dumps in (
@@ -146,7 +202,16 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
     assert re.search(r"\[\^\\s/[^]]*\]\*@\|", secretshapes._USERINFO.pattern)
     assert secretshapes._PEM.pattern.endswith(r"|\Z)")
     others = (
-        *(quoted._MEMBER, quoted._SCALAR, quoted._BRACKETS_OR_QUOTES, quoted._NUMBER, quoted._QUOTED, quoted._ESCAPE),
+        *(
+            quoted._MEMBER,
+            quoted._NAMED,
+            sensitive._KEYS,
+            quoted._SCALAR,
+            quoted._BRACKETS_OR_QUOTES,
+            quoted._NUMBER,
+            quoted._QUOTED,
+            quoted._ESCAPE,
+        ),
         *(quoted._PAIR, secretshapes._WORDS, secretshapes._NUMBERED),
     )
     assert [quantified(other.pattern) for other in others] == [[]] * len(others)
@@ -356,6 +421,8 @@ def test_patterns_are_what_protects_texts(weakened: bool, monkeypatch: pytest.Mo
         ("has_escapes", '{"p\\u0061ssword": "hunter2"}', "hunter2"),
         ("may_be_of_a_service", f"made hf_{MIXED[:34]}", MIXED[:34]),
         ("may_be_assigned", "export GITHUB_TOKEN=hunter2pw12345", "hunter2"),
+        ("may_be_assigned", "password    = hunter2pw", "hunter2"),
+        ("may_be_assigned", "<password>hunter2</password>", "hunter2"),
     ],
 )
 def test_each_way_of_looking_is_what_protects(
@@ -371,6 +438,10 @@ def test_each_way_of_looking_is_what_protects(
     ("module", "name", "text"),
     [
         (secretshapes, "_WORDS", "ghp_readme_file"),
+        (secretshapes, "_NUMBERED", "hub_login_page_of_the_dashboard"),
+        (assigned, "_TOLD", 'password="at least 8 characters"'),
+        (assigned, "_INSTEAD", 'PASSWORD="your password here"'),
+        (assigned, "_WORDS", "--password requires"),
         (secretshapes, "_NUMBERED", "npm_package_dependencies_react_17"),
         (assigned, "_HARMLESS", "token=v1.2.34a"),
     ],
@@ -379,7 +450,7 @@ def test_what_keeps_the_harmless(
     module: Any, name: str, text: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
-        monkeypatch.setattr(module, name, re.compile("(?!)"))
+        monkeypatch.setattr(module, name, re.compile("(?!)") if isinstance(getattr(module, name), re.Pattern) else ())
     assert (redact_text(text) != text) is weakened
 
 

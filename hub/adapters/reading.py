@@ -13,7 +13,7 @@ LEVELS, MEMBERS = 6, 32  # of what is kept of a value
 KEY = 100  # characters of a key
 LINE, INPUT = 200, 2048  # characters of a line for people, bytes of a tool's input
 CLEANED = 16 * 1024  # characters of a longer text that are cleaned before it is cut
-BEHIND = 256  # characters before the end of those, of which nothing is shown: a secret that has blanks is not longer
+BEHIND = 512  # characters before the end of those, of which nothing is shown: a secret that has blanks is not longer
 LONGEST_NUMBER = 18  # digits
 
 _LONG = re.compile(rf"[0-9]{{{LONGEST_NUMBER}}}")

@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from ... import tokens
 from ...private import Unsafe
 from ...redaction import hide
+from ...secretshapes import OF_LOGIN, OF_SESSION
 from ...wire.vocabulary import Trust
 from ..keys import LOGIN_ROUTE, OPEN_ROUTES
 from .connections import Accepted
@@ -189,7 +190,7 @@ class Tokens:
     def link(self, trust: Trust) -> str:
         """A code that opens one session with this trust, or the lesser one that there is a token for, within
         LINK_SECONDS. Raises HubError `command_failed` if it cannot be kept."""
-        code = secrets.token_urlsafe(32)
+        code = OF_LOGIN + secrets.token_urlsafe(32)
         self.refresh()
         trust = trust if trust in self._held else "OBSERVER"
         self._links.keep(_digest(code), Ticket(trust, time.monotonic() + LINK_SECONDS))
@@ -201,7 +202,7 @@ class Tokens:
         link = self._links.take(_digest(code))
         if link is None or not link.is_good():
             return None
-        secret = secrets.token_urlsafe(32)
+        secret = OF_SESSION + secrets.token_urlsafe(32)
         ticket = Ticket(link.trust, time.monotonic() + SESSION_SECONDS, whose(peer))
         self._sessions.keep(_digest(secret), ticket)
         self._end_sessions()
