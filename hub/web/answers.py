@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from ..commands.clients import Client
 from ..commands.runner import internal
-from ..errors import HubError, let_go
+from ..errors import Code, HubError, let_go
 from ..redaction import redact_text
 from ..stream.passes import LARGE
 from ..wire import messages
@@ -244,11 +244,11 @@ async def left(request: web.Request) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def header(request: web.Request, name: str) -> str | None:
+def header(request: web.Request, name: str, code: Code = "invalid_message", status: int | None = None) -> str | None:
     """The one value of a header, if it is there. Raises HubError: of two nobody knows which is meant."""
     values = request.headers.getall(name, [])
     if len(values) > 1:
-        raise misfit("invalid_message", "The headers do not fit", {name: ["Given more than once."]})
+        raise misfit(code, "The headers do not fit", {name: ["Given more than once."]}, status=status)
     return values[0] if values else None
 
 

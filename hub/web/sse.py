@@ -20,7 +20,8 @@ def setup(app: web.Application) -> None:
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream until the client goes; `Last-Event-ID` (what a browser sends when it comes back) wins over `?after=`."""
     hub = request.app[HUB]
-    patterns, after = answers.stream_query(request, answers.header(request, "Last-Event-ID") or "")
+    last = answers.header(request, "Last-Event-ID", "invalid_args", 400)  # as for a second `?after=`
+    patterns, after = answers.stream_query(request, last or "")
     await streams.admit(request.app, after)
     if request.version < HttpVersion11:
         raise HubError("invalid_message", "This stream needs HTTP/1.1.", status=505)
