@@ -37,7 +37,7 @@ def url_in(file: str) -> str:
     if not found:
         raise UsageError(f"The file of the broker's URL, {file}, is empty: write the URL into it, in one line.")
     _refuse_open(file, found, facts)
-    if len(found.split()) > 1:
+    if len(found.split()) > 1 or "\0" in found:
         raise UsageError(f"The file of the broker's URL, {file}, must have one URL in one line, and nothing else.")
     return found
 

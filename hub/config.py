@@ -164,6 +164,8 @@ def check(name: str, value: Any, row: Any) -> None:
         raise UsageError(f"{name} must be {range}, not {value}.")
     if choices and value not in (*choices, row.default):
         raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    if any("\0" in str(text) for text in (value if isinstance(value, tuple | list) else (value,))):
+        raise UsageError(f"{name} must not hold the character U+0000: the system takes no text that has it.")
     if row.metadata.get("kind") is list and isinstance(value, str):
         raise UsageError(f"{name} must be a list of texts, not the text {value!r}.")
 

@@ -88,6 +88,13 @@ def test_a_text_is_no_list_of_texts(name: str) -> None:
     assert sentence(**{name: "one"}) == f"{name} must be a list of texts, not the text 'one'."
 
 
+@pytest.mark.parametrize(("name", "value"), [("tls_cert", "a\0"), ("state_dir", Path("/a\0b")), ("load", ("a", "\0"))])
+def test_a_text_that_the_system_does_not_take(name: str, value: Any) -> None:
+    """No file can be named with it, and no variable hold it."""
+    said = sentence(**{name: value})
+    assert said == f"{name} must not hold the character U+0000: the system takes no text that has it."
+
+
 # ---- from outside
 
 

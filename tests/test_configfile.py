@@ -13,6 +13,7 @@ from receivers import write_config
 from running import hub_app, hub_process, run_hub, until
 
 from hub import Config
+from hub.configfile import schema
 from hub.configfile.places import lines
 from hub.configfile.problems import BadFile
 from hub.configfile.reading import parse, read
@@ -137,12 +138,53 @@ BAD = {
     "[[webhook]]\nname = 'x'\nurl = 'http://h/'\nsecret_file = 'nowhere'": [
         "4: The file nowhere cannot be used: No such file or directory."
     ],
+    "[[notify.channel]]\nname = 'x'\ntype = 'command'\nargv = ['/bin/true', \"a\\u0000\"]": [
+        "4: notify.channel.argv: Must not hold the character U+0000: the system takes no text that has it."
+    ],
+    "[[notify.channel]]\nname = 'x'\ntype = 'command'\nargv = ['', 'a']": [
+        "4: The first word of argv must name a program."
+    ],
+    "[github]\nsecret_file = \"a\\u0000b\"": [
+        "2: github.secret_file: Must not hold the character U+0000: the system takes no text that has it."
+    ],
     "[github]": ["1: github.secret_file is missing."],
     "webhook = 1": ["1: webhook: Not a valid list."],
     "[notify]\nchannel = 'x'": ["2: notify.channel: Not a valid list."],
     "a = [1,\n2": ["2: This is not TOML: Unclosed array."],
     "[a]\nb =": ["2: This is not TOML: Invalid value."],
 }  # fmt: skip
+
+
+NAMES = {
+    "h": True,
+    "h.": True,
+    "a_b.example.org": True,
+    "127.0.0.1": True,
+    "[::1]": True,
+    "a" * 63: True,
+    ".".join(["a" * 63] * 3 + ["a" * 61]): True,
+    "a" * 64: False,
+    "a" * 70 + ".x": False,
+    "a..b": False,
+    ".": False,
+    ".".join(["a" * 63] * 4): False,
+}
+
+
+@pytest.mark.parametrize(("name", "is_one"), NAMES.items())
+@pytest.mark.parametrize("weakened", [False, True])
+def test_no_request_can_go_to_what_is_no_name_of_a_host(
+    name: str, is_one: bool, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(schema, "_HOST", re.compile(".*"))
+    sentence = "No host has such a name: 253 characters at most, and 1 to 63 between two dots."
+    for place, text in (("webhook", "[[webhook]]\nname = 'x'"), ("notify", "[notify]")):
+        line = 1 + text.count("\n") + 1
+        if is_one or weakened:
+            parse(f"{text}\nurl = 'https://{name}:8443/a'", Path("hub.toml"))
+        else:
+            assert said(f"{text}\nurl = 'https://{name}:8443/a'") == [f"{line}: {place}.url: {sentence}"]
 
 
 @pytest.mark.parametrize(("text", "expected"), BAD.items(), ids=range(len(BAD)))

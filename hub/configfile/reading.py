@@ -152,6 +152,8 @@ def _channel(
         problems.add(place, f"A channel of type {channel['type']} needs {name}.")
     for name in sorted(channel.keys() - needs - may - {"name", "type", "rules"}):
         problems.add((*place, name), f"A channel of type {channel['type']} has no {name}.")
+    if channel.get("argv", ["a program"])[0] == "":
+        problems.add((*place, "argv", 0), "The first word of argv must name a program.")
     token = files.line((*place, "token_file"), channel.get("token_file"))
     url = files.line((*place, "url_file"), channel.get("url_file")) or channel.get("url", "")
     return Channel(

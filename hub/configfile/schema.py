@@ -14,10 +14,17 @@ from .places import Place
 from .shapes import BUILT_IN
 
 _NAMED = re.compile(r"[a-z0-9_-]{1,64}")
+_HOST = re.compile(r"(?!.{254})(?:[^.]{1,63}\.)*[^.]{1,63}\.?")  # as long as names are at most (RFC 1035, 2.3.4)
 
 
 def _text_of(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.Length(min=1, max=4096), **kwargs)
+    return fields.String(validate=[validate.Length(min=1, max=4096), _for_the_system], **kwargs)
+
+
+def _for_the_system(text: str) -> None:
+    """Stops what no program can be run with, and no file can be named."""
+    if "\0" in text:
+        raise ValidationError("Must not hold the character U+0000: the system takes no text that has it.")
 
 
 def _seconds(least: float, most: float) -> fields.Float:
@@ -65,6 +72,8 @@ def _address(text: str) -> None:
         usable = False
     if not usable or not text.isascii() or not text.isprintable() or " " in text:
         raise ValidationError("Must be an address: http:// or https://, a host, and what comes behind it.")
+    if not _HOST.fullmatch(parts.hostname or ""):
+        raise ValidationError("No host has such a name: 253 characters at most, and 1 to 63 between two dots.")
     if "@" in urlsplit(text).netloc:
         raise ValidationError("An address must not hold a user or a password.")
 
@@ -100,7 +109,7 @@ class _Channel(Schema):
     url = fields.String(validate=_address)
     topic = _text_of()
     token_file = _text_of()
-    argv = fields.List(fields.String(), validate=validate.Length(min=1, max=64))
+    argv = fields.List(fields.String(validate=_for_the_system), validate=validate.Length(min=1, max=64))
     url_file = _text_of()
 
 

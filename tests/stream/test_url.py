@@ -120,6 +120,7 @@ def test_a_scheme_that_nobody_knows_is_named(tmp_path: Path) -> None:
         (" \n\n", "is empty: write the URL into it"),
         ("redis://a\nredis://b\n", "must have one URL in one line"),
         ("redis://a redis://b", "must have one URL in one line"),
+        ("redis://a\0b", "must have one URL in one line"),
     ],
 )
 def test_a_file_without_its_one_url_is_refused(tmp_path: Path, text: str, words: str) -> None:
