@@ -338,7 +338,7 @@ async def test_of_what_came_while_there_was_no_channel_nobody_is_told(tmp_path: 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
     """As on the page: a title is not drawn as another one."""
-    assert cut("rm\u202e \x1b[2K\n x", 50) == "rm\\u202e \\x1b[2K x"
+    assert cut("rm\u202e \x1b[2K\n x", 50) == "rm\\u202e \\u001b[2K x"
 
 
 # ---- the other channels
