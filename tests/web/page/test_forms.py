@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp_jinja2
 import pytest
 from aiohttp import ClientSession, web
 from doors import bearer
+from jinja2 import BaseLoader, ChoiceLoader, DictLoader
 from marshmallow import fields, validate
 from running import Answer, HubInside, hub_app, talk, until
 from sent import FORM, Page, main, own, send
@@ -614,9 +616,32 @@ def is_unknown(answer: Answer) -> bool:
     return is_told
 
 
+def rewritten(hub: HubInside, name: str, old: str, new: str) -> None:
+    """Have a template written otherwise in one place."""
+    env = aiohttp_jinja2.get_env(hub.app)
+    assert isinstance(env.loader, ChoiceLoader)
+    source = env.loader.get_source(env, name)[0]
+    assert old in source
+    cast(list[BaseLoader], env.loader.loaders).insert(0, DictLoader({name: source.replace(old, new)}))
+
+
 @pytest.mark.parametrize("id", ["11111111-1111-1111-1111-111111111111", ""])
-async def test_no_link_says_that_something_ran(hub: HubInside, id: str) -> None:
-    assert is_unknown(await hub.get("", call="db:drop", done=id))
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_no_link_says_that_something_ran(hub: HubInside, id: str, weakened: bool) -> None:
+    if weakened:
+        rewritten(hub, "pages/call.html", "{% if result %}\n<p", "{% if is_done %}\n<p")
+    page = main((await hub.get("", call="db:drop", done=id)).text)
+    said = str(page.one("p", role="status")["text"])
+    assert (said.startswith("Of this call nothing is known"), "✓ Done" in said) == (not weakened, weakened)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_answer_that_comes_too_late_has_no_tick(hub: HubInside, question: str, weakened: bool) -> None:
+    if weakened:
+        rewritten(hub, "pages/call.html", "{% if result.remark %}", "{% if not result %}")
+    answers = [await send(hub, "answer", {"question": question, "answer": "no"}) for _ in "12"]
+    page = main((await hub.get(answers[1].headers["Location"])).text)
+    assert ("✓" in str(page.one("p", role="status")["text"])) is weakened
 
 
 @pytest.mark.parametrize("weakened", [False, True])
