@@ -41,12 +41,18 @@ _VALUE = (
 # Looked at first, since it is nearly never there: a value that is long enough, and holds a number.
 _ENOUGH = r"""(?:"[^"\\\0\n]{6}|'[^'\\\0\n]{6}|["']?[^\s"'\\=]{6})"""
 _LONG = rf"(?=>?{_BLANKS}\\{{0,64}}+{_ENOUGH})"
-_WITH_NUMBER = rf"""(?=[ \t"'\\]{_BLANKS}\\{{0,64}}+["']?[^\s"'\\=0-9]{{0,40}}+[0-9])"""
+_NUMBER = r"""(?:"[^"\\\0\n0-9]{0,40}+|'[^'\\\0\n0-9]{0,40}+|[^\s"'\\=0-9]{0,40}+)[0-9]"""
+_WITH_NUMBER = rf"""(?=[ \t"'\\]{_BLANKS}\\{{0,64}}+{_NUMBER})"""
 _ARROW = rf"""(?:>(?={_BLANKS}\\{{0,64}}+["']))?+"""
 # The name, then maybe what ends the key of a form or of a mapping, as in user[password]= and ENV["TOKEN"]=.
-_JOINED = "|".join(map(_named, ("=", r"\]=", r"\[\]=", r"""["']\]=""", "%5[Dd]=")))
-_APART = "|".join(map(_named, (" =", r"\] =", r"""["']\] =""")))
-_EQUALS = re.compile(rf"={_LONG}(?:(?:{_JOINED}){_ARROW}(?:(?<=>){_BLANKS})?+|(?:{_APART}){_ARROW}{_BLANKS}){_VALUE}")
+_FORMS_OF = "|".join(map(_named, (r"\]=", r"\[\]=", r"""["']\]=""", "%5[Dd]=")))
+_JOINED = rf"{_named('=')}|(?<=[\]dD]=)(?:{_FORMS_OF})"
+_APARTS = "|".join(map(_named, (" =", " :=", r"\] =", r"""["']\] =""")))
+_APART = rf"(?<=[ :]=)(?:{_APARTS})"
+_EQUALS = re.compile(
+    rf"=(?<=[yYdDtTnNeElLsS0-9\] :]=){_LONG}"
+    rf"(?:(?:{_JOINED}){_ARROW}(?:(?<=>){_BLANKS})?+|(?:{_APART}){_ARROW}{_BLANKS}){_VALUE}"
+)
 _ALIGNED = re.compile(
     rf"""=(?<=[ \t][ \t]=)(?=>?{_BLANKS}(?:\\{{0,64}}+["']|[^\s"'\\=0-9]{{0,40}}+[0-9])){_LONG}"""
     rf"{_ARROW}{_BLANKS}{_VALUE}"
@@ -104,7 +110,7 @@ _LITERAL = re.compile("(?i)pass|pwd|secret|token|key")
 _PASSWORD = re.compile("(?i)pass|pwd|secret")
 _BLANK, _POINTS = " \t", ".,:;!?"
 _CALLS = ("(", "[")  # behind what is code
-_CLOSES = "[]\"'\\"  # between a name and its =
+_CLOSES = "[]:\"'\\"  # between a name and its =
 _ENDS_COMMAND = re.compile(r"""[ \t]*+(?:\Z|[\n;|&>"'`)]|\\[nr"']|-)""")
 _LONG_ENOUGH = 6
 
@@ -147,7 +153,7 @@ def _is_assigned(match: re.Match[str]) -> bool:
     if whole[-1:] in _BLANK:
         whole = text[max(0, end - 2 * _LONGEST_NAME) : end].rstrip(_BLANK)
     if whole[-1:] in _CLOSES:
-        whole = whole.rstrip(_CLOSES)
+        whole = whole.rstrip(_CLOSES + _BLANK)
     elif whole.endswith(("%5D", "%5d")):
         whole = whole[:-3]
     before = whole.rstrip(_NAME)

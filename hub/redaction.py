@@ -4,7 +4,7 @@ A value without secrets costs one look at its keys and one search through its te
 whatever is in it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -87,12 +87,15 @@ class Secrets(NamedTuple):
 
 def _look_at(value: JSON) -> Seen | None:
     """Return None if there is certainly nothing to take out: one search through all texts and new keys of the value."""
-    texts, keys, is_beside = _new_texts(value)
+    texts, keys, is_beside, lists = _new_texts(value)
     naming = {key: use for key in keys if (use := use_of(key)) != "harmless"} if keys else {}
-    if (texts or keys) and is_suspicious("\n".join([*texts, *keys])):
+    joined = "\n".join([*texts, *keys]) if texts or keys else ""
+    if joined and is_suspicious(joined):
         return Seen(texts, keys, naming)
     if keys:
         _remember(keys - naming.keys())
+    if lists and ("\n--" in joined or joined.startswith("--")):  # there may be options in one of them
+        is_beside = is_beside or any(map(_named_in, lists))
     return Seen([], set(), naming) if naming or is_beside else None
 
 
@@ -103,12 +106,13 @@ def _secrets_in(seen: Seen) -> Secrets:
     return Secrets(secrets, naming)
 
 
-def _new_texts(value: JSON) -> tuple[list[str], set[str], bool]:
-    """All texts in the value, all keys that are not known to be harmless, and whether a secret stands beside its
-    name."""
+def _new_texts(value: JSON) -> tuple[list[str], set[str], bool, list[Sequence[JSON]]]:
+    """All texts in the value, all keys that are not known to be harmless, whether a secret stands beside its name, and
+    the lists in which one may stand behind it."""
     texts: list[str] = []
     keys: set[str] = set()
     is_beside = False
+    lists: list[Sequence[JSON]] = []
     todo = [value]
     for item in todo:  # grows while it is read
         kind = type(item)
@@ -129,9 +133,11 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str], bool]:
                     todo.append(part)
         elif kind is list or kind is tuple:
             todo.extend(item)
-            if len(item) > 1 and isinstance(item[0], str) and _named_in(item):
-                is_beside = True
-    return texts, keys, is_beside
+            if len(item) > 1 and type(item[0]) is str:
+                lists.append(item)
+                if len(item) == 2 and use_of(item[0]) != "harmless" and _named_in(item):
+                    is_beside = True
+    return texts, keys, is_beside, lists
 
 
 VALUE = "value"  # the member beside one of NAMING
@@ -145,16 +151,12 @@ def _is_pair(item: Mapping[Any, JSON]) -> bool:
     return False
 
 
-def _named_in(items: list[JSON] | tuple[JSON, ...]) -> set[int]:
+def _named_in(items: Sequence[JSON]) -> set[int]:
     """Which of these texts have their name before them, as `["mysql", "--password", "…"]`, and `["X-Api-Key", "…"]`."""
-    found = set[int]()
-    is_pair = len(items) == 2 and isinstance(name := items[0], str) and not (name.isalpha() and name.islower())
-    for at, name in enumerate(items[:-1]):
-        if isinstance(name, str) and (is_pair or name[:2] == "--"):
-            value = items[at + 1]
-            if isinstance(value, str) and is_named(name, value):
-                found.add(at + 1)
-    return found
+    named = [at for at, name in enumerate(items, 1) if isinstance(name, str) and name[:2] == "--"]
+    if len(items) == 2 and isinstance(name := items[0], str) and not (name.isalpha() and name.islower()):
+        named = [1]
+    return {at for at in named if at < len(items) and isinstance(items[at], str) and is_named(items[at - 1], items[at])}
 
 
 _NUMBERS = (int, float)

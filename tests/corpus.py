@@ -151,6 +151,8 @@ SECRETS |= {
     "region      = eu\ndb_password = hunter1x\nport        = 5432": "hunter1x",
     "password:            hunter1x": "hunter1x",
     "x --password            hunter1x": "hunter1x",
+    'api_key: "hunter 2 x"': "hunter 2 x",
+    'password := "hunter1x"': "hunter1x",
     'DB_PASSWORD="correct horse"': "correct horse",
     "DB_PASSWORD='it is a pw'": "it is a pw",
     'DB_PASSWORD="it\'s a pw"': "it's a pw",
@@ -192,6 +194,7 @@ PUBLIC = (
 ).split(";")
 
 HARMLESS = (
+    *('password: "at least 8 characters"', 'token: "see chapter 12 of it"', "x := y1z2a3b4", "password := hash1(x)"),
     *(f"-----BEGIN {label}-----\nMIIB2aB3dE6gH9jK\n-----END {label}-----" for label in PUBLIC),
     "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2E\n---- END SSH2 PUBLIC KEY ----",
     *("password : required", "password   = required", "token    = tokens1[0]", "a  = b12345", "Password: "),

@@ -4,7 +4,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..redaction import holds_secret
-from .reading import clean, identity
+from .reading import CLEANED, clean, identity
 
 LONGEST = 100  # characters of a part
 
@@ -16,7 +16,7 @@ def part_of_id(value: Any, most: int = LONGEST) -> str:
     if not found:  # nothing of it can be printed, or there is none
         return f"odd-{_hash(clean(value))}" if isinstance(value, str) and value else ""
     whole, plain = clean(str(value)), found.replace("/", "_")
-    if holds_secret(whole):
+    if len(whole) <= CLEANED and holds_secret(whole):  # of what is longer the beginning is cleaned
         return hidden(whole)
     return plain if plain == whole else f"{plain[: most - 20].strip()}-{_hash(whole)}"
 

@@ -13,6 +13,7 @@ LEVELS, MEMBERS = 6, 32  # of what is kept of a value
 KEY = 100  # characters of a key
 LINE, INPUT = 200, 2048  # characters of a line for people, bytes of a tool's input
 CLEANED = 16 * 1024  # characters of a longer text that are cleaned before it is cut
+MOST_CLEANED = 8 * CLEANED  # of all texts of a value
 BEHIND = 512  # characters before the end of those, of which nothing is shown: a secret that has blanks is not longer
 LONGEST_NUMBER = 18  # digits
 
@@ -182,17 +183,25 @@ def cut(value: Any, room: int = INPUT) -> Any:
 
 
 def pruned(value: Any, levels: int, longest: int) -> Any:
-    """The value with so many levels, and texts of so many characters, and MEMBERS members of each list and object."""
+    """The value with so many levels, and texts of so many characters, and MEMBERS members of each list and object. Of
+    long texts MOST_CLEANED characters are cleaned in all, however large the value is; what comes behind is left out."""
+    return _pruned(value, levels, longest, [MOST_CLEANED])
+
+
+def _pruned(value: Any, levels: int, longest: int, left: list[int]) -> Any:
     match value:
+        case str() if len(value) > longest:
+            left[0] -= min(len(value), CLEANED)
+            return text(value, longest) if left[0] >= 0 else "…"
         case str():
             return text(value, longest)
         case dict() | list() if levels == 0:
             return "…"
         case dict():
             some = islice(value.items(), MEMBERS)
-            return {_key(name): pruned(part, levels - 1, longest) for name, part in some}
+            return {_key(name): _pruned(part, levels - 1, longest, left) for name, part in some}
         case list():
-            return [pruned(part, levels - 1, longest) for part in value[:MEMBERS]]
+            return [_pruned(part, levels - 1, longest, left) for part in value[:MEMBERS]]
         case float() if not math.isfinite(value):
             return None
     return value

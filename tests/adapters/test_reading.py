@@ -14,6 +14,7 @@ from samples import HOOKS, PAYLOADS
 
 from hub import secretnames
 from hub.adapters import asking, ping, reading
+from hub.adapters.identities import part_of_id
 from hub.adapters.reading import CLEANED, DEEPEST, INPUT, LINE, between, cut, first_line, moment, read, summary
 from hub.redaction import redact, redact_text
 
@@ -181,6 +182,31 @@ def test_what_has_blanks_is_left_out_at_the_end_of_what_is_cleaned() -> None:
     begin = f"{JWT} " * (CLEANED // (len(JWT) + 1) - 2)
     text = f'{begin}DB_PASSWORD="correct horse {"battery " * 20}"'
     assert "correct" not in reading.text(text, CLEANED // 2)
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+def test_however_large_a_value_is_few_of_its_characters_are_cleaned(
+    weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(reading, "MOST_CLEANED", 10**9)
+    seen, clean = [0], reading.cleaned
+
+    def counted(text: str) -> tuple[str, bool]:
+        seen[0] += min(len(text), CLEANED)
+        return clean(text)
+
+    monkeypatch.setattr(reading, "cleaned", counted)
+    small = reading.pruned({str(n): [{"text": "word " * 800}] * 32 for n in range(32)}, 6, 512)
+    assert (seen[0] > 8 * CLEANED) is weakened
+    assert small["0"][0]["text"].startswith("word ")
+    assert (small["31"][31]["text"] == "…") is not weakened
+
+
+def test_an_id_keeps_its_begin_without_a_secret() -> None:
+    long = part_of_id(f"ghp_0123456789abcdef0123456789abcdef0123 {'x ' * CLEANED}")
+    assert long.startswith("[redacted] x x")
+    assert part_of_id("ghp_0123456789abcdef0123456789abcdef0123").startswith("hidden-")
 
 
 def test_what_is_long_and_harmless_is_shown() -> None:
