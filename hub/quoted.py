@@ -78,6 +78,7 @@ _MEMBER = re.compile(rf"""(["'])([^"'\\\n]++)(\\*+)\1\s*+(?::|{_ARROW})\s*+""")
 # What stands behind "name": as another object's "DB_PASSWORD", and then "value" and its colon.
 _NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])value\1\4\s*+:\s*+""")
 NAMING = ("name", "key")  # the members that name what stands in `value`
+_PREFIX = re.compile(r"""[bBfFrRuU]{1,2}+(?=\\*+["'])""")  # of a literal of Python's, as of bytes
 _SCALAR = re.compile(r"""[^\s,}\])"'\\]*+""")
 _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+|true|false|null|None|True|False")
 _BRACKETS = frozenset("[{")
@@ -118,6 +119,8 @@ def without_members(text: str) -> tuple[str, int]:
 def _value_end(text: str, at: int, quote: str) -> int:
     """Where the value that begins here ends; the end of the text if it is cut off. Python writes strings in either
     kind of quotes, so the value's need not be those of the key."""
+    if prefix := _PREFIX.match(text, at):
+        at = prefix.end()
     level, first = quote[:-1], text[at : at + 1]
     if first in _OPENING:
         for kind in "\"'":

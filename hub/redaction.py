@@ -21,9 +21,10 @@ _HARMLESS_LIMIT = 4096
 _LONGEST_KEPT_KEY = 64
 _harmless: set[str] = set()
 
-# Texts and keys to be looked at from which on a value is cleaned in several steps of the event loop. No frame of
-# 64 KiB holds so many, so what one connection sends in frames is never overtaken.
-MANY = 64 * 1024 // len('"",')
+# Characters, and texts and keys to be looked at, from which on a value is cleaned in several steps. No frame of 64 KiB
+# holds so much, so what one connection sends in frames is never overtaken.
+LONG = 64 * 1024
+MANY = LONG // len('"",')
 
 
 def hide(holder: object, secrets: Iterable[str]) -> None:
@@ -43,17 +44,19 @@ def redact(value: JSON) -> tuple[JSON, int]:
 
 
 async def redact_each(values: list[JSON], turn: Callable[[], Awaitable[None]]) -> tuple[list[JSON], int]:
-    """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing. If it
-    may be MANY, each further step waits for its turn."""
+    """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing. Where
+    there is much to be looked at, that is done in a thread, and each step waits for its turn."""
     seen = _look_at(values)
     if seen is None:
         return values, 0
-    are_many = sum(map(len, seen)) >= MANY
-    if are_many:
+    if seen.is_much:
+        import asyncio  # here: a program that only cleans a text has no time for it
+
         await turn()
-    secrets = _secrets_in(seen)
-    if are_many:
+        secrets = await asyncio.to_thread(_secrets_in, seen)
         await turn()
+    else:
+        secrets = _secrets_in(seen)
     cleaned = [_without(value, secrets) for value in values]
     return [value for value, _ in cleaned], sum(count for _, count in cleaned)
 
@@ -75,6 +78,11 @@ class Seen(NamedTuple):
     texts: list[str]
     keys: set[str]
     naming: Mapping[str, Use]
+    size: int  # characters of the texts and keys
+
+    @property
+    def is_much(self) -> bool:
+        return self.size >= LONG or len(self.texts) + len(self.keys) + len(self.naming) >= MANY
 
 
 class Secrets(NamedTuple):
@@ -91,18 +99,19 @@ def _look_at(value: JSON) -> Seen | None:
     naming = {key: use for key in keys if (use := use_of(key)) != "harmless"} if keys else {}
     joined = "\n".join([*texts, *keys]) if texts or keys else ""
     if joined and is_suspicious(joined):
-        return Seen(texts, keys, naming)
+        return Seen(texts, keys, naming, len(joined))
     if keys:
         _remember(keys - naming.keys())
     if lists and ("\n--" in joined or joined.startswith("--")):  # there may be options in one of them
         is_beside = is_beside or any(map(_named_in, lists))
-    return Seen([], set(), naming) if naming or is_beside else None
+    return Seen([], set(), naming, 0) if naming or is_beside else None
 
 
 def _secrets_in(seen: Seen) -> Secrets:
-    texts, keys, naming = seen
+    texts, keys, naming, _ = seen
     secrets = clean_each([*texts, *keys]) if texts or keys else {}
-    _remember(keys - naming.keys() - secrets.keys())
+    if not seen.is_much:  # else a text may be `hide`n meanwhile, and then no key that was looked at before is harmless
+        _remember(keys - naming.keys() - secrets.keys())
     return Secrets(secrets, naming)
 
 

@@ -74,6 +74,8 @@ SECRETS = {  # text → what must be gone
     '{"password": 12345678, "id": 1}': "12345678",
     '{"text": "{\\"token\\": \\"hun\\\\\\"ter2\\"}"}': "ter2",
     "{'password': \"it's hunter2\", 'id': 1}": "hunter2",
+    "{'password': b'hunter2', 'id': 1}": "hunter2",
+    '{"Authorization": rb"token hunter2"}': "hunter2",
     "sent {'clientSecret': 'hunter2'} there": "hunter2",
     f"http://127.0.0.1:3141/login/{CODE}": CODE,
     f"http://h//login//{CODE}": CODE,

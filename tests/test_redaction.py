@@ -5,6 +5,7 @@ import copy
 import functools
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -366,31 +367,55 @@ def test_only_what_is_known_now_is_taken_out(holder: Holder) -> None:
 
 
 @pytest.mark.parametrize("weakened", [False, True])
-@pytest.mark.parametrize("count", [1, redaction.MANY])
-async def test_while_many_are_looked_for_and_taken_out_others_have_their_turns(
-    count: int, weakened: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("text", "count"), [("Bearer abc123", 1), ("Bearer abc123", redaction.MANY), ("Bearer abc123" + " " * 2**16, 1)]
+)
+async def test_while_much_is_looked_through_others_have_their_turns(
+    text: str, count: int, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
         monkeypatch.setattr(redaction, "MANY", 10**9)
-    turns = 0
+        monkeypatch.setattr(redaction, "LONG", 10**9)
+    turns, threads, look = 0, set[int](), redaction.clean_each
 
-    async def count_turns() -> None:
+    async def turn() -> None:
         nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
+        turns += 1
 
-    values = [["Bearer abc123", "fine"] * count, "nothing", {"ghp_abcdef0123": {"password": "x"}}]
-    others = asyncio.create_task(count_turns())
-    found = await redaction.redact_each(values, lambda: asyncio.sleep(0))
-    others.cancel()
-    assert found == redact(values)
+    def noted(texts: list[str]) -> Any:
+        threads.add(threading.get_ident())
+        return look(texts)
+
+    values = [[text, "fine"] * count, "nothing", {"ghp_abcdef0123": {"password": "x"}}]
+    expected = redact(values)
+    monkeypatch.setattr(redaction, "clean_each", noted)
+    found = await redaction.redact_each(values, turn)
+    assert found == expected
     assert found[1] == count + 2
-    assert turns == (2 if count > 1 and not weakened else 0)
+    is_apart = (len(text) > redaction.LONG or count > 1) and not weakened
+    assert turns == 2 * is_apart
+    assert (threads == {threading.get_ident()}) is not is_apart
 
 
-def test_no_frame_holds_so_many_that_another_overtakes_it() -> None:
+async def test_what_is_hidden_while_much_is_looked_through_is_no_harmless_key(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values: list[Any] = [{"k" * 40: 1}, {"text": "Bearer abc123" + " " * redaction.LONG}]
+    look = redaction.clean_each
+
+    def hidden(texts: list[str]) -> Any:
+        found = look(texts)
+        redaction.hide(holder, ["k" * 40])
+        return found
+
+    monkeypatch.setattr(redaction, "clean_each", hidden)
+    await redaction.redact_each(values, lambda: asyncio.sleep(0))
+    assert redact(values[0]) == ({"[redacted]": 1}, 1)
+
+
+def test_no_frame_holds_so_much_that_another_overtakes_it() -> None:
     most = Config().max_frame
+    assert most <= redaction.LONG
     values = ["" for _ in range(redaction.MANY)], {str(n): 0 for n in range(redaction.MANY)}
     assert all(len(dumpb(value)) >= most for value in values)
 

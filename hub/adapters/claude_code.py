@@ -6,7 +6,7 @@ from typing import Any
 
 from .asking import choice, permission
 from .identities import part_of_id
-from .reading import first_line, identity, mapping, number, summary, text
+from .reading import cleaned, first_line, identity, mapping, number, summary, text
 from .shape import CANCEL, DECLINE, Given, Question, Taken, Tool, passed_over
 from .turns import Hook, Kind, closes, events, over
 from .waits import mark
@@ -94,7 +94,7 @@ def _hook(given: Given, name: str, kind: Kind, sender: str, session: str, turn: 
 
 def _server(body: Mapping[str, Any]) -> str:
     """How the names of the tools of the server begin that asks."""
-    named = identity(body.get("mcp_server_name"))
+    named, _ = cleaned(identity(body.get("mcp_server_name")))  # written as a part of a name, a secret is none
     return f"mcp__{re.sub('[^A-Za-z0-9_-]', '_', named)}" if named else ""
 
 

@@ -131,7 +131,10 @@ def first_line(value: Any, most: int = LINE) -> str:
 
 def identity(value: Any, most: int = 100) -> str:
     """A text that can be part of an id: printable, without blanks at its ends."""
-    return "".join(c for c in text(value, most) if c.isprintable()).strip()
+    named = text(value, most)
+    if not named.isprintable():  # what is left out may be what parts a secret from the word before it
+        named, _ = cleaned(named)
+    return "".join(c for c in named if c.isprintable()).strip()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -52,8 +52,13 @@ def statuses(hub: HubInside, event: str) -> set[str | None]:
 
 @pytest.mark.parametrize("weakened", [None, "turn", "look"])
 async def test_all_end_in_turns_with_others_and_each_task_is_looked_at_once(
-    hub: HubInside, weakened: str | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weakened: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with hub_app(tmp_path, ephemeral=True) as hub:  # of a disk it would be counted how long it takes
+        await all_end_in_turns(hub, weakened, monkeypatch)
+
+
+async def all_end_in_turns(hub: HubInside, weakened: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, passes, take, end = 0, 0, tasks.OpenTasks._take, Liveness._end
 
     def counted(found: tasks.OpenTasks, event: Event, task: str) -> int:
@@ -61,7 +66,7 @@ async def test_all_end_in_turns_with_others_and_each_task_is_looked_at_once(
         looked += 1
         return take(found, event, task)
 
-    async def at_once(passes: Passes) -> None:
+    async def at_once(passes: Passes, *, begun: bool = False) -> None:
         """Nobody else is served before this."""
 
     async def anew(living: Liveness, found: tasks.OpenTasks) -> None:

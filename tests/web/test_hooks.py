@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ from hub.adapters.shape import Event
 from hub.web import hooks
 
 PROMPT, TOOL, STOP = (sample(f"claude-{name}") for name in ("02-user-prompt-submit", "03-pre-tool-use", "15-stop"))
+ELICITATION, RUN = sample("claude-14-elicitation"), sample("github-workflow-run-completed")
 TASK = f"claude-code:{PROMPT['session_id']}/{PROMPT['prompt_id']}"
 
 
@@ -175,6 +177,33 @@ async def test_secrets_are_taken_out(hub: HubInside) -> None:
     secret = "ghp_" + "a1B2" * 9
     await hub.post("hooks/claude-code", TOOL | {"tool_input": {"command": f"curl -H 'Authorization: Bearer {secret}'"}})
     assert secret not in (await hub.get("api/events")).text
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+@pytest.mark.parametrize(
+    ("path", "change", "begin", "secret"),
+    [
+        ("claude-code", lambda said: ELICITATION | {"mcp_server_name": said}, "x DB_PASSWORD=", "Ty4Qwb8DwkNhFdnXsiVp"),
+        ("claude-code", lambda said: ELICITATION | {"mcp_server_name": said}, "x ", "Bearer Ty4Qwb8DwkNhFdnXsiVp"),
+        ("github", lambda said: RUN | {"repository": {"full_name": said}}, "a\n", "ghp_" + "a1B2" * 9),
+        ("github", lambda said: RUN | {"repository": {"full_name": said}}, "a\u200b", "ghp_" + "a1B2" * 9),
+    ],
+)
+async def test_a_secret_is_found_before_its_text_becomes_a_name(
+    path: str,
+    change: Callable[[str], Any],
+    begin: str,
+    secret: str,
+    weakened: bool,
+    hub: HubInside,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if weakened:
+        for module in ("claude_code", "reading"):
+            monkeypatch.setattr(f"hub.adapters.{module}.cleaned", lambda text: (text, True))
+    assert (await hub.post(f"hooks/{path}", change(begin + secret))).status == 200
+    told = (await hub.get("api/events")).text + (await hub.get("api/state")).text
+    assert (re.sub("[^A-Za-z0-9]", "_", secret) in re.sub("[^A-Za-z0-9]", "_", told)) is weakened
 
 
 async def test_who_was_heard(tmp_path: Path) -> None:

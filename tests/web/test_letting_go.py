@@ -120,7 +120,8 @@ TOO_MUCH = json.dumps({"any": [{"a": 1}] * 130_990}, separators=(",", ":")).enco
 REFUSED = {
     "an event that would go out too large": ("api/events", b'{"event":"a:b","data":%s}' % TOO_MUCH, 413),
     "events that do not fit": ("api/events", b'[{"event":"a:b"},{"event":"no name","data":1}]', 422),
-    "an answer that would be too large": ("api/commands/hub:ping", TOO_MUCH, 500),
+    "an answer that is too large": ("api/commands/test:large", b"{}", 500),
+    "args that are too large": ("api/commands/hub:ping", TOO_MUCH, 413),
     "args that do not fit": ("api/commands/hub:state", b'{"no": 1}', 422),
     "no JSON": ("api/events", b'{"event":', 400),
     "no such command": ("api/commands/no:such", b"{}", 404),
@@ -136,6 +137,10 @@ async def failing(tmp_path: Path) -> AsyncIterator[HubInside]:
         @inside.hub.command("test:fails")
         async def fails(call: Call) -> None:
             raise KeyError("of the application")
+
+        @inside.hub.command("test:large")
+        async def large(call: Call) -> list[str]:
+            return ["x" * 1000] * 1100
 
         @inside.hub.command("test:exits")
         async def exits(call: Call) -> None:
