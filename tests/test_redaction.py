@@ -376,7 +376,7 @@ async def test_while_much_is_looked_through_others_have_their_turns(
     if weakened:
         monkeypatch.setattr(redaction, "MANY", 10**9)
         monkeypatch.setattr(redaction, "LONG", 10**9)
-    turns, threads, look = 0, set[int](), redaction.clean_each
+    turns, threads, look = 0, set[int](), sensitive.clean_each
 
     async def turn() -> None:
         nonlocal turns
@@ -401,7 +401,7 @@ async def test_what_is_hidden_while_much_is_looked_through_is_no_harmless_key(
     holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values: list[Any] = [{"k" * 40: 1}, {"text": "Bearer abc123" + " " * redaction.LONG}]
-    look = redaction.clean_each
+    look = sensitive.clean_each
 
     def hidden(texts: list[str]) -> Any:
         found = look(texts)
