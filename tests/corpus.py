@@ -201,6 +201,7 @@ HARMLESS = (
     "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2E\n---- END SSH2 PUBLIC KEY ----",
     *("password : required", "password   = required", "token    = tokens1[0]", "a  = b12345", "Password: "),
     *('password="at least 8 characters"', 'password="your password"', 'PASSWORD="your password here"'),
+    *("llm run --max-tokens 128000 --top 1", "cli --page-token 20-of-300x"),
     *("Use --password instead.", "--password requires an argument", "the --password option is old", "--token argument"),
     *("error: argument --password: expected one argument", "--password 'is required'", "<password> --user <user>"),
     *("<label>Password</label>", "<password>required</password>", "<tokens>500</tokens>", "<token>500</tokens>"),

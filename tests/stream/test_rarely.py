@@ -1,10 +1,14 @@
 """What the log hears of what goes on, or comes and goes."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from hub.stream.brokers import rarely
+from hub.stream.brokers.entries import FACTS, Stream
+from hub.stream.brokers.redislog import RedisLog
+from hub.wire.names import Cursor
 
 
 @pytest.fixture
@@ -49,3 +53,19 @@ def test_the_last_word_on_an_outage_is_how_it_stands(
     outage.say("OOM.")
     assert [record.levelname for record in caplog.records][-1] == "ERROR"
     assert caplog.text.count(can) == (5 if weakened else 1)
+
+
+def test_the_log_hears_each_news_of_a_stream_once_a_minute(
+    clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, stream = RedisLog(), Stream.read([None] * FACTS)
+    for _ in range(13):
+        told.skipped("abcd", 7, 9)
+        told.lost(Cursor("abcd", 9), stream)
+        told.foreign("hub:events", 1)
+        told.other_epoch("efgh", "noeviction")
+        told.failed(ValueError("no"))
+        clock.now += 10
+    found = Counter(record.funcName for record in caplog.records)
+    assert found == dict.fromkeys(("skipped", "lost", "foreign", "other_epoch", "failed"), 3)
+    assert "efgh (6 of them since this was told last)" in caplog.text
