@@ -6,6 +6,7 @@ Linear work takes four times as long for four times as much: the ratio shows wha
 64 KiB and 400 ms for 1 MiB are promised.
 """
 
+import asyncio
 import json
 import sys
 import time
@@ -72,14 +73,30 @@ CORPUS: dict[str, Callable[[int], Any]] = {
 
 
 def seconds(value: Any) -> float:
+    """The longest step of an event loop in which it is cleaned as an event is: what is looked through in a thread is
+    nobody's step."""
     times = []
     for _ in range(3):
         redaction._harmless.clear()
         secretnames._use.cache_clear()
-        start = time.process_time()
-        redaction.redact(value)
-        times.append(time.process_time() - start)
+        steps = [0.0]
+
+        def timed(handle: asyncio.Handle, steps: list[float] = steps) -> None:
+            start = time.thread_time()
+            RUN(handle)
+            steps.append(time.thread_time() - start)
+
+        asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]
+        asyncio.run(cleaned(value))
+        times.append(max(steps))
     return min(times)
+
+
+RUN = asyncio.Handle._run
+
+
+async def cleaned(value: Any) -> None:
+    await redaction.redact_each([value], lambda: asyncio.sleep(0))
 
 
 def main() -> int:
