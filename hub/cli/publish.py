@@ -27,7 +27,7 @@ MOST_TOLD = 20  # lines that are not published, each with why
 SILENT_TRIES = 3  # until a hub that says nothing at all is given up
 ANSWER_TIMEOUT = 10.0  # seconds until it is asked again
 LONGEST_WAIT = 5.0  # seconds before a publish that came too fast is tried again
-COMES_BACK = 10.0  # seconds that a hub which has said that it stops is waited for
+COMES_BACK, LOOK = 10.0, 1.0  # seconds that a hub which has said that it stops is waited for, and between two looks
 STATUS = "0 all is published, 1 the hub said no, or lines were left out, 2 the words are wrong, 3 no hub there"
 EXAMPLES = """
     hub publish task:progress id=build progress=40
@@ -204,7 +204,7 @@ def post(hub: "Asks", batch: "list[Line]", event: str, *, id: str | None = None,
                 raise _unknown(lost, batch) from None
             if stopped is None or not left or time.monotonic() > stopped + COMES_BACK:
                 raise
-            time.sleep(1.0)
+            time.sleep(LOOK)
         except Disconnected as error:
             lost, silences = error, silences + isinstance(error, Silent)
             if not left or silences == SILENT_TRIES:
