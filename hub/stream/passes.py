@@ -18,8 +18,9 @@ class Passes:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def turn(self, *, begun: bool = False) -> None:
-        """Wait for a turn. What is done then must not take more than a few ms before it waits for anything. Who has
-        `begun` goes before who has not, so that what all of them have in hand is not in memory together."""
+        """Wait for a turn. What is done then must not take more than a few ms before it waits for anything, or what one
+        step with something LARGE takes where they rest for HEAVY_REST. Who has `begun` goes before who has not, so that
+        what all of them have in hand is not in memory together."""
         loop = asyncio.get_running_loop()
         if self._left:
             self._begin(loop)
