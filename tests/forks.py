@@ -272,9 +272,12 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False)
     exec(request["before"], {})
     from hub import stdio
+    from hub.cli import interrupts
     from hub.cli.main import main
 
+    interrupts.take()
     status = main(request["words"])
+    interrupts.done(status)
     # As an interpreter ends, but for taking apart all that was imported: that takes longer than most of what is run.
     # What nobody has any more says what it has to say: a task that was forgotten, say.
     threading._shutdown()  # type: ignore[attr-defined]

@@ -80,8 +80,8 @@ ORDER = [
         ("printed", "render"),
         (
             "cli",
-            "terminal grammar exchange http lasting words documents publish places beginnings writing following tail "
-            "forwarding forward",
+            "interrupts coroutines terminal grammar exchange http lasting words documents publish places beginnings "
+            "writing following tail forwarding forward",
         ),
         (
             "cli",
@@ -320,7 +320,9 @@ def test_what_is_installed_is_what_is_in_the_checkout() -> None:
 def test_only_the_hubs_own_process_is_ended() -> None:
     """A mounted hub must never end the process of its application: only programs do."""
     found = sources()
-    assert [path for path, text in found.items() if "os._exit" in text] == ["cli/main", "web/crew", "web/shutdown"]
+    assert [path for path, text in found.items() if "os._exit" in text] == [
+        *("cli/interrupts", "cli/main", "web/crew", "web/shutdown"),
+    ]
     users = [path for path, text in found.items() for name in imports(path, text) if name.endswith("shutdown.Ending")]
     assert users == ["web/program"]
     (function,) = [

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 from ..client import connections
@@ -19,16 +19,16 @@ from ..wire.names import is_made_up
 from ..wire.vocabulary import EVENTS
 from .beginnings import START, begin, beginning, in_words
 from .http import address, named_address, pasted, token_of
+from .interrupts import Wish
 from .places import Place
 from .terminal import envelope, has_colour, is_for_people, is_terminal, printable, readable
 from .writing import Output
 
 DOMAINS = ("agent", "alert", "audit", "governance", "hub", "memory", "security", "task")
-STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
 Items = AsyncIterator[Received | Gap]
 
 
-async def follow(args: argparse.Namespace, place: Place | None) -> None:
+async def follow(args: argparse.Namespace, place: Place | None, wish: Wish) -> None:
     """Follow as the flags say. Raises HubError, NoHub, UsageError, Unwritten."""
     logging.basicConfig(format="hub: %(message)s")
     connections.log.addFilter(_escaped)  # a hub's words stand in its warnings, and must not drive the terminal either
@@ -42,17 +42,16 @@ async def follow(args: argparse.Namespace, place: Place | None) -> None:
         for sentence in _hints(args, kept):
             complain(printable(f"hub: {sentence}"))
         items = hub if kept else await begin(args, hub, lambda cursor: another(after=cursor))
-        await Following(args, hub, place).run(items)
+        await Following(args, hub, place, wish).run(items)
 
 
 class Following:
     """One tail, and how far it has come: `cursor` is the position up to which everything that matches is written."""
 
-    def __init__(self, args: argparse.Namespace, hub: HubClient, place: Place | None) -> None:
-        self._args, self._hub, self._place = args, hub, place
+    def __init__(self, args: argparse.Namespace, hub: HubClient, place: Place | None, wish: Wish) -> None:
+        self._args, self._hub, self._place, self._wish = args, hub, place, wish
         self._left, self._line = args.count, _form(args)
         self._written, self._writing = hub.cursor, False
-        self._interrupted = False
         self._output = Output(sys.stdout)
 
     @property
@@ -64,15 +63,14 @@ class Following:
         Unwritten."""
         task = asyncio.current_task()
         assert task is not None
-        stopping, unread = stopped(lambda number: self._stop(task, number)), self._output.cancelled_when_unread(task)
         self._check()
         self._keep()
         try:
-            with suppress(asyncio.CancelledError), stopping, unread:
+            with suppress(asyncio.CancelledError), self._output.cancelled_when_unread(task):
                 await self._write_all(items)
         finally:
             self._keep(durable=True)
-        if self._interrupted:
+        if self._wish.by == signal.SIGINT:
             echoed = "\n" * is_terminal(sys.stderr)  # the keys, in front of the sentence
             complain(f"{echoed}hub: {printable(self._way_back())}")
 
@@ -100,26 +98,9 @@ class Following:
         if self._place is not None and self.cursor is not None and not is_made_up(self.cursor):
             self._place.keep(self.cursor, durable=durable)
 
-    def _stop(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:
-        self._interrupted = number == signal.SIGINT
-        task.cancel()
-
     def _way_back(self) -> str:
         behind = ("--resume", self._place.name) if self._place is not None else ("--after", str(self.cursor))
         return f"Go on from here with {pasted(self._args, 'tail', *self._args.patterns, *behind)}"
-
-
-@contextmanager
-def stopped(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `stop` when this process is asked to end."""
-    loop = asyncio.get_running_loop()
-    for number in STOPPED_BY:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield
-    finally:
-        for number in STOPPED_BY:
-            loop.remove_signal_handler(number)
 
 
 def _form(args: argparse.Namespace) -> Callable[[Received | Gap], str]:

@@ -42,12 +42,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Publish there what comes here, each event once, until interrupted; how far it has come is kept in the state
     directory. While only a demo runs here, or there, it waits."""
-    import asyncio
-
+    from . import coroutines
     from .forwarding import forward
 
     with contextlib.suppress(KeyboardInterrupt), _place(args) as place:
-        asyncio.run(forward(args, place))
+        coroutines.run(lambda _: forward(args, place))
     return 0
 
 

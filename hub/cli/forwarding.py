@@ -23,7 +23,7 @@ from ..errors import HubError, UsageError
 from ..stdio import complain
 from ..wire.names import is_made_up
 from .beginnings import START, begin, beginning, in_words
-from .following import Items, stopped
+from .following import Items
 from .http import address, named_address, token_in, token_of
 from .places import Place
 from .terminal import printable
@@ -41,21 +41,19 @@ class MadeUp(Exception):
 
 
 async def forward(args: argparse.Namespace, place: Place) -> None:
-    """Forward as the flags say, until this process is asked to end. Raises HubError, NoHub, UsageError."""
+    """Forward as the flags say, until it is cancelled. Raises HubError, NoHub, UsageError."""
     logging.basicConfig(format="hub: %(message)s")
     where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
     another = partial(HubClient, named_address(args), **where)
     async with _there(args) as there:
         await there.check()
-        is_on = True
-        while is_on:
+        while True:
             try:
                 await _forward(args, place, there, another)
-                is_on = False
             except MadeUp:
                 if beginning(args) is None:  # from now on, that is: not from when the other hub is noticed
                     args = argparse.Namespace(**{**vars(args), "since": datetime.now(UTC)})
-                is_on = await _is_back(args, another)
+                await _until_back(args, another)
 
 
 async def _forward(args: argparse.Namespace, place: Place, there: "There", another: partial[HubClient]) -> None:
@@ -79,24 +77,20 @@ async def _is_made_up(another: partial[HubClient]) -> bool:
         return is_made_up(hub.cursor)
 
 
-async def _is_back(args: argparse.Namespace, another: partial[HubClient]) -> bool:
-    """Say so, and wait until a hub is there that is no demo; False if this process is asked to end before."""
-    task = asyncio.current_task()
-    assert task is not None
-    with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
-        at = printable(f"at {url}" if (url := named_address(args)) else "here")
-        complain(f"hub: Only a demo runs {at}: nothing of it is forwarded, and the hub that was there is waited for.")
-        while True:
-            await asyncio.sleep(LOOK)
-            try:
-                if not await _is_made_up(another):
-                    return True
-            except NoHub:
-                pass
-            except HubError as error:
-                if not error.retryable:
-                    raise
-    return False
+async def _until_back(args: argparse.Namespace, another: partial[HubClient]) -> None:
+    """Say so, and wait until a hub is there that is no demo."""
+    at = printable(f"at {url}" if (url := named_address(args)) else "here")
+    complain(f"hub: Only a demo runs {at}: nothing of it is forwarded, and the hub that was there is waited for.")
+    is_demo = True
+    while is_demo:
+        await asyncio.sleep(LOOK)
+        try:
+            is_demo = await _is_made_up(another)
+        except NoHub:
+            pass
+        except HubError as error:
+            if not error.retryable:
+                raise
 
 
 class There:
@@ -206,16 +200,13 @@ class Forwarding:
         self._idle = True
 
     async def run(self, items: Items) -> None:
-        """Forward until asked to end. Raises HubError, MadeUp."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Forward until cancelled. Raises HubError, MadeUp."""
         self._keep(self._hub.cursor)
         ended: Exception | None = None
         try:
-            with suppress(asyncio.CancelledError), stopped(lambda _: _end(task)):
-                async with asyncio.TaskGroup() as group:
-                    for work in (self._take(items), self._hand_on(), self._move_on()):
-                        group.create_task(work)
+            async with asyncio.TaskGroup() as group:
+                for work in (self._take(items), self._hand_on(), self._move_on()):
+                    group.create_task(work)
         except* (HubError, MadeUp) as errors:
             ended = errors.exceptions[0]
         finally:
@@ -257,10 +248,6 @@ class Forwarding:
     def _keep(self, cursor: str | None, *, durable: bool = False) -> None:
         if cursor is not None and not is_made_up(cursor):
             self._place.keep(cursor, durable=durable)
-
-
-def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
 
 
 def _size(item: Received | Gap) -> int:

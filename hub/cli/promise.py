@@ -17,6 +17,7 @@ from ..client.items import Received, arrival
 from ..client.sockets import UNREACHABLE, Connector
 from ..errors import HubError
 from ..wire.ids import new_id
+from . import coroutines
 from .checks import Finding
 from .http import address, named_address, token_of
 
@@ -34,7 +35,7 @@ def tried(args: argparse.Namespace) -> Iterator[Finding]:
     """Publish a few events, and follow them in every way."""
     try:
         with _silence():
-            apart = asyncio.run(_try(args))
+            apart = coroutines.run(lambda _: _try(args))
     except HubError as error:
         if error.code == "forbidden":
             yield Finding("events", "Not tried: this token only reads.")

@@ -37,14 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
     With `--resume` the place is kept behind each line, once it has been written: the next run goes on there.
     """
-    import asyncio
-
+    from . import coroutines
     from .following import follow
     from .writing import Unwritten
 
     try:
         with contextlib.suppress(KeyboardInterrupt), _place(args) as kept:
-            asyncio.run(follow(args, kept))
+            coroutines.run(lambda wish: follow(args, kept, wish))
     except Unwritten as unwritten:
         return int(give_up(unwritten.error))
     return 0

@@ -274,7 +274,7 @@ async def test_on_a_terminal_the_result_is_for_people(hub: HubInside, tmp_path: 
 async def test_with_a_key_it_runs_once(hub: HubInside) -> None:
     words = ("orders:cancel", "order=5", "--key", "today")
     assert await answered(hub, *words) == await answered(hub, *words) == {"order": 5}
-    assert len(await hub.records("command.repeated")) == 1
+    assert len(await hub.recorded("command.repeated")) == 1
     status, _, err = await call(hub, "orders:cancel", "order=6", "--key", "today")
     assert (status, err.count("\n")) == (1, 1)
     assert "--help" not in err

@@ -77,7 +77,7 @@ async def test_an_empty_hub_says_how_to_fill_it(hub: HubInside) -> None:
     assert sections(page) == ["hub"]
     assert f"curl -s {hub.url}api/events" in page.text
     assert "hub ask" in page.text
-    assert re.search(r"intact when looked at \d\d:\d\d:\d\d, 1 record", page.text), "it is the hub's start"
+    assert re.search(r"intact at \d\d:\d\d:\d\d, 1 record by now", page.text), "it is the hub's start"
     assert re.search(r"audit intact at \d\d:\d\d:\d\d", page.text)
     assert "made up" not in page.text
 
