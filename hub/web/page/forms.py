@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from aiohttp import hdrs, web
 
 from ...commands.call import Command
-from ...commands.confirmation import digest
+from ...commands.confirmation import GOOD_SECONDS, digest
 from ...commands.providers import OF_A_STREAM, for_requests
 from ...errors import HubError
 from ...wire.ids import new_id
@@ -101,14 +101,18 @@ def _context(form: Form, typed: Mapping[str, str], error: HubError | None = None
     return {**shown, "key_field": KEY, "key": "" if form.effect == "read" else new_id()}
 
 
-async def _again(request: web.Request, form: Form, typed: Mapping[str, str], error: HubError) -> web.Response:
-    """The form once more, with what is wrong; or, for what must be confirmed, the second step."""
+async def _again(
+    request: web.Request, form: Form, typed: Mapping[str, str], error: HubError, confirm: str | None = None
+) -> web.Response:
+    """The form once more, with what is wrong; or, for what must be confirmed, the second step: there it is said if a
+    value did come with it, and was too old or used already."""
     if form.within and isinstance(error.details, dict) and isinstance(error.details.get(form.within), dict):
         error.details = error.details[form.within]
     context = _context(form, typed, error)
     if error.code == "confirmation_required" and isinstance(error.details, dict):
         exact = exactly(args_of(form.fields, typed))
         context |= {"confirm": error.details["confirm"], "typed": typed, "exact": exact, "field": CONFIRM}
+        context |= {"is_late": confirm is not None, "good": GOOD_SECONDS}
         return await frame.show(request, "pages/confirm.html", context, error.status)
     return await frame.show(request, "pages/call.html", context, error.status)
 
@@ -179,7 +183,7 @@ async def _call(
         done = partial(_done, request, form, typed)
         return await api.call(request, form.command, args, done, confirm=confirm, key=key, audited=form.audited)
     except HubError as error:
-        return await _again(request, form, typed, error)
+        return await _again(request, form, typed, error, confirm)
 
 
 def _args(request: web.Request, form: Form, typed: Mapping[str, str]) -> dict[str, Any]:

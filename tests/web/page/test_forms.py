@@ -19,6 +19,7 @@ from running import Answer, HubInside, hub_app, talk, until
 from sent import FORM, Page, main, own, send
 
 from hub import Call, Hub, HubError, create_app
+from hub.commands import confirmation
 from hub.commands.asked import account
 from hub.commands.providers import OF_A_STREAM
 from hub.commands.seen import is_seen
@@ -540,6 +541,34 @@ async def test_what_was_confirmed_cannot_be_exchanged(hub: HubInside, monkeypatc
     assert not await hub.records("command.called")
     monkeypatch.setattr(type(hub.hub.commands), "_confirm", lambda *args: None)
     assert (await send(hub, "call/db:drop", {"table": "b"})).status == 303, "weakened it runs at once"
+
+
+@pytest.mark.parametrize("how", ["late", "used", "exchanged"])
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_confirmation_that_did_not_count_says_so_and_what_to_do(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, how: str, weakened: bool
+) -> None:
+    if weakened:
+        rewritten(hub, "pages/confirm.html", "{% if is_late %}", "{% if false %}")
+    first = await send(hub, "call/db:drop", {"table": "a"})
+    assert not main(first.text).all("p", role="alert"), "nobody has confirmed anything yet"
+    carried = Page(first.text).carried()
+    ran = 0
+    with monkeypatch.context() as patched:
+        if how == "late":
+            patched.setattr(confirmation, "GOOD_SECONDS", -1)
+        elif how == "used":
+            ran += (await send(hub, "call/db:drop", carried)).status == 303
+            del carried["hub:key"]
+        else:
+            carried["table"] = "b"
+        again = await send(hub, "call/db:drop", carried)
+    assert again.status == 428
+    assert len(await hub.records("command.called")) == ran
+    told = [str(one["text"]) for one in main(again.text).all("p", role="alert")]
+    assert [text[:33] for text in told] == ([] if weakened else ["Nothing has run by this press: it"])
+    assert all("press again within 60 seconds" in text for text in told)
+    assert (await send(hub, "call/db:drop", Page(again.text).carried())).status == 303, "the new one is good"
 
 
 async def test_what_does_not_fit_has_no_second_step(hub: HubInside) -> None:
