@@ -21,6 +21,7 @@ from ..client.items import Gap, Received
 from ..client.sockets import UNREACHABLE, Connector, no_hub
 from ..errors import HubError, UsageError
 from ..stdio import complain
+from ..stream.pidfile import WHAT
 from ..wire.names import is_made_up
 from .beginnings import START, begin, beginning, in_words
 from .following import Items
@@ -255,9 +256,10 @@ def _size(item: Received | Gap) -> int:
 
 
 def _line(event: Received) -> str:
-    """The event as it is published there. Its process is none of that machine's."""
+    """The event as it is published there. Its process is none of that machine's: the hub there would take another one
+    for it, or none for its end."""
     data = event.data
-    if event.name == "agent:status_change" and isinstance(data, Mapping) and "pid" in data:
+    if event.name in WHAT and isinstance(data, Mapping) and "pid" in data:
         data = {name: value for name, value in data.items() if name != "pid"}
     return json.dumps({"event": event.name, "id": event.id, "data": data}, ensure_ascii=False, separators=(",", ":"))
 

@@ -170,18 +170,28 @@ async def test_what_does_not_fit_there_is_told_and_the_rest_is_forwarded(
     assert "hub: shop:paid the-fifth is not forwarded: " in said
 
 
-async def test_the_hubs_own_events_and_processes_of_this_machine_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_the_hubs_own_events_and_processes_of_this_machine_stay(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event in which a hub looks for a process, for the hub there has others of the same numbers."""
+    if weakened:
+        monkeypatch.setattr(forwarding, "WHAT", {})
     async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
-        agent = {"id": "builder", "status": "active", "pid": os.getpid()}
-        await here.hub.publish("agent:status_change", agent, ttl=0.1)
+        named = {"id": "builder", "status": "running", "pid": os.getpid()}
+        await here.hub.publish("agent:status_change", {**named, "status": "active"}, ttl=0.1)
         await until(lambda: here.hub.cursor.seq == 2)  # hub:stale
+        await here.hub.publish("task:progress", named)
         await here.publish(1)
         async with forwarding_to(there.url, here, tmp_path) as place:
             await until(lambda: place.read() == str(here.hub.cursor))
+        pid = {"pid": os.getpid()} if weakened else {}
         assert [(name, data) for _, name, data in told(await kept(there))] == [
-            ("agent:status_change", {"id": "builder", "status": "active"}),
-            ("a:x", {"n": 3}),
+            ("agent:status_change", {"id": "builder", "status": "active", **pid}),
+            ("task:progress", {"id": "builder", "status": "running", **pid}),
+            ("a:x", {"n": 4}),
         ]
+        assert len(there.hub.liveness) == (2 if weakened else 0)
 
 
 async def test_patterns_and_a_place_that_does_not_grow_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
