@@ -174,6 +174,8 @@ def told(key: str | None, data: Any, of: str = "") -> str:
     if key is None and isinstance(data.get("id"), str):  # of a name that has no last value: it is called all the same
         key = data["id"]
     known = {name: data[name] for name in TOLD if data.get(name) not in (None, "", key, of)}
+    if _is_said_by(key, known.get("name")):
+        del known["name"]
     answered = _answered(data) if "question" in known else ""
     parts = [answered if answered and name == "status" else _part(name, value) for name, value in known.items()]
     if "event" in known:  # what the hub says of another one: of which
@@ -183,6 +185,11 @@ def told(key: str | None, data: Any, of: str = "") -> str:
     title = data.get("title") if isinstance(data.get("title"), str) else None  # as of an alert, whose key is a hash
     called = "" if {"event", "question"} & {*known} or key == of else (title and outline(title, PART)) or agent(key)
     return cut(" ".join(text for text in (called, rest) if text), LINE)
+
+
+def _is_said_by(key: str | None, name: Any) -> bool:
+    """Whether the key has this name as its last part: `run:make`."""
+    return isinstance(name, str) and (key or "").rpartition(":")[2].casefold() == name.casefold()
 
 
 def _answered(data: Mapping[str, Any]) -> str:

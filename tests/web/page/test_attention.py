@@ -37,7 +37,7 @@ async def test_a_job_that_did_not_come_is_failed_until_it_is_seen_or_comes(hub: 
     await overdue(hub, "backup")
     page = await shown(hub)
     assert strip(page, "failed") == 1
-    assert "backup did not come" in text(page, "failed")
+    assert "backup · did not come" in text(page, "failed")
     assert page.all("section", id="working") == [], "it stands in one place"
     assert (await send(hub, "seen", {"event": TASK, "key": "backup"})).status == 303
     assert strip(await shown(hub), "failed") == 0
@@ -219,13 +219,13 @@ async def test_whose_run_it_is_and_what_went_wrong_is_said_once(hub: HubInside) 
         TASK, {"id": "ping:x", "name": "x", "status": "failed", "error": "failed", "message": "Trace"}
     )
     said = text(await shown(hub), "failed")
-    assert "CI in shop failure" in said
-    assert "x Trace" in said
+    assert "CI in shop · failure" in said
+    assert "x · Trace" in said
     assert "ada/shop" in [one["text"] for one in (await shown(hub, task="github:ada/shop/7")).all("dd")]
     await hub.hub.publish(
         TASK, {"id": "k", "name": "make", "status": "failed", "error": "process ended", "message": "step 1"}
     )
-    assert "make process ended · at “step 1”" in text(await shown(hub), "failed")
+    assert "make · process ended · at “step 1”" in text(await shown(hub), "failed")
     assert "✕ failed Trace" in text(await shown(hub, task="ping:x"), "attempts")
 
 

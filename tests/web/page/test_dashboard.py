@@ -77,7 +77,8 @@ async def test_an_empty_hub_says_how_to_fill_it(hub: HubInside) -> None:
     assert sections(page) == ["hub"]
     assert f"curl -s {hub.url}api/events" in page.text
     assert "hub ask" in page.text
-    assert re.search(r"intact at \d\d:\d\d:\d\d, 1 record by now", page.text), "it is the hub's start"
+    said = " ".join(page.text.split())
+    assert re.search(r"audit ?intact at \d\d:\d\d:\d\d verify ▸ ?records ?1 ", said), "it is the hub's start"
     assert re.search(r"audit intact at \d\d:\d\d:\d\d", page.text)
     assert "made up" not in page.text
 
@@ -269,8 +270,10 @@ async def test_a_failure_says_its_last_line_too(hub: HubInside) -> None:
     said = {"error": "exit status 2", "message": "make: *** [Makefile:3: all] Error 1"}
     await hub.hub.publish("task:progress", {"id": "run:make", "name": "make", "status": "failed", **said})
     await hub.hub.publish("task:progress", {"id": "x", "status": "failed", "error": "no space", "message": "no space"})
-    text = (await look(hub)).text
-    assert "exit status 2 · make: *** [Makefile:3: all] Error 1" in text
+    await hub.hub.publish("agent:status_change", {"id": "a", "status": "error", "reason": "no quota"})
+    text = " ".join((await look(hub)).text.split())
+    assert "make · exit status 2 · make: *** [Makefile:3: all] Error 1" in text
+    assert "agent error · no quota" in text
     assert "no space · no space" not in text
 
 

@@ -195,6 +195,22 @@ def test_an_event_that_nobody_knows_is_called_by_its_id_too(data: Any, said: str
     assert told(None, data, of="me") == said[3:] or "me" not in said, "where it need not be said on each"
 
 
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [
+        ("run:make", "run:make failed · exit status 2"),
+        ("make", "make failed · exit status 2"),
+        ("Make", "Make failed · exit status 2"),
+        ("run:remake", "run:remake failed · exit status 2 · make"),
+        ("make:x", "make:x failed · exit status 2 · make"),
+    ],
+)
+def test_a_name_that_the_id_says_is_not_said_again(id: str, said: str) -> None:
+    data = {"id": id, "name": "make", "status": "failed", "error": "exit status 2"}
+    assert told(id, data).replace("\N{NO-BREAK SPACE}", " ") == said
+    assert told(id, {**data, "name": ["make"]}).endswith("· make"), "what is no text is shown as it is"
+
+
 async def test_only_checks_are_an_events_section_without_a_line(hub: HubInside) -> None:
     await hub.hub.publish("doctor:check", {"n": 1})
     page = await look(hub)
