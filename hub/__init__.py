@@ -1,12 +1,15 @@
 """hub: the live wire of a person's own machine. The public names, imported when they are first used."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as mypy knows it: what starts with this package need not wait for typing
 
 if __name__ != "hub":  # each module would be there twice, and no refusal would be known as one
     raise ImportError("Python took the folder of the checkout for the hub in it: start it from another folder.")
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .client.client import HubClient
     from .client.discovery import Disconnected, NoHub
     from .client.items import Gap, Received
@@ -60,7 +63,7 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _ROOMS:
         raise AttributeError(f"module 'hub' has no attribute {name!r}")
     return getattr(import_module(f".{_ROOMS[name]}", __name__), name)

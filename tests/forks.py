@@ -270,14 +270,12 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
     sys.stdin = os.fdopen(0, encoding=sys.stdin.encoding, closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as `hub.__main__.start` does
     exec(request["before"], {})
     from hub import stdio
-    from hub.cli import interrupts
     from hub.cli.main import main
 
-    interrupts.take()
     status = main(request["words"])
-    interrupts.done(status)
     # As an interpreter ends, but for taking apart all that was imported: that takes longer than most of what is run.
     # What nobody has any more says what it has to say: a task that was forgotten, say.
     threading._shutdown()  # type: ignore[attr-defined]

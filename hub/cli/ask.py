@@ -17,6 +17,7 @@ from ..stdio import complain, say
 from ..wire.ids import new_id
 from .grammar import add_command, key, seconds
 from .http import Silent, add_where, connection, pasted
+from .interrupts import interruptible
 from .terminal import is_terminal, printable
 
 NOBODY = 4  # has answered in time, and there is no default
@@ -63,11 +64,8 @@ def run(args: argparse.Namespace) -> int:
         meant = shlex.join(word for part in several for word in ("--option", part.strip()))
         complain(printable(f"hub: There is one option, {args.option[0]!r}; did you mean {meant}?"))
     try:
-        with _explained(args):
-            answer = _answer(args)
-    except KeyboardInterrupt:
-        complain("\n" * is_terminal(sys.stderr) + f"hub: {printable(_left_open(args))}")
-        raise
+        with interruptible():
+            answer = _answered(args)
     except Silent as error:
         raise Silent(f"{error.message} {_left_open(args, 'It is not known whether the question is open.')}") from None
     except Refusal as error:
@@ -78,6 +76,15 @@ def run(args: argparse.Namespace) -> int:
     say(printable(answer) if is_terminal(sys.stdout) else answer)
     place = [redact_text(option) for option in args.option].index(answer)
     return SECOND + place - 1 if place else 0
+
+
+def _answered(args: argparse.Namespace) -> str:
+    try:
+        with _explained(args):
+            return _answer(args)
+    except KeyboardInterrupt:
+        complain("\n" * is_terminal(sys.stderr) + f"hub: {printable(_left_open(args))}")
+        raise
 
 
 def _question(args: argparse.Namespace) -> str:

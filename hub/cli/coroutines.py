@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .interrupts import Wish
+from .interrupts import Interrupted, Wish, taken
 
 T = TypeVar("T")
 
@@ -16,25 +16,25 @@ T = TypeVar("T")
 def run(main: Callable[[Wish], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine as `asyncio.run`; SIGINT and SIGTERM cancel it, once, so that it can end in order.
 
-    It is made with the wish that may end it. Raises KeyboardInterrupt if it was cancelled so. Signals are the main
-    thread's: in another one nothing is taken.
+    It is made with the wish that may end it. Raises Interrupted if it was cancelled so. Signals are the main thread's:
+    in another one nothing is taken.
     """
     wish = Wish(_noted)
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(main(wish))
-    with _taken(wish):
+    with taken(wish):
         try:
             return asyncio.run(_cancelled(wish, main))
         except asyncio.CancelledError:
             if wish.by is None:
                 raise
-            raise KeyboardInterrupt from None
+            raise Interrupted(wish.by) from None
 
 
 async def _cancelled(wish: Wish, main: Callable[[Wish], Coroutine[Any, Any, T]]) -> T:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    wish.then = lambda: loop.call_soon_threadsafe(task.cancel)
+    wish.then = lambda number: loop.call_soon_threadsafe(task.cancel)
     try:
         with _woken(loop):
             if wish.by is not None:  # meanwhile
@@ -60,18 +60,5 @@ def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             loop.remove_reader(heard)
 
 
-@contextmanager
-def _taken(wish: Wish) -> Iterator[None]:
-    """Have the wish said to this one. Once said it stays so: what comes behind it is not said to anybody else."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    wish.take(*before)
-    try:
-        yield
-    finally:
-        if wish.by is None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _noted() -> None:
+def _noted(number: int) -> None:
     """There is nothing to cancel yet, or any more."""

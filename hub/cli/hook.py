@@ -19,6 +19,7 @@ from ..stdio import complain, say
 from ..wire.vocabulary import Adapter
 from .grammar import add_command, seconds
 from .http import add_where, connection, pasted, quoted
+from .interrupts import interruptible
 
 PATIENCE, LEAST = 1.7, 0.4  # seconds in all, and what is left at least for a start that took long
 LONGEST, BEYOND = 604_800.0, 20.0  # seconds that a question may wait, and beyond that for its answer to come
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.adapter != "systemd" and not args.event.startswith("{") and os.isatty(0):
         complain(f"hub: {_what_to_do(args)}")
         return 0
-    with _in_time() as extend:
+    with interruptible(), _in_time() as extend:
         found = _given(args)
         if found is None:
             return 0

@@ -1,58 +1,66 @@
 """How a command is ended before its time: by Ctrl-C, or by who sends SIGTERM.
 
-The first signal ends it in order, whatever it falls into. One in the same moment is the same wish: `timeout` signals
-the program and then its group, which is twice. A later one is from who does not want to wait: it ends the process.
+Both end a command at once, as they end any other program, except where it has something to do in order: what takes
+them says so, for as long as that is so. The first signal is heard then, whatever it falls into. One in the same moment
+is the same wish: `timeout` signals the program and then its group, which is twice. A later one is from who does not
+want to wait: it ends the process.
 """
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
+TAKEN = (signal.SIGINT, signal.SIGTERM)
 TOGETHER = 0.5  # seconds in which several signals are one wish
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised where a command is asked to end. `status`: the exit status that says so."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
 
 
 class Wish:
     """That of who ends this: `by` is the signal that said it, None until then."""
 
-    def __init__(self, then: Callable[[], object]) -> None:
-        """`then` is called once, between any two steps of the main thread: it may take no lock."""
+    def __init__(self, then: Callable[[int], object]) -> None:
+        """`then(signal)` is called once, between any two steps of the main thread: it may take no lock."""
         self.by: int | None = None
         self.then = then
         self._when = 0.0
 
-    def take(self, *numbers: int) -> None:
-        """From now on these signals say it."""
-        for number in numbers:
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Hear one, as `signal.signal` calls this."""
         if self.by is None:
             self.by, self._when = number, time.monotonic()
-            self.then()
+            self.then(number)
         elif time.monotonic() > self._when + TOGETHER:
             os._exit(128 + number)
 
 
-def take() -> None:
-    """The first Ctrl-C is a KeyboardInterrupt from now on, and no other is, unless this process was started to ignore
-    it."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        Wish(_interrupt).take(signal.SIGINT)
+@contextmanager
+def taken(wish: Wish) -> Iterator[None]:
+    """Have the wish said to this one. Once said it stays so: what comes behind it is not said to anybody else. Raises
+    ValueError in another thread than the main one, whose the signals are."""
+    before = {number: signal.signal(number, wish.on_signal) for number in TAKEN}
+    try:
+        yield
+    finally:
+        if wish.by is None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def give_back() -> None:
-    """Ctrl-C ends this process at once from now on, as it ends any other: there is nothing to be done in order."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+def interruptible() -> AbstractContextManager[None]:
+    """Meanwhile the first signal raises Interrupted. Import before what brings C code along: of what is raised within
+    its import, some does not come back alive (orjson 3.13)."""
+    return taken(Wish(_interrupt))
 
 
-def done(status: int) -> None:
-    """There is nothing left to interrupt: Ctrl-C ends this process with the status that it has."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(status))
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int) -> None:
+    raise Interrupted(number)

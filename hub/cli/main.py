@@ -18,7 +18,6 @@ from .. import stdio
 from ..client.discovery import Disconnected, NoHub, NotRunning
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
-from . import interrupts
 from .grammar import Parser, formatter, refusal
 from .terminal import is_terminal, printable
 
@@ -49,9 +48,7 @@ EXAMPLES = """
 def script() -> NoReturn:
     """Run the command line of this process, and end it: of what agents and scripts start again and again, without what
     Python clears away then. Nothing is lost: the streams are flushed, what others have to do at the end is done."""
-    interrupts.take()
     status = main()
-    interrupts.done(status)
     if sys.argv[1:2] in HASTY and not _has_threads():
         atexit._run_exitfuncs()
         stdio.finish()
@@ -72,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(words)
     except SystemExit as stop:  # argparse has shown its help
         status = int(stop.code or DONE)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
+    except KeyboardInterrupt as stop:
+        status = getattr(stop, "status", INTERRUPTED)
     except Exception:
         if not _is_hook(words):
             raise

@@ -6,7 +6,6 @@ from typing import Any
 from ..errors import UsageError, install
 from .grammar import add_command
 from .http import add_where, named_address, token_of
-from .interrupts import give_back
 
 
 def add(commands: Any) -> None:
@@ -41,6 +40,5 @@ def run(args: argparse.Namespace) -> int:
     def client() -> PromptClient:
         return PromptClient(url, state_dir=args.state_dir, token=token, ca=args.ca, patience=tools.PATIENCE)
 
-    give_back()  # a thread waits for stdin; and what was asked is withdrawn by the hub, where this has gone
     asyncio.run(tools.serve(client, VERSION, writes=args.allow == "write"))
     return 0

@@ -15,6 +15,7 @@ from ..wire.ids import new_id
 from ..wire.vocabulary import EVENTS
 from .grammar import add_command, identifier, refusal, seconds
 from .http import Silent, add_where, connection
+from .interrupts import interruptible
 from .terminal import printable
 from .words import STDIN, fields, is_given, is_json, json_text, json_word, parsed, read_stdin
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     hints, rest, cursor = [*filter(None, (mistyped, _flag_meant(args)))], Rest(), None
     batches = _batches_of(args, rest)
     try:
-        with _hub_of(args) as hub:
+        with interruptible(), _hub_of(args) as hub:
             for batch in batches:
                 answer = _what_fits(hub, batch, rest if _is_stream(args) else None, args)
                 while hints and answer:

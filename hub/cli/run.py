@@ -17,6 +17,7 @@ from .child import Child, exit_status
 from .distinct import distinct
 from .grammar import add_command
 from .http import add_where, address, connection
+from .interrupts import interruptible
 from .notes import Notes
 from .relays import Relays
 from .reports import Reports
@@ -94,7 +95,7 @@ def _run(args: argparse.Namespace, words: list[str], task: dict[str, Any]) -> in
     relays.start(reports.look)
     reports.start()
     status = child.wait()
-    with contextlib.suppress(KeyboardInterrupt):  # whoever does not want to wait for the rest
+    with contextlib.suppress(KeyboardInterrupt), interruptible():  # whoever does not want to wait for the rest
         child.let_go()
         relays.finish()
         reports.end(ended_in_words(status), is_interrupted=child.is_interrupted(status))

@@ -11,7 +11,6 @@ from ..errors import Occupied, UsageError
 from ..statedir import state_directory
 from ..stdio import complain, say
 from .grammar import add_command
-from .interrupts import give_back
 
 
 def add(commands: Any) -> None:
@@ -29,7 +28,6 @@ def run(args: argparse.Namespace) -> int:
         return check(config)
     from ..web.program import serve
 
-    give_back()  # until it listens
     try:
         return serve(config)
     except Occupied as error:

@@ -5,24 +5,24 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forks import PIPE, Forked, fork
 from running import HubInside, environment, hub_app, until
 
 from hub import Call, Hub
-from hub.cli import coroutines, interrupts
-from hub.cli.interrupts import TOGETHER, Wish
+from hub.cli import coroutines
+from hub.cli.interrupts import TAKEN, TOGETHER, Interrupted, Wish, interruptible
 
 # Each signal interrupts whatever it falls into, as Python does by itself.
 EACH_INTERRUPTS = """
 import signal
-from hub.cli import coroutines, interrupts
-interrupts.take = lambda: None
-interrupts.done = lambda status: None
-interrupts.Wish.take = lambda self, *numbers: None
+from hub.cli import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.TAKEN = ()
 """
 EVERY = 0.0005  # seconds between two signals
 MOST = 400  # signals; more than TOGETHER is long
@@ -42,21 +42,28 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubInside]:
         yield running
 
 
-async def _follows(hub: HubInside) -> None:
+async def _follows(hub: HubInside, process: Forked) -> None:
     await until(lambda: hub.clients("websocket") == 1)
 
 
-async def _runs(hub: HubInside) -> None:
+async def _runs(hub: HubInside, process: Forked) -> None:
     await until(lambda: len(hub.hub.commands.running) == 1)
 
 
-# The command line, until when it is waited, how it ends, and what it says.
-CASES: dict[str, tuple[tuple[str, ...], Callable[[HubInside], Awaitable[None]], int, str]] = {
-    "tail": (("tail",), _follows, 0, "hub: Go on from here with "),
-    "tail resumed": (("tail", "--resume", "x"), _follows, 0, "hub: Go on from here with "),
-    "forward": (("forward", "--to", "127.0.0.1:9"), _follows, 0, "hub: Forwarding every event"),
-    "ask": (("ask", "Go?", "--option", "yes"), _runs, 130, "hub: The question stays open. Come back"),
-    "call": (("call", "orders:wait"), _runs, 130, ""),
+async def _publishes(hub: HubInside, process: Forked) -> None:
+    assert process.stdin
+    process.stdin.write(b"1\n")
+    await until(lambda: hub.hub.cursor.seq == 1)
+
+
+# The command line, until when it is waited, whether it ends as done, and what it says.
+CASES: dict[str, tuple[tuple[str, ...], Callable[[HubInside, Forked], Awaitable[None]], bool, str]] = {
+    "tail": (("tail",), _follows, True, "hub: Go on from here with "),
+    "tail resumed": (("tail", "--resume", "x"), _follows, True, "hub: Go on from here with "),
+    "forward": (("forward", "--to", "127.0.0.1:9"), _follows, True, "hub: Forwarding every event"),
+    "ask": (("ask", "Go?", "--option", "yes"), _runs, False, "hub: The question stays open. Come back"),
+    "publish": (("publish", "a:b", "-"), _publishes, False, ""),
+    "call": (("call", "orders:wait"), _runs, False, ""),
 }
 
 
@@ -74,6 +81,7 @@ async def running(hub: HubInside, folder: Path, *words: str, before: str = "") -
 
 async def hailed(process: Forked, number: int) -> tuple[int, str]:
     """Signal it again and again until it has ended; its status, and what it has said."""
+    stdin, process.stdin = process.stdin, None  # stays open: its end would be the end of what reads it
     said = asyncio.ensure_future(process.communicate())
     for _ in range(MOST):
         with contextlib.suppress(ProcessLookupError):
@@ -82,6 +90,8 @@ async def hailed(process: Forked, number: int) -> tuple[int, str]:
         if done:
             break
     _, err = await said
+    assert stdin
+    stdin.close()
     assert process.returncode is not None
     return process.returncode, err.decode()
 
@@ -89,15 +99,14 @@ async def hailed(process: Forked, number: int) -> tuple[int, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("case", CASES)
 async def test_a_hail_of_signals_is_one_wish(case: str, number: int, hub: HubInside, tmp_path: Path) -> None:
-    words, begun, status, sentence = CASES[case]
+    words, begun, is_done, sentence = CASES[case]
     async with running(hub, tmp_path, *words) as process:
-        await begun(hub)
+        await begun(hub, process)
         ended, err = await hailed(process, number)
-    if number == signal.SIGTERM:
-        status, sentence = (
-            (-signal.SIGTERM, "") if case in ("ask", "call") else (0, sentence if case == "forward" else "")
-        )
-    assert ended in {status, 128 + number}, err  # the latter of one that takes so long that somebody does not wait
+    if number == signal.SIGTERM and case.startswith("tail"):
+        sentence = ""
+    expected = {-number} if case == "call" else {128 + number}  # of one that ends as done: if that takes so long
+    assert ended in expected | ({0} if is_done else set()), err
     assert err.startswith(sentence)
     assert err.count("\n") <= bool(sentence)
 
@@ -110,7 +119,7 @@ async def test_a_hail_of_signals_is_one_wish_weakened(case: str, hub: HubInside,
         tries += 1
         assert tries < TRIES, said
         async with running(hub, tmp_path, *words, before=EACH_INTERRUPTS) as process:
-            await begun(hub)
+            await begun(hub, process)
             _, said = await hailed(process, signal.SIGINT)
         await until(lambda: not hub.clients("websocket"))
 
@@ -119,7 +128,7 @@ async def test_who_does_not_want_to_wait_need_not(hub: HubInside, tmp_path: Path
     """The second Ctrl-C, some time after the first, of something that takes long to end."""
     stuck = "import time;from hub.cli import ask;ask.complain = lambda line: time.sleep(60)"
     async with running(hub, tmp_path, *CASES["ask"][0], before=stuck) as process:
-        await _runs(hub)
+        await _runs(hub, process)
         process.send_signal(signal.SIGINT)
         await asyncio.sleep(TOGETHER)
         while process.returncode is None:
@@ -152,44 +161,46 @@ sys.modules["hub.cli.main"] = Main("hub.cli.main")
     assert (b"KeyboardInterrupt" in err) is weakened
 
 
-def test_a_signal_before_the_loop_runs_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in TAKEN}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_before_the_loop_runs_is_not_lost(handlers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = list[Wish]()
 
     async def main(wish: Wish) -> None:
         ran.append(wish)
 
-    def begin(wish: Wish, *numbers: int) -> None:
-        take(wish, *numbers)
+    def run(main: Coroutine[Any, Any, None]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        real(main)
 
-    take = Wish.take
-    monkeypatch.setattr(Wish, "take", begin)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            coroutines.run(main)
-    finally:
-        signal.signal(signal.SIGINT, before)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    real = asyncio.run
+    monkeypatch.setattr(asyncio, "run", run)
+    with pytest.raises(Interrupted):
+        coroutines.run(main)
     assert not ran
+
+
+@pytest.mark.parametrize("number", TAKEN)
+def test_the_first_signal_interrupts_and_what_comes_with_it_is_passed_over(handlers: None, number: int) -> None:
+    with pytest.raises(Interrupted) as stop, interruptible():
+        os.kill(os.getpid(), number)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.value.status == 128 + number
 
 
 def test_without_a_signal_all_is_as_it_was() -> None:
     async def main(wish: Wish) -> int | None:
         return wish.by
 
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [*map(signal.getsignal, TAKEN)]
     assert coroutines.run(main) is None
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script's `hub publish … &` is not meant by the Ctrl-C that ends the script."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        interrupts.take()
-        interrupts.give_back()
-        interrupts.done(0)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with interruptible():
+        assert [*map(signal.getsignal, TAKEN)] != before
+    assert [*map(signal.getsignal, TAKEN)] == before

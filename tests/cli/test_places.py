@@ -108,7 +108,9 @@ async def test_the_place_is_behind_what_was_written(
         with Place(tmp_path, "a") as place:
             async with HubClient(hub.url) as client:
                 with pytest.raises(Unwritten):
-                    await Following(args, client, place, Wish(lambda: None)).run(await begin(args, client, HubClient))
+                    await Following(args, client, place, Wish(lambda number: None)).run(
+                        await begin(args, client, HubClient)
+                    )
             assert place.read() == f"{hub.hub.cursor.epoch}:{3 if weakened else 2}"
 
 
@@ -125,7 +127,7 @@ async def test_a_tail_that_has_written_nothing_begins_there_again(
             async with HubClient(hub.url) as client:
                 items = await begin(args, client, lambda after: HubClient(hub.url, after=after))
                 with pytest.raises(Unwritten):
-                    await Following(args, client, place, Wish(lambda: None)).run(items)
+                    await Following(args, client, place, Wish(lambda number: None)).run(items)
             assert place.read() == f"{hub.hub.cursor.epoch}:0"
 
 
@@ -139,7 +141,7 @@ async def test_a_place_that_cannot_be_kept_ends_the_tail(tmp_path: Path, monkeyp
         with Place(tmp_path / "state", "a") as place:
             async with HubClient(hub.url) as client:
                 with pytest.raises(Exception, match="The place of a cannot be kept"):
-                    await Following(args, client, place, Wish(lambda: None)).run(client)
+                    await Following(args, client, place, Wish(lambda number: None)).run(client)
 
 
 @pytest.mark.parametrize("text", ["", "../x", "a b", "x" * 200])
