@@ -7,6 +7,7 @@ word on what fits; here it is only found out what was meant.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from ...errors import HubError
@@ -22,6 +23,8 @@ FIELDS = 100  # of one form; what a schema has beyond them is typed as JSON
 CHOICES = 200  # of one field
 SCALARS = {"string", "integer", "number", "boolean", "null"}
 REST = "hub:args"  # the field for what a schema allows beside its properties: an object
+UNFIT = "The form does not fit."
+ASIDE = 5  # problems of what has no field that are said above the form
 MISSING = "Missing data for required field."  # as the command itself says it
 
 
@@ -150,7 +153,15 @@ def args_of(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
 
     Raises HubError `invalid_args` with the problem of each field in `details`: one that is missing, or is no JSON.
     """
-    found, problems, rest = dict[str, Any](), dict[str, list[str]](), typed.get(REST, "")
+    found, problems = meant(fields, typed)
+    if problems:
+        raise HubError("invalid_args", UNFIT, problems)
+    return found
+
+
+def meant(fields: Sequence[Field], typed: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The args as far as they can be read, and the problem of each field that cannot."""
+    found, problems, rest = dict[str, Any](), dict[str, Any](), typed.get(REST, "")
     for field in fields:
         text = typed.get(field.name, "")
         if field.kind in ("list", "json") and not text.strip():
@@ -161,12 +172,10 @@ def args_of(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
     found.update({name: text for name, text in typed.items() if name not in known and name != REST})
     if rest.strip():
         _read_rest(rest, found, problems)
-    if problems:
-        raise HubError("invalid_args", "The form does not fit.", problems)
-    return found
+    return found, problems
 
 
-def _read(field: Field, text: str, found: dict[str, Any], problems: dict[str, list[str]]) -> None:
+def _read(field: Field, text: str, found: dict[str, Any], problems: dict[str, Any]) -> None:
     if not (text if field.kind == "text" else text.strip()) and field.required:
         problems[field.name] = [MISSING]
         return
@@ -177,7 +186,7 @@ def _read(field: Field, text: str, found: dict[str, Any], problems: dict[str, li
         problems[field.name] = [error.message + quotes]
 
 
-def _read_rest(text: str, found: dict[str, Any], problems: dict[str, list[str]]) -> None:
+def _read_rest(text: str, found: dict[str, Any], problems: dict[str, Any]) -> None:
     """Take in what stands in the field of all others. What is given twice is said, and not overwritten."""
     try:
         rest = loads(text)
@@ -197,8 +206,13 @@ def told(fields: Sequence[Field], typed: Mapping[str, str], error: HubError | No
     details: Any = error.details if error else None
     problems = dict(_problems(details)) if isinstance(details, dict) else {}
     filled = [replace(field, typed=typed.get(field.name, ""), error=problems.pop(field.name, "")) for field in fields]
-    is_told = any(field.error for field in filled)
-    return filled, "" if error is None or (is_told and not problems) else error.message
+    if error is None or not any(field.error for field in filled):
+        return filled, error.message if error else ""
+    return filled, " ".join(_said_above(*one) for one in islice(problems.items(), ASIDE))
+
+
+def _said_above(name: str, problem: str) -> str:
+    return problem if name == "_schema" else f"{name}: {problem}"
 
 
 def _problems(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

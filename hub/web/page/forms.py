@@ -16,6 +16,7 @@ from ...commands.call import Command
 from ...commands.confirmation import GOOD_SECONDS, digest
 from ...commands.providers import OF_A_STREAM, for_requests
 from ...errors import HubError
+from ...stream.passes import LARGE
 from ...wire.ids import new_id
 from ...wire.names import MAX_NAME
 from ...wire.strictjson import dumpb
@@ -27,7 +28,7 @@ from ..keys import GUARD, HUB, PEER, SEEN
 from . import frame, marks
 from .exact import received
 from .form import OWN, Form, late
-from .formfields import args_of, told
+from .formfields import REST, UNFIT, args_of, meant, told
 from .results import Caller, Results
 
 RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
@@ -190,11 +191,31 @@ def _args(request: web.Request, form: Form, typed: Mapping[str, str]) -> dict[st
     """The args of the command. What already fails here is noted as a refusal, as everywhere. Raises HubError."""
     hub, client = request.app[HUB], client_of(request, "http")
     try:
-        args = args_of(form.fields, typed)
+        args, problems = meant(form.fields, typed)
+        if problems:
+            raise HubError("invalid_args", UNFIT, _further(request, form, args, problems) | problems)
         return args if form.args is None else form.args(hub, client, args)
     except HubError as error:
         hub.commands.refuse(client, None, form.command, error.code)
         raise
+
+
+def _further(
+    request: web.Request, form: Form, args: Mapping[str, Any], problems: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What the command says of the fields that could be read, where others could not: so that all of it is said at
+    once. Not where to look takes a turn of its own, which only a call has."""
+    command: Command = request.app[HUB].commands.find(form.command)
+    weight = request.content.total_bytes
+    if form.args is not None or weight > LARGE or command.is_heavy(weight):
+        return {}
+    try:
+        command.check(args)
+    except HubError as error:
+        told: Mapping[str, Any] = error.details if isinstance(error.details, dict) else {}
+        names = {field.name for field in form.fields}
+        return told if REST not in problems else {name: told[name] for name in told if name in names}
+    return {}
 
 
 def _done(request: web.Request, form: Form, typed: Mapping[str, str], answer: bytes) -> web.Response:

@@ -177,7 +177,8 @@ def test_a_refusal_is_told_at_the_field_that_it_is_about() -> None:
     }
     assert sentence == ""
     filled, sentence = told(form, typed, HubError("invalid_args", "Odd.", {"odd": ["Unknown."], "count": ["Small."]}))
-    assert sentence == "Odd."
+    assert sentence == "odd: Unknown.", "what stands at its field is not said above"
+    assert told(form, typed, HubError("invalid_args", "Odd.", {"odd": ["Unknown."]}))[1] == "Odd."
     assert told(form, typed, HubError("busy", "Wait."))[1] == "Wait."
     assert told(form, typed)[1] == ""
 

@@ -21,7 +21,9 @@ from sent import FORM, Page, main, own, send
 from hub import Call, Hub, HubError, create_app
 from hub.commands import confirmation
 from hub.commands.asked import account
+from hub.commands.provided import Provided
 from hub.commands.providers import OF_A_STREAM
+from hub.commands.runner import LIGHT
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
@@ -291,7 +293,19 @@ async def test_what_is_left_empty_is_left_out(hub: HubInside) -> None:
         ("call/shop:order", {"count": "many"}, {"count": "Not a valid integer."}),
         ("call/shop:order", {"count": "10"}, {"count": "Must be greater than or equal to 1 and less than"}),
         ("call/hub:history", {"topics": '["bad"', "limit": "3"}, {"topics": "This is not JSON"}),
-        ("call/hub:ask", {"options": "[]"}, {"question": "Missing data"}),
+        ("call/hub:ask", {"options": "[1]"}, {"question": "Missing data", "options": "0: Not a valid string."}),
+        (
+            "call/hub:ask",
+            {"options": "[", "timeout": "0", "details": "{", "while": "gone"},
+            {
+                "question": "Missing data",
+                "options": "This is not JSON",
+                "timeout": "Must be greater than or equal to 1",
+                "details": "This is not JSON",
+                "while": "Must be",
+            },
+        ),
+        ("answer", {"answer": "yes"}, {"question": "Missing data"}),
         ("call/hub:ask", {"question": "?", "options": "[1]"}, {"options": "0: Not a valid string."}),
         ("answer", {"question": "", "answer": "yes"}, {"question": "Missing data"}),
         ("seen", {"event": "task:progress", "key": "x"}, {"key": "There is no last value"}),
@@ -317,6 +331,59 @@ async def test_what_is_wrong_stands_at_its_field(
         if name not in wrong and page.field(name).get("type"):
             assert page.field(name).get("value", text) == text, "what was typed is still there"
     assert hub.hub.cursor == before
+
+
+WORKER = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "size": {"type": "integer"}, "data": {}},
+    "required": ["name", "data"],
+}
+
+
+async def wrong_of_worker(hub: HubInside, sent: dict[str, str]) -> tuple[dict[str, str], str]:
+    """What stands at the fields of a provider's command, and above them."""
+    async with talk(hub.url) as provider:
+        await provider.call("hub:provide", commands=[{"name": "worker:do", "args": WORKER}])
+        page = main((await send(hub, "call/worker:do", sent)).text)
+    names = [name for name in ("name", "size", "data", forms.REST) if "aria-invalid" in page.field(name)]
+    above = "".join(str(one["text"]) for one in page.all("p", role="alert"))
+    return {name: page.problem(name).partition(":")[0] for name in names}, above
+
+
+async def test_all_that_is_wrong_is_said_at_once(hub: HubInside) -> None:
+    missing, json = "Missing data for required field.", "This is not JSON"
+    found = await wrong_of_worker(hub, {"name": "", "size": "x", "data": "{"})
+    assert found == ({"name": missing, "size": "'x' is not of type 'integer'.", "data": json}, "")
+    found = await wrong_of_worker(hub, {"size": "x", "hub:args": '{"name"'})
+    assert found == (
+        {"name": missing, "size": "'x' is not of type 'integer'.", "data": missing, "hub:args": json},
+        "",
+    ), "of what stands in a text that cannot be read, nobody knows whether it is missing"
+    answer = await send(hub, "call/shop:order", {"count": "x", "odd": "1"})
+    page = main(answer.text)
+    assert (page.problem("count"), page.one("p", role="alert")["text"]) == (
+        "Not a valid integer.",
+        "odd: Unknown field.",
+    )
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_nothing_runs_that_is_looked_at_for_what_is_wrong(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    """Nor is what takes long to look at looked at without a turn of its own."""
+    if weakened:
+        monkeypatch.setattr(Provided, "is_heavy", lambda *args: False)
+    schema = {**WORKER, "properties": {**WORKER["properties"], "note": {"type": "string", "maxLength": 3}}}
+    async with talk(hub.url) as provider:
+        await provider.call("hub:provide", commands=[{"name": "worker:do", "args": schema}])
+        for note, is_said in (("x" * 4, True), ("x" * LIGHT, weakened)):
+            sent = {"name": "a", "note": note, "data": "{", "size": "1"}
+            page = main((await send(hub, "call/worker:do", sent)).text)
+            assert page.problem("data").startswith("This is not JSON")
+            assert ("aria-invalid" in page.field("note")) is is_said
+        assert provider.answers == {}
+    assert [one["details"]["command"] for one in await hub.records("command.called")] == ["hub:provide"]
 
 
 async def test_a_form_that_does_not_fit_is_noted_as_any_call_that_does_not(hub: HubInside) -> None:
