@@ -1,12 +1,14 @@
 """What a form of the page is: the command that it calls, and what it asks for; and the page's own ones."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...commands.asked import person
+from ...commands.call import Command
 from ...commands.clients import Client
+from ...commands.providers import OF_A_STREAM, for_requests
 from ...commands.question import EVENT
 from ...hub import Hub
 from ...wire.texts import seen
@@ -14,6 +16,7 @@ from ...wire.timestamps import unix_time
 from ...wire.validation import misfit
 from .formfields import Field, Schema, fields_of
 
+OF_A_CLIENT = OF_A_STREAM | {"hub:cancel"}  # about a client's stream or its own calls: the page has neither
 VOTE = "governance:vote_cast"
 OF_A_VOTE = ("topic", "threshold", "eligible", "deadline", "status")  # what the next last value of it says, too
 
@@ -44,6 +47,11 @@ class Form:
     def root(self) -> str:
         """The way from where it is sent back to the page."""
         return "../" * self.action.count("/") or "./"
+
+
+def commands(hub: Hub) -> Iterator[Command]:
+    """Those that have a form."""
+    return (command for command in for_requests(hub.commands) if command.name not in OF_A_CLIENT)
 
 
 def _texts(*names: str, **more: Any) -> Schema:

@@ -14,7 +14,6 @@ from aiohttp import hdrs, web
 
 from ...commands.call import Command
 from ...commands.confirmation import GOOD_SECONDS, digest
-from ...commands.providers import OF_A_STREAM, for_requests
 from ...errors import HubError
 from ...stream.passes import LARGE
 from ...wire.ids import new_id
@@ -27,7 +26,7 @@ from ..answers import answer as json_answer
 from ..keys import GUARD, HUB, PEER, SEEN
 from . import frame, marks
 from .exact import received
-from .form import OWN, Form, late
+from .form import OF_A_CLIENT, OWN, Form, commands, late
 from .formfields import REST, UNFIT, args_of, meant, told
 from .results import Caller, Results
 
@@ -61,9 +60,9 @@ def _own(request: web.Request) -> Form:
 
 
 def form_of(request: web.Request, name: str) -> Form:
-    """The form of a command. Raises HubError `unknown_command`, also for what needs a stream."""
-    if name in OF_A_STREAM:
-        sentence = f"{name} is about the stream of a client, and the page has none; connect to /ws."
+    """The form of a command. Raises HubError `unknown_command`, also for what needs a client of its own."""
+    if name in OF_A_CLIENT:
+        sentence = f"{name} is about the stream or the calls of a client, and the page has none; connect to /ws."
         raise HubError("unknown_command", sentence, status=404)
     command: Command = request.app[HUB].commands.find(name)
     described = command.describe()
@@ -78,8 +77,8 @@ async def show(request: web.Request) -> web.Response:
     """GET /?call=NAME: the form of a command; with `&done=ID` what it has answered. Without a name, all commands."""
     asked = query(request, "call", "done")
     if not asked["call"]:
-        commands = sorted(for_requests(request.app[HUB].commands), key=lambda command: command.name)
-        return await frame.show(request, "pages/commands.html", {"commands": commands})
+        found = sorted(commands(request.app[HUB]), key=lambda command: command.name)
+        return await frame.show(request, "pages/commands.html", {"commands": found})
     form = form_of(request, asked["call"])
     result = request.app[RESULTS].get(asked["done"], _caller(request), form.command) if "done" in asked else None
     return await frame.show(
@@ -193,7 +192,7 @@ def _args(request: web.Request, form: Form, typed: Mapping[str, str]) -> dict[st
     try:
         args, problems = meant(form.fields, typed)
         if problems:
-            raise HubError("invalid_args", UNFIT, _further(request, form, args, problems) | problems)
+            raise HubError("invalid_args", UNFIT, {**_further(request, form, args, problems), **problems})
         return args if form.args is None else form.args(hub, client, args)
     except HubError as error:
         hub.commands.refuse(client, None, form.command, error.code)
@@ -222,13 +221,19 @@ def _done(request: web.Request, form: Form, typed: Mapping[str, str], answer: by
     """The way back to the page; where there is something to be read, to what the command has answered. The page's
     script, which stays where it is, asks for JSON: `{}`, or a sentence for what has not become of it."""
     is_late = form.command == "hub:answer" and json.loads(answer) == {"accepted": False}
-    remark = late(request.app[HUB], typed.get("question", "")) if is_late else ""
+    remark = late(request.app[HUB], typed.get("question", "")) if is_late else _remark(form, answer)
     if form.action in OWN and _is_asked_by_script(request):
         return json_answer(dumpb({"late": remark} if is_late else {}))
     if form.action in OWN and not is_late:
         return _back("./")
     id = request.app[RESULTS].keep(_caller(request), form.command, answer, remark)
     return _back(f"{form.root}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
+
+
+def _remark(form: Form, answer: bytes) -> str:
+    """What to say above an answer in place of a tick."""
+    found = json.loads(answer) if form.command == "audit:verify" else {"valid": True}
+    return "" if found["valid"] else "The audit log is not intact: what is wrong stands below."
 
 
 def _back(place: str) -> web.Response:

@@ -12,12 +12,11 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from ...commands.providers import for_requests
 from ...wire.texts import seen
 from ...wire.validation import misfit
 from ..answers import query
 from ..keys import HUB
-from . import frame
+from . import form, frame
 from .formats import agent, called, words
 from .working import waiting_agents
 
@@ -96,7 +95,7 @@ def _panels(request: web.Request) -> Iterator[Named]:
 
 
 def _commands(request: web.Request) -> Iterator[Named]:
-    return ((one.name, one.name, one.name, one.summary) for one in for_requests(request.app[HUB].commands))
+    return ((one.name, one.name, one.name, one.summary) for one in form.commands(request.app[HUB]))
 
 
 KINDS: Mapping[str, Callable[[web.Request], Iterator[Named]]] = {

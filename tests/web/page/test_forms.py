@@ -22,13 +22,13 @@ from hub import Call, Hub, HubError, create_app
 from hub.commands import confirmation
 from hub.commands.asked import account
 from hub.commands.provided import Provided
-from hub.commands.providers import OF_A_STREAM
 from hub.commands.runner import LIGHT
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
 from hub.web.page import forms, marks, results
-from hub.web.page.form import OWN
+from hub.web.page.form import OF_A_CLIENT, OWN
+from hub.web.page.formfields import REST
 from hub.wire.vocabulary import Trust
 
 ME = account(os.geteuid())
@@ -333,7 +333,7 @@ async def test_what_is_wrong_stands_at_its_field(
     assert hub.hub.cursor == before
 
 
-WORKER = {
+WORKER: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "size": {"type": "integer"}, "data": {}},
     "required": ["name", "data"],
@@ -345,7 +345,7 @@ async def wrong_of_worker(hub: HubInside, sent: dict[str, str]) -> tuple[dict[st
     async with talk(hub.url) as provider:
         await provider.call("hub:provide", commands=[{"name": "worker:do", "args": WORKER}])
         page = main((await send(hub, "call/worker:do", sent)).text)
-    names = [name for name in ("name", "size", "data", forms.REST) if "aria-invalid" in page.field(name)]
+    names = [name for name in ("name", "size", "data", REST) if "aria-invalid" in page.field(name)]
     above = "".join(str(one["text"]) for one in page.all("p", role="alert"))
     return {name: page.problem(name).partition(":")[0] for name in names}, above
 
@@ -654,7 +654,7 @@ async def test_every_command_has_a_form_and_is_in_the_list(hub: HubInside) -> No
         names = [row["name"] for row in (await hub.get("api/commands")).json]
         assert {"worker:do", "shop:order", "hub:ask"} <= set(names)
         listed = Page((await hub.get("?call=")).text)
-        for name in {*names} - OF_A_STREAM:
+        for name in {*names} - OF_A_CLIENT:
             assert listed.all("a", href=f"?call={name.replace(':', '%3A')}")
             page = Page((await hub.get("", call=name)).text)
             assert page.one("form", method="post")["action"] == f"./call/{name}"
@@ -818,11 +818,32 @@ async def test_all_of_it_works_below_a_prefix(tmp_path: Path) -> None:
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("name", ["hub:subscribe", "hub:unsubscribe", "hub:provide"])
-async def test_what_needs_a_stream_has_no_form(hub: HubInside, name: str) -> None:
-    assert f"?call={name}" not in (await hub.get("?call=")).text.replace("%3A", ":")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_broken_audit_log_has_no_tick(hub: HubInside, weakened: bool) -> None:
+    if weakened:
+        rewritten(hub, "pages/call.html", "{% if result.remark %}", "{% if not result %}")
+    assert "✓ Done." in " ".join(str(one["text"]) for one in await verified(hub))
+    path = hub.hub.config.state_dir / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"hub.started", b"hub.startet"))
+    (said,) = [str(one["text"]) for one in await verified(hub)]
+    assert ("▲ The audit log is not intact: what is wrong stands below." in said) is not weakened
+    assert ("✓" in said) is weakened
+
+
+async def verified(hub: HubInside) -> list[dict[str, str | None]]:
+    place = (await send(hub, "call/audit:verify")).headers["Location"].removeprefix("../")
+    return main((await hub.get(place)).text).all("p", role="status")
+
+
+@pytest.mark.parametrize("name", ["hub:subscribe", "hub:unsubscribe", "hub:provide", "hub:cancel"])
+async def test_what_needs_a_client_of_its_own_has_no_form(hub: HubInside, name: str) -> None:
+    for place in ("?call=", f"?search={name}"):
+        assert f"?call={name}" not in (await hub.get(place)).text.replace("%3A", ":")
     assert (await hub.get(f"?call={name}")).status == 404
     assert (await send(hub, f"call/{name}", {"topics": "a:*"})).status == 404
+    if name == "hub:cancel":
+        assert (await hub.post(f"api/commands/{name}", {"id": "x"})).json == {"cancelled": False}
+        return
     args: Any = {"commands": []} if name == "hub:provide" else {"topics": ["a:*"]}
     refused = (await hub.post(f"api/commands/{name}", args)).refused(500, "command_failed")
     assert "/ws" in refused["error"]
