@@ -505,6 +505,20 @@ async def test_a_refused_form_is_counted(hub: HubInside) -> None:
     assert hub.counted("hub_connections_refused_total", "origin") == 1
 
 
+async def test_who_only_reads_cannot_press_what_would_be_refused_and_sees_why(tmp_path: Path) -> None:
+    async with hub_app(tmp_path, auth="token", prepare=prepare) as hub:
+        buttons = {}
+        for trust in ("OPERATOR", "OBSERVER"):
+            for name in ("shop:order", "db:drop", "shop:much"):
+                page = main((await hub.ask("GET", f"?call={name}", headers=bearer(hub, trust))).text)
+                (button,) = page.all("button")
+                if is_off := "disabled" in button:
+                    why = page.one("strong", id=button["aria-describedby"])["text"]
+                    assert why == "You may only look on here, so it cannot be run: your trust is OBSERVER."
+                buttons[trust, name] = is_off
+        assert [*buttons.values()] == [False, False, False, True, True, False], "who only reads may run what only reads"
+
+
 async def test_who_only_reads_gets_the_form_and_a_refusal(tmp_path: Path) -> None:
     async with hub_app(tmp_path, auth="token", prepare=prepare) as hub:
         observer = bearer(hub, "OBSERVER")
