@@ -84,7 +84,7 @@ def answer(text: bytes, status: int = 200) -> web.Response:
 def refusal(error: HubError, request: web.Request | None = None, allow: str | None = None) -> web.Response:
     """The error object as a response; to a browser that wants a page, a page with its sentence."""
     if request is not None and is_wanted(request):
-        response = web.Response(text=refusal_page(error), status=error.status, content_type="text/html")
+        response = web.Response(text=refusal_page(error, request), status=error.status, content_type="text/html")
     else:
         response = answer(messages.refusal(error), error.status)
     if error.retry_after is not None:

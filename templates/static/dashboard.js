@@ -20,8 +20,8 @@ const GLANCE = 2; // seconds between two looks at what waits, while nobody looks
 const STEADY = 5; // seconds after which a connection counts as good again
 // A browser's session ends with its hub: then there is no way back but by a new link.
 const GO_ON =
-  document.body.dataset.auth === "token"
-    ? "This page comes back by itself; if the hub was stopped, start it, and open the link that “hub token --link” prints."
+  document.body.dataset.link
+    ? `This page comes back by itself; if the hub was stopped, start it, and open the link that “${document.body.dataset.link}” prints.`
     : "If the hub was stopped, start it with “hub”: this page comes back by itself.";
 const FOR_GOOD = [401, 403, 421]; // statuses with which the hub says that it does not let this page in
 

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from doors import guard_of
 from running import HubInside, hub_app
 
-from hub.errors import HubError
+from hub.errors import HubError, UsageError
+from hub.processes import typed_command
 from hub.web import refusalpage
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -62,7 +65,41 @@ async def test_without_a_token_it_says_how_to_get_in(tmp_path: Path) -> None:
     async with hub_app(tmp_path, auth="token") as hub:
         error, page = await both(hub, "")
         assert error["code"] == "forbidden"
-        assert "<kbd>hub token --link</kbd>" in page
+        assert f"<kbd>{typed_command()} token --link --state-dir {tmp_path}</kbd>" in page
+
+
+async def test_in_its_usual_place_it_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_STATE_DIR", str(tmp_path))
+    async with hub_app(tmp_path, auth="token") as hub:
+        assert f"<kbd>{typed_command()} token --link</kbd>" in (await both(hub, ""))[1]
+    monkeypatch.setattr(refusalpage, "state_directory", no_home)
+    async with hub_app(tmp_path / "a b", auth="token") as hub:
+        assert f"token --link --state-dir '{tmp_path}/a b'</kbd>" in unescape((await both(hub, ""))[1])
+
+
+def no_home() -> Path:
+    raise UsageError("This account has no home.")
+
+
+@pytest.mark.parametrize("who", ["proxied", "another account", "nobody knows"])
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_only_the_hubs_own_account_hears_where_its_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str, weakened: bool
+) -> None:
+    async with hub_app(tmp_path, auth="token", trusted_proxy=("127.0.0.1",) if who == "proxied" else ()) as hub:
+        if who != "proxied":
+            watch, uid = guard_of(hub).accepted, None if who == "nobody knows" else 12345
+            known = watch.connection
+
+            def connection(request: web.Request) -> Any:
+                found = known(request)
+                return found and replace(found, peer=replace(found.peer, uid=uid))
+
+            monkeypatch.setattr(watch, "connection", connection)
+        if weakened:
+            monkeypatch.setattr(refusalpage, "is_own", lambda request: True)
+        _, page = await both(hub, "", **({"X-Forwarded-For": "192.0.2.7"} if who == "proxied" else {}))
+        assert (str(tmp_path) in page, "<kbd>hub token --link</kbd> (and" in page) == (weakened, not weakened)
 
 
 async def test_it_says_no_more_than_the_error_object(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import platform
-import shlex
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -14,13 +13,12 @@ import aiohttp_jinja2
 from aiohttp import hdrs, web
 
 from ...commands.asked import person
-from ...errors import HubError, UsageError
+from ...errors import HubError
 from ...processes import typed_command
-from ...statedir import state_directory
 from ...wire.validation import misfit
 from ..answers import client_of, query
 from ..keys import HUB
-from ..refusalpage import is_wanted
+from ..refusalpage import is_wanted, link_command, where
 from ..viewers import VIEWERS, Viewers
 from . import details, forms, frame, search
 from .board import Board
@@ -59,6 +57,7 @@ def setup(app: web.Application) -> None:
     app[SHOWN] = pages = Pages(hub, Board(hub), viewers, app)
     app[frame.HEAD], app[frame.BOARD], app[frame.PANELS] = pages.head, pages.board, pages.panels
     pages.env.globals["places"] = PAGES
+    pages.env.globals["link"] = link_command(hub.config) if hub.config.auth == "token" else ""
     hub.clients.on_leave.append(lambda client, reason: viewers.leave(client))
     hub.on_moved.append(pages.shown.moved)
     app.router.add_get("/", page, name="dashboard")
@@ -165,21 +164,13 @@ class Pages:
         parts = {"summary": head, "panels": others, "alone": place[2], "cursor": self.shown.cursor}
         if self.board.is_young:
             is_asked = self.hub.config.auth == "token"
-            around = {**around, "program": typed_command(), "where": self._where(), "token": is_asked}
+            around = {**around, "program": typed_command(), "where": where(self.hub.config), "token": is_asked}
         given = {**around, **parts, "board": self.board, "host": platform.node()}
         text = self.env.get_template("dashboard.html").render(given)
         self._bodies[place] = body = text.encode()
         while len(self._bodies) > BODIES:
             self._bodies.popitem(last=False)
         return body
-
-    def _where(self) -> str:
-        """The flag with which a command finds this hub, if it needs one."""
-        own = self.hub.config.state_dir.absolute()
-        with contextlib.suppress(UsageError):
-            if own == state_directory().absolute():
-                return ""
-        return f" --state-dir {shlex.quote(str(own))}"
 
     def _asked(self, request: web.Request) -> tuple[set[str], Asked, str]:
         """Which panels are wanted (none: all of them), what of them, and the viewer who asks. Raises HubError."""
