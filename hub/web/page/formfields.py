@@ -11,9 +11,11 @@ from itertools import islice
 from typing import Any, Literal
 
 from ...errors import HubError
+from ...secretnames import names_a_secret
 from ...wire.strictjson import loads
 from ...wire.texts import converted, kinds
 from .exact import ALTERED
+from .formats import cut
 
 Schema = Mapping[str, Any]
 Kind = Literal["text", "number", "choice", "list", "json"]
@@ -23,6 +25,15 @@ FIELDS = 100  # of one form; what a schema has beyond them is typed as JSON
 CHOICES = 200  # of one field
 SCALARS = {"string", "integer", "number", "boolean", "null"}
 REST = "hub:args"  # the field for what a schema allows beside its properties: an object
+WRITTEN = {  # by the `format` of a schema
+    "date-time": "written as 2026-12-31T23:59:00Z, or with +01:00 in place of Z",
+    "date": "written as 2026-12-31",
+    "time": "written as 23:59:00Z, or with +01:00 in place of Z",
+    "duration": "written as PT1H30M",
+}
+PATTERN = "does not match"  # in what is said of a text that does not fit its pattern
+LONGEST = 200  # characters of what a field is for that are said with its problem
+VEIL = "••••••"
 UNFIT = "The form does not fit."
 ASIDE = 5  # problems of what has no field that are said above the form
 MISSING = "Missing data for required field."  # as the command itself says it
@@ -51,6 +62,11 @@ class Field:
     whole: bool = False
     typed: str = ""
     error: str = ""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether it is not to be read over somebody's shoulder, as far as its name says."""
+        return names_a_secret(self.name, 0 if self.kind == "number" else "")
 
     def read(self, text: str) -> Any:
         """Return what the text means. Raises HubError `invalid_json` with one sentence."""
@@ -116,8 +132,9 @@ def _limit(schema: Schema, which: str) -> int | float | None:
 
 
 def _help(schema: Schema) -> str:
-    """What the field is for, its limits, and what holds if it is left empty."""
-    parts = [text] if isinstance(text := schema.get("description"), str) and text else []
+    """What the field is for, how it is written, its limits, and what holds if it is left empty."""
+    parts = [text] if (text := _description(schema)) else []
+    parts += [written] if (written := WRITTEN.get(str(schema.get("format")))) else []
     parts += [f"more than {_number(limit)}"] if (limit := _limit(schema, "exclusiveMinimum")) is not None else []
     parts += [f"less than {_number(limit)}"] if (limit := _limit(schema, "exclusiveMaximum")) is not None else []
     for least, most, unit in LIMITS:
@@ -125,6 +142,11 @@ def _help(schema: Schema) -> str:
     if (default := schema.get("default")) is not None:
         parts.append(f"if left empty: {_said(default)}")
     return "; ".join(parts)
+
+
+def _description(schema: Schema) -> str:
+    text = schema.get("description")
+    return text if isinstance(text, str) else ""
 
 
 def _range(least: int | float | None, most: int | float | None, unit: str) -> list[str]:
@@ -205,10 +227,26 @@ def told(fields: Sequence[Field], typed: Mapping[str, str], error: HubError | No
     """The fields with what was typed and what is wrong with each; and the sentence for what is no field's."""
     details: Any = error.details if error else None
     problems = dict(_problems(details)) if isinstance(details, dict) else {}
-    filled = [replace(field, typed=typed.get(field.name, ""), error=problems.pop(field.name, "")) for field in fields]
+    filled = [
+        replace(field, typed=typed.get(field.name, ""), error=_explained(field, problems.pop(field.name, "")))
+        for field in fields
+    ]
     if error is None or not any(field.error for field in filled):
         return filled, error.message if error else ""
     return filled, " ".join(_said_above(*one) for one in islice(problems.items(), ASIDE))
+
+
+def _explained(field: Field, problem: str) -> str:
+    """A pattern is nothing to be read by people: what the field is for stands in front of it."""
+    wanted = cut(_description(field.schema or {}).rstrip("."), LONGEST) if PATTERN in problem else ""
+    return f"It should be: {wanted}. {problem}" if wanted else problem
+
+
+def veiled(value: Any) -> Any:
+    """The same without what is a secret by its name. Stops it from standing on a screen where others look, too."""
+    if isinstance(value, dict):
+        return {name: VEIL if names_a_secret(name, part) else veiled(part) for name, part in value.items()}
+    return [veiled(part) for part in value] if isinstance(value, list) else value
 
 
 def _said_above(name: str, problem: str) -> str:

@@ -27,7 +27,7 @@ from ..keys import GUARD, HUB, PEER, SEEN
 from . import frame, marks
 from .exact import received
 from .form import OF_A_CLIENT, OWN, Form, commands, late
-from .formfields import REST, UNFIT, args_of, meant, told
+from .formfields import REST, UNFIT, args_of, meant, told, veiled
 from .results import Caller, Results
 
 RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
@@ -110,8 +110,9 @@ async def _again(
         error.details = error.details[form.within]
     context = _context(form, typed, error)
     if error.code == "confirmation_required" and isinstance(error.details, dict):
-        exact = exactly(args_of(form.fields, typed))
-        context |= {"confirm": error.details["confirm"], "typed": typed, "exact": exact, "field": CONFIRM}
+        args = args_of(form.fields, typed)
+        context |= {"confirm": error.details["confirm"], "typed": typed, "field": CONFIRM}
+        context |= {"exact": exactly(veiled(args)), "is_veiled": veiled(args) != args}
         context |= {"is_late": confirm is not None, "good": GOOD_SECONDS}
         return await frame.show(request, "pages/confirm.html", context, error.status)
     return await frame.show(request, "pages/call.html", context, error.status)

@@ -69,7 +69,7 @@ def working(board: Board, hub: "Hub", asked: Asked) -> Context:
     for row in shown:
         if isinstance(row, Agent):
             row.waits = row.key in board.once(waiting_agents)
-    recent = time.time() - HOUR
+    recent, over = time.time() - HOUR, [*board.tasks["succeeded"].values(), *board.tasks["cancelled"].values()]
     return {
         "rows": [(KINDS[type(row)], row) for row in shown],
         "more": more,
@@ -77,8 +77,8 @@ def working(board: Board, hub: "Hub", asked: Asked) -> Context:
         "census": census(board),
         "agents": len(board.agents.all),
         "queued": len(board.tasks["queued"]),
-        "done": len(board.tasks["succeeded"]) + len(board.tasks["cancelled"]),
-        "recent": sum(row.at > recent for row in board.tasks["succeeded"].values()),
+        "done": len(over),
+        "recent": sum(row.at > recent for row in over),
         "quiet": len(quiet_agents(board)),
     }
 

@@ -69,6 +69,44 @@ def test_help_says_what_it_is_for_its_limits_and_what_holds_if_it_is_empty() -> 
     assert found["share"].help == "more than 0"
 
 
+def test_help_says_how_a_time_is_written() -> None:
+    properties = {
+        "at": {"type": "string", "format": "date-time", "description": "when"},
+        "day": {"type": "string", "format": "date"},
+        "site": {"type": "string", "format": "uri"},
+        "odd": {"type": "string", "format": ["date"]},
+    }
+    found = {name: field.help for name, field in by_name({"properties": properties}).items()}
+    assert found["at"] == "when; written as 2026-12-31T23:59:00Z, or with +01:00 in place of Z"
+    assert (found["day"], found["site"], found["odd"]) == ("written as 2026-12-31", "", "")
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_secret"),
+    [
+        ({"password": {"type": "string"}}, True),
+        ({"apiToken": {"type": "string"}}, True),
+        ({"passcode": {"type": "integer"}}, True),
+        ({"max_tokens": {"type": "integer"}}, False),
+        ({"tokens": {"type": "integer"}}, False),
+        ({"table": {"type": "string"}}, False),
+    ],
+)
+def test_a_field_whose_name_names_a_secret_is_known(schema: Any, is_secret: bool) -> None:
+    assert by_name({"properties": schema})[next(iter(schema))].is_secret is is_secret
+
+
+def test_what_a_secret_is_by_its_name_is_veiled_wherever_it_stands() -> None:
+    args = {"table": "a", "n": 3, "password": "x", "more": {"list": [{"api_key": 7, "a": [1]}], "tokens": 3}}
+    veiled = formfields.veiled(args)
+    assert veiled == {
+        "table": "a",
+        "n": 3,
+        "password": "••••••",
+        "more": {"list": [{"api_key": "••••••", "a": [1]}], "tokens": 3},
+    }
+
+
 def test_what_was_typed_is_what_was_meant() -> None:
     typed = {"size": "3", "data": '{"a":[1]}', "note": "7", "count": "12", "share": "1.5", "gift": "false"}
     args = {"size": 3, "data": {"a": [1]}, "note": "7", "count": 12, "share": 1.5, "gift": False}
@@ -181,6 +219,20 @@ def test_a_refusal_is_told_at_the_field_that_it_is_about() -> None:
     assert told(form, typed, HubError("invalid_args", "Odd.", {"odd": ["Unknown."]}))[1] == "Odd."
     assert told(form, typed, HubError("busy", "Wait."))[1] == "Wait."
     assert told(form, typed)[1] == ""
+
+
+@pytest.mark.parametrize("description", ["a version, as v12.", ""])
+def test_a_pattern_that_does_not_match_says_what_the_field_is_for(description: str) -> None:
+    field = {"type": "string", "pattern": "^v[0-9]+$", "description": description}
+    schema = ArgSchema({"type": "object", "properties": {"tag": field, "n": {**field, "type": "integer"}}})
+    error = HubError("invalid_args", "It does not fit.", schema.problems({"tag": "x", "n": "v1"}))
+    filled, _ = told(fields_of(schema.given), {"tag": "x"}, error)
+    wanted = "It should be: a version, as v12. " if description else ""
+    assert {field.name: field.error for field in filled} == {
+        "tag": f"{wanted}It does not match '^v[0-9]+$'.",
+        "n": "'v1' is not of type 'integer'.",
+        REST: "",
+    }
 
 
 # ---- whatever a schema says: what is written into the fields is read out of them again

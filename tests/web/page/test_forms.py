@@ -26,7 +26,7 @@ from hub.commands.runner import LIGHT
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
 from hub.web.access.guard import Guard
-from hub.web.page import forms, marks, results
+from hub.web.page import formfields, forms, marks, results
 from hub.web.page.form import OF_A_CLIENT, OWN
 from hub.web.page.formfields import REST
 from hub.wire.vocabulary import Trust
@@ -622,6 +622,41 @@ async def test_what_was_confirmed_cannot_be_exchanged(hub: HubInside, monkeypatc
     assert not await hub.records("command.called")
     monkeypatch.setattr(type(hub.hub.commands), "_confirm", lambda *args: None)
     assert (await send(hub, "call/db:drop", {"table": "b"})).status == 303, "weakened it runs at once"
+
+
+DOOR = {
+    "type": "object",
+    "properties": {"password": {"type": "string", "minLength": 4}, "more": {"type": "object"}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_secret_stands_readable_nowhere(
+    hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool
+) -> None:
+    if weakened:
+        monkeypatch.setattr(formfields, "names_a_secret", lambda *args: False)
+    async with talk(hub.url) as provider:
+        await provider.call("hub:provide", commands=[{"name": "door:open", "args": DOOR, "effect": "dangerous"}])
+        refused = Page((await send(hub, "call/door:open", {"password": "123"})).text).field("password")
+        assert refused["type"] == ("text" if weakened else "password")
+        assert refused["autocomplete"] == ("off" if weakened else "new-password")
+        typed = {"password": "open sesame", "more": '{"api_key":"open sesame","a":1}'}
+        page = main((await send(hub, "call/door:open", typed)).text)
+        shown, note = str(page.one("pre")["text"]), "In place of what is a secret by its name" in page.text
+        assert ("open sesame" in shown, note) == (weakened, not weakened)
+        carried = page.carried()
+        if not weakened:
+            assert json.loads(shown) == {"password": "••••••", "more": {"api_key": "••••••", "a": 1}}
+            assert all("hidden" in one for one in page.all("textarea"))
+        calling = asyncio.ensure_future(send(hub, "call/door:open", carried))
+        assert (await provider.answer("call-1"))["payload"]["args"] == {
+            "password": "open sesame",
+            "more": {"api_key": "open sesame", "a": 1},
+        }, "it runs with what was typed"
+        await provider.send({"type": "response", "id": "call-1", "payload": "up"})
+        assert (await calling).status == 303
 
 
 @pytest.mark.parametrize("how", ["late", "used", "exchanged"])

@@ -8,7 +8,7 @@ import pytest
 from running import HubInside, hub_app, until
 from sent import Page, send
 
-from hub.web.page import working
+from hub.web.page import frame, working
 from hub.web.page.working import Line
 
 AGENT, TASK = "agent:status_change", "task:progress"
@@ -44,6 +44,20 @@ def text(page: Page, panel: str) -> str:
 def strip(page: Page, word: str) -> int:
     (found,) = [str(one["text"]) for one in page.all("a") if str(one["text"]).strip().endswith(word)]
     return int(found.split()[0])
+
+
+async def test_what_is_done_says_of_when(hub: HubInside) -> None:
+    for name, status in (("a", "succeeded"), ("b", "cancelled"), ("c", "running")):
+        await hub.hub.publish(TASK, {"id": name, "status": status})
+    assert ways(await shown(hub)) == "2 done in the last hour ▸"
+    row = hub.app[frame.BOARD].tasks.all["a"]
+    row.at -= working.HOUR
+    await hub.hub.publish(TASK, {"id": "d", "status": "succeeded"})
+    assert ways(await shown(hub)) == "2 done in the last hour, 3 kept ▸"
+
+
+def ways(page: Page) -> str:
+    return " ".join(str(page.one("p", class_="more ways")["text"]).split())
 
 
 async def test_what_is_counted_is_what_is_shown_in_the_same_words(hub: HubInside) -> None:
