@@ -38,7 +38,7 @@ def panels(board: Board) -> tuple[Panel, ...]:
         Panel(
             "waiting",
             "Waiting for you",
-            ("hub:question", tasks, "governance:*"),
+            ("hub:question", tasks, agents, "governance:*"),
             of(waiting),
             links=True,
             in_rows=True,
@@ -116,6 +116,8 @@ def waiting(board: Board, hub: "Hub", asked: Asked) -> Context:
     for row in shown:
         if isinstance(row, Question):
             row.about = board.name_of(row.task)
+        elif isinstance(row, Task) and (agent := board.agents.all.get(row.agent)) is not None:
+            row.where, row.host = agent.place, agent.host
     oldest = min((row.timestamp for row in rows), default="")
     return {
         "rows": [(KINDS[type(row)], row) for row in shown],

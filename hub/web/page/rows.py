@@ -62,6 +62,12 @@ class Task(Row):
     overdue: int = field(default=0, kw_only=True)  # of one that did not come: the number of the hub:stale that says so
     asks: int = field(default=1, kw_only=True)  # of one that waits: for how many permissions
     told: int = field(default=0, kw_only=True)  # the number with which its end was heard first
+    where: str = field(default="", kw_only=True)  # of one that waits: the folder in which its agent works
+    host: str = field(default="", kw_only=True)  # likewise the machine
+
+    @property
+    def mark(self) -> Hashable:
+        return self.seq, self.stale, self.seen, self.where, self.host
 
     @property
     def place(self) -> str:

@@ -85,6 +85,27 @@ async def test_what_is_counted_is_what_is_shown_in_the_same_words(hub: HubInside
         assert "3 working" in other.text
 
 
+async def test_who_is_needed_where_nothing_can_be_pressed_is_told_where_to_answer(hub: HubInside) -> None:
+    """As when the hook that has asked was killed: its agent asks in its terminal then."""
+    task = {"id": f"{SESSION}/turn", "name": "Clean up", "agent": SESSION, "status": "waiting_approval"}
+    await hub.hub.publish(AGENT, {"id": SESSION, "status": "active"})
+    await hub.hub.publish(TASK, {**task, "message": "Bash: rm -rf build"})
+    details = {"agent": SESSION, "task": task["id"], "cwd": "/home/ada/shop"}
+    asking = asyncio.create_task(hub.hub.ask("Bash: rm -rf build", ["allow", "deny"], details=details))
+    await until(lambda: [*hub.hub.questions.records()])
+    page = await shown(hub)
+    assert (strip(page, "needs you"), "answer it where it runs" in page.text) == (1, False)
+    asking.cancel()
+    await asyncio.wait({asking})
+    await until(lambda: not [*hub.hub.questions.records()])
+    page = await shown(hub)
+    assert strip(page, "needs you") == 1
+    (row,) = [" ".join(str(one["text"]).split()) for one in page.all("li", class_="ask")]
+    assert row.endswith("s ago · answer it where it runs, in shop"), "though nothing can be pressed"
+    await hub.hub.publish(AGENT, {"id": SESSION, "status": "active", "host": "tower"})
+    assert "answer it where it runs, in shop on tower" in " ".join((await shown(hub)).text.split())
+
+
 async def test_where_more_is_listed_than_counts_both_are_said(hub: HubInside) -> None:
     for name in ("old", "new"):
         await hub.hub.publish(TASK, {"id": name, "status": "failed"})
