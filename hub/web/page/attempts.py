@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...stream.liveness import REASON
 from ...stream.tasks import OVER, End, end_of
 from ...wire.timestamps import unix_time
+
+RUN_ENDED = "hub run was killed; what it ran may still run"
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Attempt:
         """Go on with the next event."""
         self.seq, self.status, self.progress = seq, data.get("status") or "running", data.get("progress")
         self.first = self.first or seq
-        self.error, self.message = data.get("error") or "", data.get("message") or ""
+        self.error, self.message = error_of(data) or "", data.get("message") or ""
         before, self.end = self.end, end_of(data, self.end)
         if self.end != before or self.end is None or not data.get("ended_at"):  # without a time nobody can tell
             self.told = seq
@@ -66,6 +69,14 @@ class Attempt:
         began, ended = unix_time(self.began), unix_time(self.ended)
         is_known = began is not None and ended is not None and began <= ended and not self.is_cut
         return round((ended - began) * 1000) if is_known else None  # type: ignore[operator]
+
+
+def error_of(data: Mapping[str, Any]) -> Any:
+    """What went wrong with a task, as people are told. Where the process has ended that reports what `hub run` runs,
+    it was that itself which was killed: it says of every other end how it came."""
+    error = data.get("error")
+    is_run = str(data.get("id")).startswith("run:") and not data.get("agent")
+    return RUN_ENDED if is_run and error == REASON else error
 
 
 def follow(attempt: Attempt | None, seq: int, timestamp: str, data: Mapping[str, Any], *, is_cut: bool) -> Attempt:

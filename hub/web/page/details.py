@@ -19,7 +19,7 @@ from ...wire.texts import seen
 from ..answers import query
 from ..keys import HUB
 from . import frame
-from .attempts import Attempt, follow
+from .attempts import Attempt, error_of, follow
 from .board import Board
 from .formats import agent as agent_name
 from .formats import called, cut, text
@@ -131,6 +131,7 @@ def _known(hub: "Hub", board: Board, kind: Kind, key: str) -> dict[str, Any]:
     value: dict[str, Any] = event.data if event is not None else {}
     if kind == "task" and (attempt := board.attempts.get(key)) is not None:
         value = {name: part for name, part in value.items() if name != "message" or attempt.message}
+        value |= {"error": error_of(value)} if "error" in value else {}
     return {
         "value": value,
         "known": known,

@@ -6,9 +6,10 @@ from typing import Any, Generic, TypeVar
 
 from ...adapters.waits import of as waits_of
 from ...stream.events import Event
+from ...stream.liveness import REASON
 from ...wire.texts import seen
 from ...wire.timestamps import unix_time
-from .attempts import Attempt
+from .attempts import RUN_ENDED, Attempt, error_of
 from .formats import BLANK, called, cut, outline, text, unfolded
 from .told import Lines, is_in, lines_of, told_of
 
@@ -68,6 +69,11 @@ class Task(Row):
     @property
     def mark(self) -> Hashable:
         return self.seq, self.stale, self.seen, self.where, self.host
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether it did not say itself that it failed: what it says last is from before that."""
+        return self.error in (REASON, RUN_ENDED)
 
     @property
     def place(self) -> str:
@@ -211,7 +217,7 @@ def task_row(event: Event, data: Mapping[str, Any], stale: bool, attempt: Attemp
         progress=data.get("progress"),
         message=_line(attempt.message),
         agent=cut(text(data.get("agent")), KEY),
-        error=_line(data.get("error")),
+        error=_line(error_of(data)),
         took=attempt.took,
         began=began,
         told=attempt.told,

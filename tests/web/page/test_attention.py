@@ -226,6 +226,15 @@ async def test_whose_run_it_is_and_what_went_wrong_is_said_once(hub: HubInside) 
         TASK, {"id": "k", "name": "make", "status": "failed", "error": "process ended", "message": "step 1"}
     )
     assert "make · process ended · at “step 1”" in text(await shown(hub), "failed")
+    lost = {"name": "make", "status": "failed", "error": "process ended", "message": "step 1"}
+    await hub.hub.publish(TASK, {"id": "run:make", **lost})
+    await hub.hub.publish(TASK, {"id": "run:other", **lost, "name": "other", "agent": "ada"})
+    said = text(await shown(hub), "failed")
+    assert "make · hub run was killed; what it ran may still run · at “step 1”" in said
+    assert "other · process ended · at “step 1”" in said, "its agent has"
+    page = await shown(hub, task="run:make")
+    assert page.one("dd", class_="bad")["text"] == "hub run was killed; what it ran may still run"
+    assert "✕ failed hub run was killed; what it ran may still run" in text(page, "attempts")
     assert "✕ failed Trace" in text(await shown(hub, task="ping:x"), "attempts")
 
 
