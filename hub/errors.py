@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
+
+MOST_NAMED, LONGEST = 10, 1000  # problems in a sentence, and characters of them, about
 
 Code = Literal[
     "invalid_json",
@@ -100,6 +103,33 @@ def let_go(error: BaseException | None) -> None:
 def install(extra: str) -> str:
     """What to type for an extra that is not there."""
     return f"pip install '.[{extra}]' in the folder of hub, the checkout"
+
+
+def in_words(details: Any) -> str:
+    """What the details of an error say of each field, as one sentence: of many problems the first ones, and how many
+    there are besides. Fields with the same problem stand together. Empty if nothing is said."""
+    said, size, more = dict[str, list[str]](), 0, 0
+    for number, (path, text) in enumerate(_problems(details)):
+        if number < MOST_NAMED and size < LONGEST:
+            said.setdefault(text.removesuffix("."), []).append(path)
+            size += len(path) + len(text)
+        else:
+            more += 1
+    parts = [f"{', '.join(filter(None, paths))}: {text}".removeprefix(": ") for text, paths in said.items()]
+    if more:
+        parts.append(f"and {more} more")
+    sentence = "; ".join(parts)
+    return sentence if sentence[-1:] in ("", "?", "!", "…") else f"{sentence}."
+
+
+def _problems(details: Any, path: str = "") -> "Iterator[tuple[str, str]]":
+    """The problems in them, as marshmallow nests them: the path of each field, and what is wrong."""
+    if isinstance(details, Mapping):
+        for key, inner in details.items():
+            yield from _problems(inner, path if key == "_schema" else f"{path}.{key}".lstrip("."))
+    else:
+        for text in details if isinstance(details, list) else [details] if details else []:
+            yield path, str(text)
 
 
 class HubError(Exception):

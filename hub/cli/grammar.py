@@ -3,11 +3,11 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..client.discovery import checked_url
-from ..errors import HubError, UsageError
+from ..errors import HubError, UsageError, in_words
 from ..spelling import suggestion
 from ..stdio import say
 from ..wire.ids import is_id
@@ -181,16 +181,6 @@ def positive(text: str) -> int:
 
 
 def refusal(error: HubError) -> str:
-    """The sentence of a refusal, and whatever else its details say of the fields."""
-    more = [f"{path}: {text}" for path, text in _problems(error.details) if text not in error.message]
-    return " ".join([error.message, "; ".join(more)]).rstrip()
-
-
-def _problems(details: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """What the details of an error say of each field, as marshmallow reports it: its path and the problem."""
-    if isinstance(details, Mapping):
-        for key, inner in details.items():
-            yield from _problems(inner, path if key == "_schema" else f"{path}.{key}".lstrip("."))
-    else:
-        for text in details if isinstance(details, list) else [details] if details else []:
-            yield path, str(text)
+    """The sentence of a refusal, and what its details say of the fields, if it does not say that itself."""
+    said = in_words(error.details)
+    return error.message if said in error.message else f"{error.message} {said}"

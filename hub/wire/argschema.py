@@ -12,12 +12,13 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from .strictjson import dumps
 from .subschemas import ONE, REFERENCES, Path, cleaned, problems_of, regex
 from .validation import MAX_PROBLEMS, misfit
 
 MAX_STEPS = 10_000  # in which args must be checked; one takes 5 to 10 µs
 DIVISION = 6  # steps: exactly, it takes 15 to 30 µs
-MAX_SENTENCE = 160  # characters of what the library says of one value
+MAX_SENTENCE = 160  # characters of what is said of one value
 
 
 class TooMuch(Exception):
@@ -115,10 +116,41 @@ def _told(error: Any) -> Iterator[tuple[Path, str]]:
         known = error.schema.get("properties", {})
         unknown = (((*path, name), "Unknown field.") for name in error.instance if name not in known)
         yield from islice(unknown, MAX_PROBLEMS)
-    elif len(error.message) > MAX_SENTENCE:
-        yield path, f"It does not fit ({error.validator})."
+    elif error.validator is None:
+        yield path, "This is not allowed."
     else:
-        yield path, f"{error.message}."
+        sentence = _sentence(error)
+        yield path, sentence if 0 < len(sentence) <= MAX_SENTENCE else f"It does not fit ({error.validator})."
+
+
+_SENTENCES = {  # of what is wanted, and not as the library shows what came: as Python writes it
+    "type": "Not a valid {}.",
+    "enum": "Must be one of: {}.",
+    "const": "Must be equal to {}.",
+    "minimum": "Must be greater than or equal to {}.",
+    "maximum": "Must be less than or equal to {}.",
+    "exclusiveMinimum": "Must be greater than {}.",
+    "exclusiveMaximum": "Must be less than {}.",
+    "multipleOf": "Must be a multiple of {}.",
+    "minLength": "Shorter than minimum length {}.",
+    "maxLength": "Longer than maximum length {}.",
+    "minItems": "Shorter than minimum length {}.",
+    "maxItems": "Longer than maximum length {}.",
+    "uniqueItems": "Some of these are equal.",
+    "minProperties": "Has fewer than {} fields.",
+    "maxProperties": "Has more than {} fields.",
+    "pattern": "It does not match '{}'.",
+}
+
+
+def _sentence(error: Any) -> str:
+    """What a keyword wants; empty where there are no words for it."""
+    wanted, name = error.validator_value, error.validator
+    if name == "dependentRequired":
+        return f"{error.message}."  # which of them is missing is said nowhere else
+    values = wanted if name in ("type", "enum") and isinstance(wanted, list) else [wanted]
+    shown = (each if isinstance(each, str) and each else dumps(each) for each in values)
+    return _SENTENCES.get(name, "").format((" or " if name == "type" else ", ").join(shown))
 
 
 def _tree(problems: list[tuple[Path, str]]) -> dict[str, Any]:
@@ -170,7 +202,7 @@ def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
 def _pattern(error: Any) -> Callable[..., Any]:
     def check(validator: Any, value: str, instance: Any, schema: Any) -> Iterator[Any]:
         if isinstance(instance, str) and not regex(value).search(instance, _meter.spend):
-            yield error(f"It does not match {value!r}")
+            yield error("It does not match")
 
     return check
 
@@ -193,7 +225,7 @@ def _multiple(error: Any) -> Callable[..., Any]:
         if isinstance(instance, int | float) and not isinstance(instance, bool):
             _meter.spend(DIVISION)
             if Fraction(repr(instance)) % Fraction(repr(value)):
-                yield error(f"{instance!r} is not a multiple of {value!r}")
+                yield error("It is not a multiple")
 
     return check
 

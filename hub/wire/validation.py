@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from ..errors import Code, HubError
+from ..errors import Code, HubError, in_words
 
 MAX_PROBLEMS = 100  # that `details` names
 EXACT = 2**53  # up to which a number with a point is the one that was written
@@ -126,16 +126,14 @@ def check_unknown(schema: Schema, data: Any, unknown: str | None = None) -> None
 
 
 def invalid(code: Code, what: str, error: ValidationError) -> HubError:
-    """A HubError with marshmallow's field paths in `details` and the first of them in the sentence."""
+    """A HubError with marshmallow's field paths in `details`, and in the sentence as `misfit`."""
     return misfit(code, what, error.normalized_messages())  # type: ignore[no-untyped-call]
 
 
 def misfit(code: Code, what: str, details: Mapping[str, Any], status: int | None = None) -> HubError:
-    """A HubError with field paths in `details`, MAX_PROBLEMS at most, and the first of them in the sentence."""
+    """A HubError with field paths in `details`, MAX_PROBLEMS at most, and the first ones in the sentence as well."""
     details = told(details)
-    path, problem = _first(details)
-    sentence = f"{what}: {path}: {problem}" if path else f"{what}: {problem}"
-    return HubError(code, sentence, details, status=status)
+    return HubError(code, f"{what}: {in_words(details)}", details, status=status)
 
 
 def told(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,11 +158,3 @@ def problems_in(details: Any) -> int:
     if isinstance(details, Mapping):
         return sum(map(problems_in, details.values()))
     return len(details) if isinstance(details, list) else 1
-
-
-def _first(details: Any, path: str = "") -> tuple[str, str]:
-    while isinstance(details, Mapping):
-        key, details = next(iter(details.items()))
-        if key != "_schema":
-            path = f"{path}.{key}" if path else str(key)
-    return path, str(details[0] if isinstance(details, list) and details else details)

@@ -207,6 +207,15 @@ async def test_a_pipe_with_anything_else_is_usage(hub: HubInside, stdin: bytes) 
         (["orders:cancel", "order=5", "x1234=x"], "It takes order, why, items, Note, weight, gift, where."),
         (["hub:info", "x=1"], "x: Unknown field. It takes nothing."),
         (
+            ["hub:publish"],
+            "hub: The args of hub:publish do not fit: event, data: Missing data for required field. Type",
+        ),
+        (
+            ["orders:cancel", "order=10", "why=x", "gift=x"],
+            "order: Must be greater than or equal to 1 and less than or equal to 9; why: Must be one of: late, wrong; "
+            "gift: Not a valid boolean. Type",
+        ),
+        (
             ["orders:cancel", "order=ten"],
             "order: Not a valid integer. Type hub call orders:cancel --help --url {url} for what it takes.",
         ),

@@ -461,7 +461,7 @@ async def test_args_that_do_not_fit_never_reach_it(
         await worker.request()
         return
     error = refused(await caller.answer("1"), "invalid_args")
-    assert error["details"] == {"name": ["5 is not of type 'string'."]}
+    assert error["details"] == {"name": ["Not a valid string."]}
     assert worker.asked == []
     assert (await actions(hub, "command.refused"))[-1]["details"]["outcome"] == "invalid_args"
     caller.call("2", "a:b", name="Ada")

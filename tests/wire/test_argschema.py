@@ -16,6 +16,7 @@ from hub.wire import argschema as module
 from hub.wire import subschemas
 from hub.wire.argschema import ArgSchema
 from hub.wire.regex import Regex
+from hub.wire.strictjson import dumps
 from hub.wire.subschemas import DRAFT
 
 ORDER = {
@@ -51,13 +52,13 @@ def doubling(depth: int) -> dict[str, Any]:
             "order": MISSING} | {f"unknown {n}": UNKNOWN for n in range(99)}),
         ({}, {"order": MISSING}),
         ({"order": "1", "more": 1, "most": 2}, {
-            "order": ["'1' is not of type 'integer'."], "more": UNKNOWN, "most": UNKNOWN}),
-        ({"order": 0}, {"order": ["0 is less than the minimum of 1."]}),
+            "order": ["Not a valid integer."], "more": UNKNOWN, "most": UNKNOWN}),
+        ({"order": 0}, {"order": ["Must be greater than or equal to 1."]}),
         ({"order": 1, "lines": [{"sku": 1}, {}]}, {"lines": {"1": {"sku": MISSING}}}),
         ({"order": 1, "lines": [{"sku": 1}, {"sku": 1.0}]}, {"lines": ["Some of these are equal."]}),
         ({"order": 1, "name": "ada"}, {"name": ["It does not match '^[A-Z]'."]}),
-        ({"order": 1, "name": "A" * 500}, {"name": ["It does not fit (maxLength)."]}),
-        ({"order": 1, "state": "x"}, {"state": ["'x' is not one of ['open', 'closed']."]}),
+        ({"order": 1, "name": "A" * 500}, {"name": ["Longer than maximum length 5."]}),
+        ({"order": 1, "state": "x"}, {"state": ["Must be one of: open, closed."]}),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_by_its_path(args: dict[str, Any], problems: Any) -> None:
@@ -202,7 +203,38 @@ def test_the_library_is_imported_when_somebody_needs_it() -> None:
 )  # fmt: skip
 def test_multiples_are_those_of_the_numbers_as_written(step: float, number: Any, fits: bool) -> None:
     problems = ArgSchema({"properties": {"x": {"multipleOf": step}}}).problems({"x": number})
-    assert problems == ({} if fits else {"x": [f"{number!r} is not a multiple of {step!r}."]})
+    assert problems == ({} if fits else {"x": [f"Must be a multiple of {dumps(step)}."]})
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "said"),
+    [
+        ({"type": ["integer", "null"]}, [1, None], "Not a valid integer or null."),
+        ({"enum": ["a", 1, None, ""]}, {"b": True}, 'Must be one of: a, 1, null, "".'),
+        ({"const": [1, "a"]}, True, 'Must be equal to [1,"a"].'),
+        ({"maximum": 2.5}, 3, "Must be less than or equal to 2.5."),
+        ({"exclusiveMinimum": 2}, 2, "Must be greater than 2."),
+        ({"exclusiveMaximum": 2}, 2, "Must be less than 2."),
+        ({"minLength": 1}, "", "Shorter than minimum length 1."),
+        ({"maxItems": 1}, ["a", "b"], "Longer than maximum length 1."),
+        ({"minItems": 1}, [], "Shorter than minimum length 1."),
+        ({"minProperties": 1}, {}, "Has fewer than 1 fields."),
+        ({"maxProperties": 0}, {"a": 1}, "Has more than 0 fields."),
+        ({"pattern": r"^\d+$"}, "x", r"It does not match '^\d+$'."),
+        ({"dependentRequired": {"a": ["b"]}}, {"a": 1}, "'b' is a dependency of 'a'."),
+        ({"contains": {"type": "null"}}, [1], "It does not fit (contains)."),
+        ({"not": {}}, ["a"], "It does not fit (not)."),
+        ({"enum": [str(number) for number in range(100)]}, "a", "It does not fit (enum)."),
+    ],
+)
+def test_each_is_said_in_words(schema: Any, value: Any, said: str) -> None:
+    """And never as Python writes what came."""
+    assert ArgSchema({"properties": {"x": schema}}).problems({"x": value}) == {"x": [said]}
+
+
+def test_what_no_value_fits_is_not_allowed() -> None:
+    """The library does not say where."""
+    assert ArgSchema({"properties": {"x": False}}).problems({"x": ["a"]}) == {"_schema": ["This is not allowed."]}
 
 
 def test_so_many_problems_are_told() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, validate
 
-from hub.errors import HubError
+from hub.errors import HubError, in_words
 from hub.stream.brokers.memory import MemoryBroker
 from hub.stream.bus import EventBus
 from hub.stream.eventtypes import EventTypes
@@ -71,6 +71,28 @@ async def test_behind_so_many_problems_nothing_is_looked_at(
     assert (check.asked <= MOST) is not weakened
     details = invalid("invalid_args", "No", refused.value).details
     assert (0 < problems_in(details) <= MOST) is not weakened
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ({"event": ["Missing."], "data": ["Missing."]}, "event, data: Missing."),
+        ({"data": {"id": ["A.", "B."], "_schema": ["C."]}}, "data.id: A; data.id: B; data: C."),
+        ({"_schema": ["No object."]}, "No object."),
+        ({"_schema": ["A."], "x": ["A."]}, "x: A."),
+        ({"a": "Did you mean b?"}, "a: Did you mean b?"),
+        (
+            {"a": {str(n): [f"No {n}."] for n in range(100)}},
+            f"{'; '.join(f'a.{n}: No {n}' for n in range(10))}; and 90 more.",
+        ),
+        ({str(n): ["x" * 600] for n in range(100)}, f"0, 1: {'x' * 600}; and 98 more."),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_details_are_one_sentence_for_a_person(details: Any, said: str) -> None:
+    """Of all problems, as far as it does not get too long, each once."""
+    assert in_words(details) == said
 
 
 @pytest.mark.parametrize("weakened", [False, True])

@@ -353,10 +353,10 @@ async def wrong_of_worker(hub: HubInside, sent: dict[str, str]) -> tuple[dict[st
 async def test_all_that_is_wrong_is_said_at_once(hub: HubInside) -> None:
     missing, json = "Missing data for required field.", "This is not JSON"
     found = await wrong_of_worker(hub, {"name": "", "size": "x", "data": "{"})
-    assert found == ({"name": missing, "size": "'x' is not of type 'integer'.", "data": json}, "")
+    assert found == ({"name": missing, "size": "Not a valid integer.", "data": json}, "")
     found = await wrong_of_worker(hub, {"size": "x", "hub:args": '{"name"'})
     assert found == (
-        {"name": missing, "size": "'x' is not of type 'integer'.", "data": missing, "hub:args": json},
+        {"name": missing, "size": "Not a valid integer.", "data": missing, "hub:args": json},
         "",
     ), "of what stands in a text that cannot be read, nobody knows whether it is missing"
     answer = await send(hub, "call/shop:order", {"count": "x", "odd": "1"})
