@@ -1,19 +1,23 @@
 """Secrets that a text gives a name: assignments (`GITHUB_TOKEN=…`), options (`--password …`), parameters of URLs, and
 header lines (`X-Api-Key: …`, `Cookie: …`).
 
-The name decides as that of a key does, and then the value has to look like one: prose, code and documentation say
-`token=`, too. Every pattern begins with what parts the name from the value, and looks at so much before it and behind.
+The name decides as that of a key does, and then the value has to look like one (`secretvalues`). Every pattern begins
+with what parts the name from the value, and looks at so much before it; the value is read from there.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from typing import NamedTuple
 
+from .expressions import expression, group
+from .literals import OPENING, joined, literal
 from .quoted import REDACTED
 from .secretnames import use_of
+from .secretvalues import PASSWORD, POINTS, WORDS, is_argument, is_assigned, looks_secret
 
 _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 _LONGEST_NAME = 64
-_BLANKS = r"[ \t]{0,64}+"
+_BLANKS = r"[ \t\u00a0]{0,64}+"
 # How the names of secrets end, by their length: a look behind has one.
 _ENDS = (
     "key|pwd",
@@ -21,47 +25,55 @@ _ENDS = (
     "crets|okens|words|tials|okies",
 )
 _NUMBERED = "(?:cret|oken|word|okie)[0-9]", "(?:cret|oken|word|okie|_key)[_-][0-9]"
-_LAST = "(?<=[yYdDtTnNeElLsS0-9]{mark})"
+# The last two letters of all those: looked at before the rest, since it is nearly never there.
+_LAST = "[eE][yY]|[wWrR][dD]|[eE][tT]|[eEoO][nN]|[sSiI][eE]|[aA][lL]|[yYdDtTnNeElLsS][sS]|[yYdDtTnNeE_-][0-9]"
 
 
 def _named(mark: str) -> str:
     """Looks behind, over the mark, for how the names of secrets end."""
     behind = "|".join(f"(?<=(?:{end}){mark})" for end in (*_ENDS, *_NUMBERED, "orization", "onfirmation", "ey_base"))
-    return _LAST.replace("{mark}", mark) + f"(?i:{behind})"
+    return f"(?<=(?:{_LAST}){mark})(?i:{behind})"
 
 
-_QUOTE = r"""(?P<quote>\\{0,64}+(?P<mark>["']))?+"""
-_ANY = r"""[^\s"'\\\0="""
-# Between quotes all of it, also with blanks, if it ends there.
-_WHOLE = r"""(?(mark)(?! )(?:(?!(?P=mark))[^\\\0\n]){6,128}+(?=\\{0,64}+(?P=mark))|(?!))"""
-_VALUE = (
-    rf"""{_QUOTE}(?P<value>(?![$%<{{*(.\[])(?:{_WHOLE}"""
-    rf"""|(?:(?(quote){_ANY}]|{_ANY}&;|<>()\[\]{{}},`])){{6,}}+={{0,2}}+))"""
-)
-# Looked at first, since it is nearly never there: a value that is long enough, and holds a number.
-_ENOUGH = r"""(?:"[^"\\\0\n]{6}|'[^'\\\0\n]{6}|["']?[^\s"'\\=]{6})"""
-_LONG = rf"(?=>?{_BLANKS}\\{{0,64}}+{_ENOUGH})"
-_NUMBER = r"""(?:"[^"\\\0\n0-9]{0,40}+|'[^'\\\0\n0-9]{0,40}+|[^\s"'\\=0-9]{0,40}+)[0-9]"""
-_WITH_NUMBER = rf"""(?=[ \t"'\\]{_BLANKS}\\{{0,64}}+{_NUMBER})"""
-_ARROW = rf"""(?:>(?={_BLANKS}\\{{0,64}}+["']))?+"""
+# Looked at first, since it is nearly never there: a literal, or a value that is long enough; and one with a number.
+_LONG = rf"""(?=>?\s{{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}))"""
+_TAG = r"(?:!!?+\w{0,32}+[ \t]{1,8}+)?+"  # of YAML
+_WITH_NUMBER = rf"""(?=[ \t"'`\\]{_BLANKS}{_TAG}(?:{OPENING}|[^\s"'\\=0-9]{{0,40}}+[0-9]))"""
+_ARROW = rf"""(?:>(?={_BLANKS}{OPENING}))?+"""
+_NEXT = rf"(?:\s{{1,64}}+(?={OPENING}))?+"  # also on the next line
 # The name, then maybe what ends the key of a form or of a mapping, as in user[password]= and ENV["TOKEN"]=.
-_FORMS_OF = "|".join(map(_named, (r"\]=", r"\[\]=", r"""["']\]=""", "%5[Dd]=")))
-_JOINED = rf"{_named('=')}|(?<=[\]dD]=)(?:{_FORMS_OF})"
-_APARTS = "|".join(map(_named, (" =", " :=", r"\] =", r"""["']\] =""")))
-_APART = rf"(?<=[ :]=)(?:{_APARTS})"
-_EQUALS = re.compile(
-    rf"=(?<=[yYdDtTnNeElLsS0-9\] :]=){_LONG}"
-    rf"(?:(?:{_JOINED}){_ARROW}(?:(?<=>){_BLANKS})?+|(?:{_APART}){_ARROW}{_BLANKS}){_VALUE}"
-)
+_FORMS_OF = "|".join(map(_named, (r"\]=", r"\[\]=", r"""["']\]=""", r"""\\["']\]=""", "%5[Dd]=")))
+_JOINED = rf"(?:{_named('=')}|(?<=[\]dD]=)(?:{_FORMS_OF}))"
+_APARTS = "|".join(map(_named, ("[ \t\u00a0]=", "[ \t][:?]=", r"\] =", r"""["']\] =""", r"""\\["']\] =""", r"\[\] =")))
+_APART = rf"(?<=[ \t\u00a0:?]=)(?:{_APARTS})"
+_IS_LAST = r"=(?<=[yYdDtTnNeElLsS0-9\] \t\u00a0:?]=)"
+_EQUALS = re.compile(rf"{_IS_LAST}{_LONG}(?:{_JOINED}{_ARROW}|{_APART}{_ARROW}{_BLANKS}){_NEXT}")
 _ALIGNED = re.compile(
-    rf"""=(?<=[ \t][ \t]=)(?=>?{_BLANKS}(?:\\{{0,64}}+["']|[^\s"'\\=0-9]{{0,40}}+[0-9])){_LONG}"""
-    rf"{_ARROW}{_BLANKS}{_VALUE}"
+    rf"""=(?<=[ \t][ \t]=)(?=>?{_BLANKS}(?:{OPENING}|[^\s"'\\=0-9]{{0,40}}+[0-9])){_LONG}{_ARROW}{_BLANKS}{_NEXT}"""
 )
-_COLON = re.compile(rf""":{_WITH_NUMBER}{_named(":")}(?:[ \t]{{1,64}}+|(?=[\\"'])){_VALUE}""")
+_COLON = re.compile(rf""":{_WITH_NUMBER}{_named(":")}(?:[ \t]{{1,64}}+{_TAG}|(?={OPENING}))""")
 _OPTION = re.compile(
-    rf"""--(?<![A-Za-z0-9_-]--)(?P<name>[A-Za-z][A-Za-z0-9_-]{{2,40}}+)(?=[ \t]{_BLANKS}\\{{0,64}}+{_ENOUGH})"""
-    rf"""{_named("")}[ \t]{{1,64}}+(?!-){_VALUE}"""
+    rf"""--(?<![A-Za-z0-9_-]--)(?P<name>[A-Za-z][A-Za-z0-9_-]{{2,40}}+)(?=[ \t]){_LONG}{_named("")}"""
+    r"[ \t]{1,64}+(?!-)"
 )
+# Code that is no literal, and may have some: in brackets, in a call, behind an operator.
+_CODE = r"""(?=[({]|\[(?!redacted\])|[A-Za-z_$][\w$.]{0,80}+(?:[(\[]|::|->|[ \t]{0,8}+(?:[|?+&]|(?:or|if|else)\b)))"""
+# Behind a literal: an operator, and not far from it another literal.
+_OPERATOR = re.compile(r"""[ \t]{0,64}+(?:[+%|?]|&&|(?:or|and|if)\b)(?=(?:[^\n"'`;=]|[=!<>]=){0,96}+["'`])""")
+_CODE_GIVEN = re.compile(rf"{_IS_LAST}(?=>?\s{{0,64}}+{_CODE})(?:{_JOINED}|{_APART})>?+{_BLANKS}{_CODE}")
+_CODE_TOLD = re.compile(rf""":(?=[ \t]{{1,64}}+{_CODE}){_named(":")}[ \t]{{1,64}}+""")
+# A name, its type, and what it gets: `password: str = "…"`.
+_TYPE = (
+    r"(?:&(?:'[a-z_]{1,16}+ )?+|\*)?+[A-Za-z_][\w.]{0,40}+"
+    r"""(?:[\[<][^\]\n"'=<>]{0,40}+[\]>])?+\??(?: ?\| ?[\w.]{1,40}+){0,3}+"""
+)
+_AS_TYPED = rf"[ \t]{{0,8}}+{_TYPE}[ \t]{{0,8}}+={_BLANKS}(?=[(\[{{]|{OPENING})"
+_TYPED = re.compile(rf":(?=[ \t]{{0,8}}+[&*A-Za-z_]){_named(':')}{_AS_TYPED}")
+# Any of them: what is looked for in every text.
+_MAY_BE_GIVEN = re.compile(
+    rf"""{_IS_LAST}(?:{_JOINED}|{_APART})(?=>?\s{{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}|{_CODE}))"""
+)
+_MAY_BE_TOLD = re.compile(rf":{_named(':')}(?:{_WITH_NUMBER}|(?=[ \t]{{1,64}}+{_CODE})|(?={_AS_TYPED}))")
 _ELEMENT = re.compile(rf">{_named('>')}(?P<value>(?![$%{{*\s\[])[^<>\0\n]{{1,128}}+)</")
 _COOKIES = re.compile(
     r""":(?:(?<=ookie:)|(?<=OOKIE:))[ \t]{0,8}+(?P<value>[A-Za-z0-9_.-]{1,64}+=[^\s;"'\\,\0]*+"""
@@ -74,52 +86,38 @@ _AUTHORIZATION = re.compile(
     r"""(?:,[ \t]{0,8}+[A-Za-z_-]{1,30}+=(?:\\{0,64}+"[^"\\\n\0]*+\\{0,64}+"|[^\s,"'\\\0=]{1,300}+))++"""
     r"""|[A-Za-z0-9._~+/=-]{8,}+)"""
 )
-# What is no secret, whatever its name; first what may be letters and digits alone.
-_USUAL = re.compile(
-    r"""(?xi)
-    [0-9.,_]++ (?:[kmgt]?i?b|ms|[smhdk%])?      # a number, maybe of something
-    | (?:sha|md|base|utf|oauth|bcrypt|argon|hs|rs|es|ed|aes|rsa|http|ipv|python|node) -?[0-9]++ .{0,4}+
-    | (?:value|string|param|option|example|field|item|name|user|var|arg|part|line|page|word|test) [_-]?[0-9]{1,3}+
-    | x++ | \.++ | -++ | _++
-    """
+# A literal; a word in quotes that are not closed, maybe since the text is cut off; or without quotes, and what a shell
+# takes for a part of it.
+_VALUE = re.compile(
+    rf"""(?P<literal>{OPENING})(?P<open>[^\s"'\\\0=]{{6,}}+={{0,2}}+)?+|"""
+    r"""(?P<run>[^\s"'`\\\0=&;|<>()\[\]{},]{6,}+={0,2}+)"""
+    r"""(?:\\\r?\n(?P<line>[^\s"'\\]++)|(?P<mark>["'])(?P<more>[A-Za-z0-9][^\s"'=:,<>(){}]*+)(?P=mark))?+"""
 )
-_HARMLESS = re.compile(
-    r"""(?xi)
-    v?[0-9]++ (?:\.[0-9a-z]++)++ (?:[+-][\w.]*+)?  # a version
-    | [0-9]{4}-[0-9]{2}-[0-9]{2} .*+            # a date
-    | (?:~|\.{1,2})?+ /.*+ | [a-z]:[\\/].*+      # a path
-    | [a-z][a-z0-9.-]*+ :// .*+
-    | (?=.{1,40}\Z) [a-z_][a-z0-9_]*+ (?:\.[a-z_][a-z0-9_]*+)++  # code
-    | .*\. (?:json|ya?ml|toml|ini|cfg|conf|txt|pem|crt|key|pub|env|enc|gpg|py|[cm]?[jt]sx?|go|rs|sh|md|log|html?|zip)
-    """
-)
-_WORDS = frozenset(
-    "required optional disabled enabled default include omit same-origin string number boolean undefined missing "
-    "invalid prompt unlimited strict random changed rotated expired revoked wrong correct hidden removed value option "
-    "options argument arguments parameter parameters requires expects instead without please before twice either "
-    "example placeholder redacted masked current account username identifier unknown nothing".split()
-)
-# In what stands in the place of a password of several words; and in what is said of one.
-_INSTEAD = frozenset("your my here enter required missing placeholder example".split())
-_TOLD = _INSTEAD | frozenset(
-    "a an the at is are was be not no must should may can cannot this that of for from in to and or with least most "
-    "characters letters digits field data see has have ask it optional invalid wrong".split()
-)
-_DIGIT = re.compile("[0-9]")
-_LITERAL = re.compile("(?i)pass|pwd|secret|token|key")
-_PASSWORD = re.compile("(?i)pass|pwd|secret")
-_BLANK, _POINTS = " \t", ".,:;!?"
+# What a shell takes for a part of the word before it.
+_ATTACHED = re.compile(r"""[A-Za-z0-9_][^\s"'`\\,;:(){}\[\]<>=&|]*+""")
+_BLANK = " \t\u00a0"
 _CALLS = ("(", "[")  # behind what is code
-_CLOSES = "[]:\"'\\"  # between a name and its =
+_CLOSES = "[]:?\"'\\"  # between a name and its =
+_DIGIT = re.compile("[0-9]")
 _ENDS_COMMAND = re.compile(r"""[ \t]*+(?:\Z|[\n;|&>"'`)]|\\[nr"']|-)""")
-_LONG_ENOUGH = 6
+
+Spans = list[tuple[int, int]]
+
+
+class Value(NamedTuple):
+    """A value that is no code: what it says, where it stands, and where the text goes on."""
+
+    text: str
+    spans: Spans
+    end: int
+    is_quoted: bool
 
 
 def may_be_assigned(text: str) -> bool:
     """Whether something in the text may be a secret that it gives a name: False is certain."""
     return (
-        ("=" in text and (_EQUALS.search(text) is not None or _may_be_aligned(text)))
-        or (":" in text and (_COLON.search(text) or _COOKIES.search(text)) is not None)
+        ("=" in text and _may_be_given(text))
+        or (":" in text and (_MAY_BE_TOLD.search(text) or _COOKIES.search(text)) is not None)
         or ("-" in text and "--" in text and _OPTION.search(text) is not None)
         or ("z" in text and "uthorization" in text and _AUTHORIZATION.search(text) is not None)
         or ("Z" in text and "UTHORIZATION" in text and _AUTHORIZATION.search(text) is not None)
@@ -127,27 +125,46 @@ def may_be_assigned(text: str) -> bool:
     )
 
 
-def _may_be_aligned(text: str) -> bool:
+def _may_be_given(text: str) -> bool:
     """A look behind has one length, so the name before some blanks is looked at for each."""
-    return ("  =" in text or "\t=" in text or "\t =" in text or " \t=" in text) and any(
-        map(_is_assigned, _ALIGNED.finditer(text))
-    )
+    if _MAY_BE_GIVEN.search(text):
+        return True
+    is_aligned = "  =" in text or "\t=" in text or "\t =" in text or " \t=" in text
+    return is_aligned and any(_assigned(match)[0] for match in _ALIGNED.finditer(text))
 
 
 def without_assigned(text: str) -> str:
     """The text with `[redacted]` in the place of the values that have the name of a secret, and look like one."""
-    for pattern, is_secret in _FORMS:
-        parts, done = list[str](), 0
-        for match in pattern.finditer(text):
-            if is_secret(match):
-                parts += (text[done : match.start("value")], REDACTED)
-                done = match.end("value")
+    for pattern, read in _FORMS:
+        parts, done, at = list[str](), 0, 0
+        while match := pattern.search(text, at):
+            spans, at = read(match)
+            for start, end in spans:
+                parts += (text[done:start], REDACTED)
+                done = end
         if parts:
             text = "".join([*parts, text[done:]])
     return text
 
 
-def _is_assigned(match: re.Match[str]) -> bool:
+def _value(text: str, at: int) -> Value | None:
+    """The literals that stand here, joined; or a word."""
+    if (found := _VALUE.match(text, at)) is None:
+        return None
+    if found["literal"] is None:
+        spans = [found.span(part) for part in ("run", "line", "more") if found[part]]
+        return Value(found["run"], spans, found.end(), False)
+    if first := literal(text, at):
+        literals = joined(text, first)
+        value, end = group(literals, text), literals[-1].after
+        if attached := _ATTACHED.match(text, end):
+            return Value(value.text.strip("\r\n"), [*value.spans, attached.span()], attached.end(), True)
+        return Value(value.text.strip("\r\n"), value.spans, end, True)
+    return Value(found["open"], [found.span("open")], found.end(), True) if found["open"] else None
+
+
+def _name(match: re.Match[str]) -> tuple[str, str]:
+    """The name that stands before this, and the character before it."""
     text, end = match.string, match.start()
     whole = text[max(0, end - _LONGEST_NAME) : end]
     if whole[-1:] in _BLANK:
@@ -160,55 +177,78 @@ def _is_assigned(match: re.Match[str]) -> bool:
     name, before = whole[len(before) :], before[-1:]
     if before == "\\" and name[:1] in ("n", "r", "t"):  # a line that was escaped
         name = name[1:]
-    if use_of(name) == "harmless" or text.startswith(_CALLS, match.end()):
-        return False
-    value = match["value"]
-    is_literal = name.startswith("--") or before in ("?", "&", "#") or (name.isupper() and match[0][1:2] != " ")
-    if not is_literal and value.isalpha():
-        is_literal = match["quote"] is not None and _PASSWORD.search(name) is not None
-    return _looks_secret(name, value, is_literal, _INSTEAD if is_literal else _TOLD)
+    return name, before
 
 
-def _is_told(match: re.Match[str]) -> bool:
-    return len(match["value"]) >= 8 and _is_assigned(match)
+def _is_literal(match: re.Match[str], name: str, before: str) -> bool:
+    return name.startswith("--") or before in ("?", "&", "#") or (name.isupper() and match[0][1:2] != " ")
 
 
-def _is_given(match: re.Match[str]) -> bool:
+def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
+    text = match.string
+    name, before = _name(match)
+    if use_of(name) == "harmless" or (value := _value(text, match.end())) is None:
+        return [], match.end()
+    is_code = not value.is_quoted and text.startswith(_CALLS, value.end)
+    is_secret = not is_code and is_assigned(name, value.text, _is_literal(match, name, before), value.is_quoted)
+    return _and_more(match, (name, before), value, is_secret)
+
+
+def _told(match: re.Match[str]) -> tuple[Spans, int]:
+    """Behind a colon prose stands, too: with a number, and longer."""
+    text = match.string
+    name, before = _name(match)
+    if use_of(name) == "harmless" or (value := _value(text, match.end())) is None:
+        return [], match.end()
+    is_code = len(value.text) < 8 or (not value.is_quoted and text.startswith(_CALLS, value.end))
+    is_secret = not is_code and _has_number(value.text) and looks_secret(name, value.text, before in ("?", "&", "#"))
+    return _and_more(match, (name, before), value, is_secret)
+
+
+def _and_more(match: re.Match[str], named: tuple[str, str], value: Value, is_secret: bool) -> tuple[Spans, int]:
+    """The value, if it is a secret, and what an operator joins to it."""
+    spans = value.spans if is_secret else []
+    operator = _OPERATOR.match(match.string, value.end) if value.is_quoted else None
+    if operator is None:
+        return spans, value.end
+    more, end = _in_code(match, operator.end(), *named)
+    return [*spans, *more], end
+
+
+def _given(match: re.Match[str]) -> tuple[Spans, int]:
     """Letters alone only where a command can be seen: what says how it is used has words there, too."""
-    text, name, value = match.string, match["name"], match["value"]
-    if use_of(name) == "harmless" or text.startswith(_CALLS, match.end()):
-        return False
-    is_literal = _PASSWORD.search(name) is not None
-    if is_literal and match["quote"] is None and ((plain := value.rstrip(_POINTS)).isalpha() or plain.isdecimal()):
-        is_literal = plain == value and _ENDS_COMMAND.match(text, match.end()) is not None
-    return _looks_secret(name, value, is_literal, _TOLD)
+    text, name = match.string, match["name"]
+    if use_of(name) == "harmless" or (value := _value(text, match.end())) is None:
+        return [], match.end()
+    is_literal = PASSWORD.search(name) is not None
+    if is_literal and not value.is_quoted and ((plain := value.text.rstrip(POINTS)).isalpha() or plain.isdecimal()):
+        is_literal = plain == value.text and _ENDS_COMMAND.match(text, value.end) is not None
+    is_code = not value.is_quoted and text.startswith(_CALLS, value.end)
+    return (value.spans if not is_code and looks_secret(name, value.text, is_literal) else []), value.end
 
 
-def is_named(name: str, value: str) -> bool:
-    """Whether this is the value of an option or a header of this name, where each is a text of its own."""
-    if use_of(name) == "harmless" or len(value) < _LONG_ENOUGH or value.startswith(tuple("$%<{*(.[-")):
-        return False
-    return _looks_secret(name, value, name.startswith("-"), _TOLD)
+def _computed(match: re.Match[str]) -> tuple[Spans, int]:
+    """The literals in the code of a value."""
+    name, before = _name(match)
+    return ([], match.end()) if use_of(name) == "harmless" else _in_code(match, match.end(), name, before)
 
 
-def _looks_secret(name: str, value: str, is_literal: bool, told: Collection[str]) -> bool:
-    """`is_literal`: what stands here is no code, and nearly always the value itself. One of several words is none if
-    one of those is `told`."""
-    has_digits = _DIGIT.search(value) is not None
-    has_letters = value.islower() or value.isupper() or value.lower() != value.upper()
-    if has_digits and not has_letters:
-        return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
-    if _USUAL.fullmatch(value) or (not value.isalnum() and _HARMLESS.fullmatch(value)):
-        return False
-    if use_of(value.lower()) != "harmless":
-        return False
-    if " " in value or "\t" in value:
-        is_told = "$" in value or "{" in value or any(word.strip(_POINTS).lower() in told for word in value.split())
-        return (is_literal or has_digits) and not is_told and _LITERAL.search(name) is not None
-    if has_digits:
-        return True
-    is_word = value.isupper() or value.lower() in _WORDS
-    return is_literal and has_letters and not is_word and _LITERAL.search(name) is not None
+def _in_code(match: re.Match[str], at: int, name: str, before: str) -> tuple[Spans, int]:
+    found = expression(match.string, at)
+    is_equal = match[0][0] == "=" or match[0].rstrip(_BLANK)[-1] == "="
+    is_literal = is_equal and _is_literal(match, name, before)
+    spans: Spans = []
+    for value in found.groups:
+        if not found.is_plain or value.is_key:
+            is_secret = not value.is_key and is_argument(name, value.text)
+        else:
+            is_secret = (is_equal or _has_number(value.text)) and is_assigned(name, value.text, is_literal, True)
+        spans += value.spans if is_secret else []
+    return spans, found.end
+
+
+def _has_number(value: str) -> bool:
+    return _DIGIT.search(value) is not None
 
 
 def _is_element(match: re.Match[str]) -> bool:
@@ -217,7 +257,7 @@ def _is_element(match: re.Match[str]) -> bool:
     begin = text[max(0, match.start() - _LONGEST_NAME) : match.start()]
     tag = begin[begin.rfind("<") + 1 :]
     use = use_of(tag)
-    if use == "harmless" or not text.startswith(f"{tag}>", match.end()) or value.lower() in _WORDS:
+    if use == "harmless" or not text.startswith(f"{tag}>", match.end()) or value.lower() in WORDS:
         return False
     return use == "secret" or not value.replace(".", "").isdecimal()
 
@@ -232,12 +272,22 @@ def _is_credential(match: re.Match[str]) -> bool:
     return not value.isalpha() or len(value) >= 20
 
 
-_FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
-    (_AUTHORIZATION, _is_credential),
-    (_COOKIES, _are_cookies),
-    (_EQUALS, _is_assigned),
-    (_ALIGNED, _is_assigned),
-    (_COLON, _is_told),
-    (_OPTION, _is_given),
-    (_ELEMENT, _is_element),
+Reader = Callable[[re.Match[str]], tuple[Spans, int]]
+
+
+def _where(is_secret: Callable[[re.Match[str]], bool]) -> Reader:
+    return lambda match: ([match.span("value")] if is_secret(match) else [], match.end())
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Reader], ...] = (
+    (_AUTHORIZATION, _where(_is_credential)),
+    (_COOKIES, _where(_are_cookies)),
+    (_EQUALS, _assigned),
+    (_ALIGNED, _assigned),
+    (_COLON, _told),
+    (_OPTION, _given),
+    (_ELEMENT, _where(_is_element)),
+    (_CODE_GIVEN, _computed),
+    (_CODE_TOLD, _computed),
+    (_TYPED, _computed),
 )

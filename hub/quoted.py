@@ -6,8 +6,13 @@ quote has more backslashes before it. So it is read here and not by a parser, in
 
 import functools
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from .secretnames import use_of
+from .expressions import expression
+from .literals import BEGIN, Literal, joined, literal, string_end
+from .secretnames import Use, use_of
+from .secretvalues import is_argument, is_check, looks_secret
 
 REDACTED = "[redacted]"
 
@@ -73,16 +78,22 @@ def _before_quote(count: int) -> int:
 # ---- members
 
 # A quoted key and its colon; or an arrow, as Ruby, Perl and PHP write it, before another quote.
-_ARROW = r"""=>(?=\s*+\\*+["'])"""
+_ARROW = r"""=>(?=\s*+[^\s=>])"""
 _MEMBER = re.compile(rf"""(["'])([^"'\\\n]++)(\\*+)\1\s*+(?::|{_ARROW})\s*+""")
 # What stands behind "name": as another object's "DB_PASSWORD", and then "value" and its colon.
 _NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])value\1\4\s*+:\s*+""")
 NAMING = ("name", "key")  # the members that name what stands in `value`
-_PREFIX = re.compile(r"""[bBfFrRuU]{1,2}+(?=\\*+["'])""")  # of a literal of Python's, as of bytes
-_SCALAR = re.compile(r"""[^\s,}\])"'\\]*+""")
-_NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+|true|false|null|None|True|False")
-_BRACKETS = frozenset("[{")
-_OPENING = _BRACKETS | frozenset("\"'\\")
+# A word that is no code.
+_WORD = re.compile(
+    r"""(?![A-Za-z$@]{1,2}+\\*+["'`])[^\s,}\])"'`\\(\[]++(?![(\[`]|[ \t]{1,8}+(?:[-+*/%|?&.]|(?:or|and|if|else)\b))"""
+)
+_NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+")
+_NOTHING = re.compile("true|false|null|None|True|False|nil|undefined")
+_PLAIN = re.compile(rf"""(?:{_NOTHING.pattern})(?![\w.(\[])|-?[0-9][^\s,}}\])"'\\]*+""")
+_EMPTY = re.compile(r"""[A-Za-z]{0,2}+(\\*+["'`])(?:\{[\w.]++\})?+\1""")  # or nothing but a name that is filled in
+_OPERATOR = re.compile(r"\s{0,64}+(?:[-+*/%|?&.]|(?:or|and|if)\b)")
+_CODE = re.compile(r"[\w$(!~*&@-]")
+_BRACKETS = ("[", "{")
 _BRACKETS_OR_QUOTES = re.compile(r"""[\[{]++|[\]}]++|["']""")
 
 
@@ -94,57 +105,122 @@ def has_members(text: str) -> bool:
     return ('"' in text or "'" in text) and _QUOTED.search(text) is not None
 
 
+class Member(NamedTuple):
+    """A key that names a secret: the key, what it is for, its quote, and where its value begins."""
+
+    key: str
+    use: Use
+    quote: str
+    at: int
+
+
 def without_members(text: str) -> tuple[str, int]:
-    """The values of the keys that name a secret become `"[redacted]"`, also objects and lists."""
+    """The values of the keys that name a secret become `"[redacted]"`, also objects and lists; of code the literals in
+    it do."""
     parts: list[str] = []
-    done = at = 0
-    while match := _MEMBER.search(text, at):
-        at = match.end()
-        if (use := use_of(match[2])) == "harmless":
-            named = _NAMED.match(text, at) if match[2] in NAMING else None
-            if named is None or (use := use_of(named[3])) == "harmless":
-                continue
-            at = named.end()
-        quote = match[3] + match[1]
-        end = _value_end(text, at, quote)
-        value = text[at:end]
-        is_done = REDACTED in value and value == f"{quote}{REDACTED}{quote}"
-        if value and not is_done and not (use == "tokens" and _NUMBER.fullmatch(value)):
+    done = 0
+    has_code = False
+    for member in (members := _Members(text)):
+        at, quote = member.at, member.quote
+        end, is_code = _value_end(text, at, quote)
+        has_code = has_code or is_code
+        if _is_value(text, member, end):
             parts += (text[done:at], quote, REDACTED, quote)
             done = end
-        at = end
-    return ("".join([*parts, text[done:]]), len(parts) // 4) if parts else (text, 0)
+        members.at = end
+    found = len(parts) // 4
+    text = "".join([*parts, text[done:]]) if parts else text
+    if has_code:
+        text, more = _without_code(text)
+        found += more
+    return text, found
 
 
-def _value_end(text: str, at: int, quote: str) -> int:
-    """Where the value that begins here ends; the end of the text if it is cut off. Python writes strings in either
-    kind of quotes, so the value's need not be those of the key."""
-    if prefix := _PREFIX.match(text, at):
-        at = prefix.end()
-    level, first = quote[:-1], text[at : at + 1]
-    if first in _OPENING:
-        for kind in "\"'":
-            if text.startswith(level + kind, at):
-                return _string_end(text, at + len(quote), level + kind)
-        if first in _BRACKETS:
-            return _bracket_end(text, at, level)
-    found = _SCALAR.match(text, at)
-    return found.end() if found else at
+def _without_code(text: str) -> tuple[str, int]:
+    """A pass of its own: what is quoted in the code of a value may have members, and those are cleaned by now."""
+    parts: list[str] = []
+    done = found = 0
+    for member in (members := _Members(text)):
+        if not _value_end(text, member.at, member.quote)[1]:
+            continue
+        if word := _WORD.match(text, member.at):
+            if looks_secret(member.key, word[0], False):
+                found += 1
+                parts += (text[done : member.at], member.quote, REDACTED, member.quote)
+                done = members.at = word.end()
+            continue
+        code = expression(text, member.at)
+        members.at = max(code.end, member.at)
+        for value in code.groups:
+            is_alone = code.is_plain and not value.is_key and value.text.replace(REDACTED, "") != ""
+            if is_alone or (not code.is_plain and not value.is_key and is_argument(member.key, value.text)):
+                found += 1
+                for start, end in value.spans:
+                    parts += (text[done:start], REDACTED)
+                    done = end
+    return "".join([*parts, text[done:]]) if parts else text, found
 
 
-def _string_end(text: str, at: int, quote: str) -> int:
-    """Behind the quote that ends the string. One that belongs to the string has other backslashes before it: for a
-    level with n, a backslash of the string itself is written with 2n + 2."""
-    level, mark = len(quote) - 1, quote[-1]
-    while (found := text.find(mark, at)) >= 0:
-        backslashes = 0
-        if found > at and text[found - 1] == "\\":
-            before = text[at:found]
-            backslashes = len(before) - len(before.rstrip("\\"))
-        if backslashes >= level and (backslashes - level) % (2 * level + 2) == 0:
-            return found + 1
-        at = found + 1
-    return len(text)
+class _Members:
+    """The members of a text that name a secret, each looked for from `at` on."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self.at = text, 0
+
+    def __iter__(self) -> Iterator[Member]:
+        text = self._text
+        while match := _MEMBER.search(text, self.at):
+            self.at, key = match.end(), match[2]
+            if (use := use_of(key)) == "harmless":
+                named = _NAMED.match(text, self.at) if key in NAMING else None
+                if named is None or (use := use_of(key := named[3])) == "harmless":
+                    continue
+                self.at = named.end()
+            yield Member(key, use, match[3] + match[1], self.at)
+
+
+def _is_value(text: str, member: Member, end: int) -> bool:
+    """Whether what stands here is a secret, and was not taken out before."""
+    value = text[member.at : end]
+    if not value or _EMPTY.fullmatch(value) or _NOTHING.fullmatch(value):
+        return False
+    if member.use == "tokens" and _NUMBER.fullmatch(value):
+        return False
+    if REDACTED in value and value == f"{member.quote}{REDACTED}{member.quote}":
+        return False
+    return not is_check(value)
+
+
+def _value_end(text: str, at: int, quote: str) -> tuple[int, bool]:
+    """Where the value that begins here ends, the end of the text if it is cut off, and whether there is code to be read
+    from here."""
+    if text[at : at + 1] in _BRACKETS:
+        return _bracket_end(text, at, quote[:-1]), False
+    if first := _string(text, at, quote):
+        end = joined(text, first)[-1].after
+        return end, _OPERATOR.match(text, end) is not None
+    if found := _PLAIN.match(text, at):
+        return found.end(), False
+    return at, _CODE.match(text, at) is not None
+
+
+def _string(text: str, at: int, quote: str) -> Literal | None:
+    """The string that begins here, however long. Python writes strings in either kind of quotes, so the value's need
+    not be those of the key, but those of what stands around the key are none of the value's."""
+    opening = BEGIN.match(text, at)
+    if opening is None:
+        return None
+    own, start = opening["quote"], opening.end()
+    if len(own) != len(quote):
+        return literal(text, at) if own[-1] != quote[-1] else None
+    if text.startswith(2 * own, start):
+        start += 2 * len(own)
+        end = text.find(3 * own, start)
+        after = end + 3 * len(own) if end >= 0 else len(text)
+    else:
+        after = string_end(text, start, own, len(text))
+        after = after if after >= 0 else len(text)
+    return Literal(start, after, after, own)
 
 
 def _bracket_end(text: str, at: int, level: str) -> int:
@@ -160,5 +236,7 @@ def _bracket_end(text: str, at: int, level: str) -> int:
                 return found.start() + depth
             depth -= count
         else:
-            at = _string_end(text, at, level + kind)
+            at = string_end(text, at, level + kind, len(text))
+            if at < 0:
+                break
     return len(text)

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from . import sensitive
-from .assigned import is_named
 from .quoted import NAMING, REDACTED
 from .secretnames import Use, is_secret, use_of
+from .secretvalues import is_named
 from .sensitive import clean_each, clean_text, is_suspicious
 
 JSON = Any

@@ -440,5 +440,27 @@ HOSTILE = (
         "-----BEGIN A CERTIFICATE",
     ),
     *("--password abcdef ", "--password 'a b", '"key":"a",', "hub_login_aaaaaaaaaaaaaaaaa/", "</", "token>a</"),
+    # values as code has them
+    *(
+        'password = "a" or ',
+        'token=f("a" ',
+        "token=(",
+        'token=("',
+        '"token":f(',
+        '"token":x ',
+        'password: str = "',
+        "token=a[",
+    ),
+    *(
+        '"password": "a" "',
+        "token=b'",
+        'token="""',
+        "token=`a` ",
+        'token="\\"',
+        'token=\\"a\\" + ',
+        '"token":"""',
+        "token:[{(",
+    ),
+    *('password = "ab" "cd" ', "token=x if y else ", '"token":b"', 'token="a"\n ', "password=a\\\n", "token={'a': "),
     *('"token":"\\', "\u0130", "%20", "bearer%20", "x\n", "b:", '"password":"x" '),
 )

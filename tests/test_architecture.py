@@ -23,8 +23,8 @@ ORDER = [
     for family, names in (
         (
             "",
-            "errors statedir spelling brokerurl config secretnames quoted secretshapes assigned sensitive redaction "
-            "private leftovers stdio processes sockdiag tokens",
+            "errors statedir spelling brokerurl config secretnames secretvalues literals expressions quoted "
+            "secretshapes assigned sensitive redaction private leftovers stdio processes sockdiag tokens",
         ),
         (
             "wire",

@@ -14,7 +14,17 @@ from corpus import CUT_PEM, HARMLESS, HARMLESS_KEYS, HOSTILE, JWT, MIXED, SECRET
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub import assigned, quoted, redaction, secretnames, secretshapes, sensitive
+from hub import (
+    assigned,
+    expressions,
+    literals,
+    quoted,
+    redaction,
+    secretnames,
+    secretshapes,
+    secretvalues,
+    sensitive,
+)
 from hub.config import Config
 from hub.redaction import holds_secret, redact, redact_text
 from hub.secretnames import names_a_secret
@@ -207,13 +217,27 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
             quoted._MEMBER,
             quoted._NAMED,
             sensitive._KEYS,
-            quoted._SCALAR,
+            quoted._WORD,
+            quoted._PLAIN,
+            quoted._EMPTY,
+            quoted._OPERATOR,
             quoted._BRACKETS_OR_QUOTES,
             quoted._NUMBER,
             quoted._QUOTED,
             quoted._ESCAPE,
         ),
         *(quoted._PAIR, secretshapes._WORDS, secretshapes._NUMBERED),
+        *(literals.BEGIN, literals._PLAIN, literals._GLUE, literals._OF_A_KEY, expressions._TOKEN),
+        *(
+            expressions._OF_A_KEY,
+            expressions._CUT_OFF,
+            expressions._NEAR,
+            assigned._VALUE,
+            assigned._ATTACHED,
+            assigned._OPERATOR,
+        ),
+        *(assigned._MAY_BE_GIVEN, assigned._MAY_BE_TOLD, secretvalues._MIXED, secretvalues._OPAQUE, secretvalues._SLUG),
+        *(secretvalues._RULES, secretvalues._SCHEMA),
     )
     assert [quantified(other.pattern) for other in others] == [[]] * len(others)
     assert quantified(secretnames._NAMED.pattern) == quantified(secretnames._WORD.pattern) == []
@@ -464,11 +488,12 @@ def test_each_way_of_looking_is_what_protects(
     [
         (secretshapes, "_WORDS", "ghp_readme_file"),
         (secretshapes, "_NUMBERED", "hub_login_page_of_the_dashboard"),
-        (assigned, "_TOLD", 'password="at least 8 characters"'),
-        (assigned, "_INSTEAD", 'PASSWORD="your password here"'),
-        (assigned, "_WORDS", "--password requires"),
+        (secretvalues, "_TOLD", 'token="at least 8 characters"'),
+        (secretvalues, "_ASKED", 'password="at least 8 characters"'),
+        (secretvalues, "_INSTEAD", 'PASSWORD="your password here"'),
+        (secretvalues, "WORDS", "--password requires"),
         (secretshapes, "_NUMBERED", "npm_package_dependencies_react_17"),
-        (assigned, "_HARMLESS", "token=v1.2.34a"),
+        (secretvalues, "_HARMLESS", "token=v1.2.34a"),
     ],
 )
 def test_what_keeps_the_harmless(

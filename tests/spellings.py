@@ -1,0 +1,114 @@
+"""How code spells a value: each with a secret that looks like nothing but one, or without."""
+
+SECRET, OTHER = "Zx7qW9vKp2mR", "Qm4tY8nLc3wD"  # {S} and {T} below
+
+KEYS = (
+    "password PASSWORD db_password dbPassword DB_PASSWORD api_key apiKey API_KEY secret client_secret access_token "
+    "GITHUB_TOKEN passwd pwd passphrase secret_key aws_secret_access_key private_key"
+).split()
+
+PREFIXES = " b B u r f rb Rb bR br fr F U t L u8 @ $ $@ c cr N E x".split(" ")
+QUOTES = ('"', "'", '"""', "'''", "`")
+
+# {k}: each of the keys
+ASSIGNED = (
+    *("{k}={S}", '{k} = "{S}"', "{k}: {S}", '{k}: "{S}"', "export {k}={S}", "set {k}={S}", '$env:{k} = "{S}"'),
+    *('${k} = "{S}";', '{k} := "{S}"', "let {k} = `{S}`;", "const {k} = `{S}`", 'String {k} = "{S}";'),
+    *('os.environ["{k}"] = "{S}"', "os.environ['{k}'] = b'{S}'", 'config.{k} = "{S}"', 'self.{k} = r"{S}"'),
+    *('f({k}="{S}")', 'f({k}=b"{S}")', '{k}="{S}" cmd', "--{k}={S}", "--{k} {S}", "--{k} b'{S}'", "{k}=$'{S}'"),
+    *('{k} = ("{S}")', '{k} = (\n  "{S}"\n)', '{k} = "" "{S}"', '{k} = "ab" "{S}"', '{k} = b"ab" b"{S}"'),
+    *('{k} = "ab" \\\n "{S}"', '{k} = "ab" + "{S}"', '{k} = "a\\"{S}"', "{k} = 'a\\'{S}'", '{k} = """\n{S}\n"""'),
+    *("{k} = '''{S}'''", "{k}: !!str {S}", "{k} ?= {S}", '{k}=\\"{S}\\"', '{k} = bytes("{S}", "utf8")'),
+    *('{k} = b64decode("{S}")', '{k} = str("{S}")', '{k} = os.getenv("X", "{S}")', "@{k} = '{S}'"),
+    *('{k} = os.environ.get("{k}", "{S}")', '{k} = process.env.X || "{S}"', '{k} = x if y else "{S}"'),
+    *('{k} => "{S}"', "?{k}={S}&a=b", '{k}="{S}', '{k}: "{S}",', "{k}: `{S}`,", "ENV {k}={S}", "<{k}>{S}</{k}>"),
+    *('{k} = ["x", "{S}"]', '{k} = {{"a": "{S}"}}', '{k}: Final = "{S}"', '{k}: str = "{S}"', '{k}: bytes = b"{S}"'),
+    *('{k}: string = "{S}"', '{k}: &str = "{S}";', 'static {k}: &\'static str = "{S}";', 'char {k}[] = "{S}";'),
+    *('char *{k} = "{S}";', 'def f({k}: str | None = "{S}") -> None: ...', "{k}\t=\t'{S}'", '{k}\u00a0=\u00a0"{S}"'),
+    *('{k}=\n"{S}"', '{k} = f(x, y("{S}"))', '{k} = x or "{S}"', '{k}: x || "{S}"'),
+    '{k} = "ab" if x == 1 else "{S}"',
+)
+MEMBERS = (
+    *("'{k}': '{S}'", '"{k}": "{S}"', "\"{k}\" : u'{S}'", "'{k}' => '{S}',", '"{k}" => b"{S}"', '{{"{k}": "{S}"}}'),
+    *('{{\\"{k}\\": \\"{S}\\"}}', '"{k}":\n  "{S}"', '"{k}": b"{S}"', '"{k}": ["{S}"]', "{{'{k}': ('{S}',)}}"),
+    *("{{'{k}': SecretStr('{S}')}}", '"{k}": """{S}"""', "'{k}': '''{S}'''", "'{k}': os.getenv('K', '{S}')"),
+    *('"{k}": x || "{S}"', "'{k}': 'ab' + '{S}'", "{{'{k}': b'ab' b'{S}'}}", "{{'{k}': bytearray(b'{S}')}}"),
+    *("{{'{k}': rb\"{S}\"}}", "{{b'{k}': b'{S}'}}", '"{k}": `{S}`', "{{'{k}': {{'x': '{S}'}}}}", '"{k}": {S}'),
+    *(
+        "{{'{k}': \\\"{S}\\\"}}",
+        "'{k}': f('x' 'y', z(['{S}']))",
+        "'{k}': 'a' if x else '{S}'",
+        "'{k}' => env('X', '{S}')",
+    ),
+)
+# Neither part of the secret may be left.
+PARTS = (
+    *('password = "{S}" "{T}"', "password = '{S}' '{T}'", 'password = "{S}"\n    "{T}"', 'password = "{S}" + "{T}"'),
+    *('password = "{S}" . "{T}";', 'password={S}"{T}"', 'password="{S}"{T}', "PASSWORD='{S}'\\''{T}'"),
+    *('password = "{S}\\"{T}"', "password = '{S}\\'{T}'", "password = '{S}''{T}'", '"password": "{S}\\"{T}"'),
+    *("'password': '{S}\\'{T}'", "'password': b'{S}\\'{T}'", '"password": "{S}" "{T}"', "{{'password': '{S}' '{T}'}}"),
+    *("{{'password': b'{S}' b'{T}'}}", "'password': r'''{S}'{T}'''", "{{'password': f\"{S}{{x}}{T}\"}}"),
+    *("{{'password': ['{S}', b'{T}']}}", 'PASSWORD="{S} {T}"', "password = {S}\\\n{T}", 'password: "{S}\\\n  {T}"'),
+    *('password="""{S}\n{T}"""', "password=`{S}${{x}}{T}`", 'echo "{{\\"password\\":\\"{S}\\\\\\"{T}\\"}}"'),
+    *(
+        "Cookie: a={S}; b={T}",
+        'password = ("{S}"\n  "{T}")',
+        'password = "{S}" + x + "{T}"',
+        '"password": "{S}" || "{T}"',
+    ),
+    *("login(user='x', password=b'{S}', token=[b'{T}'])", 'password = "{S}" or "{T}"', '"password": "{S}" + x + "{T}"'),
+    *('"x = f(password=\\"{S}\\", token=\'{T}\')"', "token = f({{'password': '{S}'}}, password='{T}')"),
+    'password = SecretStr("{S}',
+    '"password": {S}',
+)
+# Of several words: nothing that an assignment has in quotes is a sentence, but what says what is to stand there.
+PHRASES = (
+    *('app_password = "abcd efgh ijkl mnop"', f'password = "{SECRET} long phrase here"'),
+    *('password = "correct horse battery staple"', 'secret = "a horse of the battery"', "DB_PASSWORD='x y z staple'"),
+    *('password = "12345678"', 'password = ("swordfish")', "secret = ['swordfish']", "'password': ('swordfish',)"),
+)
+AWS_KEY = "/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+# Stays as it is, to the letter.
+HARMLESS_CODE = (
+    *("token_count = 5", "password: str", "def token(self) -> str:", 'secret = os.environ["X"]', "token = tokens[i]"),
+    *("token = os.environ['X']", "password = os.getenv('DB_PASSWORD')", "password = getpass.getpass()"),
+    *("password = input('Password: ')", "password: Optional[str] = None", "token: str = ''", "secret = null;"),
+    *("password: process.env.PASSWORD", "apiKey: process.env.API_KEY,", "let password = req.body.password;"),
+    *("password: ${DB_PASSWORD}", "token: ${{ secrets.GITHUB_TOKEN }}", "password?: string", "token: Token"),
+    *("'password' => env('DB_PASSWORD'),", "$password = $_POST['password'];", "token, rest = split(x)"),
+    *(
+        "password = models.CharField(max_length=128)",
+        "if token == expected:",
+        "password: { type: String, required: true }",
+    ),
+    *('password = "<your password>"', "def f(password: str, token: bytes = b'') -> None:", "token := lexer.Next()"),
+    *("connect(password=cfg['password'])", "print(f'token={token}')", 'f"password={password!r}"', "token = 0x1F"),
+    *('"password.label": "Password"', 'password_label = "Password"', "passwordHint: 'At least 8 characters'"),
+    *("{'password': str}", "{'password': Optional[bytes]}", "{'token': token}", "{'token': token_count}"),
+    *("{'secret': os.environ['X']}", "{\"password\": t('login.password')}", "{'password': b''}", "{'token': u''}"),
+    *("'password': f'{x}'", "'password': f\"{cfg.password}\"", "'token': re.compile(r'[a-z]+')", '("token", 5)'),
+    *("'token': lambda x: x", "{'token': None, 'n': 'word'}", '"password": b,', '"password": u', "password = b"),
+    *("x = {'token': b, 'a': 'z'}", "token = 'a' if b else 'c'", "tok = token or 'default'", "password = rb(x)"),
+    *("'secret': config.get('a', 'b'), 'c': 'd'", "'token': data['token'], 'user': 'x'", "'password': _('Password')"),
+    *('"cookie": req.headers["cookie"]', "'password' in data and data['x'] == 'y'", "token = buf", "token = f''"),
+    *("data['password'] = form['password']", 'data["token"] = data["x"] + data["y"]', "TOKEN = 'token'"),
+    *("if 'password' not in d: raise ValueError('no password')", "print('password:', 'ok')", "token: 'string'"),
+    *('log("password: " + mask(p) + " done")', "secret = Secret('x')", "token: { type: 'string' }"),
+    *('"token": {"type": "string"}', "'password': ['required', 'min:8'],", "'password' => 'required|min:8',"),
+    *("password: 'required|string|min:8'", "password = serializers.CharField(write_only=True)", "token := <-ch"),
+    *("password = Column(String(64))", "path('password/', view, name='password')", "'password': forms.PasswordInput()"),
+    *('"invalid password": AuthenticationError,', "password = lexer.get_token()", "{'Authorization': ...}"),
+    *('url = "x?token=" + token + "&x=1"', 'url = "x?token="+token1+"&x=1"', "`token=`,`password=` and `key=`"),
+    *('token = re.compile(r"[a-z0-9]{8}")', "password = x.encode('latin-1')", 'token = model("gpt-4o-mini")'),
+    *('token = data["a1b2c3d4e5"]', 'token = page.locator("#token1")', "token = x = y"),
+    *("token = x { y('a1b2c3d4e5') }", "token = lexer.next_token() # 'a1b2c3d4e5'"),
+    *('{"text": "password=", "a1b2c3": "d4e5f6g7"}', "curl -d 'token=' -H 'x: y1z2a3b4'", "token = (x, 'unclosed"),
+    *('"token": \\x', "token ? token.kind : null", "token || 'none'", "token = a ? b : 'c'"),
+)
+
+
+def filled(form: str, key: str = "") -> str:
+    """The text that the form makes of the key and the secret."""
+    text = form.replace("{{", "{").replace("}}", "}").replace("{k}", key)
+    return text.replace("{S}", SECRET).replace("{T}", OTHER)
