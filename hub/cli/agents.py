@@ -11,7 +11,7 @@ from ..errors import HubError, UsageError
 from .checks import ANSWER_TIMEOUT, Finding
 from .connect import read
 from .http import connection, pasted
-from .installed import connected
+from .installed import asked_by, connected
 from .settings import settings_of
 
 
@@ -30,9 +30,11 @@ def _connected(agent: str) -> tuple[str, str | None]:
     """Which file has hub's hooks, and which hub they are led to, empty if it has none; and what is wrong with it."""
     try:
         file = settings_of(agent).file
-        where = connected(read(file.read_text("utf-8")), agent)
+        found = read(file.read_text("utf-8"))
+        where = connected(found, agent)
         led = f", with {shlex.join(where)}" if where else ""
-        return "" if where is None else f"Connected by {file}{led}", None
+        asks = ", asks here for permissions" if asked_by(found.get("hooks"), agent) else ""
+        return "" if where is None else f"Connected by {file}{led}{asks}", None
     except (OSError, UsageError):
         return "", None
     except ValueError as error:

@@ -15,7 +15,7 @@ from ..statedir import state_directory
 from ..stdio import say
 from .grammar import add_command
 from .http import add_where, address, named_address, start_of
-from .installed import left, put_in, taken_out
+from .installed import asked_by, left, put_in, taken_out
 from .settings import Hook, Settings, settings_of
 from .terminal import printable
 
@@ -64,8 +64,11 @@ def run(args: argparse.Namespace) -> int:
         say(printable(f"{args.agent}: hub's hooks {gone} in {settings.file}."))
         return 0
     hook = Hook(own_command(), _where(args))
-    _write(settings.file, text, put_in(before, settings.new, settings.entries(hook, args.ask)))
-    say(printable(f"{args.agent}: hub's hooks are in {settings.file}; they are used by what starts from now on."))
+    entries = settings.entries(hook, args.ask)
+    _write(settings.file, text, put_in(before, settings.new, entries))
+    asks = ", and its permission prompts become questions in hub" if asked_by(entries, args.agent) else ""
+    used = "they are used by what starts from now on."
+    say(printable(f"{args.agent}: hub's hooks are in {settings.file}{asks}; {used}"))
     _remark(args, settings)
     return 0
 

@@ -168,10 +168,17 @@ def _events(text: str, hooks: Part) -> list[Part]:
 def connected(settings: Any, agent: str) -> list[str] | None:
     """The words that lead the agent's hooks to a hub, none where they find it by themselves; None if no hook of it is
     hub's."""
-    hooks = settings.get("hooks") if isinstance(settings, dict) else None
+    own = next(_own_of(settings.get("hooks") if isinstance(settings, dict) else None, agent), None)
+    return None if own is None else [word for pair in _where(own) for word in pair]
+
+
+def asked_by(hooks: Any, agent: str) -> bool:
+    """Whether hub's hooks among these ask a person where the agent asks for a permission."""
+    return any("--ask" in words for words in _own_of(hooks, agent))
+
+
+def _own_of(hooks: Any, agent: str) -> Iterator[list[str]]:
+    """The words of each hook that is hub's."""
     lists = hooks.values() if isinstance(hooks, dict) else ()
     for entry in (entry for entries in lists if isinstance(entries, list) for entry in entries):
-        for command in _commands(entry):
-            if is_own(command, agent):
-                return [word for pair in _where(_words(command)) for word in pair]
-    return None
+        yield from (_words(command) for command in _commands(entry) if is_own(command, agent))

@@ -454,6 +454,17 @@ async def test_doctor_says_who_was_never_heard(home: Path, tmp_path: Path) -> No
         assert "never heard" in after["codex"]["text"]
 
 
+@pytest.mark.parametrize("agent", AGENTS)
+def test_whether_it_asks_is_said(home: Path, tmp_path: Path, agent: str) -> None:
+    """By connect, and by doctor; also of what was connected anew without it. Gemini takes no answer."""
+    for words in ((), ("--ask",), ()):
+        said, asks = run(agent, *words)[1], bool(words) and agent != "gemini"
+        assert (", and its permission prompts become questions in hub; they are used" in said) is asks
+        assert "they are used by what starts from now on." in said
+        text = lines("--state-dir", str(tmp_path / "nothing"))[agent]["text"]
+        assert text == f"Connected by {file_of(home, agent)}{', asks here for permissions' if asks else ''}."
+
+
 def test_doctor_without_a_hub(home: Path, tmp_path: Path) -> None:
     run("claude-code")
     found = lines("--state-dir", str(tmp_path / "nothing"))
