@@ -234,19 +234,21 @@ class Command:
             if error.code != "confirmation_required" or not error.details:
                 raise
             value = str(error.details["confirm"])
-        if not (flags.yes or self._is_wanted(given)):
-            sentence = f"{self.name} is dangerous and has not run; say --yes, or within a minute --confirm {value}."
-            raise HubError("confirmation_required", sentence)
+        if not flags.yes:
+            self._check_wanted(given, value)
         return self._ask(given, {**headers, "Hub-Confirm": value})
 
-    def _is_wanted(self, given: Mapping[str, Any]) -> bool:
-        """Ask whoever sits at the terminal, if somebody does."""
+    def _check_wanted(self, given: Mapping[str, Any], value: str) -> None:
+        """Ask whoever sits at the terminal. Raises HubError for a no, and with the `value` that confirms it where
+        nobody does."""
         if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-            return False
+            sentence = f"{self.name} is dangerous and has not run; say --yes, or within a minute --confirm {value}."
+            raise HubError("confirmation_required", sentence)
         complain(printable(f"{self.name}: {self.described()['summary']} It is dangerous."))
         complain(printable(f"  with {compact(given)}"))
         print("Run it? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise HubError("confirmation_required", "Not run.")
 
     def _ask(self, args: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
         self._hub.close()  # a person, or a pipe, may have been waited for

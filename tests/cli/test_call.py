@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -248,8 +247,8 @@ async def test_a_dangerous_command_runs_only_if_somebody_says_so(hub: HubInside)
     [
         (b"y\n", 0, '"wiped"'),
         (b"YES\n", 0, '"wiped"'),
-        (b"\n", 1, "or within a minute --confirm …."),
-        (b"no\n", 1, "or within a minute --confirm …."),
+        (b"\n", 1, "Run it? [y/N] \nhub: Not run."),
+        (b"no\n", 1, "Run it? [y/N] no\nhub: Not run."),
         (CTRL_C, -signal.SIGINT, "Run it? [y/N] ^C"),
     ],
 )
@@ -262,7 +261,7 @@ async def test_on_a_terminal_a_person_is_asked(
         terminal.press(keys)
         found, text = await terminal.ended()
     assert found == status
-    assert re.sub(r"--confirm [\w.]+\.", "--confirm ….", text).rstrip("\n").endswith(last)
+    assert text.rstrip("\n").endswith(last)
     outcomes = [record["details"]["command"] for record in await hub.records("command.called")]
     assert ("orders:wipe" in outcomes) is (status == 0)
 
