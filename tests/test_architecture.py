@@ -28,8 +28,8 @@ ORDER = [
         ),
         (
             "wire",
-            "ids names vocabulary strictjson timestamps validation fieldtypes quick messages cloudevents framing texts "
-            "jsonschema regexparser regex keywords subschemas argschema",
+            "ids names vocabulary mistyped strictjson timestamps validation fieldtypes quick messages cloudevents "
+            "framing texts jsonschema regexparser regex keywords subschemas argschema",
         ),
         ("", "stderr collectors stats metrics"),
         ("stream", "events eventtypes"),

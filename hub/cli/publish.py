@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.discovery import Disconnected, NoHub
 from ..errors import HubError, UsageError
-from ..spelling import nearest
 from ..stdio import complain, say
 from ..wire.ids import new_id
+from ..wire.mistyped import mistyped
 from ..wire.vocabulary import EVENTS
 from .grammar import add_command, identifier, refusal, seconds
 from .http import Silent, add_where, connection
@@ -58,10 +58,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish one event, or stdin as it comes, without the lines that do not fit; prints the cursor of the last."""
-    mistyped = _meant(args.event) or _field_meant(args)
-    if mistyped and args.strict:
-        raise HubError("invalid_message", mistyped)
-    hints, rest, cursor = [*filter(None, (mistyped, _flag_meant(args)))], Rest(), None
+    meant = _mistyped(args)
+    if meant and args.strict:
+        raise HubError("invalid_message", meant)
+    hints, rest, cursor = [*filter(None, (meant, _flag_meant(args)))], Rest(), None
     batches = _batches_of(args, rest)
     try:
         with interruptible(), _hub_of(args) as hub:
@@ -106,23 +106,10 @@ class Rest:
             raise HubError("invalid_message", f"{many} not published.")
 
 
-def _meant(event: str) -> str | None:
-    """Return the question that a mistyped name raises; an own name is nobody's business."""
-    near = None if event in EVENTS else nearest(event, EVENTS)
-    return near and f"Nobody knows {event}; did you mean {near}?"
-
-
-def _field_meant(args: argparse.Namespace) -> str | None:
-    """Return the question that a mistyped field of a known event raises: it is kept, and nobody looks at it."""
-    known = EVENTS.get(args.event)
-    if known is None or not args.words or args.words == [STDIN]:
-        return None
-    given = _keys(args.words)
-    for key in given:
-        near = None if key in known else nearest(key, known)
-        if near and near not in given:
-            return f"{args.event} has no field {key}; did you mean {near}?"
-    return None
+def _mistyped(args: argparse.Namespace) -> str | None:
+    """Return the question that a mistyped name raises, or a mistyped field of a known event."""
+    has_fields = args.words and args.words != [STDIN] and args.event in EVENTS
+    return mistyped(args.event, _keys(args.words) if has_fields else ())
 
 
 def _keys(words: Sequence[str]) -> Sequence[str]:

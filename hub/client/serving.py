@@ -131,14 +131,19 @@ class Link:
             text = self._failed(call)
         if not self._fits(text):
             log.error("the answer of %s has %d characters: too many for a frame", call.command, len(text))
-            text = _failure(call, f"The answer of {call.command} is larger than a frame can be, {self.largest} bytes.")
+            text = _failure(call, f"The answer of {call.command} is too large: {self._limit}")
         with suppress(ConnectionError):  # `read` finds it broken, too
             await self._socket.send(text)
 
     async def _send(self, text: str) -> None:
         if not self._fits(text):
-            raise HubError("too_large", f"This is larger than a frame can be, {self.largest} bytes.")
+            raise HubError("too_large", f"This is too large: {self._limit}")
         await self._socket.send(text)
+
+    @property
+    def _limit(self) -> str:
+        where = f"what a provider sends may have {self.largest} bytes (--max-frame of the hub)"
+        return f"{where}. It has to say less, or part of it at a time, as its args ask for."
 
     def _fits(self, text: str) -> bool:
         """Whether the hub takes it: a larger frame would end the connection, and all that is served."""

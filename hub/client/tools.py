@@ -15,8 +15,9 @@ from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
-from ..errors import HubError
+from ..errors import HubError, in_words
 from ..wire.argschema import ArgSchema
+from ..wire.mistyped import mistyped
 from .client import HubClient
 from .discovery import NoHub
 
@@ -92,7 +93,7 @@ class Tools:
             raise Refused(f"{sentence}. Send less, and say where the rest can be read.")
         problems = self._checks[name].problems(args)
         if problems:
-            raise Refused(f"The arguments of {name} do not fit: {json.dumps(problems, ensure_ascii=False)}")
+            raise Refused(f"The arguments of {name} do not fit: {in_words(problems)}")
         return await tool.run(self, args, session)
 
     async def _hub(self) -> HubClient:
@@ -114,8 +115,11 @@ class Tools:
     # ---- the tools
 
     async def publish(self, args: Args, session: Any) -> dict[str, Any]:
-        hub = await self._hub()
-        return await hub.publish(args["event"], args.get("data"), id=args.get("id"), ttl=args.get("ttl"))
+        """Publish one event; of what looks mistyped there is a `hint` beside id and cursor."""
+        hub, event, data = await self._hub(), args["event"], args.get("data")
+        published = await hub.publish(event, data, id=args.get("id"), ttl=args.get("ttl"))
+        hint = mistyped(event, data if isinstance(data, dict) else ())
+        return {**published, "hint": hint} if hint else published
 
     async def ask(self, args: Args, session: Any) -> dict[str, Any]:
         hub, wait = await self._hub(), float(args.get("timeout", WAIT))

@@ -196,10 +196,29 @@ async def test_what_can_be_called_is_what_was_allowed(tmp_path: Path) -> None:
             assert "is dangerous" in refused(await session.call_tool("call", {"command": "house:burn"}))
             assert "by a person" in refused(await session.call_tool("call", {"command": "hub:answer"}))
             assert "no command 'a:b'" in refused(await session.call_tool("call", {"command": "a:b"}))
-            assert "do not fit" in refused(await session.call_tool("publish", {"evnt": "a:b"}))
+            said = refused(await session.call_tool("publish", {"evnt": "a:b"}))
+            assert said.endswith(" do not fit: event: Missing data for required field; evnt: Unknown field.")
             assert "(reserved_event)" in refused(await session.call_tool("publish", {"event": "hub:x"}))
             assert "no tool" in refused(await session.call_tool("nope", {}))
         assert not [r for r in await hub.records("command.called") if r["details"]["command"] == "house:burn"]
+
+
+MISTYPED: list[tuple[str, Any, str | None]] = [
+    ("task:progres", {"id": "a"}, "Nobody knows task:progres; did you mean task:progress?"),
+    ("task:progress", {"id": "a", "mesage": "x"}, "task:progress has no field mesage; did you mean message?"),
+    ("task:progress", {"id": "a", "status": "queued"}, None),
+    ("orders:paid", [1], None),
+]
+
+
+async def test_what_looks_mistyped_is_published_and_asked_about(tmp_path: Path) -> None:
+    """As on the command line."""
+    async with hub_app(tmp_path / "s") as hub, agent(tmp_path, "--url", hub.url) as session:
+        for event, data, hint in MISTYPED:
+            published = result(await session.call_tool("publish", {"event": event, "data": data}))
+            assert published.pop("hint", None) == hint
+            assert published.keys() == {"id", "cursor"}
+        assert hub.hub.cursor.seq == len(MISTYPED)
 
 
 async def test_without_a_hub_it_says_so_at_once_and_works_when_one_comes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hub.cli import publish
 from hub.cli.http import Connection, Silent
 from hub.client.discovery import Disconnected, NoHub
 from hub.errors import HubError
+from hub.wire.mistyped import mistyped
 
 
 class Troubled(Connection):
@@ -182,7 +183,7 @@ def test_what_is_refused_for_another_reason_ends_it(error: HubError, texts: list
     ],
 )
 def test_a_name_that_looks_mistyped_raises_a_question(event: str, near: str | None) -> None:
-    assert publish._meant(event) == (near and f"Nobody knows {event}; did you mean {near}?")
+    assert mistyped(event) == (near and f"Nobody knows {event}; did you mean {near}?")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_name_that_looks_mistyped_raises_a_question(event: str, near: str | No
 )
 def test_a_field_that_looks_mistyped_raises_a_question(words: list[str], said: str | None) -> None:
     def asked(event: str) -> str | None:
-        return publish._field_meant(argparse.Namespace(event=event, words=words))
+        return publish._mistyped(argparse.Namespace(event=event, words=words))
 
     assert asked("task:progress") == (said and f"task:progress has no field {said}")
     assert asked("orders:paid") is None
