@@ -126,6 +126,18 @@ async def test_the_readmes_client_in_javascript(hub: HubInside, node: str, tmp_p
         await process.wait()
 
 
+async def test_a_node_without_a_websocket_is_told_how_it_gets_one(hub: HubInside, node: str, tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    script = "delete globalThis.WebSocket; new (await import('./hub.js')).HubClient(process.argv[1]);"
+    for name in ("hub.js", "frames.js", "link.js", "serving.js"):
+        (tmp_path / name).write_text((await hub.get(f"static/{name}")).text)
+    words = (node, "--input-type=module", "-e", script, hub.url)
+    process = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, stderr=subprocess.PIPE)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"Error: There is no WebSocket here: take Node 22 or newer, start Node 20 with --experimental-web" in err
+
+
 async def test_a_worker_that_is_killed_leaves_its_caller_with_provider_gone(hub: HubInside) -> None:
     async with talk(hub.url, "?topics=no:thing") as caller:
         async with program(sys.executable, "-c", WORKER, url=hub.url):

@@ -8,6 +8,8 @@ const LONGEST_DELAY = 30;
 const STEADY = 5; // seconds after which a connection counts as good
 const NOT_ALLOWED = 1008; // a close code: coming back cannot help
 const FOR_GOOD = [401, 403, 421]; // statuses: coming back cannot help either
+const NONE =
+  "There is no WebSocket here: take Node 22 or newer, start Node 20 with --experimental-websocket, or give `connect`.";
 
 const seconds = () => performance.now() / 1000;
 const delayBelow = (ceiling) => Math.random() * ceiling; // full jitter: a thousand clients do not come back as one
@@ -35,6 +37,7 @@ export class Link {
    * life; `left()`, when a connection has ended; `refused(error)`, when coming back cannot help.
    */
   constructor(url, { connect, heartbeat }, on) {
+    if (!connect && !globalThis.WebSocket) throw new Error(NONE);
     this.#url = url;
     this.#open = connect ?? ((address) => new WebSocket(address));
     this.#isOwn = connect !== undefined;
