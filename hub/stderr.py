@@ -137,7 +137,7 @@ class TextLines(logging.Formatter):
         self._who = "" if worker is None else f"worker {worker}: "
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{self.formatTime(record)} {record.levelname} {self._who}{redact_text(record.getMessage())}"
+        head = f"{self.formatTime(record)} {record.levelname} {self._who}{_said(record)}"
         trace = redact_text(self.formatException(record.exc_info)).split("\n") if record.exc_info else []
         return "\n".join([escaped(head), *(f"  {escaped(line)}" for line in trace)])
 
@@ -152,10 +152,15 @@ class JSONLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {"timestamp": now(), "level": record.levelname.lower(), "logger": record.name}
         line |= self._who
-        line["message"] = redact_text(record.getMessage())
+        line["message"] = _said(record)
         if record.exc_info:
             line["exception"] = redact_text(self.formatException(record.exc_info))
         return json.dumps(line)
+
+
+def _said(record: logging.LogRecord) -> str:
+    """The line, without secrets. A sentence that it quotes in its middle has no full stop there."""
+    return redact_text(record.getMessage()).replace(".; ", "; ")
 
 
 class Seldom:

@@ -75,6 +75,11 @@ def test_a_forged_line_is_none(weakened: bool, error: Exception | None, monkeypa
     assert bool(forged) is (weakened and error is None)
 
 
+@pytest.mark.parametrize("kind", EDGES)
+def test_a_sentence_that_is_quoted_has_no_full_stop_in_the_middle(kind: str) -> None:
+    assert "The disk is full; it is tried" in logged(EDGES[kind][0](), "The disk is full.; it is tried again.")
+
+
 def test_each_line_of_a_worker_names_it() -> None:
     assert " ERROR worker 3: a listener of x failed\n" in logged(TextLines(3), "x")
     assert json.loads(logged(JSONLines(3), "x"))["worker"] == 3

@@ -232,9 +232,9 @@ class _Sender:
 
     async def _switch_off(self) -> None:
         log.warning(
-            "the webhook %s is switched off: %s; change its entry in hub.toml to switch it on",
+            "the webhook %s is switched off: the receiver answered 410, it wants no more; "
+            "change its entry in hub.toml to switch it on again",
             self.entry.name,
-            GONE_SAID,
         )
         self.off, self._noted["off"] = True, self.entry.digest
         self._ending.set()

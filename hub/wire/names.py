@@ -27,6 +27,9 @@ def is_made_up(cursor: object) -> bool:
     return isinstance(cursor, str) and cursor.startswith(MADE_UP)
 
 
+_NO_CURSOR = "This is not a cursor: a cursor looks like 3f9a01c2:42; with 0 behind the colon all that is kept comes."
+
+
 class Cursor(NamedTuple):
     """A position in the hub's stream: `<epoch>:<seq>` on the wire."""
 
@@ -41,7 +44,7 @@ class Cursor(NamedTuple):
         """Raises HubError `unknown_cursor` if this cannot have come from a hub."""
         match = CURSOR.fullmatch(text)
         if match is None:
-            raise HubError("unknown_cursor", "This is not a cursor: a cursor looks like 3f9a01c2:42.")
+            raise HubError("unknown_cursor", _NO_CURSOR)
         return cls(match[1], int(match[2]))
 
 
