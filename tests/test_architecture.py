@@ -69,7 +69,7 @@ ORDER = [
             "history",
         ),
         ("web/page", "earlier working panels"),
-        ("web/page", "drawing shown frame marks form forms details search dashboard"),
+        ("web/page", "drawing shown frame marks form drafts forms details search dashboard"),
         ("web/documents", "schemas routes openapi asyncapi served"),
         ("web", "app rereading crew workers unkept program"),
         (

@@ -117,16 +117,15 @@ async def test_what_opens_and_what_was_refused_is_clean(page: Page, tmp_path: Pa
         await page.type("task")
         await page.until("document.querySelector('#palette [role=option]')")
         assert await violations(page, axe) == [], "the palette"
-        for place, fields_ in (("call/shop:order", {"count": "x"}), ("call/shop:order", {"count": "3"})):
+        for step, fields_ in (("again", {"count": "x"}), ("sure", {"count": "3"})):
             await page.open(f"{url}?call=shop:order")
             await page.evaluate("document.querySelector('form.fields').noValidate = true")
             await page.evaluate("document.querySelector('[name=count]').type = 'text'")
             await page.fill("[name=count]", fields_["count"])
             await page.click("form.fields button")
-            await page.until(f"location.pathname === '/{place}'")
+            await page.until(f"location.search.includes('&{step}=')")
             await page.until(LIVE)
             assert await violations(page, axe) == [], fields_
-        page.forgive("status of 422", "status of 428")
         await page.leave()
 
 

@@ -43,7 +43,8 @@ FAILED = {"event": "task:progress", "data": {"id": "bad", "status": "failed"}}
 
 @pytest.fixture
 async def wired(wire: Wire, tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
-    """A hub that is reached through the wire, and its address there."""
+    """A hub that is reached through the wire, and its address there. It takes itself for one of two workers: those
+    answer a form that they refuse at the form's own address."""
     hub = Hub(state_dir=tmp_path / "state", **behind(wire))
 
     @hub.command("shop:order", {"count": fields.Integer(required=True)})
@@ -51,6 +52,7 @@ async def wired(wire: Wire, tmp_path: Path) -> AsyncIterator[tuple[Hub, str]]:
         """Order something."""
 
     async with hub_inside(hub) as url:
+        hub.config = hub.config.changed(workers=2)
         wire.target = port(url)
         await publish(url, [TASK, FAILED])
         yield hub, f"http://127.0.0.1:{wire.port}/"

@@ -13,31 +13,28 @@ from urllib.parse import parse_qsl, quote, urlencode
 from aiohttp import hdrs, web
 
 from ...commands.call import Command
-from ...commands.confirmation import GOOD_SECONDS, digest
+from ...commands.confirmation import digest
 from ...errors import HubError
 from ...stream.passes import LARGE
-from ...wire.ids import new_id
 from ...wire.names import MAX_NAME
 from ...wire.strictjson import dumpb
-from ...wire.texts import printable
 from .. import api
 from ..answers import JSON, body, client_of, content_type, query
 from ..answers import answer as json_answer
-from ..keys import GUARD, HUB, PEER, SEEN
-from . import frame, marks
+from ..keys import GUARD, HUB
+from ..refusalpage import is_wanted
+from . import drafts, frame, marks
+from .drafts import CONFIRM, DRAFTS, KEY, ROOM, draft_of
 from .exact import received
 from .form import OF_A_CLIENT, OWN, Form, commands, late
-from .formfields import REST, UNFIT, args_of, meant, told, veiled
-from .results import Caller, Results
+from .formfields import REST, UNFIT, meant
+from .results import Kept, Results
 
 RESULTS: "web.AppKey[Results]" = web.AppKey("results", Results)
 
 FORM = "application/x-www-form-urlencoded"
 MAX_BYTES = 256 * 1024  # of a form: to take it apart holds up the loop some ms
 MAX_FIELDS = 1000
-# Fields beside the args, none of which can have these names in a form: of the second step; and what is another one in
-# each form that is drawn.
-CONFIRM, KEY = "hub:confirm", "hub:key"
 
 
 def is_form(path: str) -> bool:
@@ -47,7 +44,7 @@ def is_form(path: str) -> bool:
 
 def setup(app: web.Application) -> None:
     """Add the routes. They have no names, so that they count against the rate limit."""
-    app[RESULTS] = Results()
+    app[RESULTS], app[DRAFTS] = Results(), Kept(ROOM)
     for path in OWN:
         app.router.add_post(f"/{path}", _sent(_own))
     app.router.add_post("/call/{name}", _sent(lambda request: form_of(request, request.match_info["name"])))
@@ -74,53 +71,42 @@ def form_of(request: web.Request, name: str) -> Form:
 
 
 async def show(request: web.Request) -> web.Response:
-    """GET /?call=NAME: the form of a command; with `&done=ID` what it has answered. Without a name, all commands."""
-    asked = query(request, "call", "done")
-    if not asked["call"]:
-        found = sorted(commands(request.app[HUB]), key=lambda command: command.name)
+    """GET /?call=NAME: the form of a command; with `&done=ID` what it has answered, with `&again=ID` what was sent and
+    not taken, with `&sure=ID` the second step of that. Without a name, all commands."""
+    asked = query(request, "call", "done", "again", "sure")
+    name, who, hub = asked["call"], drafts.caller(request), request.app[HUB]
+    if not name:
+        found = sorted(commands(hub), key=lambda command: command.name)
         return await frame.show(request, "pages/commands.html", {"commands": found})
-    form = form_of(request, asked["call"])
-    result = request.app[RESULTS].get(asked["done"], _caller(request), form.command) if "done" in asked else None
-    return await frame.show(
-        request, "pages/call.html", {**_context(form, {}), "result": result, "is_done": "done" in asked}
-    )
-
-
-def _caller(request: web.Request) -> Caller:
-    grant = request[SEEN].grant
-    return Caller(client_of(request, "http").account, request[PEER].trust, grant.session if grant else None)
+    id = asked.get("sure") or asked.get("again")
+    draft = request.app[DRAFTS].get(id, who, name) if id else None
+    if draft is not None and id is not None and "sure" in asked and draft.confirm:
+        return await drafts.show(request, draft, id, "./")
+    form = draft.form if draft is not None and draft.form.action in OWN else form_of(request, name)
+    context = drafts.drawn(form, draft.fields if draft else form.fields, draft.sentence if draft else "")
+    result = request.app[RESULTS].get(asked["done"], who, name) if "done" in asked else None
+    context |= {"result": result, "is_done": "done" in asked, "is_lost": id is not None and draft is None}
+    return await frame.show(request, "pages/call.html", context)
 
 
 def _is_asked_by_script(request: web.Request) -> bool:
     return request.headers.get(hdrs.ACCEPT) == JSON
 
 
-def _context(form: Form, typed: Mapping[str, str], error: HubError | None = None) -> dict[str, Any]:
-    fields, sentence = told(form.fields, typed, error)
-    shown = {"form": form, "fields": fields, "sentence": sentence, "root": form.root if error else "./"}
-    return {**shown, "key_field": KEY, "key": "" if form.effect == "read" else new_id()}
-
-
 async def _again(
-    request: web.Request, form: Form, typed: Mapping[str, str], error: HubError, confirm: str | None = None
+    request: web.Request, form: Form, typed: Mapping[str, str], error: HubError, confirm: str | None
 ) -> web.Response:
-    """The form once more, with what is wrong; or, for what must be confirmed, the second step: there it is said if a
-    value did come with it, and was too old or used already."""
-    if form.within and isinstance(error.details, dict) and isinstance(error.details.get(form.within), dict):
-        error.details = error.details[form.within]
-    context = _context(form, typed, error)
-    if error.code == "confirmation_required" and isinstance(error.details, dict):
-        args = args_of(form.fields, typed)
-        context |= {"confirm": error.details["confirm"], "typed": typed, "field": CONFIRM}
-        context |= {"exact": exactly(veiled(args)), "is_veiled": veiled(args) != args}
-        context |= {"is_late": confirm is not None, "good": GOOD_SECONDS}
-        return await frame.show(request, "pages/confirm.html", context, error.status)
-    return await frame.show(request, "pages/call.html", context, error.status)
-
-
-def exactly(args: Any) -> str:
-    """The args of the second step as JSON, in which nothing is hidden: what stands there is what runs."""
-    return "\n".join(map(printable, json.dumps(args, indent=2, ensure_ascii=False).split("\n")))
+    """The form once more, with what is wrong; or, for what must be confirmed, the second step. A browser is sent on to
+    it: not where another worker, which does not have it, may be asked."""
+    draft = draft_of(form, typed, error, confirm)
+    is_sent_on = is_wanted(request) and request.app[HUB].config.workers == 1
+    if not is_sent_on and not draft.confirm:
+        context = drafts.drawn(form, draft.fields, draft.sentence, form.root)
+        return await frame.show(request, "pages/call.html", context, error.status)
+    id = request.app[DRAFTS].put(drafts.caller(request), form.command, draft, draft.size)
+    if not is_sent_on:
+        return await drafts.show(request, draft, id, form.root, error.status)
+    return _on(form, "sure" if draft.confirm else "again", id)
 
 
 # ---- sent
@@ -227,14 +213,18 @@ def _done(request: web.Request, form: Form, typed: Mapping[str, str], answer: by
         return json_answer(dumpb({"late": remark} if is_late else {}))
     if form.action in OWN and not is_late:
         return _back("./")
-    id = request.app[RESULTS].keep(_caller(request), form.command, answer, remark)
-    return _back(f"{form.root}?{urlencode({'call': form.command, 'done': id}, safe=':')}")
+    id = request.app[RESULTS].keep(drafts.caller(request), form.command, answer, remark)
+    return _on(form, "done", id)
 
 
 def _remark(form: Form, answer: bytes) -> str:
     """What to say above an answer in place of a tick."""
     found = json.loads(answer) if form.command == "audit:verify" else {"valid": True}
     return "" if found["valid"] else "The audit log is not intact: what is wrong stands below."
+
+
+def _on(form: Form, what: str, id: str) -> web.Response:
+    return _back(f"{form.root}?{urlencode({'call': form.command, what: id}, safe=':')}")
 
 
 def _back(place: str) -> web.Response:

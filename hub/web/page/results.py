@@ -1,19 +1,23 @@
-"""What commands have answered to forms, kept for a while, so that the page that a browser is sent on to can show it.
+"""What forms have brought, kept for a while, so that the page that a browser is sent on to can show it.
 
-A form is answered with a redirect: so a page that is loaded again runs nothing again.
+A form is answered with a redirect: so a page that is loaded again runs nothing again, and nobody who goes back is asked
+whether to send it once more.
 """
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ...wire.ids import new_id
 from ...wire.vocabulary import Trust
 
 KEPT_SECONDS = 600.0
 KEPT = 64  # the oldest goes first
-LARGEST = 64 * 1024  # bytes of one that are kept, and shown
+LARGEST = 64 * 1024  # bytes of one answer that are kept, and shown
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -37,28 +41,69 @@ class Caller(NamedTuple):
     session: bytes | None
 
 
-class Results:
-    """The newest answers, by an id that nobody can guess; each for whoever has called, and for one command."""
+class _Place(NamedTuple, Generic[T]):
+    until: float
+    caller: Caller
+    command: str
+    value: T
+    size: int
+
+
+class Kept(Generic[T]):
+    """The newest of one kind, by an id that nobody can guess; each for whoever has called, and for one command. The
+    oldest go where there are more than KEPT, or of more than `room` characters; each after KEPT_SECONDS."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._size = room, 0
+        self._kept: OrderedDict[str, _Place[T]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, caller: Caller, command: str, value: T, size: int) -> str:
+        """Keep it, of so many characters; return its id."""
+        id = new_id()
+        self._kept[id] = _Place(time.monotonic() + KEPT_SECONDS, caller, command, value, size)
+        self._size += size
+        while len(self._kept) > KEPT or self._size > self._room:
+            self._let_go()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._sweep)
+        return id
+
+    def get(self, id: str, caller: Caller, command: str) -> T | None:
+        """What is kept; None if there is nothing, any more or for this caller."""
+        place = self._kept.get(id)
+        if place is None or time.monotonic() > place.until or place.command != command:
+            return None
+        return place.value if _is_for(place.caller, caller) else None
+
+    def _let_go(self) -> None:
+        _, place = self._kept.popitem(last=False)
+        self._size -= place.size
+
+    def _sweep(self) -> None:
+        """Let go of what is too old: what was typed is in nobody's memory for longer, also when no more comes."""
+        self._timer, now = None, time.monotonic()
+        while self._kept and (first := next(iter(self._kept.values()))).until <= now:
+            self._let_go()
+        if self._kept:
+            self._timer = asyncio.get_running_loop().call_later(first.until - now, self._sweep)
+
+
+class Results(Kept[Result]):
+    """The newest answers of commands."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[float, Caller, str, Result]] = OrderedDict()
+        super().__init__(KEPT * 2 * LARGEST)
 
     def keep(self, caller: Caller, command: str, answer: bytes, remark: str = "") -> str:
         """Keep an answer; return its id."""
-        id = new_id()
-        self._kept[id] = time.monotonic() + KEPT_SECONDS, caller, command, _shown(answer)._replace(remark=remark)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return id
-
-    def get(self, id: str, caller: Caller, command: str) -> Result | None:
-        """The answer; None if there is none, any more or for this caller."""
-        until, whose, name, result = self._kept.get(id, (0.0, None, "", None))
-        return result if time.monotonic() <= until and name == command and _is_for(whose, caller) else None
+        result = _shown(answer)._replace(remark=remark)
+        return self.put(caller, command, result, len(result.text))
 
 
-def _is_for(whose: Caller | None, caller: Caller) -> bool:
-    """Stops whoever has only the address from reading what another account, session or trust was answered."""
+def _is_for(whose: Caller, caller: Caller) -> bool:
+    """Stops whoever has only the address from reading what another account, session or trust has typed, or was
+    answered."""
     return whose == caller
 
 

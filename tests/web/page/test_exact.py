@@ -20,7 +20,7 @@ from hub import Call, Hub
 from hub.cli.terminal import printable as on_a_terminal
 from hub.commands.seen import is_seen
 from hub.errors import CommandError
-from hub.web.page import exact, forms
+from hub.web.page import drafts, exact
 from hub.web.page.exact import carried, received
 from hub.web.page.formats import labelled
 from hub.web.page.frame import prepare_environment
@@ -146,7 +146,7 @@ PATH = "/home/\u202ecod\u202c/x  y\u200d\n"
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_is_confirmed_is_what_runs(hub: HubInside, monkeypatch: pytest.MonkeyPatch, weakened: bool) -> None:
     if weakened:
-        monkeypatch.setattr(forms, "printable", str)
+        monkeypatch.setattr(drafts, "printable", str)
         env = aiohttp_jinja2.get_env(hub.app)
         env.finalize, env.bytecode_cache = None, None
     confirm = Page((await send(hub, "call/danger:wipe", {"path": PATH})).text)

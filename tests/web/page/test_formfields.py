@@ -230,7 +230,7 @@ def test_a_pattern_that_does_not_match_says_what_the_field_is_for(description: s
     wanted = "It should be: a version, as v12. " if description else ""
     assert {field.name: field.error for field in filled} == {
         "tag": f"{wanted}It does not match '^v[0-9]+$'.",
-        "n": "'v1' is not of type 'integer'.",
+        "n": "Not a valid integer.",
         REST: "",
     }
 
