@@ -55,7 +55,7 @@ export function written(frame) {
   }
   if (deepest > DEEPEST) throw refusal("invalid_message", `This is nested deeper than ${DEEPEST}.`);
   if (text.length * 3 > LARGEST_FRAME && new TextEncoder().encode(text).length > LARGEST_FRAME) {
-    throw refusal("too_large", `A frame can have ${LARGEST_FRAME} bytes.`);
+    throw refusal("too_large", `A frame can have ${LARGEST_FRAME} bytes: send less, or a part of it at a time.`);
   }
   return text;
 }
