@@ -8,6 +8,7 @@ is imported by the command that needs it.
 
 import atexit
 import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from .terminal import is_terminal, printable
 DONE, REFUSED, USAGE, NO_HUB = range(4)
 INTERRUPTED = 130
 READ = ("HUB_URL", "HUB_STATE_DIR", "HUB_TOKEN", "HUB_CA")  # by each client
+HOOKED = "CLAUDE_PROJECT_DIR"  # what Claude Code gives to its hooks, and to nothing else that it starts
 LONGEST = 4000  # characters of the sentence that says why
 # The commands, each a module here that is imported when it is asked for.
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -171,8 +173,18 @@ def _as_json(text: str) -> str:
 # ---- what the command line looks like
 
 
+def _is_cut_hook() -> bool:
+    """Whether Claude Code has started this as the hook that `hub connect` has written, but without its `args`, which
+    not every version knows. Stops a hub from starting in its place, or exit status 2, which would hold up all that the
+    agent does."""
+    mode = os.fstat(0).st_mode
+    return HOOKED in os.environ and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
+
+
 def _with_default(words: list[str]) -> list[str]:
     """`python -m hub --port 0` means `serve`; `hub help tail` means `hub tail --help`."""
+    if not words and _is_cut_hook():
+        return ["hook", "claude-code"]
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
     is_serve = not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"))

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -297,6 +298,36 @@ async def test_an_agent_that_was_killed_while_its_hook_began_is_told(tmp_path: P
     agent.kill()
     out, _ = await agent.communicate()
     assert int(out) == agent.pid
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_claudes_hook_without_its_words_is_that_hook(tmp_path: Path, is_there: bool, weakened: bool) -> None:
+    """As a version runs it that knows no `args`. It starts no hub, and whatever goes wrong holds up nobody."""
+    state = tmp_path / "state"
+    words = (sys.executable, "-m", "hub")
+    env = environment() | {"HUB_STATE_DIR": str(state), "HUB_PORT": "0"}
+    if not weakened:
+        env["CLAUDE_PROJECT_DIR"] = str(tmp_path)
+    async with AsyncExitStack() as stack:
+        if is_there:
+            hub = await stack.enter_async_context(hub_process(tmp_path))
+        process = await asyncio.create_subprocess_exec(*words, stdin=-1, stdout=-1, stderr=-1, env=env, cwd=tmp_path)
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(STOP)
+        process.stdin.close()
+        if weakened and not is_there:
+            assert b"hub is listening" in await process.stdout.readline()
+            process.terminate()
+        out, err = await process.communicate()
+        if weakened:
+            assert process.returncode == (2 if is_there else 0)
+            return
+        assert (process.returncode, out, err) == (0, b"{}\n" if is_there else b"", b"")
+        if is_there:
+            async with hub.http.get(f"{hub.url}hooks") as answer:
+                assert "claude-code" in await answer.json()
 
 
 def children(pid: int) -> str:
