@@ -13,6 +13,15 @@ _TOKEN = re.compile(
     rf"""(?:[ \t\u00a0]++|\\\r?+\n)*+(?:(?P<line>\r?+\n|\\++[nr])|(?P<quote>{OPENING})|(?P<word>[\w$@]++)"""
     r"""|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)|(?P<dot>\.++|::|->|\?\.)|(?P<other>[=!<>]=)|(?P<end>[;\0#<>\\=])|(?P<sign>.))"""
 )
+# A literal; a word in quotes that are not closed, maybe since the text is cut off; or without quotes, and what a shell
+# takes for a part of it.
+_VALUE = re.compile(
+    rf"""(?P<literal>{OPENING})(?P<open>[^\s"'\\\0=]{{6,}}+={{0,2}}+)?+|"""
+    r"""(?P<run>[^\s"'`\\\0=&;|<>()\[\]{},]{6,}+={0,2}+)"""
+    r"""(?:\\\r?\n(?P<line>[^\s"'\\]++)|(?P<mark>["'])(?P<more>[A-Za-z0-9][^\s"'=:,<>(){}]*+)(?P=mark))?+"""
+)
+# What a shell takes for a part of the word before it.
+_ATTACHED = re.compile(r"""[A-Za-z0-9_][^\s"'`\\,;:(){}\[\]<>=&|]*+""")
 _BETWEEN = frozenset("or and if else not in is await new".split())  # words that are operators
 _OF_A_KEY = re.compile(r"\s{0,64}+(?::|=>)")
 _NEAR = re.compile(r"""[^"'`\0]{0,512}+["'`]""")
@@ -25,11 +34,23 @@ _LOOKS_UP = re.compile(
 _LOOKUP = "."  # for the brackets of one
 
 
+Spans = list[tuple[int, int]]
+
+
+class Value(NamedTuple):
+    """A value that is no code: what it says, where it stands, and where the text goes on."""
+
+    text: str
+    spans: Spans
+    end: int
+    is_quoted: bool
+
+
 class Group(NamedTuple):
     """Literals that are one value together; `is_key` if they name one, as in a lookup."""
 
     text: str
-    spans: list[tuple[int, int]]  # between the quotes: code without what stands there is code still
+    spans: Spans  # between the quotes: code without what stands there is code still
     is_key: bool
 
 
@@ -50,6 +71,22 @@ def group(literals: list[Literal], text: str, is_key: bool = False) -> Group:
         return Group(text[start:end], [(start, end)], is_key)
     parts = [(part.start, part.end) for part in literals if part.start < part.end]
     return Group("".join(text[start:end] for start, end in parts), parts, is_key)
+
+
+def value_at(text: str, at: int) -> Value | None:
+    """The literals that stand here, joined; or a word."""
+    if (found := _VALUE.match(text, at)) is None:
+        return None
+    if found["literal"] is None:
+        spans = [found.span(part) for part in ("run", "line", "more") if found[part]]
+        return Value(found["run"], spans, found.end(), False)
+    if first := literal(text, at):
+        literals = joined(text, first)
+        value, end = group(literals, text), literals[-1].after
+        if attached := _ATTACHED.match(text, end):
+            return Value(value.text.strip("\r\n"), [*value.spans, attached.span()], attached.end(), True)
+        return Value(value.text.strip("\r\n"), value.spans, end, True)
+    return Value(found["open"], [found.span("open")], found.end(), True) if found["open"] else None
 
 
 class _Reading:

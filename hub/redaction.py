@@ -146,6 +146,8 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str], bool, list[Sequence[JS
                 lists.append(item)
                 if len(item) == 2 and use_of(item[0]) != "harmless" and _named_in(item):
                     is_beside = True
+            elif item and isinstance(item[0], _LISTS) and _pairs_in(item):
+                is_beside = True
     return texts, keys, is_beside, lists
 
 
@@ -168,6 +170,14 @@ def _named_in(items: Sequence[JSON]) -> set[int]:
     return {at for at in named if at < len(items) and isinstance(items[at], str) and is_named(items[at - 1], items[at])}
 
 
+def _pairs_in(items: Sequence[JSON]) -> set[int]:
+    """Which of these are a name and a secret of it, if all are pairs that begin with a text: `[["password", "…"]]`."""
+    if not all(isinstance(pair, _LISTS) and len(pair) == 2 and isinstance(pair[0], str) for pair in items):
+        return set()
+    return {at for at, (name, value) in enumerate(items) if isinstance(value, str) and is_named(name, value)}
+
+
+_LISTS = (list, tuple)
 _NUMBERS = (int, float)
 _CONTAINERS = (str, dict, list, tuple)  # and what is derived from them, as an application's code may have it
 _PLAIN = frozenset({*_CONTAINERS, int, float, bool, type(None)})
@@ -195,10 +205,12 @@ def _without(value: JSON, secrets: Secrets) -> tuple[JSON, int]:
 def _without_items(value: list[JSON] | tuple[JSON, ...], secrets: Secrets) -> tuple[JSON, int]:
     result: list[JSON] = []
     found = 0
-    named = _named_in(value)
+    named, pairs = _named_in(value), _pairs_in(value) if value and isinstance(value[0], _LISTS) else ()
     for at, part in enumerate(value):
         if at in named:
             part, found = REDACTED, found + 1
+        elif at in pairs:
+            part, found = [_without(part[0], secrets)[0], REDACTED], found + 1
         elif part and not isinstance(part, _NUMBERS):
             part, count = _without(part, secrets)
             found += count

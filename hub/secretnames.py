@@ -46,6 +46,16 @@ _NAMED = re.compile(
 )
 _WORD = re.compile(_BEFORE)
 
+# How the names of secrets end, by their length: a look behind has one.
+_ENDS = (
+    "key|pwd",
+    "cret|oken|word|sswd|rase|okie|tial|keys|key[0-9]|pwd[0-9]|pass",
+    "crets|okens|words|tials|okies",
+)
+_NUMBERED = "(?:cret|oken|word|okie)[0-9]", "(?:cret|oken|word|okie|_key)[_-][0-9]"
+# The last two letters of all those: looked at before the rest, since it is nearly never there.
+_ENDING = "[eE][yY]|[wWrR][dD]|[eE][tT]|[eEoO][nN]|[sSiI][eE]|[aA][lL]|[yYdDtTnNeElLsS][sS]|[yYdDtTnNeE_-][0-9]"
+
 # The word before a name that makes it a question, a count, or a position in a list.
 _QUESTIONS = frozenset("has have is needs need requires require no without uses use show hide forgot".split())
 _COUNTS = frozenset(
@@ -105,3 +115,32 @@ def _is_count(value: Any) -> bool:
     if isinstance(value, dict):
         return all(part is None or isinstance(part, int | float) for part in value.values())
     return value is None or isinstance(value, int | float)
+
+
+def named_before(mark: str) -> str:
+    """A pattern that looks behind, over what parts a name from its value, for how the names of secrets end: a cheap
+    first look, and each `mark` has one length."""
+    behind = "|".join(f"(?<=(?:{end}){mark})" for end in (*_ENDS, *_NUMBERED, "orization", "onfirmation", "ey_base"))
+    return f"(?<=(?:{_ENDING}){mark})(?i:{behind})"
+
+
+_NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+_LONGEST_NAME = 64
+_BLANK = " \t\u00a0"
+_CLOSES = "[]:?\"'\\"  # between a name and its =
+
+
+def name_before(text: str, end: int) -> tuple[str, str]:
+    """The name that ends here, but for what parts it from its value, and the character before it."""
+    whole = text[max(0, end - _LONGEST_NAME) : end]
+    if whole[-1:] in _BLANK:
+        whole = text[max(0, end - 2 * _LONGEST_NAME) : end].rstrip(_BLANK)
+    if whole[-1:] in _CLOSES:
+        whole = whole.rstrip(_CLOSES + _BLANK)
+    elif whole.endswith(("%5D", "%5d")):
+        whole = whole[:-3]
+    before = whole.rstrip(_NAME)
+    name, before = whole[len(before) :], before[-1:]
+    if before == "\\" and name[:1] in ("n", "r", "t"):  # a line that was escaped
+        name = name[1:]
+    return name, before

@@ -462,5 +462,23 @@ HOSTILE = (
         "token:[{(",
     ),
     *('password = "ab" "cd" ', "token=x if y else ", '"token":b"', 'token="a"\n ', "password=a\\\n", "token={'a': "),
+    *(
+        '"--token","',
+        '"--token","a1b2c3",',
+        "('password','",
+        "('password','a1')",
+        "password: |\n  a\n",
+        "password: |\n  ",
+    ),
+    *(
+        "ENV TOKEN a",
+        "\nENV TOKEN a1b2c3",
+        "#define TOKEN a1b2c3 ",
+        "</token>",
+        "<token a>",
+        "]]></token>",
+        "<![CDATA[",
+    ),
+    *("IDENTIFIED BY '", 'name="token" value="', 'name="token" value="a1b2c3"', "PASSWORD '", "password '", "',"),
     *('"token":"\\', "\u0130", "%20", "bearer%20", "x\n", "b:", '"password":"x" '),
 )

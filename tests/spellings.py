@@ -41,6 +41,19 @@ MEMBERS = (
         "'{k}' => env('X', '{S}')",
     ),
 )
+# Notations with a form of their own.
+NOTED = (
+    *("['mysql', '--{k}', '{S}']", "('--{k}', '{S}')", '["mysql", "--{k}", "{S}", "-h"]', '["--{k}",b"{S}"]'),
+    *('[["{k}","{S}"]]', "[('{k}', '{S}'), ('b', 1)]", "(('{k}', '{S}'),)", "f([['{k}', b'{S}']])", 'x("{k}", "{S}")'),
+    *("{k}: |\n  {S}\nother: x", "{k}: >-\n  some words\n  {S}", "x: y\nENV {k} {S}", 'ENV {k} "{S}"'),
+    *('#define {k} "{S}"', "# define {k} {S}", '<{k} type="x">{S}</{k}>', "<{k}><![CDATA[{S}]]></{k}>"),
+    *('<add key="{k}" value="{S}"/>', '<input type="text" name="{k}" value="{S}">', "<x:{k}>\n  {S}\n</x:{k}>"),
+)
+NOTED_ONCE = (
+    *("[('x-api-key', '{S}')]", "(b'x-api-key', b'{S}')", "[[b'cookie', b'sid={S}']]", '["X-Api-Key", "{S}"]'),
+    *("CREATE USER x IDENTIFIED BY '{S}'", "ALTER USER x WITH PASSWORD '{S}'", "identified by '{S}'"),
+    *('{{"text": "password: |\\n  {S}\\nx: y"}}', "FROM x\\nENV TOKEN {S}\\n", "(u'X-Api-Key', '{S}',)"),
+)
 # Neither part of the secret may be left.
 PARTS = (
     *('password = "{S}" "{T}"', "password = '{S}' '{T}'", 'password = "{S}"\n    "{T}"', 'password = "{S}" + "{T}"'),
@@ -102,6 +115,35 @@ HARMLESS_CODE = (
     *('url = "x?token=" + token + "&x=1"', 'url = "x?token="+token1+"&x=1"', "`token=`,`password=` and `key=`"),
     *('token = re.compile(r"[a-z0-9]{8}")', "password = x.encode('latin-1')", 'token = model("gpt-4o-mini")'),
     *('token = data["a1b2c3d4e5"]', 'token = page.locator("#token1")', "token = x = y"),
+    *(
+        '["token", "word1234"]',
+        "('token', 'word', 'a1b2c3d4')",
+        "f('token', 'a', 'b1c2d3e4')",
+        '["--tokens-file", "a1b2c3d4"]',
+    ),
+    *('["password", "a1b2c3d4", "x"]', "x('max_tokens', 'a1b2c3d4')", "('token', 'gpt-4o-mini')", "['--token', x]"),
+    *(
+        "password: |\n  At least 8 characters",
+        "max_tokens: |\n  a1b2c3d4",
+        "ENV TOKEN $TOKEN1",
+        "the ENV TOKEN a1b2c3d4",
+    ),
+    *("ENV TOKEN_FILE /run/a1b2c3", "#define TOKEN(x) f(x)", "#define next_token lex1()", "<token>Enter it</tokens>"),
+    *("<p>a1b2c3d4</token>", "a1b2c3d4</token>", "<password></password>", "<password><b>a1b2c3d4</b></password>"),
+    *(
+        '<input name="password" value="required">',
+        '<a name="max_tokens" value="a1b2c3d4">',
+        "]]></password>",
+        "ENV TOKEN ",
+    ),
+    *(
+        "password 'of ann'",
+        "PASSWORD 'required'",
+        "verified by 'a1b2c3d4'",
+        '<a name="password" value="">',
+        "PASSWORD '",
+    ),
+    *("token = a || b { 'a1b2c3d4e5' }", "{'token': f('x'), 'tokens': 5}", "{'token': f(y), 'password': ''}"),
     *("token = x { y('a1b2c3d4e5') }", "token = lexer.next_token() # 'a1b2c3d4e5'"),
     *('{"text": "password=", "a1b2c3": "d4e5f6g7"}', "curl -d 'token=' -H 'x: y1z2a3b4'", "token = (x, 'unclosed"),
     *('"token": \\x', "token ? token.kind : null", "token || 'none'", "token = a ? b : 'c'"),

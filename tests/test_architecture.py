@@ -24,7 +24,7 @@ ORDER = [
         (
             "",
             "errors statedir spelling brokerurl config secretnames secretvalues literals expressions quoted "
-            "secretshapes assigned sensitive redaction private leftovers stdio processes sockdiag tokens",
+            "secretshapes notations assigned sensitive redaction private leftovers stdio processes sockdiag tokens",
         ),
         (
             "wire",

@@ -78,6 +78,7 @@ def test_secrets_go_at_any_depth_in_lists_and_in_keys() -> None:
     two = {"sk-abc1234": 1, "sk-abc1235": 2, "[redacted]": 3}
     assert sorted(redact(two)[0].values()) == [1, 2, 3]
     assert redact(("Bearer abc123",)) == (["Bearer [redacted]"], 1)
+    assert redact([[], "Bearer abc123"]) == ([[], "Bearer [redacted]"], 1)
 
 
 def test_what_json_does_not_know_stays_as_it_is_beside_a_secret() -> None:
@@ -112,6 +113,8 @@ BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what
     ([{"argv": ["x", "--api-key", "hunter2x"]}], [{"argv": ["x", "--api-key", "[redacted]"]}]),
     ([["X-Api-Key", "hunter2x"], ["Accept", "text/html2"]], [["X-Api-Key", "[redacted]"], ["Accept", "text/html2"]]),
     (("DB_PASSWORD", "hunter2x"), ["DB_PASSWORD", "[redacted]"]),
+    ([["password", "hunter2x"], ["id", 5]], [["password", "[redacted]"], ["id", 5]]),
+    ({"a": [("token", "hunter2x")]}, {"a": [["token", "[redacted]"]]}),
     ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "[redacted]"}),
     ({"value": ["x"], "key": "X-Api-Key"}, {"value": "[redacted]", "key": "X-Api-Key"}),
 ]
@@ -123,6 +126,7 @@ def test_a_secret_beside_its_name(value: Any, left: Any, weakened: bool, monkeyp
     if weakened:
         monkeypatch.setattr(redaction, "_named_in", lambda items: set())
         monkeypatch.setattr(redaction, "_is_pair", lambda item: False)
+        monkeypatch.setattr(redaction, "_pairs_in", lambda items: set())
     assert redact(value) == ((value, 0) if weakened else (left, 1))
     assert redact(left) == (left, 0)
 
@@ -135,6 +139,7 @@ def test_a_secret_beside_its_name(value: Any, left: Any, weakened: bool, monkeyp
         *({"name": "max_tokens", "value": "5"}, {"name": "tokens", "value": 5}, {"name": "password", "value": None}),
         *({"name": "password", "value": ""}, {"name": "ann", "value": "hunter2x"}, {"name": 5, "value": "x"}),
         *({"value": "x"}, ["a", ["--password"], "hunter2x"], ["--password"]),
+        *([["password", "hunter2x", 1]], [["id", 5], "x"], [["password", 5]], [["max_tokens", "hunter2x"]], [[5, "x"]]),
     ],
 )
 def test_what_stands_beside_no_name_of_its_own_stays(value: Any) -> None:
@@ -232,8 +237,8 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
             expressions._OF_A_KEY,
             expressions._CUT_OFF,
             expressions._NEAR,
-            assigned._VALUE,
-            assigned._ATTACHED,
+            expressions._VALUE,
+            expressions._ATTACHED,
             assigned._OPERATOR,
         ),
         *(assigned._MAY_BE_GIVEN, assigned._MAY_BE_TOLD, secretvalues._MIXED, secretvalues._OPAQUE, secretvalues._SLUG),
@@ -419,6 +424,11 @@ async def test_while_much_is_looked_through_others_have_their_turns(
     is_apart = (len(text) > redaction.LONG or count > 1) and not weakened
     assert turns == 2 * is_apart
     assert (threads == {threading.get_ident()}) is not is_apart
+
+
+async def test_what_is_empty_beside_a_secret_is_empty_still() -> None:
+    found = await redaction.redact_each([[], {}, "", "Bearer abc123"], lambda: asyncio.sleep(0))
+    assert found == ([[], {}, "", "Bearer [redacted]"], 1)
 
 
 async def test_what_is_hidden_while_much_is_looked_through_is_no_harmless_key(

@@ -13,6 +13,8 @@ from spellings import (
     HARMLESS_CODE,
     KEYS,
     MEMBERS,
+    NOTED,
+    NOTED_ONCE,
     OTHER,
     PARTS,
     PHRASES,
@@ -22,7 +24,7 @@ from spellings import (
     filled,
 )
 
-from hub import assigned, expressions, quoted, secretvalues
+from hub import assigned, expressions, notations, quoted, secretvalues
 from hub.redaction import holds_secret, redact_text
 
 
@@ -39,7 +41,7 @@ def parsed(text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("form", [*ASSIGNED, *MEMBERS])
+@pytest.mark.parametrize("form", [*ASSIGNED, *MEMBERS, *NOTED])
 def test_a_secret_with_a_name_goes_in_every_spelling(form: str) -> None:
     texts = [filled(form, key) for key in KEYS]
     assert left(texts, SECRET) == []
@@ -54,7 +56,7 @@ def test_a_literal_may_have_any_prefix(quote: str) -> None:
         assert left([f"{begin}{prefix}{quote}{SECRET}{quote}" for prefix in PREFIXES], SECRET) == []
 
 
-@pytest.mark.parametrize("form", PARTS)
+@pytest.mark.parametrize("form", [*PARTS, *NOTED_ONCE])
 def test_nothing_of_a_secret_is_left(form: str) -> None:
     assert left([filled(form)], SECRET, OTHER) == []
 
@@ -77,7 +79,7 @@ def test_code_without_a_secret_stays(text: str) -> None:
 
 def test_code_is_code_still() -> None:
     """What Python can read before, it can read behind: with the secret, and whatever stands around it."""
-    texts = [filled(form, key) for form in (*ASSIGNED, *MEMBERS, *PARTS) for key in KEYS[:2]]
+    texts = [filled(form, key) for form in (*ASSIGNED, *MEMBERS, *NOTED, *PARTS) for key in KEYS[:2]]
     read = [text for text in texts if parsed(text)]
     assert len(read) > 60
     assert [text for text in read if not parsed(redact_text(text))] == []
@@ -91,13 +93,20 @@ def nothing(*args: Any) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "weak", "text"),
     [
-        (assigned, "literal", nothing, "password = r'''{S}'''"),
-        (assigned, "joined", lambda text, first: [first], 'password = "{S}" "{S}"'),
+        (expressions, "literal", nothing, "password = r'''{S}'''"),
+        (expressions, "joined", lambda text, first: [first], 'password = "{S}" "{S}"'),
         (quoted, "joined", lambda text, first: [first], "'password': '{S}' '{S}'"),
         (quoted, "expression", lambda text, at: expressions.Expression([], at, False), "'password': f('{S}')"),
         (assigned, "expression", lambda text, at: expressions.Expression([], at, False), "password = f('{S}')"),
         (assigned, "_and_more", lambda match, named, value, is_secret: ([], value.end), "password = 'a' or '{S}'"),
         (assigned, "is_assigned", nothing, "password = '{S}'"),
+        (notations, "is_named", nothing, "['--password', '{S}']"),
+        (notations, "is_argument", nothing, "('x-api-key', '{S}')"),
+        (notations, "_is_content", nothing, "<password>{S}</password>"),
+        (notations, "is_assigned", nothing, '<a name="password" value="{S}">'),
+        (notations, "is_assigned", nothing, "ENV TOKEN {S}"),
+        (notations, "looks_secret", nothing, "password: |\n  {S}"),
+        (notations, "looks_secret", nothing, "IDENTIFIED BY '{S}'"),
     ],
 )
 def test_each_reader_is_what_protects(

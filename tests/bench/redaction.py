@@ -51,6 +51,32 @@ CORPUS: dict[str, Callable[[int], Any]] = {
     **{
         f"a secret member and {piece!r}": after('{"token":', piece) for piece in ("[", "[]", "a[", '"', '\\"', " ", "{")
     },
+    **{
+        f"the value of a secret and {piece!r}": after(head, piece)
+        for head, piece in (
+            *(
+                ("token = (", "("),
+                ("token = (", "'a',"),
+                ("token = f(", '"a" + '),
+                ('token = """', '"'),
+                ("token = '", "\\'"),
+            ),
+            *(
+                ("token = x", " or x"),
+                ('token = "a"', ' "b"'),
+                ('"token": f(', "{"),
+                ('"token": """', "'"),
+                ("token: |\n ", "a\n "),
+            ),
+            *(
+                ("<token>", "a"),
+                ("<token ", "<"),
+                ('["--token","', '","'),
+                ("token: x[", "a: "),
+                ('token = "a" or ', "("),
+            ),
+        )
+    },
     "keys that are secrets": keys("ghp_{:08x}"),
     "keys that hold secrets": keys("{:08x} AKIAAAAAAAAAAAAAAAA"),
     "keys that name secrets": keys("token{:08d}"),
@@ -66,6 +92,8 @@ CORPUS: dict[str, Callable[[int], Any]] = {
         **{f"ghp_{number:08x}": 0 for number in range(size // 32)},
     },
     "texts": lambda size: ["Bearer abc123"] * (size // 16),
+    "pairs": lambda size: [["password", "a1b2c3d4"]] * (size // 26),
+    "pairs, and one that is none": lambda size: [[[["password", "a"]] * (size // 32), [["a"], 1]]],
     "lists": lambda size: [[]] * (size // 3) + ["Bearer abc123"],
     "dicts of tokens": lambda size: [{"tokens": {"a": 1}}] * (size // 22),
     "JSON in JSON": nested,
