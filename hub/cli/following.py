@@ -68,6 +68,8 @@ class Following:
         try:
             with suppress(asyncio.CancelledError), self._output.cancelled_when_unread(task):
                 await self._write_all(items)
+            if not self._writing and (self._place is not None or self._wish.by == signal.SIGINT):
+                await self._hub.settle()
         finally:
             self._keep(durable=True)
         if self._wish.by == signal.SIGINT:

@@ -212,6 +212,7 @@ class Forwarding:
             ended = errors.exceptions[0]
         finally:
             if self._idle and self._read.empty():
+                await self._hub.settle()
                 self._keep(self._hub.cursor, durable=True)
         if ended is not None:
             raise ended from None

@@ -12,7 +12,7 @@ import inspect
 import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ from .sockets import CONNECT_TIMEOUT, UNREACHABLE, Connector, Refused, WebSocket
 
 POSITION = "Hub-Cursor"  # the header of /readyz that says where the stream is
 PATIENCE = 30.0  # seconds, where nothing is said of it
+SETTLE_SECONDS = 1.0  # in which a hub says where the stream is
 FINAL_STATUS = (400, 401, 403, 421)  # of a hub that says no; the other ones may pass
 
 
@@ -135,6 +136,17 @@ class HubClient:
             self.cursor, item = await self._stream.next()
             if item is not None:
                 return item
+
+    async def settle(self) -> None:
+        """Bring `cursor` up to where the stream is, or up to the next item: what matches nothing moves it once a
+        heartbeat only. For who keeps it, and goes. Nothing changes if the hub does not say it within a second."""
+        if self._stream is None or "*" in self.topics:
+            return
+        self.cursor = self._stream.pass_marks() or self.cursor
+        with suppress(TimeoutError, HubError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._stream.locate()
+        self.cursor = self._stream.pass_marks() or self.cursor
 
     async def call(
         self,

@@ -96,7 +96,8 @@ class Stream:
 
     def __init__(self, connect: Connect, topics: tuple[str, ...], position: str | None, *, is_near: bool) -> None:
         self._connect = connect
-        self._topics = ",".join(topics) or NO_EVENTS
+        self._topics = topics or (NO_EVENTS,)
+        self._socket: Socket | None = None  # while it is read
         self._position = position
         self._ahead = ReadAhead()
         self._backoff = Backoff(is_near=is_near)
@@ -104,6 +105,18 @@ class Stream:
 
     async def next(self) -> Arrival:
         return await self._ahead.get()
+
+    def pass_marks(self) -> str | None:
+        """The position before the next item that is here, or behind the last mark; None if no mark is in front."""
+        return self._ahead.pass_marks()
+
+    async def locate(self) -> None:
+        """Ask where the stream is, and return when that, or something else, has come. It may wait for ever: of a socket
+        that breaks no answer comes."""
+        if self._socket is not None and not self._ahead.is_filled:
+            # For what it has anyway. The answer stands behind what matches and was sent before it (PROTOCOL 2).
+            await self._socket.send(command_frame("where", "hub:subscribe", {"topics": self._topics[:1]}))
+            await self._ahead.filled()
 
     async def close(self) -> None:
         self._ahead.end(StopAsyncIteration())
@@ -121,8 +134,10 @@ class Stream:
         try:
             socket = await self._connect(self._query())
             try:
+                self._socket = socket
                 await self._read(socket)
             finally:
+                self._socket = None
                 await socket.close()
         except Exception as error:
             await asyncio.sleep(self._backoff.after(error))
@@ -140,7 +155,7 @@ class Stream:
                 self._position = found[0]
 
     def _query(self) -> dict[str, str]:
-        return {"topics": self._topics} | ({"after": self._position} if self._position else {})
+        return {"topics": ",".join(self._topics)} | ({"after": self._position} if self._position else {})
 
 
 class ReadAhead:
@@ -161,13 +176,31 @@ class ReadAhead:
         self._size += size
         self._filled.set()
 
-    async def get(self) -> Arrival:
-        """A cancelled `get` has taken nothing."""
+    @property
+    def is_filled(self) -> bool:
+        return bool(self._waiting)
+
+    async def filled(self) -> None:
+        """Wait until there is something to take. Raises what has ended it."""
         while not self._waiting:
             if self._end is not None:
                 raise self._end
             self._filled.clear()
             await self._filled.wait()
+
+    async def get(self) -> Arrival:
+        """A cancelled `get` has taken nothing."""
+        await self.filled()
+        return self._take()
+
+    def pass_marks(self) -> str | None:
+        """Take what hands nothing over, up to the first that does: the last position, None if there was none."""
+        position = None
+        while self._waiting and self._waiting[0][0][1] is None:
+            position, _ = self._take()
+        return position
+
+    def _take(self) -> Arrival:
         arrival, size = self._waiting.popleft()
         self._size -= size
         self._room.set()

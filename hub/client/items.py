@@ -35,7 +35,9 @@ Arrival = tuple[str, Received | Gap | None]  # the position that the stream has 
 
 
 def arrival(frame: Any) -> Arrival | None:
-    """What one frame of the stream means; None for a frame that is no event."""
+    """What one frame of the stream means; None for one that is neither an event nor says a position."""
+    if frame["type"] == "response":  # to the question where it is
+        return frame["payload"]["cursor"], None
     if frame["type"] != "event":
         return None
     name, data = frame["payload"]["event"], frame["payload"]["data"]

@@ -204,6 +204,22 @@ async def test_patterns_and_a_place_that_does_not_grow_old(tmp_path: Path, monke
             await until(lambda: place.read() == f"{here.hub.cursor.epoch}:41", "the place")  # by a mark
 
 
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_what_does_not_match_was_passed_all_the_same(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends before a mark has come."""
+    if weakened:
+        monkeypatch.setattr(HubClient, "settle", lambda client: asyncio.sleep(0))
+    async with hub_app(tmp_path / "here") as here, hub_app(tmp_path / "there") as there:
+        async with forwarding_to(there.url, here, tmp_path, "b:*") as place:
+            await until(lambda: here.clients("websocket") == 1)
+            await here.publish(1, "b:y")
+            await until(lambda: there.hub.cursor.seq == 1)
+            await here.publish(100, "a:x")
+        assert place.read() == (f"{here.hub.cursor.epoch}:1" if weakened else str(here.hub.cursor))
+
+
 async def test_what_is_no_longer_kept_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with (
         hub_app(tmp_path / "here", keep_events=1000, window_events=100) as here,

@@ -398,6 +398,26 @@ def unread_pipe() -> Iterator[UnreadPipe]:
         os.close(pipe.writer)
 
 
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_does_not_match_was_passed_all_the_same(number: int, weakened: bool, tmp_path: Path) -> None:
+    """No mark has come yet when it ends, and of what it has seen go by nothing is kept any more."""
+    before = "from hub.client.client import HubClient;HubClient.settle = HubClient.__aexit__" * weakened
+    async with hub_app(tmp_path / "hub", keep_events=100) as hub:
+        await hub.publish(1, "b:y")
+        async with tailing(hub, tmp_path, "b:*", "--resume", "nightly", before=before) as tail:
+            await until(lambda: hub.clients("websocket") == 1)
+            await hub.publish(2000, "a:x")
+            send_signal(tail.process, number)
+            await tail.ended()
+        seen = hub.hub.cursor
+        await hub.publish(1, "b:y")
+        place = (tmp_path / "state/tails/nightly.cursor").read_text()
+        assert place == (f"{seen.epoch}:1\n" if weakened else f"{seen}\n")
+        async with tailing(hub, tmp_path, "b:*", "--resume", "nightly", "--count", "1") as tail:
+            assert ((await tail.line())["payload"]["event"] == "hub:gap") is weakened
+
+
 async def test_marks_move_the_place(tmp_path: Path) -> None:
     async with hub_app(tmp_path / "hub", heartbeat=0.1) as hub:
         await hub.publish(1, "b:y")

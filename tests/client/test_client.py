@@ -125,6 +125,57 @@ async def test_a_hub_that_is_not_ready_can_be_followed(scripted: ScriptedHub) ->
         assert client.cursor == "e:4"
 
 
+async def test_who_keeps_the_cursor_and_goes_asks_where_the_stream_is(scripted: ScriptedHub) -> None:
+    async with HubClient(scripted.url, topics=["a:*", "b:*"]) as client:
+        await client.settle()
+        assert client.cursor == "e:0", "it follows nothing yet"
+        waiting = following(client)
+        await (peer := await scripted.peer()).send(event(1))
+        await waiting
+        settling = asyncio.create_task(client.settle())
+        id, name, args = await peer.command()
+        assert (name, args) == ("hub:subscribe", {"topics": ["a:*"]})
+        await peer.respond(id, {"topics": ["a:*", "b:*"], "cursor": "e:7"})
+        await settling
+        assert client.cursor == "e:7"
+
+
+async def test_what_is_not_handed_over_keeps_the_cursor_before_it(scripted: ScriptedHub) -> None:
+    async with HubClient(scripted.url, topics=["a:*"]) as client:
+        waiting = following(client)
+        await (peer := await scripted.peer()).send(event(1))
+        await waiting
+        settling = asyncio.create_task(client.settle())
+        id, _, _ = await peer.command()
+        await peer.send(notice("hub:mark", cursor="e:5"), event(6))
+        await peer.respond(id, {"topics": ["a:*"], "cursor": "e:9"})
+        await settling
+        assert client.cursor == "e:5"
+        assert isinstance(item := await anext(client), Received)
+        assert item.cursor == "e:6"
+        await client.settle()
+        assert client.cursor == "e:9"
+
+
+@pytest.mark.parametrize("how", ["refuse", "cut", "nothing"])
+async def test_a_hub_that_does_not_say_where_it_is_changes_nothing(
+    how: str, scripted: ScriptedHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.client.client.SETTLE_SECONDS", 0.1)
+    async with HubClient(scripted.url, topics=["a:*"]) as client:
+        waiting = following(client)
+        await (peer := await scripted.peer()).send(event(1))
+        await waiting
+        settling = asyncio.create_task(client.settle())
+        id, _, _ = await peer.command()
+        if how == "refuse":
+            await peer.refuse(id, error_object("busy"))
+        elif how == "cut":
+            peer.cut()
+        await settling
+        assert client.cursor == "e:1"
+
+
 async def test_marks_and_gaps_move_the_point_it_comes_back_to(scripted: ScriptedHub) -> None:
     gap = notice("hub:gap", after="e:9", before="e:21", count=11, reason="expired")
     async with HubClient(scripted.url) as client:

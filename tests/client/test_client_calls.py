@@ -384,15 +384,15 @@ async def test_a_call_that_may_have_run_is_not_made_again(scripted: ScriptedHub)
 async def test_any_number_of_publishes_is_taken(
     weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """5,000 at once, of which the hub takes a thousand in a second, after the first two thousand."""
+    """2,000 at once, of which the hub takes 400 in a second, after the first 800: no machine here is as slow."""
     if weakened:
         monkeypatch.setattr(calls, "AT_ONCE", 10**9)
         monkeypatch.setattr(links, "NEVER_RAN", ())
         monkeypatch.setattr(links.Asked, "is_to_be_made_again", lambda self, error: False)
-    async with hub_app(tmp_path) as hub, HubClient(hub.url) as client:
-        publishes = [client.publish("a:b", n) for n in range(5000)]
+    async with hub_app(tmp_path, rate=400) as hub, HubClient(hub.url) as client:
+        publishes = [client.publish("a:b", n) for n in range(2000)]
         found = await asyncio.gather(*publishes, return_exceptions=True)
         failed = [error for error in found if isinstance(error, BaseException)]
         assert bool(failed) is weakened
-        assert weakened or len({published["cursor"] for published in found}) == 5000  # type: ignore[index]
+        assert weakened or len({published["cursor"] for published in found}) == 2000  # type: ignore[index]
         assert weakened or hub.counted("hub_rate_limited_total") < 1000
