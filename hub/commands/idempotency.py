@@ -10,11 +10,11 @@ Where there are other hubs one of all has the turn at a key; the others wait unt
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Code, CommandError, HubError
-from ..redaction import redact
+from ..redaction import redact_each
 from ..wire.strictjson import dumpb
 from .call import Call
 from .confirmation import digest
@@ -69,7 +69,7 @@ class Turn:
             self._calls.unbegun(self._place)
             return
         try:
-            await self._calls.answers.remember(self._place, self._what, _pack(answer))
+            await self._calls.answers.remember(self._place, self._what, await self._calls.packed(answer))
         except HubError:
             return  # the store itself says why, in the log
 
@@ -103,8 +103,11 @@ class _Alone:
 class Idempotency:
     """Which calls with a key run, and what is known of those that did."""
 
-    def __init__(self, answers: "Answers", turns: "Turns | None" = None) -> None:
-        self.answers = answers
+    def __init__(
+        self, answers: "Answers", further: Callable[[], Awaitable[None]], turns: "Turns | None" = None
+    ) -> None:
+        """`further`: what is waited for before each step with an answer that is large."""
+        self.answers, self._further = answers, further
         self.turns: Turns | _Alone = turns or _Alone(self)
         self._running: dict[bytes, Turn] = {}
         self._unbegun: dict[bytes, None] = {}  # may be in the store as about to run, and have not run
@@ -125,6 +128,14 @@ class Idempotency:
                 await found.begin()
             finally:
                 found.leave()
+
+    async def packed(self, answer: Answer) -> bytes:
+        """An answer as it is kept: without what the hub writes down nowhere."""
+        if isinstance(answer, HubError):
+            words = {"code": answer.code, "message": answer.message, "details": answer.details, "status": answer.status}
+            return REFUSAL + dumpb(words)  # it has been cleaned
+        (cleaned,), found = await redact_each([json.loads(answer)], self._further)
+        return RESULT + (dumpb(cleaned) if found else answer)
 
     async def _look(self, place: bytes, what: bytes) -> "Turn | Past":
         """What is known of the call there, when none runs; or the turn, if nothing is."""
@@ -197,15 +208,6 @@ def _check_same(what: bytes, other: bytes) -> None:
 
 def _unknown(sentence: str) -> HubError:
     return CommandError(sentence, {"unknown": True})
-
-
-def _pack(answer: Answer) -> bytes:
-    """An answer as it is kept: without what the hub writes down nowhere."""
-    if isinstance(answer, HubError):
-        words = {"code": answer.code, "message": answer.message, "details": answer.details, "status": answer.status}
-        return REFUSAL + dumpb(words)  # it has been cleaned
-    cleaned, found = redact(json.loads(answer))
-    return RESULT + (dumpb(cleaned) if found else answer)
 
 
 def _unpack(answer: bytes) -> Answer:

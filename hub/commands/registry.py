@@ -65,7 +65,7 @@ class Registry:
         self.audit = audit
         self._runner = Runner(audit, limit)
         self._further = partial((heavy or Passes()).turn, begun=True)  # the turn of the next step with what is LARGE
-        self._repeats = Idempotency(answers or MemoryAnswers(), of_hubs)
+        self._repeats = Idempotency(answers or MemoryAnswers(), self._further, of_hubs)
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
         self.on_stopping: Callable[[], None] = lambda: None
