@@ -187,10 +187,12 @@ class Hub:
         await asyncio.sleep(0)
         return published
 
-    async def accept(self, records: Sequence[Mapping[str, Any]], uid: int | None, *, many: bool = False) -> Published:
+    async def accept(
+        self, records: Sequence[Mapping[str, Any]], uid: int | None, *, many: bool = False, machine: str = ""
+    ) -> Published:
         """Publish what came from elsewhere, as `EventBus.publish`. `uid`: whose it is, if the kernel has said so: then
-        the processes are believed that this account's own name."""
-        claims = self.liveness.claims(records) if uid == os.geteuid() else None
+        the processes are believed that this account's own name. `machine`: where they are, as its publisher says."""
+        claims = self.liveness.claims(records, machine) if uid == os.geteuid() else None
         if not claims:
             return await self.bus.publish(records, many=many)
         with self.liveness.vouching(claims):

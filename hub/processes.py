@@ -16,6 +16,9 @@ STARTERS = frozenset(
 REAPERS = frozenset({"init", "systemd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runit"})
 MODULE = ["-P", "-m", "hub"]  # behind Python where there is no program; not what lies in the folder of whoever runs it
 MOST = 64  # ancestors that are looked at
+BOOT = "/proc/sys/kernel/random/boot_id"
+NEWEST, LARGEST = "/proc/loadavg", "/proc/sys/kernel/pid_max"  # the number that was given out last, as last word
+NEW, RESERVED = 256, 300  # numbers that are new, and those to which the system does not come back
 FIRST_NAMESPACE = 0xEFFFFFFC  # of process numbers, as an inode (PROC_PID_INIT_INO of the kernel's <linux/proc_ns.h>)
 
 
@@ -78,6 +81,29 @@ def namespace(pid: int | str = "self") -> int:
     with contextlib.suppress(OSError):
         return os.stat(f"/proc/{pid}/ns/pid").st_ino
     return 0
+
+
+def boot() -> str:
+    """Which start of the system this is; empty if it does not say."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(BOOT, encoding="ascii") as file:
+        return file.read().strip()
+    return ""
+
+
+def machine() -> str:
+    """Where processes have the numbers that they have here: this start of the system, and this namespace. Empty if the
+    system does not say."""
+    start, numbers = boot(), namespace()
+    return f"{start}/{numbers}" if start and numbers else ""
+
+
+def is_new(pid: int) -> bool:
+    """Whether this number is among those that the system has given out last: whose process has just ended had one."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(NEWEST, "rb") as newest, open(LARGEST, "rb") as largest:
+            last, most = int(newest.read(4096).split()[-1]), int(largest.read(4096))
+        return pid < most and (last - pid) % (most - RESERVED) < NEW
+    return False
 
 
 def sees_all() -> bool:

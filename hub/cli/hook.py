@@ -18,7 +18,7 @@ from ..processes import age, program
 from ..stdio import complain, say
 from ..wire.vocabulary import Adapter
 from .grammar import add_command, seconds
-from .http import add_where, connection, pasted, quoted
+from .http import add_where, connection, on_this_machine, pasted, quoted
 from .interrupts import interruptible
 
 PATIENCE, LEAST = 1.7, 0.4  # seconds in all, and what is left at least for a start that took long
@@ -159,7 +159,7 @@ def _sent(args: argparse.Namespace, body: bytes, *, asks: bool) -> str:
     }
     query = "&".join(f"{name}={quoted(value)}" for name, value in words.items() if value)
     pid = program()
-    headers = {"Content-Type": "application/json", **({"Hub-Pid": str(pid)} if pid else {})}
+    headers = {"Content-Type": "application/json", **({"Hub-Pid": str(pid), **on_this_machine()} if pid else {})}
     with connection(args, answer_timeout=None if asks else PATIENCE) as hub:
         status, answer = hub.exchange("POST", f"/hooks/{args.adapter}{f'?{query}' if query else ''}", body, headers)
     return answer.decode("utf-8", "replace") if status == 200 else ""

@@ -21,6 +21,7 @@ from ..client.discovery import (
 )
 from ..client.ownership import check_server
 from ..errors import UsageError
+from ..processes import machine
 from .exchange import Broken, Exchange
 from .grammar import folder, url
 
@@ -90,6 +91,13 @@ def token_in(path: "Path | None") -> str | None:
     if not text:
         raise UsageError(f"There is no token in {path}.")
     return text
+
+
+def on_this_machine() -> Mapping[str, str]:
+    """The header of a request that names a process: where it has this number. Else a hub behind a tunnel would take one
+    of its own machine for it."""
+    found = machine()
+    return {"Hub-Machine": found} if found else {}
 
 
 def connection(args: argparse.Namespace, **options: Any) -> "Connection":

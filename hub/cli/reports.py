@@ -10,7 +10,7 @@ from typing import Any
 from ..client.discovery import Disconnected
 from ..errors import HubError
 from ..wire.ids import new_id
-from .http import Connection, Silent
+from .http import Connection, Silent, on_this_machine
 
 PAUSE = 0.25  # seconds between two reports at least
 RETRY = 1.0  # seconds until a hub that was not reached is tried again
@@ -94,7 +94,7 @@ class Reports:
         """Publish; whether the hub has taken it. A repeat with the same id is kept once."""
         try:
             with self._connect() as hub:  # one each time: a hub closes what is idle, and may come back elsewhere
-                said = hub.ask("POST", "/api/events", json.dumps(event).encode())
+                said = hub.ask("POST", "/api/events", json.dumps(event).encode(), headers=on_this_machine())
         except Silent as error:
             self.missed = error.message  # as if it was not there
         except Disconnected as error:

@@ -114,6 +114,10 @@ def _number(least: float, most: float | None = None, **kwargs: Any) -> fields.Fl
     return NumberField(validate=validate.Range(min=least, max=most), **kwargs)
 
 
+def _pid() -> fields.Integer:
+    return fields.Integer(strict=True, validate=validate.Range(min=1, max=LARGEST_PID), allow_none=True)
+
+
 _VOTES = ("approve", "reject", "abstain")
 
 
@@ -132,7 +136,7 @@ class AgentStatusChange(Schema):
     error_count = _count()
     parent = _text()
     host = _text()
-    pid = fields.Integer(strict=True, validate=validate.Range(min=1, max=LARGEST_PID), allow_none=True)
+    pid = _pid()
 
 
 class TaskProgress(Schema):
@@ -148,6 +152,7 @@ class TaskProgress(Schema):
     ended_at = _text()
     duration_ms = _number(0, allow_none=True)
     error = _text()
+    pid = _pid()
 
 
 class VoteCast(Schema):

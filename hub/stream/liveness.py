@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError
-from ..processes import Process, inner_numbers, owner, process, sees_all
+from ..processes import Process, inner_numbers, is_new, machine, owner, process, sees_all
 from ..wire.timestamps import now
 from .events import Event
 from .eventtypes import LARGEST_PID
@@ -46,9 +46,10 @@ class Liveness:
     """The agents and tasks whose processes are known.
 
     A `pid` in agent:status_change or task:progress counts if its publisher was vouched for: the hub's own account, on
-    this machine. With the time at which the process was started it is that one and no later one with its number. That
-    is on disk, so who ended while the hub was down is stopped at the next start. Nobody waits for a process any more
-    once it has ended, another one has taken its place, or its task has ended.
+    this machine; and if its process runs, or is known to have run here. With the time at which it was started it is
+    that one and no later one with its number. That is on disk, so who ended while the hub was down is stopped at the
+    next start. Nobody waits for a process any more once it has ended, another one has taken its place, or its task has
+    ended.
     """
 
     def __init__(self, bus: "EventBus", state: "State", directory: Path) -> None:
@@ -59,6 +60,7 @@ class Liveness:
         self._claims: dict[int, Process] = {}  # while the events that name them are being published
         self._known: dict[One, Process] = {}
         self._pidfile = Pidfile(directory, self._known)
+        self._machine = machine()
         self._of: dict[Process, set[One]] = {}
         self._over: dict[One, Process] = {}  # whose end is to be published
         self._gone: dict[str, tuple[float, Process]] = {}  # agents whose end was published just now, and until when
@@ -70,10 +72,14 @@ class Liveness:
 
     # ---- from publishers
 
-    def claims(self, records: Iterable[Any]) -> Claims:
-        """The processes that these records of a publisher of this account and machine name."""
+    def claims(self, records: Iterable[Any], machine: str = "") -> Claims:
+        """The processes that these records name. Their publisher has this account; `machine` is where their numbers
+        are those, as it says itself, if it does: what comes through a tunnel looks like what comes from here."""
+        if machine not in ("", self._machine):
+            return {}
         pids = {pid for record in records if (pid := _pid(record)) is not None}
-        return {found.pid: found for pid in pids if (found := _own(pid) or self._ended_before(pid))}
+        is_here = bool(machine)
+        return {found.pid: found for pid in pids if (found := _own(pid) or self._ended_before(pid, is_here=is_here))}
 
     @contextlib.contextmanager
     def vouching(self, claims: Claims) -> Iterator[None]:
@@ -113,14 +119,17 @@ class Liveness:
         elif claim is None and known is not None and known.pid != pid:  # it goes on somewhere else
             self._drop(one)
 
-    def _ended_before(self, pid: int) -> Process | None:
-        """A process that had ended when its number came; None for one that may run where its number is another, or, as
-        this hub is in a container, where the hub sees nobody."""
+    def _ended_before(self, pid: int, *, is_here: bool) -> Process | None:
+        """A process that had ended when its number came, and has never been seen here: where it `is_here`, for certain;
+        else if its number is new. Any other was perhaps never one of here: it may run on another machine, where its
+        number is another, or, as this hub is in a container, where the hub sees nobody."""
         found = process(pid)
         if found is not None:
             is_ours = found.has_ended and owner(pid) == os.geteuid()
             return Process(pid, "", found.state, 0, found.started) if is_ours else None
-        if not sees_all():
+        if is_here:
+            return Process(pid, "", "X", 0, 0)
+        if not sees_all() or not is_new(pid):
             return None
         if time.monotonic() - self._inner[0] > LOOK_SECONDS:
             self._inner = time.monotonic(), inner_numbers()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..private import Unsafe, open_private, read_private, write_all, write_whole
-from ..processes import Process, may_run, namespace
+from ..processes import Process, boot, may_run, namespace
 
 log = logging.getLogger("hub")
 
@@ -18,7 +18,6 @@ STATUS, TASK = "agent:status_change", "task:progress"
 WHAT = {STATUS: "agent", TASK: "task"}  # as it is called on disk
 FILE = "pids.jsonl"  # in the state directory
 LARGEST, SPARE = 64 * 1024 * 1024, 1000  # bytes that are read of it; lines beyond what is needed
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class One(NamedTuple):
@@ -34,7 +33,7 @@ class Pidfile:
     def __init__(self, directory: Path, known: Mapping[One, Process]) -> None:
         self._file, self._known = directory / FILE, known
         self._lines = 0
-        self._boot, self._namespace = _boot(), namespace()
+        self._boot, self._namespace = boot(), namespace()
         self._journal: int | None = None
 
     def read(self) -> dict[One, tuple[Process, bool]]:
@@ -119,9 +118,3 @@ class Pidfile:
                 "the end of one is noticed as long as this hub runs, not across a restart",
                 error,
             )
-
-
-def _boot() -> str:
-    with contextlib.suppress(OSError):
-        return BOOT.read_text("ascii").strip()
-    return ""

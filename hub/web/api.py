@@ -23,7 +23,7 @@ from ..wire.strictjson import dumpb, loads
 from ..wire.validation import misfit
 from .access.peer import Peer
 from .answers import JSON, LOOK_SECONDS, NDJSON, answer, body, client_of, content_type, header, left, query, topics
-from .keys import HUB, OPEN_ROUTES, PEER, RUNNING
+from .keys import HUB, MACHINE, OPEN_ROUTES, PEER, RUNNING
 
 LOADS: "web.AppKey[dict[tuple[str, int | None], Load]]" = web.AppKey("loads", dict)  # of who calls, by address and user
 
@@ -101,7 +101,7 @@ async def publish(request: web.Request) -> web.Response:
         hub.commands.refuse(client_of(request, "http"), None, "hub:publish", error.code)
         raise
     records, many = await _records(request)
-    published = await hub.accept(records, request[PEER].uid, many=many)
+    published = await hub.accept(records, request[PEER].uid, many=many, machine=request.headers.get(MACHINE, ""))
     return answer(
         dumpb(
             {

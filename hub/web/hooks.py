@@ -34,7 +34,7 @@ from ..wire.vocabulary import Adapter, HookOutcome
 from . import signed
 from .answers import SHOWN, answer, body, client_of, query
 from .hookquestions import HookQuestions
-from .keys import GUARD, HUB, PEER
+from .keys import GUARD, HUB, MACHINE, PEER
 from .room import Room
 from .signed import ROUTE, Strangers
 from .toolcalls import ToolCalls
@@ -258,7 +258,8 @@ async def _take(
 
 async def _publish(hub: Hub, request: web.Request, events: list[Event]) -> None:
     if events:
-        await hub.accept([_record(event) for event in events], request[PEER].uid, many=True)
+        machine = request.headers.get(MACHINE, "")
+        await hub.accept([_record(event) for event in events], request[PEER].uid, many=True, machine=machine)
 
 
 def _record(event: Event) -> dict[str, Any]:

@@ -20,4 +20,5 @@ RUNNING: "web.RequestKey[Running]" = web.RequestKey("running")  # that ends with
 SEEN: "web.RequestKey[Accepted]" = web.RequestKey("seen")  # what the guard knows of the connection
 
 OPEN_ROUTES = frozenset({"metrics", "healthz"})  # names of the routes that every local account may read
+MACHINE = "Hub-Machine"  # header of a request that names processes: where they are, as `processes.machine` says it
 LOGIN_ROUTE = "login"  # name of the route where a one-time code stands in the place of a token

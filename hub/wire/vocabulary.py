@@ -75,6 +75,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         **_texts("id name status message agent started_at ended_at error"),
         "progress": "number",
         "duration_ms": "number",
+        "pid": "integer",
     },
     "governance:vote_cast": {
         **_texts("vote_id topic agent option threshold deadline status reasoning"),

@@ -18,7 +18,7 @@ from samples import EXPECTED, HOOKS, adapter_of, is_within, sample
 from terminals import on_terminal
 
 from hub.adapters.senders import SILENT
-from hub.processes import age, process, program
+from hub.processes import age, machine, process, program
 
 STOP = json.dumps(sample("claude-15-stop")).encode()
 PERMISSION = json.dumps(sample("claude-05-permission-request")).encode()
@@ -328,6 +328,20 @@ async def test_claudes_hook_without_its_words_is_that_hook(tmp_path: Path, is_th
         if is_there:
             async with hub.http.get(f"{hub.url}hooks") as answer:
                 assert "claude-code" in await answer.json()
+
+
+async def test_of_which_machine_its_agent_is_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    async with hub_app(tmp_path) as hub:
+        accept = hub.hub.accept
+
+        async def noted(records: Any, uid: int | None, *, many: bool, machine: str) -> Any:
+            said.append(machine)
+            return await accept(records, uid, many=many, machine=machine)
+
+        monkeypatch.setattr(hub.hub, "accept", noted)
+        await hooked(hub.url, "claude-code", stdin=STOP)
+    assert said == [machine()] != [""]
 
 
 def children(pid: int) -> str:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ class FakeHub:
     def __exit__(self, *exc_info: object) -> None:
         pass
 
-    def ask(self, method: str, path: str, body: bytes) -> None:
+    def ask(self, method: str, path: str, body: bytes, *, headers: Mapping[str, str]) -> None:
         self.asked.append(time.monotonic())
         if self.raised:
             raise self.raised.pop(0)
@@ -176,7 +177,7 @@ def test_one_that_is_silent_is_not_waited_for() -> None:
     stuck = threading.Event()
 
     class Silent(FakeHub):
-        def ask(self, method: str, path: str, body: bytes) -> None:
+        def ask(self, method: str, path: str, body: bytes, *, headers: Mapping[str, str]) -> None:
             stuck.wait()
 
     told = reports(Silent())

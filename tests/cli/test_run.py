@@ -171,6 +171,25 @@ async def test_one_that_is_killed_has_failed(hub: HubInside) -> None:
         assert asyncio.get_running_loop().time() - began < 1
 
 
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_one_that_is_killed_before_the_hub_has_looked_has_failed(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has said of which machine its number is, so that is believed of a process that nobody has seen alive."""
+    monkeypatch.setattr(liveness, "is_new", lambda pid: False)
+    accept = hub.hub.accept
+    async with running("--url", hub.url, "--", "cat") as process:
+
+        async def late(records: Any, uid: int | None, *, many: bool, machine: str) -> Any:
+            send_signal(process, signal.SIGKILL)
+            await process.wait()
+            return await accept(records, uid, many=many, machine="" if weakened else machine)
+
+        monkeypatch.setattr(hub.hub, "accept", late)
+        await becomes(hub, "run:cat", "running" if weakened else "failed")
+        assert len(hub.hub.liveness) == 0 or not weakened
+
+
 async def test_weakened_without_a_watch_it_would_run_for_good(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "_own", lambda pid: None)
     async with running("--url", hub.url, "--", "cat") as process:

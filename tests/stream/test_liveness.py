@@ -13,15 +13,20 @@ from typing import Any
 
 import aiohttp
 import pytest
-from running import HubInside, Talk, environment, hub_app, hub_process, talk, until
+from running import JSON, HubInside, Talk, environment, hub_app, hub_process, talk, until
 from strangers import needs_namespaces
 
+from hub import processes
 from hub.adapters import turns
+from hub.cli.http import on_this_machine
 from hub.errors import HubError
-from hub.processes import FIRST_NAMESPACE, Process, may_run, namespace, process
+from hub.processes import FIRST_NAMESPACE, Process, is_new, machine, may_run, namespace, process
 from hub.stream import liveness, pidfds, pidfile
+from hub.stream.eventtypes import LARGEST_PID
 from hub.stream.liveness import Liveness
 from hub.wire.ids import new_id
+
+HERE = {**JSON, "Hub-Machine": machine()}  # as `hub run` and `hub hook` say it
 
 HERD = """
 import os, signal, sys
@@ -182,16 +187,20 @@ async def test_one_that_comes_back_is_active(hub: HubInside, pids: list[int]) ->
     await stopped(hub)
 
 
-@pytest.mark.usefixtures("_sees_all")
 @pytest.mark.parametrize("weakened", [False, True])
 async def test_what_is_no_number_of_a_process_is_not_watched(
-    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a task; as an agent's it is refused. The system takes no such number."""
+    """Where an application has a schema of its own; else it is refused. The system takes no such number."""
     if weakened:
         monkeypatch.setattr(liveness, "LARGEST_PID", 2**63)
+    async with hub_app(tmp_path, prepare=lambda hub: hub.event_type("task:progress", key="id")) as hub:
+        await _numbers(hub, caplog, weakened=weakened)
+
+
+async def _numbers(hub: HubInside, caplog: pytest.LogCaptureFixture, *, weakened: bool) -> None:
     for number, pid in enumerate((0, 2**31 + 5, 2**40)):
-        await publish(hub, task(f"n{number}", pid=pid))
+        assert (await hub.post("api/events", task(f"n{number}", pid=pid), HERE)).status == 200
     await settled(hub)
     assert [value(hub, "task:progress", f"n{number}")["status"] for number in range(3)] == ["running"] * 3
     assert (len(hub.hub.liveness) == 0, "OverflowError" in caplog.text) == (not weakened, weakened)
@@ -227,7 +236,7 @@ async def test_one_that_has_ended_when_its_number_comes_is_stopped(hub: HubInsid
 
 
 async def test_weakened_it_would_live_for_ever(hub: HubInside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Liveness, "_ended_before", lambda liveness, pid: None)
+    monkeypatch.setattr(Liveness, "_ended_before", lambda liveness, pid, is_here: None)
     await publish(hub, agent(pid=await gone()), task("t"))
     await settled(hub)
     assert (status(hub), value(hub, "task:progress", "t")["status"]) == ("active", "running")
@@ -244,6 +253,76 @@ async def test_one_that_only_waits_to_be_asked_how_it_has_ended_is_stopped(hub: 
     await stopped(hub)
     parent.kill()
     await parent.communicate()
+
+
+def nobodys() -> int:
+    """A number that no process has, and none has had just now: as another machine's is, or one that has ended long
+    since."""
+    most = int(Path(processes.LARGEST).read_text())
+    return next(pid for pid in range(processes.RESERVED, most) if process(pid) is None and not is_new(pid))
+
+
+@pytest.mark.usefixtures("_sees_all")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_one_that_was_never_seen_has_not_ended(
+    hub: HubInside, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that is told of another machine's process would see its task fail at once."""
+    if weakened:
+        monkeypatch.setattr(liveness, "is_new", lambda pid: True)
+    for number, pid in enumerate((nobodys(), LARGEST_PID)):
+        of_agent = f"a{number}"
+        await publish(hub, agent(of_agent, pid=pid), task(f"t{number}", "b", pid=pid), task(f"u{number}", of_agent))
+    await settled(hub)
+    found = {value(hub, "task:progress", f"{kind}{number}")["status"] for kind in "tu" for number in range(2)}
+    assert found == {"failed" if weakened else "running"}
+    assert {status(hub, f"a{number}") for number in range(2)} == {"stopped" if weakened else "active"}
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_one_that_is_said_to_be_of_here_has_ended_whatever_its_number(hub: HubInside, weakened: bool) -> None:
+    """By `hub run` and `hub hook`: their number may be as old as an agent that was killed as its hook began."""
+    answer = await hub.post("api/events", task("t", pid=nobodys()), JSON if weakened else HERE)
+    assert answer.status == 200
+    if not weakened:
+        await failed(hub)
+    await settled(hub)
+    assert of_task(hub)["status"] == ("running" if weakened else "failed")
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_number_of_another_machine_is_nobodys_here(hub: HubInside, pids: list[int], weakened: bool) -> None:
+    """It has come through a tunnel, and looks like what comes from here."""
+    elsewhere = f"{processes.boot()[::-1]}/{namespace()}"
+    headers = JSON if weakened else {**JSON, "Hub-Machine": elsewhere}
+    body = {"session_id": "s", "hook_event_name": "UserPromptSubmit", "prompt": "Go", "prompt_id": "p"}
+    await hub.post("api/events", task("t", pid=pids[0]), headers)
+    await hub.post("hooks/claude-code", json.dumps(body).encode(), {"Hub-Pid": str(pids[0]), **headers})
+    assert len(hub.hub.liveness) == (2 if weakened else 0)
+    kill(pids[0])
+    await settled(hub)
+    assert of_task(hub)["status"] == ("failed" if weakened else "running")
+    assert status(hub, "claude-code:s") == ("stopped" if weakened else "active")
+
+
+async def test_a_number_that_was_given_out_just_now_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_new(await gone())
+    last, most = tmp_path / "loadavg", tmp_path / "pid_max"
+    monkeypatch.setattr(processes, "NEWEST", str(last))
+    monkeypatch.setattr(processes, "LARGEST", str(most))
+    assert not is_new(5000), "the system does not say"
+    most.write_text("32768\n")
+    last.write_text("0.10 0.10 0.10 1/100 5000\n")
+    asked = (4744, 4745, 5000, 5001, 32767, 2**31 - 1)
+    assert [is_new(pid) for pid in asked] == [False, True, True, False, False, False]
+    last.write_text("0.10 0.10 0.10 1/100 310\n")  # it has begun again from 300
+    assert [is_new(pid) for pid in (300, 310, 311, 32522, 32523, 32767)] == [True, True, False, False, True, True]
+
+
+def test_which_machine_this_is_is_not_said_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine() == f"{processes.boot()}/{namespace()}"
+    monkeypatch.setattr(processes, "BOOT", "/proc/no/such/file")
+    assert (processes.boot(), machine(), on_this_machine()) == ("", "", {})
 
 
 @pytest.mark.usefixtures("_sees_all")
@@ -263,7 +342,7 @@ from hub.stream import liveness
 
 def setup(hub):
     if {weakened}:
-        liveness.sees_all = lambda: True
+        liveness.sees_all, liveness.is_new = lambda: True, lambda pid: True
 """
 
 
@@ -481,7 +560,7 @@ async def test_another_boot_ends_all(tmp_path: Path, pids: list[int], monkeypatc
         await publish(hub, agent(pid=pids[0]))
     boot = tmp_path / "boot"
     boot.write_text("another\n")
-    monkeypatch.setattr(pidfile, "BOOT", boot)
+    monkeypatch.setattr(processes, "BOOT", str(boot))
     async with hub_app(tmp_path) as hub:
         await stopped(hub)
 
