@@ -102,15 +102,18 @@ class There:
         self._away = False
 
     async def check(self) -> None:
-        """Raises HubError if it does not let this client publish. Of one that is away nothing is known yet."""
+        """Say if it is away: of one that is, nothing is known yet. Raises HubError if it does not let this client
+        publish."""
         try:
             info = await self._ask("/api/commands/hub:info", b"{}", "application/json")
-        except NoHub:
+        except NoHub as error:
+            self._say(error)
             return
         except HubError as error:
-            if error.retryable:
-                return
-            raise
+            if not error.retryable:
+                raise
+            self._say(error)
+            return
         if isinstance(info, Mapping) and info.get("trust") == "OBSERVER":
             raise HubError("forbidden", f"The token for {self._url} only reads; it takes one that may publish: {HOW}.")
 
@@ -186,10 +189,14 @@ class There:
         return [event for number, event in enumerate(events) if number not in misfits]
 
     async def _wait(self, error: Exception, seconds: float) -> None:
+        self._say(error)
+        await asyncio.sleep(seconds)
+
+    def _say(self, error: Exception) -> None:
+        """That it is away, and what of it; once, until it is back."""
         if not self._away:
             self._away = True
             complain(printable(f"hub: {error} What happens here is forwarded when it takes events."))
-        await asyncio.sleep(seconds)
 
 
 class Forwarding:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiohttp import ClientSession, web
@@ -96,6 +97,37 @@ async def test_what_happens_while_it_is_away_is_forwarded_when_it_is_back(
                 found = await history(process.http, process.url)
         assert told(found) == told(await kept(here))
         assert "takes events again." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_an_address_where_no_hub_is_is_told_at_the_start_and_once(
+    weakened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also while there is nothing to forward: it may be the wrong one."""
+    if weakened:
+        monkeypatch.setattr(There, "check", AsyncMock())
+    tried = asyncio.Event()
+    wait = There._wait
+
+    async def noted(there: There, error: Exception, seconds: float) -> None:
+        if there._away and not weakened:  # as it is from the start
+            tried.set()
+        await wait(there, error, seconds)
+
+    monkeypatch.setattr(There, "_wait", noted)
+    async with (
+        hub_app(tmp_path / "here") as here,
+        forwarding_to("http://127.0.0.1:9", here, tmp_path) as place,
+    ):
+        await until(lambda: place.read() is not None, "it has begun")
+        said = capfd.readouterr().err
+        if not weakened:
+            await here.publish(1)
+            await tried.wait()
+    away = "hub: No hub answers at http://127.0.0.1:9 "
+    assert said.startswith(away) is not weakened
+    assert ("What happens here is forwarded when it takes events.\nhub: Forwarding every event" in said) is not weakened
+    assert "No hub answers" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["closed", "cut"])
