@@ -16,19 +16,19 @@ from .secretvalues import PASSWORD, POINTS, is_argument, is_assigned, looks_secr
 
 _BLANKS = r"[ \t\u00a0]{0,64}+"
 # Looked at first, since it is nearly never there: a literal, or a value that is long enough; and one with a number.
-_LONG = rf"""(?=>?\s{{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}))"""
+_LONG = rf"""(?=>?(?:\s|\\[nt]){{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}))"""
 _TAG = r"(?:!!?+\w{0,32}+[ \t]{1,8}+)?+"  # of YAML
 _WITH_NUMBER = rf"""(?=[ \t"'`\\]{_BLANKS}{_TAG}(?:{OPENING}|[^\s"'\\=0-9]{{0,40}}+[0-9]))"""
 _ARROW = rf"""(?:>(?={_BLANKS}{OPENING}))?+"""
-_NEXT = rf"(?:\s{{1,64}}+(?={OPENING}))?+"  # also on the next line
+_NEXT = rf"(?:(?:\s|\\[nt]){{1,64}}+(?={OPENING}))?+"  # also on the next line
 # The name, then maybe what ends the key of a form or of a mapping, as in user[password]= and ENV["TOKEN"]=.
 _FORMS_OF = "|".join(map(named_before, (r"\]=", r"\[\]=", r"""["']\]=""", r"""\\["']\]=""")))
-_JOINED = rf"(?:{named_before('=')}|(?<=\]=)(?:{_FORMS_OF})|(?<=5[dD]=){named_before('%5[Dd]=')})"
-_APARTS = "|".join(
-    map(named_before, ("[ \t\u00a0]=", "[ \t][:?]=", r"\] =", r"""["']\] =""", r"""\\["']\] =""", r"\[\] ="))
-)
-_APART = rf"(?<=[ \t\u00a0:?]=)(?:{_APARTS})"
-_IS_LAST = r"=(?<=[yYdDtTnNeElLsS0-9\] \t\u00a0:?]=)"
+_IN_URL, _TABBED = named_before("%5[Dd]="), named_before(r"\\t=")
+_JOINED = rf"(?:{named_before('=')}|(?<=\]=)(?:{_FORMS_OF})|(?<=5[dD]=){_IN_URL}|(?<=\\t=){_TABBED})"
+_MAPPED = "|".join(map(named_before, (r"\] =", r"""["']\] =""", r"""\\["']\] =""", r"\[\] =")))
+_SPACED, _DEFINED = named_before("[ \t\u00a0]="), named_before("[ \t][:?]=")
+_APART = rf"(?:(?<=[ \t\u00a0]=)(?:{_SPACED}|(?<=\] =)(?:{_MAPPED}))|(?<=[:?]=){_DEFINED})"
+_IS_LAST = r"=(?<=[yYdDtTnNeElLsS0-9\] \t\u00a0:?]=)(?<![ \t\u00a0][ \t\u00a0]=)"
 _EQUALS = re.compile(rf"{_IS_LAST}{_LONG}(?:{_JOINED}{_ARROW}|{_APART}{_ARROW}{_BLANKS}){_NEXT}")
 _ALIGNED = re.compile(
     rf"""=(?<=[ \t][ \t]=)(?=>?{_BLANKS}(?:{OPENING}|[^\s"'\\=0-9]{{0,40}}+[0-9])){_LONG}{_ARROW}{_BLANKS}{_NEXT}"""
@@ -53,7 +53,7 @@ _AS_TYPED = rf"[ \t]{{0,8}}+{_TYPE}[ \t]{{0,8}}+={_BLANKS}(?=[(\[{{]|{OPENING})"
 _TYPED = re.compile(rf":(?=[ \t]{{0,8}}+[&*A-Za-z_]){named_before(':')}{_AS_TYPED}")
 # Any of them: what is looked for in every text.
 _MAY_BE_GIVEN = re.compile(
-    rf"""{_IS_LAST}(?:{_JOINED}|{_APART})(?=>?\s{{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}|{_CODE}))"""
+    rf"""{_IS_LAST}(?:{_JOINED}|{_APART})(?=>?(?:\s|\\[nt]){{0,64}}+(?:{OPENING}|[^\s"'\\=]{{6}}|{_CODE}))"""
 )
 # Also a block and cookies, which `notations` reads.
 _MAY_BE_TOLD = re.compile(

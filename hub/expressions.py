@@ -21,7 +21,7 @@ _VALUE = re.compile(
     r"""(?:\\\r?\n(?P<line>[^\s"'\\]++)|(?P<mark>["'])(?P<more>[A-Za-z0-9][^\s"'=:,<>(){}]*+)(?P=mark))?+"""
 )
 # What a shell takes for a part of the word before it.
-_ATTACHED = re.compile(r"""[A-Za-z0-9_][^\s"'`\\,;:(){}\[\]<>=&|]*+""")
+ATTACHED = re.compile(r"""[A-Za-z0-9_][^\s"'`\\,;:(){}\[\]<>=&|]*+""")
 _BETWEEN = frozenset("or and if else not in is await new".split())  # words that are operators
 _OF_A_KEY = re.compile(r"\s{0,64}+(?::|=>)")
 _NEAR = re.compile(r"""[^"'`\0]{0,512}+["'`]""")
@@ -83,10 +83,19 @@ def value_at(text: str, at: int) -> Value | None:
     if first := literal(text, at):
         literals = joined(text, first)
         value, end = group(literals, text), literals[-1].after
-        if attached := _ATTACHED.match(text, end):
-            return Value(value.text.strip("\r\n"), [*value.spans, attached.span()], attached.end(), True)
+        if attached := ATTACHED.match(text, end):
+            return _with(attached, value)
         return Value(value.text.strip("\r\n"), value.spans, end, True)
     return Value(found["open"], [found.span("open")], found.end(), True) if found["open"] else None
+
+
+def _with(attached: re.Match[str], value: Group) -> Value:
+    """A literal and the word right behind it. Where a shell or JSON has quoted the text once more, that is all of it,
+    or the rest behind a quote."""
+    if value.text == "\\'":
+        return Value(attached[0], [attached.span()], attached.end(), True)
+    said = value.text + attached[0] if value.text.endswith("\\") else value.text
+    return Value(said.strip("\r\n"), [*value.spans, attached.span()], attached.end(), True)
 
 
 class _Reading:

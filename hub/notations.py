@@ -42,7 +42,7 @@ _BLOCK = re.compile(
     r"""|\\{1,64}+n ++(?P<line>[^\n\\"']++))"""
 )
 _ENV = re.compile(
-    rf"""ENV(?:(?<![^\n"']ENV)|(?<=\\nENV))[ \t]{{1,8}}+"""
+    rf"""ENV(?:(?<![^\n"'`]ENV)|(?<=\\nENV))[ \t]{{1,8}}+"""
     rf"(?P<name>[A-Za-z_]\w{{2,63}}+){named_before('')}[ \t]{{1,64}}+"
 )
 _DEFINE = re.compile(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .expressions import expression
+from .expressions import ATTACHED, expression
 from .literals import BEGIN, Literal, joined, literal, string_end
 from .secretnames import Use, use_of
 from .secretvalues import is_argument, is_check, looks_secret
@@ -198,6 +198,8 @@ def _value_end(text: str, at: int, quote: str) -> tuple[int, bool]:
         return _bracket_end(text, at, quote[:-1]), False
     if first := _string(text, at, quote):
         end = joined(text, first)[-1].after
+        if attached := ATTACHED.match(text, end):  # behind a quote that was escaped, in text that was quoted once more
+            end = attached.end() + text.startswith(first.quote, attached.end())
         return end, _OPERATOR.match(text, end) is not None
     if found := _PLAIN.match(text, at):
         return found.end(), False

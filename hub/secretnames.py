@@ -47,12 +47,11 @@ _NAMED = re.compile(
 _WORD = re.compile(_BEFORE)
 
 # How the names of secrets end, by their length: a look behind has one.
-_ENDS = (
-    "key|pwd",
-    "cret|oken|word|sswd|rase|okie|tial|keys|key[0-9]|pwd[0-9]|pass",
-    "crets|okens|words|tials|okies",
-)
-_NUMBERED = "(?:cret|oken|word|okie)[0-9]", "(?:cret|oken|word|okie|_key)[_-][0-9]"
+_ENDS = {  # by their last character, so that few are looked at
+    "[sS]": ("keys|pass", "crets|okens|words|tials|okies"),
+    "[0-9]": ("key[0-9]|pwd[0-9]", "(?:cret|oken|word|okie)[0-9]", "(?:cret|oken|word|okie|_key)[_-][0-9]"),
+    "[^sS0-9]": ("key|pwd", "cret|oken|word|sswd|rase|okie|tial", "orization", "onfirmation", "ey_base"),
+}
 # The last two letters of all those: looked at before the rest, since it is nearly never there.
 _ENDING = "[eE][yY]|[wWrR][dD]|[eE][tT]|[eEoO][nN]|[sSiI][eE]|[aA][lL]|[yYdDtTnNeElLsS][sS]|[yYdDtTnNeE_-][0-9]"
 
@@ -120,8 +119,10 @@ def _is_count(value: Any) -> bool:
 def named_before(mark: str) -> str:
     """A pattern that looks behind, over what parts a name from its value, for how the names of secrets end: a cheap
     first look, and each `mark` has one length."""
-    behind = "|".join(f"(?<=(?:{end}){mark})" for end in (*_ENDS, *_NUMBERED, "orization", "onfirmation", "ey_base"))
-    return f"(?<=(?:{_ENDING}){mark})(?i:{behind})"
+    behind = "|".join(
+        f"(?<={last}{mark})(?i:{'|'.join(f'(?<=(?:{end}){mark})' for end in ends)})" for last, ends in _ENDS.items()
+    )
+    return f"(?<=(?:{_ENDING}){mark})(?:{behind})"
 
 
 _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
@@ -139,6 +140,8 @@ def name_before(text: str, end: int) -> tuple[str, str]:
         whole = whole.rstrip(_CLOSES + _BLANK)
     elif whole.endswith(("%5D", "%5d")):
         whole = whole[:-3]
+    elif whole.endswith("\\t"):
+        whole = whole[:-2]
     before = whole.rstrip(_NAME)
     name, before = whole[len(before) :], before[-1:]
     if before == "\\" and name[:1] in ("n", "r", "t"):  # a line that was escaped

@@ -54,6 +54,11 @@ NOTED_ONCE = (
     *("CREATE USER x IDENTIFIED BY '{S}'", "ALTER USER x WITH PASSWORD '{S}'", "identified by '{S}'"),
     *('{{"text": "password: |\\n  {S}\\nx: y"}}', "FROM x\\nENV TOKEN {S}\\n", "(u'X-Api-Key', '{S}',)"),
 )
+# In a text that was quoted once more.
+QUOTED_AGAIN = (
+    *("sh -c 'f(password='\\''{S}'\\'')'", '"password\\t=\\t\\"{S}\\""', '"password=\\n\\"{S}\\""'),
+    *("\"{{'password': '{S}\\\\'{T}'}}\"", "\"password = 'a\\\\'{S}'\""),
+)
 # Neither part of the secret may be left.
 PARTS = (
     *('password = "{S}" "{T}"', "password = '{S}' '{T}'", 'password = "{S}"\n    "{T}"', 'password = "{S}" + "{T}"'),

@@ -238,7 +238,7 @@ def test_no_pattern_can_backtrack_more_than_once_over_its_text() -> None:
             expressions._CUT_OFF,
             expressions._NEAR,
             expressions._VALUE,
-            expressions._ATTACHED,
+            expressions.ATTACHED,
             assigned._OPERATOR,
         ),
         *(assigned._MAY_BE_GIVEN, assigned._MAY_BE_TOLD, secretvalues._MIXED, secretvalues._OPAQUE, secretvalues._SLUG),

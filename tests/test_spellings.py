@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from spellings import (
     PARTS,
     PHRASES,
     PREFIXES,
+    QUOTED_AGAIN,
     QUOTES,
     SECRET,
     filled,
@@ -56,7 +57,7 @@ def test_a_literal_may_have_any_prefix(quote: str) -> None:
         assert left([f"{begin}{prefix}{quote}{SECRET}{quote}" for prefix in PREFIXES], SECRET) == []
 
 
-@pytest.mark.parametrize("form", [*PARTS, *NOTED_ONCE])
+@pytest.mark.parametrize("form", [*PARTS, *NOTED_ONCE, *QUOTED_AGAIN])
 def test_nothing_of_a_secret_is_left(form: str) -> None:
     assert left([filled(form)], SECRET, OTHER) == []
 
@@ -100,6 +101,8 @@ def nothing(*args: Any) -> None:
         (assigned, "expression", lambda text, at: expressions.Expression([], at, False), "password = f('{S}')"),
         (assigned, "_and_more", lambda match, named, value, is_secret: ([], value.end), "password = 'a' or '{S}'"),
         (assigned, "is_assigned", nothing, "password = '{S}'"),
+        (expressions, "ATTACHED", re.compile("(?!)"), "sh -c 'f(password='\\''{S}'\\'')'"),
+        (quoted, "ATTACHED", re.compile("(?!)"), "\"{{'password': 'a\\\\'{S}'}}\""),
         (notations, "is_named", nothing, "['--password', '{S}']"),
         (notations, "is_argument", nothing, "('x-api-key', '{S}')"),
         (notations, "_is_content", nothing, "<password>{S}</password>"),
@@ -110,7 +113,7 @@ def nothing(*args: Any) -> None:
     ],
 )
 def test_each_reader_is_what_protects(
-    module: Any, name: str, weak: Callable[..., Any], text: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
+    module: Any, name: str, weak: Any, text: str, weakened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weakened:
         monkeypatch.setattr(module, name, weak)
