@@ -105,7 +105,7 @@ class Liveness:
             if one in self._known or b'"pid":' in event.body:
                 if one.event == TASK and event.data.get("status") in OVER[TASK]:
                     self._drop(one)
-                elif isinstance(pid := event.data.get("pid"), int):
+                elif (pid := _number(event.data.get("pid"))) is not None:
                     self._named(one, pid)
 
     def _named(self, one: One, pid: int) -> None:
@@ -288,10 +288,14 @@ def _pid(record: Any) -> int | None:
     """The process that a record names, if it is one of an agent or a task."""
     if isinstance(record, dict) and record.get("event") in (STATUS, TASK):
         data = record.get("data")
-        pid = data.get("pid") if isinstance(data, dict) else None
-        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= LARGEST_PID:
-            return pid
+        return _number(data.get("pid")) if isinstance(data, dict) else None
     return None
+
+
+def _number(pid: Any) -> int | None:
+    """The number of a process, also written as `1234.0`, which is an integer in JSON Schema; None for anything else."""
+    is_number = isinstance(pid, int | float) and not isinstance(pid, bool)
+    return int(pid) if is_number and 0 < pid <= LARGEST_PID and pid == int(pid) else None
 
 
 def _own(pid: int) -> Process | None:

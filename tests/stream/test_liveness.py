@@ -590,7 +590,8 @@ async def failed(hub: HubInside, id: str = "t") -> None:
 
 
 async def test_a_task_whose_process_ends_has_failed(hub: HubInside, pids: list[int]) -> None:
-    await publish(hub, task("t", pid=pids[0], name="make"), task("u", pid=pids[0], status="queued"), task("v"))
+    same = float(pids[0])  # is an integer, too, for JSON Schema
+    await publish(hub, task("t", pid=pids[0], name="make"), task("u", pid=same, status="queued"), task("v"))
     await publish(hub, task("t", message="a line", name="make"))  # a later one without it keeps the watch
     kill(pids[0])
     await failed(hub)

@@ -7,7 +7,7 @@ whether to send it once more.
 import asyncio
 import json
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Generic, NamedTuple, TypeVar
 
 from ...wire.ids import new_id
@@ -50,8 +50,9 @@ class _Place(NamedTuple, Generic[T]):
 
 
 class Kept(Generic[T]):
-    """The newest of one kind, by an id that nobody can guess; each for whoever has called, and for one command. The
-    oldest go where there are more than KEPT, or of more than `room` characters; each after KEPT_SECONDS."""
+    """The newest of one kind, by an id that nobody can guess; each for whoever has called, and for one command. Each
+    goes after KEPT_SECONDS, and where there are more than KEPT, or of more than `room` characters, the oldest of who
+    has most of that: stops a reader's loop of forms from pushing out what an operator is about to confirm."""
 
     def __init__(self, room: int) -> None:
         self._room, self._size = room, 0
@@ -64,7 +65,7 @@ class Kept(Generic[T]):
         self._kept[id] = _Place(time.monotonic() + KEPT_SECONDS, caller, command, value, size)
         self._size += size
         while len(self._kept) > KEPT or self._size > self._room:
-            self._let_go()
+            self._let_go(self._oldest_of_most(by_size=self._size > self._room))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._sweep)
         return id
@@ -76,17 +77,24 @@ class Kept(Generic[T]):
             return None
         return place.value if _is_for(place.caller, caller) else None
 
-    def _let_go(self) -> None:
-        _, place = self._kept.popitem(last=False)
-        self._size -= place.size
+    def _oldest_of_most(self, *, by_size: bool) -> str:
+        """Sessions of one caller are one, for there can be any number of them."""
+        held = Counter[tuple[str, Trust]]()
+        for place in self._kept.values():
+            held[place.caller[:2]] += place.size if by_size else 1
+        ((most, _),) = held.most_common(1)
+        return next(id for id, place in self._kept.items() if place.caller[:2] == most)
+
+    def _let_go(self, id: str) -> None:
+        self._size -= self._kept.pop(id).size
 
     def _sweep(self) -> None:
         """Let go of what is too old: what was typed is in nobody's memory for longer, also when no more comes."""
         self._timer, now = None, time.monotonic()
-        while self._kept and (first := next(iter(self._kept.values()))).until <= now:
-            self._let_go()
+        while self._kept and (first := next(iter(self._kept.items())))[1].until <= now:
+            self._let_go(first[0])
         if self._kept:
-            self._timer = asyncio.get_running_loop().call_later(first.until - now, self._sweep)
+            self._timer = asyncio.get_running_loop().call_later(first[1].until - now, self._sweep)
 
 
 class Results(Kept[Result]):
