@@ -57,6 +57,7 @@ PASSWORD = re.compile("(?i)pass|pwd|secret")
 _MIXED = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,64}+[0-9])(?=[0-9]{0,64}+[A-Za-z])[A-Za-z0-9]{8}")
 _OPAQUE = re.compile(r"[A-Za-z0-9+/=_.~!@#$%^&*-]{6,}+")
 _PART = "(?:[a-z]{1,16}+[0-9]{0,2}+|[0-9]{1,4}+[a-z]?)"
+_A_NAME = re.compile(rf"(?i:{_PART}(?:[-_.]{_PART})*+)|[A-Za-z]++[0-9]")  # `oauth2_token`, and not `hunter2secret`
 _SLUG = re.compile(rf"{_PART}(?:[-_.]{_PART})++")
 _AWS_KEY = re.compile("[A-Za-z0-9+/]{40}")
 POINTS = ".,:;!?"
@@ -103,8 +104,8 @@ def looks_secret(name: str, value: str, is_literal: bool, told: Collection[str] 
         return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
     if _USUAL.fullmatch(value) or (not value.isalnum() and _is_harmless(name, value)):
         return False
-    if use_of(value.lower()) != "harmless":
-        return False
+    if use_of(value.lower()) != "harmless" and (not has_digits or _A_NAME.fullmatch(value)):
+        return False  # code hands one on: `password=db_password`
     if " " in value or "\t" in value:
         is_told = "$" in value or "{" in value or any(word.strip(POINTS).lower() in told for word in value.split())
         return (is_literal or has_digits) and not is_told and _LITERAL.search(name) is not None

@@ -67,6 +67,19 @@ def test_what_gets_a_value_in_quotes_is_no_sentence(text: str) -> None:
     assert left([text], "ijkl", SECRET, "staple", "battery", "12345678", "swordfish") == []
 
 
+@pytest.mark.parametrize("value", ["hunter2secret", "secret123", "S3cret-Token-42", "hunter2token", "a1b2password"])
+@pytest.mark.parametrize("form", ["GITHUB_TOKEN={}", "--password {}", "fix it, password={}", 'password="{}"'])
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+def test_a_secret_may_end_as_a_name_of_one(
+    weakened: bool, form: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(secretvalues, "_A_NAME", re.compile(".*"))
+    assert (value in redact_text(form.format(value))) is weakened
+    for name in ("oauth2_token", "db_password", "password2", "accessToken1"):
+        assert redact_text(f"password={name}") == f"password={name}", "code hands one on"
+
+
 def test_a_key_of_40_characters_is_no_path() -> None:
     assert left([f"AWS_SECRET_ACCESS_KEY={AWS_KEY}", f'aws_secret_access_key = "{AWS_KEY}"'], "EXAMPLE") == []
     assert redact_text(f"password={AWS_KEY}") == f"password={AWS_KEY}"  # of another name

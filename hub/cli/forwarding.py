@@ -46,6 +46,7 @@ async def forward(args: argparse.Namespace, place: Place) -> None:
     logging.basicConfig(format="hub: %(message)s")
     where = {"state_dir": args.state_dir, "token": token_of(args), "ca": args.ca}
     another = partial(HubClient, named_address(args), **where)
+    await _is_made_up(another)  # where no hub is here, that alone is told
     async with _there(args) as there:
         await there.check()
         while True:

@@ -56,6 +56,12 @@ def taken(wish: Wish) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def is_heard() -> bool:
+    """Whether a signal was taken by a command that ends in order."""
+    wish = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return isinstance(wish, Wish) and wish.by is not None
+
+
 def interruptible() -> AbstractContextManager[None]:
     """Meanwhile the first signal raises Interrupted. Import before what brings C code along: of what is raised within
     its import, some does not come back alive (orjson 3.13)."""

@@ -19,6 +19,7 @@ from .. import stdio
 from ..client.discovery import Disconnected, NoHub, NotRunning
 from ..errors import HubError, UsageError
 from ..spelling import suggestion
+from . import interrupts
 from .grammar import Parser, formatter, refusal
 from .terminal import is_terminal, printable
 
@@ -49,9 +50,11 @@ EXAMPLES = """
 
 def script() -> NoReturn:
     """Run the command line of this process, and end it: of what agents and scripts start again and again, without what
-    Python clears away then. Nothing is lost: the streams are flushed, what others have to do at the end is done."""
+    Python clears away then. Nothing is lost: the streams are flushed, what others have to do at the end is done. So
+    ends what was asked to, too: while Python clears away, a second signal would be the end of the process, and its
+    status."""
     status = main()
-    if sys.argv[1:2] in HASTY and not _has_threads():
+    if (sys.argv[1:2] in HASTY or interrupts.is_heard()) and not _has_threads():
         atexit._run_exitfuncs()
         stdio.finish()
         os._exit(status)

@@ -60,7 +60,7 @@ async def _publishes(hub: HubInside, process: Forked) -> None:
 CASES: dict[str, tuple[tuple[str, ...], Callable[[HubInside, Forked], Awaitable[None]], bool, str]] = {
     "tail": (("tail",), _follows, True, "hub: Go on from here with "),
     "tail resumed": (("tail", "--resume", "x"), _follows, True, "hub: Go on from here with "),
-    "forward": (("forward", "--to", "127.0.0.1:9"), _follows, True, "hub: Forwarding every event"),
+    "forward": (("forward", "--to", "127.0.0.1:9"), _follows, True, "hub: No hub answers at "),
     "ask": (("ask", "Go?", "--option", "yes"), _runs, False, "hub: The question stays open. Come back"),
     "publish": (("publish", "a:b", "-"), _publishes, False, ""),
     "call": (("call", "orders:wait"), _runs, False, ""),
@@ -108,7 +108,7 @@ async def test_a_hail_of_signals_is_one_wish(case: str, number: int, hub: HubIns
     expected = {-number} if case == "call" else {128 + number}  # of one that ends as done: if that takes so long
     assert ended in expected | ({0} if is_done else set()), err
     assert err.startswith(sentence)
-    assert err.count("\n") <= bool(sentence)
+    assert err.count("\n") <= bool(sentence) + (case == "forward")  # and then what it forwards
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -136,6 +136,32 @@ async def test_who_does_not_want_to_wait_need_not(hub: HubInside, tmp_path: Path
                 process.send_signal(signal.SIGINT)
             await asyncio.sleep(0.05)
         assert (process.returncode, (await process.communicate())[1]) == (130, b"")
+
+
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_one_that_falls_into_the_end_of_the_interpreter(weakened: bool, hub: HubInside, tmp_path: Path) -> None:
+    """There Python has given back the signals: it would be the end of the process, and its status."""
+    code = "from hub.cli import interrupts\n" + "interrupts.is_heard = lambda: False\n" * weakened
+    code += "from hub.__main__ import start\nstart()"
+    statuses = set[int | None]()
+    for _ in range(TRIES if weakened else 3):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code, "tail", "--url", hub.url), stderr=PIPE, env=environment(), cwd=tmp_path
+        )
+        await until(lambda: hub.clients("websocket") == 1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        await process.stderr.readline()  # it has said how to go on, and goes
+        while process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            await asyncio.sleep(EVERY)
+        statuses.add(process.returncode)
+        await until(lambda: not hub.clients("websocket"))
+        if -signal.SIGINT in statuses:
+            break
+    assert (-signal.SIGINT in statuses) is weakened
+    assert weakened or statuses <= {0, 130}, "130: of a machine so slow that somebody does not wait"
 
 
 @pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
