@@ -39,7 +39,7 @@ COUNTED = (
     "audit", "client", "commands", "faults", "stream", "web/access", "web/page/test_forms.py",
     "web/test_half_closed.py", "web/test_sizes.py", "web/ws", "wire", "cli/test_documents.py", "cli/test_places.py",
     "cli/test_terminal.py", "test_contract.py", "test_flow.py", "test_redaction.py", "test_sockdiag.py",
-    "test_stderr.py",
+    "test_spellings.py", "test_stderr.py",
 )  # fmt: skip
 EVERYTHING = ""  # in the place of a test's name
 

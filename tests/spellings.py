@@ -61,6 +61,7 @@ QUOTED_AGAIN = (
 )
 # Neither part of the secret may be left.
 PARTS = (
+    *('"password": f("{S}") y', 'password = x.y("{S}") z'),
     *('password = "{S}" "{T}"', "password = '{S}' '{T}'", 'password = "{S}"\n    "{T}"', 'password = "{S}" + "{T}"'),
     *('password = "{S}" . "{T}";', 'password={S}"{T}"', 'password="{S}"{T}', "PASSWORD='{S}'\\''{T}'"),
     *('password = "{S}\\"{T}"', "password = '{S}\\'{T}'", "password = '{S}''{T}'", '"password": "{S}\\"{T}"'),
@@ -151,6 +152,7 @@ HARMLESS_CODE = (
     *("token = a || b { 'a1b2c3d4e5' }", "{'token': f('x'), 'tokens': 5}", "{'token': f(y), 'password': ''}"),
     *("token = x { y('a1b2c3d4e5') }", "token = lexer.next_token() # 'a1b2c3d4e5'"),
     *('{"text": "password=", "a1b2c3": "d4e5f6g7"}', "curl -d 'token=' -H 'x: y1z2a3b4'", "token = (x, 'unclosed"),
+    "password = f('a b c",
     *('"token": \\x', "token ? token.kind : null", "token || 'none'", "token = a ? b : 'c'"),
 )
 

@@ -274,6 +274,7 @@ def dotted(path: str) -> str:
     return ".".join(("hub", *path.split("/"))).removesuffix(".__init__")
 
 
+@pytest.mark.timeout(300)  # hundreds of processes
 def test_every_module_imports_alone() -> None:
     assert not_alone(dotted(path) for path in sources() if path != "__main__") == ([], "")
 

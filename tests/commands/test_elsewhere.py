@@ -357,11 +357,12 @@ async def test_behind_a_silence_of_the_server_no_command_is_called_unknown(
 ) -> None:
     """It may be back before the hub whose command it is."""
     monkeypatch.setattr(redispeers, "RENEW", 0.05)
-    monkeypatch.setattr(redispeers, "SETTLED", 0.0 if weakened else 600.0)
+    monkeypatch.setattr(redispeers, "SETTLED", 0.0)
     with engine(redis_program()) as server:
         async with hub_app(tmp_path, broker=server.url()) as hub, talk(hub.url, "?topics=no:thing") as caller:
             peers: Any = hub.hub.broker.peers
             await caller.fails("jobs:run", "unknown_command")
+            monkeypatch.setattr(redispeers, "SETTLED", 0.0 if weakened else 600.0)
             server.send_signal(signal.SIGSTOP)
             silent = peers._renewed
             await until(lambda: time.monotonic() - peers._renewed > 0.5, "that it was silent for long")
