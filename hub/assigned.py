@@ -7,7 +7,7 @@ with what parts the name from the value, and looks at so much before it; the val
 
 import re
 
-from .expressions import Spans, Value, expression, value_at
+from .expressions import Expression, Spans, Value, expression, value_at
 from .literals import OPENING
 from .notations import IN_HEADERS, IN_NOTATIONS, Form, may_be_noted
 from .quoted import REDACTED
@@ -104,8 +104,10 @@ def _is_literal(match: re.Match[str], name: str, before: str) -> bool:
 
 def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
     text = match.string
-    name, before = name_before(match.string, match.start())
-    if use_of(name) == "harmless" or (value := value_at(text, match.end())) is None:
+    if (value := value_at(text, match.end())) is None:  # first: to find the name takes longer
+        return [], match.end()
+    name, before = name_before(text, match.start())
+    if use_of(name) == "harmless":
         return [], match.end()
     is_code = not value.is_quoted and text.startswith(_CALLS, value.end)
     is_secret = not is_code and is_assigned(name, value.text, _is_literal(match, name, before), value.is_quoted)
@@ -115,8 +117,10 @@ def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
 def _told(match: re.Match[str]) -> tuple[Spans, int]:
     """Behind a colon prose stands, too: with a number, and longer."""
     text = match.string
-    name, before = name_before(match.string, match.start())
-    if use_of(name) == "harmless" or (value := value_at(text, match.end())) is None:
+    if (value := value_at(text, match.end())) is None:  # first: to find the name takes longer
+        return [], match.end()
+    name, before = name_before(text, match.start())
+    if use_of(name) == "harmless":
         return [], match.end()
     is_code = len(value.text) < 8 or (not value.is_quoted and text.startswith(_CALLS, value.end))
     is_secret = not is_code and _has_number(value.text) and looks_secret(name, value.text, before in ("?", "&", "#"))
@@ -129,8 +133,8 @@ def _and_more(match: re.Match[str], named: tuple[str, str], value: Value, is_sec
     operator = _OPERATOR.match(match.string, value.end) if value.is_quoted else None
     if operator is None:
         return spans, value.end
-    more, end = _in_code(match, operator.end(), *named)
-    return [*spans, *more], end
+    found = expression(match.string, operator.end())
+    return [*spans, *_in_code(match, found, *named)], found.end
 
 
 def _given(match: re.Match[str]) -> tuple[Spans, int]:
@@ -147,12 +151,16 @@ def _given(match: re.Match[str]) -> tuple[Spans, int]:
 
 def _computed(match: re.Match[str]) -> tuple[Spans, int]:
     """The literals in the code of a value."""
+    found = expression(match.string, match.end())
+    if not found.groups:  # first, as above
+        return [], max(found.end, match.end())
     name, before = name_before(match.string, match.start())
-    return ([], match.end()) if use_of(name) == "harmless" else _in_code(match, match.end(), name, before)
+    if use_of(name) == "harmless":
+        return [], match.end()
+    return _in_code(match, found, name, before), found.end
 
 
-def _in_code(match: re.Match[str], at: int, name: str, before: str) -> tuple[Spans, int]:
-    found = expression(match.string, at)
+def _in_code(match: re.Match[str], found: Expression, name: str, before: str) -> Spans:
     is_equal = match[0][0] == "=" or match[0].rstrip(_BLANK)[-1] == "="
     is_literal = is_equal and _is_literal(match, name, before)
     spans: Spans = []
@@ -162,7 +170,7 @@ def _in_code(match: re.Match[str], at: int, name: str, before: str) -> tuple[Spa
         else:
             is_secret = (is_equal or _has_number(value.text)) and is_assigned(name, value.text, is_literal, True)
         spans += value.spans if is_secret else []
-    return spans, found.end
+    return spans
 
 
 def _has_number(value: str) -> bool:
