@@ -152,7 +152,7 @@ HARMLESS_CODE = (
     *("token = a || b { 'a1b2c3d4e5' }", "{'token': f('x'), 'tokens': 5}", "{'token': f(y), 'password': ''}"),
     *("token = x { y('a1b2c3d4e5') }", "token = lexer.next_token() # 'a1b2c3d4e5'"),
     *('{"text": "password=", "a1b2c3": "d4e5f6g7"}', "curl -d 'token=' -H 'x: y1z2a3b4'", "token = (x, 'unclosed"),
-    "password = f('a b c",
+    *("password = f('a b c", "max_tokens = f('a1b2c3d4e5')", "max_tokens = ( 'a1b2c3d4e5')"),
     *('"token": \\x', "token ? token.kind : null", "token || 'none'", "token = a ? b : 'c'"),
 )
 
