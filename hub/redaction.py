@@ -146,7 +146,7 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str], bool, list[Sequence[JS
                 lists.append(item)
                 if len(item) == 2 and use_of(item[0]) != "harmless" and _named_in(item):
                     is_beside = True
-            elif item and not is_beside and isinstance(item[0], _LISTS) and _pairs_in(item):
+            elif item and isinstance(item[0], _LISTS) and len(item[0]) == 2 and not is_beside and _pairs_in(item):
                 is_beside = True
     return texts, keys, is_beside, lists
 
