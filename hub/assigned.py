@@ -103,27 +103,20 @@ def _is_literal(match: re.Match[str], name: str, before: str) -> bool:
 
 
 def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
+    """Behind a colon prose stands, too: there a secret has a number, and is longer."""
     text = match.string
     if (value := value_at(text, match.end())) is None:  # first: to find the name takes longer
         return [], match.end()
     name, before = name_before(text, match.start())
     if use_of(name) == "harmless":
         return [], match.end()
-    is_code = not value.is_quoted and text.startswith(_CALLS, value.end)
-    is_secret = not is_code and is_assigned(name, value.text, _is_literal(match, name, before), value.is_quoted)
-    return _and_more(match, (name, before), value, is_secret)
-
-
-def _told(match: re.Match[str]) -> tuple[Spans, int]:
-    """Behind a colon prose stands, too: with a number, and longer."""
-    text = match.string
-    if (value := value_at(text, match.end())) is None:  # first: to find the name takes longer
-        return [], match.end()
-    name, before = name_before(text, match.start())
-    if use_of(name) == "harmless":
-        return [], match.end()
-    is_code = len(value.text) < 8 or (not value.is_quoted and text.startswith(_CALLS, value.end))
-    is_secret = not is_code and _has_number(value.text) and looks_secret(name, value.text, before in ("?", "&", "#"))
+    if not value.is_quoted and text.startswith(_CALLS, value.end):
+        is_secret = False
+    elif match[0][0] == ":":
+        is_long = len(value.text) >= 8 and _has_number(value.text)
+        is_secret = is_long and looks_secret(name, value.text, before in ("?", "&", "#"))
+    else:
+        is_secret = is_assigned(name, value.text, _is_literal(match, name, before), value.is_quoted)
     return _and_more(match, (name, before), value, is_secret)
 
 
@@ -181,7 +174,7 @@ _FORMS: tuple[Form, ...] = (
     *IN_HEADERS,
     (_EQUALS, _assigned),
     (_ALIGNED, _assigned),
-    (_COLON, _told),
+    (_COLON, _assigned),
     (_OPTION, _given),
     (_CODE_GIVEN, _computed),
     (_CODE_TOLD, _computed),

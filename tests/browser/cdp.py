@@ -229,6 +229,12 @@ class Page:
         """Wait until a document that a press has led to has all its files."""
         await self.until("document.readyState === 'complete'")
 
+    async def go(self, steps: int) -> None:
+        """Press Back (-1) or Forward (1): asked of the browser, not of the document, which may be exchanged for one
+        that was kept before it has answered."""
+        history = await self.send("Page.getNavigationHistory")
+        await self.send("Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] + steps]["id"])
+
     async def leave(self) -> None:
         """Close the document, so that its hub can go; a dialog first, which would hold it back for good."""
         await asyncio.gather(*self._answering, return_exceptions=True)

@@ -215,11 +215,11 @@ async def test_who_goes_back_is_shown_what_was_there_and_sends_nothing(hub: Hub,
         assert posts == 3
         steps = "[data-args]", "[aria-invalid]", "form.fields:not(:has([aria-invalid]))"
         for step in steps:
-            await page.evaluate("void history.back()")
+            await page.go(-1)
             await page.until(f"document.querySelector({quoted(step)}) && !document.querySelector('.result')")
             await page.complete()
         for step in (*steps[1::-1], ".result pre"):
-            await page.evaluate("void history.forward()")
+            await page.go(1)
             await page.until(f"document.querySelector({quoted(step)})")
             await page.complete()
         assert len(page.posts) == posts
