@@ -36,7 +36,7 @@ LONGEST = ("test_release.py", "test_weather.py")
 # counted (`branches` in tox.ini). It costs as much again as the test itself: what `uncounted.txt` names, whose branches
 # others take in less time, is left out.
 COUNTED = (
-    "audit", "client", "commands", "faults", "stream", "web/access", "web/page/test_forms.py",
+    "audit", "client", "commands", "faults", "stream", "web/access", "web/page/test_forms",
     "web/test_half_closed.py", "web/test_sizes.py", "web/ws", "wire", "cli/test_documents.py", "cli/test_places.py",
     "cli/test_terminal.py", "test_contract.py", "test_flow.py", "test_redaction.py", "test_sockdiag.py",
     "test_spellings.py", "test_stderr.py",

@@ -1,13 +1,61 @@
 """What the tests of forms share: to send one as the hub's own page does, and to read a page that comes back."""
 
+import os
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
+import aiohttp_jinja2
+from jinja2 import BaseLoader, ChoiceLoader, DictLoader
+from marshmallow import fields, validate
 from running import Answer, HubInside
+
+from hub import Call, Hub
+from hub.commands.asked import account
+from hub.errors import CommandError
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
+ME = account(os.geteuid())
+QUESTION = ("Deploy?", ["yes", "no", "a\r\nb"])
+VOTE = {"vote_id": "v", "topic": "Merge?", "eligible": 7, "status": "open"}
+
+
+def prepare(hub: Hub) -> None:
+    @hub.command("db:drop", {"table": fields.String(required=True), "rows": fields.Integer()}, effect="dangerous")
+    async def drop(call: Call) -> Any:
+        """Drop a table."""
+        return {"dropped": call.args}
+
+    @hub.command("shop:order", {"count": fields.Integer(strict=True, validate=validate.Range(1, 9))})
+    async def order(call: Call) -> Any:
+        """Order something."""
+        if call.args.get("count") == 9:
+            raise CommandError("The shop is closed.")
+        return {"ordered": call.args.get("count", 1)}
+
+    @hub.command("shop:much", {}, effect="read")
+    async def much(call: Call) -> Any:
+        """Say much."""
+        return "x" * 100_000
+
+
+def value(hub: HubInside, event: str, key: str) -> Any:
+    found = hub.hub.state.get(event, key)
+    return found and found.data
+
+
+def sent_back(answer: Answer, place: str = "./") -> None:
+    assert (answer.status, answer.headers["Location"]) == (303, place)
+
+
+def rewritten(hub: HubInside, name: str, old: str, new: str) -> None:
+    """Have a template written otherwise in one place."""
+    env = aiohttp_jinja2.get_env(hub.app)
+    assert isinstance(env.loader, ChoiceLoader)
+    source = env.loader.get_source(env, name)[0]
+    assert old in source
+    cast(list[BaseLoader], env.loader.loaders).insert(0, DictLoader({name: source.replace(old, new)}))
 
 
 def own(hub: HubInside) -> dict[str, str]:

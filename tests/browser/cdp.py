@@ -233,7 +233,9 @@ class Page:
         """Press Back (-1) or Forward (1): asked of the browser, not of the document, which may be exchanged for one
         that was kept before it has answered."""
         history = await self.send("Page.getNavigationHistory")
-        await self.send("Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] + steps]["id"])
+        await self.send(
+            "Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] + steps]["id"]
+        )
 
     async def leave(self) -> None:
         """Close the document, so that its hub can go; a dialog first, which would hold it back for good."""
