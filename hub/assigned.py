@@ -26,14 +26,19 @@ _FORMS_OF = "|".join(map(named_before, (r"\]=", r"\[\]=", r"""["']\]=""", r"""\\
 _IN_URL, _TABBED = named_before("%5[Dd]="), named_before(r"\\t=")
 _JOINED = rf"(?:{named_before('=')}|(?<=\]=)(?:{_FORMS_OF})|(?<=5[dD]=){_IN_URL}|(?<=\\t=){_TABBED})"
 _MAPPED = "|".join(map(named_before, (r"\] =", r"""["']\] =""", r"""\\["']\] =""", r"\[\] =")))
+_QUOTED_NAME, _ESCAPED_NAME = named_before("""["'] ="""), named_before(r"""\\["'] =""")
 _SPACED, _DEFINED = named_before("[ \t\u00a0]="), named_before("[ \t][:?]=")
-_APART = rf"(?:(?<=[ \t\u00a0]=)(?:{_SPACED}|(?<=\] =)(?:{_MAPPED}))|(?<=[:?]=){_DEFINED})"
+_QUOTED = rf"""(?<=["'] =)(?:{_QUOTED_NAME}|{_ESCAPED_NAME})"""
+_APART = rf"(?:(?<=[ \t\u00a0]=)(?:{_SPACED}|{_QUOTED}|(?<=\] =)(?:{_MAPPED}))|(?<=[:?]=){_DEFINED})"
 _IS_LAST = r"=(?<=[yYdDtTnNeElLsS0-9\] \t\u00a0:?]=)(?<![ \t\u00a0][ \t\u00a0]=)"
 _EQUALS = re.compile(rf"{_IS_LAST}{_LONG}(?:{_JOINED}{_ARROW}|{_APART}{_ARROW}{_BLANKS}){_NEXT}")
 _ALIGNED = re.compile(
     rf"""=(?<=[ \t][ \t]=)(?=>?{_BLANKS}(?:{OPENING}|[^\s"'\\=0-9]{{0,40}}+[0-9])){_LONG}{_ARROW}{_BLANKS}{_NEXT}"""
 )
-_COLON = re.compile(rf""":{_WITH_NUMBER}{named_before(":")}(?:[ \t]{{1,64}}+{_TAG}|(?={OPENING}))""")
+_BLANK_COLON = named_before("[ \t]:")
+_TOLD = rf"(?:{named_before(':')}|(?<=[ \t]:){_BLANK_COLON})"
+_COLON = re.compile(rf""":{_WITH_NUMBER}{_TOLD}(?:[ \t]{{1,64}}+{_TAG}|(?={OPENING}))""")
+_COLUMN = re.compile(rf""":(?<=[ \t][ \t]:){_WITH_NUMBER}(?:[ \t]{{1,64}}+|(?={OPENING}))""")
 _OPTION = re.compile(
     rf"""--(?<![A-Za-z0-9_-]--)(?P<name>[A-Za-z][A-Za-z0-9_-]{{2,40}}+)(?=[ \t]){_LONG}{named_before("")}"""
     r"[ \t]{1,64}+(?!-)"
@@ -57,12 +62,15 @@ _MAY_BE_GIVEN = re.compile(
 )
 # Also a block and cookies, which `notations` reads.
 _MAY_BE_TOLD = re.compile(
-    rf":{named_before(':')}(?:{_WITH_NUMBER}|(?=[ \t]{{1,64}}+{_CODE})|(?={_AS_TYPED})"
+    rf":{_TOLD}(?:{_WITH_NUMBER}|(?=[ \t]{{1,64}}+{_CODE})|(?={_AS_TYPED})"
     r"|(?=[ \t]{1,8}+[|>])|(?=[ \t]{0,8}+[A-Za-z0-9_.-]{1,64}+=))"
 )
 _BLANK = " \t\u00a0"
 _CALLS = ("(", "[")  # behind what is code
 _DIGIT = re.compile("[0-9]")
+_PASS = re.compile("(?i)pass|pwd")
+# `a ? b` before its colon, and so far before that.
+_IN_A_CHOICE, _NEAR = re.compile(r"""[\w)\]"'][ \t]{1,8}+\?[ \t]{1,8}+[^\n]{1,96}+(?<=[ \t])\Z"""), 96
 _ENDS_COMMAND = re.compile(r"""[ \t]*+(?:\Z|[\n;|&>"'`)]|\\[nr"']|-)""")
 
 
@@ -70,7 +78,7 @@ def may_be_assigned(text: str) -> bool:
     """Whether something in the text may be a secret that it gives a name: False is certain."""
     return (
         ("=" in text and _may_be_given(text))
-        or (":" in text and _MAY_BE_TOLD.search(text) is not None)
+        or (":" in text and _may_be_told(text))
         or ("-" in text and "--" in text and _OPTION.search(text) is not None)
         or may_be_noted(text)
     )
@@ -82,6 +90,13 @@ def _may_be_given(text: str) -> bool:
         return True
     is_aligned = "  =" in text or "\t=" in text or "\t =" in text or " \t=" in text
     return is_aligned and any(_assigned(match)[0] for match in _ALIGNED.finditer(text))
+
+
+def _may_be_told(text: str) -> bool:
+    if _MAY_BE_TOLD.search(text):
+        return True
+    is_aligned = "  :" in text or "\t:" in text or "\t :" in text or " \t:" in text
+    return is_aligned and any(_assigned(match)[0] for match in _COLUMN.finditer(text))
 
 
 def without_assigned(text: str) -> str:
@@ -103,7 +118,7 @@ def _is_literal(match: re.Match[str], name: str, before: str) -> bool:
 
 
 def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
-    """Behind a colon prose stands, too: there a secret has a number, and is longer."""
+    """Behind a colon prose stands, too: there a secret has a number, and is longer. Or the rest of `a ? b : c`."""
     text = match.string
     if (value := value_at(text, match.end())) is None:  # first: to find the name takes longer
         return [], match.end()
@@ -113,7 +128,8 @@ def _assigned(match: re.Match[str]) -> tuple[Spans, int]:
     if not value.is_quoted and text.startswith(_CALLS, value.end):
         is_secret = False
     elif match[0][0] == ":":
-        is_long = len(value.text) >= 8 and _has_number(value.text)
+        is_long = len(value.text) >= (6 if _PASS.search(name) else 8) and _has_number(value.text)
+        is_long = is_long and not _IN_A_CHOICE.search(text, max(0, match.start() - _NEAR), match.start())
         is_secret = is_long and looks_secret(name, value.text, before in ("?", "&", "#"))
     else:
         is_secret = is_assigned(name, value.text, _is_literal(match, name, before), value.is_quoted)
@@ -175,6 +191,7 @@ _FORMS: tuple[Form, ...] = (
     (_EQUALS, _assigned),
     (_ALIGNED, _assigned),
     (_COLON, _assigned),
+    (_COLUMN, _assigned),
     (_OPTION, _given),
     (_CODE_GIVEN, _computed),
     (_CODE_TOLD, _computed),

@@ -48,6 +48,15 @@ _ENV = re.compile(
 _DEFINE = re.compile(
     rf"define(?<=[# \t]define)[ \t]{{1,8}}+(?P<name>[A-Za-z_]\w{{2,63}}+){named_before('')}[ \t]{{1,64}}+"
 )
+# The value of what the line before names, in YAML.
+_BESIDE = re.compile(r"[vV]alue:[ \t]{1,64}+")
+_NAMING_LINE = re.compile(r"""[ \t-]{0,64}+(?:[nN]ame|[kK]ey):[ \t]{1,8}+["']?(?P<name>[\w.-]{1,64}+)["']?\s*\Z""")
+_LINE_ENDS = ("\n", r"\n")
+_LONGEST_LINES = 192
+# What counts where a variable is not set; Go's way to print a map; and a .netrc.
+_DEFAULT = re.compile(rf""":[-=](?:{named_before(":-")}|{named_before(":=")})(?P<value>[^\s"'`\\${{}}]{{6,256}}+)\}}""")
+_MAP = re.compile(rf":(?=[^\s:\]]{{6,256}}+[ \]]){named_before(':')}(?P<value>[^\s:\]]++)")
+_NETRC = re.compile(r"""login[ \t\r\n]{1,8}+\S{1,128}+[ \t\r\n]{1,8}+password[ \t]{1,8}+(?P<value>[^\s\\"']{6,256}+)""")
 _SQL = re.compile(r"'(?<=[YyDd] ')(?:(?<=TIFIED BY ')|(?<=tified by ')|(?<=SSWORD ')|(?<=ssword '))")
 
 
@@ -62,6 +71,10 @@ def may_be_noted(text: str) -> bool:
         or ('"' in text and '",' in text and _BEHIND.search(text) is not None)
         or ("V" in text and "ENV " in text and _ENV.search(text) is not None)
         or ("#" in text and "define" in text and _DEFINE.search(text) is not None)
+        or ("alue:" in text and _BESIDE.search(text) is not None)
+        or ("$" in text and "${" in text and _DEFAULT.search(text) is not None)
+        or ("m" in text and "map[" in text and _MAP.search(text) is not None)
+        or ("login" in text and _NETRC.search(text) is not None)
     )
 
 
@@ -153,6 +166,39 @@ def _sql(match: re.Match[str]) -> tuple[Spans, int]:
     return [(value.start, value.end)], value.after
 
 
+def _beside(match: re.Match[str]) -> tuple[Spans, int]:
+    if (naming := _naming_line(match.string, match.start())) is None or use_of(naming["name"]) == "harmless":
+        return [], match.end()
+    if (value := value_at(match.string, match.end())) is None:
+        return [], match.end()
+    is_secret = is_assigned(naming["name"], value.text, True, value.is_quoted)
+    return (value.spans if is_secret else []), value.end
+
+
+def _naming_line(text: str, start: int) -> re.Match[str] | None:
+    """The line before this one, if it gives a name."""
+    before = text[max(0, start - _LONGEST_LINES) : start].rstrip(" \t-")
+    end = next((end for end in _LINE_ENDS if before.endswith(end)), None)
+    return _NAMING_LINE.match(before[: -len(end)].rpartition(end)[2]) if end else None
+
+
+def _default(match: re.Match[str]) -> tuple[Spans, int]:
+    name, _ = name_before(match.string, match.start())
+    is_secret = use_of(name) != "harmless" and looks_secret(name, match["value"], name.isupper())
+    return ([match.span("value")] if is_secret else []), match.end()
+
+
+def _printed(match: re.Match[str]) -> tuple[Spans, int]:
+    name, before = name_before(match.string, match.start())
+    is_secret = before in ("[", " ") and use_of(name) != "harmless" and looks_secret(name, match["value"], False)
+    return ([match.span("value")] if is_secret else []), match.end()
+
+
+def _netrc(match: re.Match[str]) -> tuple[Spans, int]:
+    is_secret = looks_secret("password", match["value"], True)
+    return ([match.span("value")] if is_secret else []), match.end()
+
+
 IN_HEADERS: tuple[Form, ...] = ((_AUTHORIZATION, _credential), (_COOKIES, _cookies))
 IN_NOTATIONS: tuple[Form, ...] = (
     (_ELEMENT, _element),
@@ -162,4 +208,8 @@ IN_NOTATIONS: tuple[Form, ...] = (
     (_ENV, _statement),
     (_DEFINE, _statement),
     (_SQL, _sql),
+    (_BESIDE, _beside),
+    (_DEFAULT, _default),
+    (_MAP, _printed),
+    (_NETRC, _netrc),
 )

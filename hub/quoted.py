@@ -81,8 +81,8 @@ def _before_quote(count: int) -> int:
 _ARROW = r"""=>(?=\s*+[^\s=>])"""
 _MEMBER = re.compile(rf"""(["'])([^"'\\\n]++)(\\*+)\1\s*+(?::|{_ARROW})\s*+""")
 # What stands behind "name": as another object's "DB_PASSWORD", and then "value" and its colon.
-_NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])value\1\4\s*+:\s*+""")
-NAMING = ("name", "key")  # the members that name what stands in `value`
+_NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])[vV]alue\1\4\s*+:\s*+""")
+NAMING = ("name", "key", "Name", "Key")  # the members that name what stands in `value`, or `Value`
 # A word that is no code.
 _WORD = re.compile(
     r"""(?![A-Za-z$@]{1,2}+\\*+["'`])[^\s,}\])"'`\\(\[]++(?![(\[`]|[ \t]{1,8}+(?:[-+*/%|?&.]|(?:or|and|if|else)\b))"""

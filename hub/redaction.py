@@ -132,7 +132,7 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str], bool, list[Sequence[JS
         elif kind is dict:
             if not item.keys() <= _harmless and not item.keys() <= keys:
                 keys.update(key for key in item if isinstance(key, str) and key not in _harmless)
-            if VALUE in item and _is_pair(item):
+            if ("value" in item or "Value" in item) and _pair_in(item):
                 is_beside = True
             for part in item.values():
                 kind = type(part)
@@ -151,15 +151,16 @@ def _new_texts(value: JSON) -> tuple[list[str], set[str], bool, list[Sequence[JS
     return texts, keys, is_beside, lists
 
 
-VALUE = "value"  # the member beside one of NAMING
+def _pair_in(item: Mapping[Any, JSON]) -> str | None:
+    """The member that has a secret which this names, as the value of `{"name": "DB_PASSWORD", "value": "…"}`."""
+    for naming, having in _PAIRS:
+        if having in item and isinstance(name := item.get(naming), str):
+            part = item[having]
+            return having if part not in ("", None, REDACTED) and is_secret(use_of(name), part) else None
+    return None
 
 
-def _is_pair(item: Mapping[Any, JSON]) -> bool:
-    """Whether this names a secret and has its value, as `{"name": "DB_PASSWORD", "value": "…"}`."""
-    for naming in NAMING:
-        if isinstance(name := item.get(naming), str):
-            return item[VALUE] not in ("", None, REDACTED) and is_secret(use_of(name), item[VALUE])
-    return False
+_PAIRS = tuple((naming, "Value" if naming[0].isupper() else "value") for naming in NAMING)
 
 
 def _named_in(items: Sequence[JSON]) -> set[int]:
@@ -222,7 +223,7 @@ def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
     result: dict[Any, JSON] = {}
     numbers: dict[str, int] = {}
     found, (texts, naming) = 0, secrets
-    is_pair = VALUE in value and _is_pair(value)
+    beside = _pair_in(value) if "value" in value or "Value" in value else None
     for key, part in value.items():
         if (use := naming.get(key)) and is_secret(use, part):
             found += 1
@@ -230,7 +231,7 @@ def _without_keys(value: dict[Any, JSON], secrets: Secrets) -> tuple[JSON, int]:
         if cleaned := texts.get(key):
             found += cleaned[1]
             key = _unused(cleaned[0], numbers, value, result)
-        if is_pair and key == VALUE:
+        if key == beside:
             part, found = REDACTED, found + 1
         elif part and not isinstance(part, _NUMBERS):
             part, count = _without(part, secrets)

@@ -373,6 +373,16 @@ HARMLESS_KEYS = (
 
 # What makes a pattern of the wrong form run over its text again and again, if there is much of it.
 HOSTILE = (
+    *("value: ", "name: token\nvalue: a1b2c3 \n", "name: t\nvalue: ", "${password:-a1b2c3", "${password:=a1b2c3d4}"),
+    *(
+        "map[password:a1b2c3d4 ",
+        "map[password:",
+        "login ",
+        "login a password ",
+        "login a password a1b2c3d4 ",
+        "password : ",
+    ),
+    *("password : a1b2c3d4 ", "password \t: a1b2c3d4 ", "\t : a1", "x ? password : a1b2c3d4 ", '"password" = '),
     *("eyJ", "-eyJ", "eyJaaaaaa.", "\\neyJaaaaa..", f"{JWT} ", "sk-", "-sk-a", "sk-a1b2c3 ", "sk-aaaa-", "k_live_"),
     *("bearer ", "Bearer ", "bearer of ", "bearer abcdef", "basic ", "Basic aaaa ", "Basic YTpi ", "authorization: "),
     *("://a:", "://", "://a:b/", "://a:b@", "://a:b/c@", "a:", "@", "://a:b://", "-----BEGIN A-----", "-----END "),

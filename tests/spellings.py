@@ -27,6 +27,9 @@ ASSIGNED = (
     *('char *{k} = "{S}";', 'def f({k}: str | None = "{S}") -> None: ...', "{k}\t=\t'{S}'", '{k}\u00a0=\u00a0"{S}"'),
     *('{k}=\n"{S}"', '{k} = f(x, y("{S}"))', '{k} = x or "{S}"', '{k}: x || "{S}"'),
     '{k} = "ab" if x == 1 else "{S}"',
+    *("{k} : '{S}'", "{k}     : {S}\nuser  : ann", '"{k}" = "{S}"', "'{k}' = '{S}'", '{{\\"{k}\\" = \\"{S}\\"}}'),
+    *("${{{k}:-{S}}}", "x=${{{k}:={S}}}", "map[{k}:{S}]", "map[user:ann {k}:{S} x:y]", "- name: {k}\n  value: {S}\n"),
+    *("name: '{k}'\nvalue: '{S}'", '  - key: {k}\n    value: "{S}"', "a\\n- name: {k}\\n  value: {S}\\n"),
 )
 MEMBERS = (
     *("'{k}': '{S}'", '"{k}": "{S}"', "\"{k}\" : u'{S}'", "'{k}' => '{S}',", '"{k}" => b"{S}"', '{{"{k}": "{S}"}}'),
@@ -50,6 +53,11 @@ NOTED = (
     *('<add key="{k}" value="{S}"/>', '<input type="text" name="{k}" value="{S}">', "<x:{k}>\n  {S}\n</x:{k}>"),
 )
 NOTED_ONCE = (
+    *(
+        "machine x login ann password {S}",
+        "machine x\n  login ann\n  password {S}\n",
+        '{{"Name": "DB_TOKEN", "Value": "{S}"}} x',
+    ),
     *("[('x-api-key', '{S}')]", "(b'x-api-key', b'{S}')", "[[b'cookie', b'sid={S}']]", '["X-Api-Key", "{S}"]'),
     *("CREATE USER x IDENTIFIED BY '{S}'", "ALTER USER x WITH PASSWORD '{S}'", "identified by '{S}'"),
     *('{{"text": "password: |\\n  {S}\\nx: y"}}', "FROM x\\nENV TOKEN {S}\\n", "(u'X-Api-Key', '{S}',)"),
@@ -90,6 +98,22 @@ AWS_KEY = "/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 # Stays as it is, to the letter.
 HARMLESS_CODE = (
+    *(
+        "x ? password : default1a2",
+        "a[0] ? token : next_token2",
+        "f(x) ? y.secret : other.value12",
+        "password : string1",
+    ),
+    *("password : at least 8 characters", "- name: max_tokens\n  value: a1b2c3d4", "- name: TOKEN\n  value: $TOKEN1"),
+    *("- name: user\n- x: y\n  value: a1b2c3d4", "map[string]password:a1b2c3d4 ", "map[token:4 x:y]", "map[x.token:a]"),
+    *("${TOKEN:-$OTHER1}", "${max_tokens:-a1b2c3d4}", "a[1:-b2c3d4]", '"password" = $1', "login ann password required"),
+    *(
+        "secret: v2beta",
+        "token: oauth2",
+        "name: TOKEN\nvalue: {{ a1b2c3d4 }}",
+        "name: TOKEN, value: a1b2",
+        "Value: a1b2c3",
+    ),
     *("token_count = 5", "password: str", "def token(self) -> str:", 'secret = os.environ["X"]', "token = tokens[i]"),
     *("token = os.environ['X']", "password = os.getenv('DB_PASSWORD')", "password = getpass.getpass()"),
     *("password = input('Password: ')", "password: Optional[str] = None", "token: str = ''", "secret = null;"),

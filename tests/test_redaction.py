@@ -117,6 +117,8 @@ BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what
     ({"a": [("token", "hunter2x")]}, {"a": [["token", "[redacted]"]]}),
     ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "[redacted]"}),
     ({"value": ["x"], "key": "X-Api-Key"}, {"value": "[redacted]", "key": "X-Api-Key"}),
+    ({"Name": "DB_PASSWORD", "Value": "x"}, {"Name": "DB_PASSWORD", "Value": "[redacted]"}),
+    ([{"Key": "token", "Value": "x", "value": 1}], [{"Key": "token", "Value": "[redacted]", "value": 1}]),
 ]
 
 
@@ -125,7 +127,7 @@ BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what
 def test_a_secret_beside_its_name(value: Any, left: Any, weakened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if weakened:
         monkeypatch.setattr(redaction, "_named_in", lambda items: set())
-        monkeypatch.setattr(redaction, "_is_pair", lambda item: False)
+        monkeypatch.setattr(redaction, "_pair_in", lambda item: None)
         monkeypatch.setattr(redaction, "_pairs_in", lambda items: set())
     assert redact(value) == ((value, 0) if weakened else (left, 1))
     assert redact(left) == (left, 0)

@@ -123,6 +123,11 @@ def nothing(*args: Any) -> None:
         (notations, "is_assigned", nothing, "ENV TOKEN {S}"),
         (notations, "looks_secret", nothing, "password: |\n  {S}"),
         (notations, "looks_secret", nothing, "IDENTIFIED BY '{S}'"),
+        (notations, "is_assigned", nothing, "- name: DB_TOKEN\n  value: {S}"),
+        (notations, "looks_secret", nothing, "${{TOKEN:-{S}}}"),
+        (notations, "looks_secret", nothing, "map[a:b token:{S}]"),
+        (notations, "looks_secret", nothing, "login ann password {S}"),
+        (assigned, "_COLUMN", re.compile("(?!)"), "token    : {S}"),
     ],
 )
 def test_each_reader_is_what_protects(
@@ -145,6 +150,8 @@ def test_each_reader_is_what_protects(
         (secretvalues, "_HARMLESS", 'url = "x?token="+token1+"&x=1"', False),
         (expressions, "_LOOKS_UP", 'password = find("a1b2c3d4")', False),
         (quoted, "_EMPTY", "{'password': b''}", False),
+        (assigned, "_IN_A_CHOICE", "x ? password : default1a2", False),
+        (assigned, "_PASS", "password: hunter2", True),
     ],
 )
 def test_each_look_at_a_value_is_what_decides(
