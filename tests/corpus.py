@@ -378,7 +378,7 @@ HOSTILE = (
         "map[password:a1b2c3d4 ",
         "map[password:",
         "login ",
-        "login a password ",
+        "login a password x ",
         "login a password a1b2c3d4 ",
         "password : ",
     ),
