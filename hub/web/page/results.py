@@ -52,7 +52,8 @@ class _Place(NamedTuple, Generic[T]):
 class Kept(Generic[T]):
     """The newest of one kind, by an id that nobody can guess; each for whoever has called, and for one command. Each
     goes after KEPT_SECONDS, and where there are more than KEPT, or of more than `room` characters, the oldest of who
-    has most of that: stops a reader's loop of forms from pushing out what an operator is about to confirm."""
+    has most of that: stops a reader's loop of forms from pushing out what an operator is about to confirm, and one
+    browser's from pushing out what was typed in another."""
 
     def __init__(self, room: int) -> None:
         self._room, self._size = room, 0
@@ -78,12 +79,14 @@ class Kept(Generic[T]):
         return place.value if _is_for(place.caller, caller) else None
 
     def _oldest_of_most(self, *, by_size: bool) -> str:
-        """Sessions of one caller are one, for there can be any number of them."""
-        held = Counter[tuple[str, Trust]]()
+        """Of the account that has most, and there of the session: there can be any number of sessions."""
+        accounts, callers = Counter[tuple[str, Trust]](), Counter[Caller]()
         for place in self._kept.values():
-            held[place.caller[:2]] += place.size if by_size else 1
-        ((most, _),) = held.most_common(1)
-        return next(id for id, place in self._kept.items() if place.caller[:2] == most)
+            accounts[place.caller[:2]] += (weight := place.size if by_size else 1)
+            callers[place.caller] += weight
+        ((most, _),) = accounts.most_common(1)
+        caller = max((caller for caller in callers if caller[:2] == most), key=callers.__getitem__)
+        return next(id for id, place in self._kept.items() if place.caller == caller)
 
     def _let_go(self, id: str) -> None:
         self._size -= self._kept.pop(id).size

@@ -185,6 +185,20 @@ async def test_who_sends_many_pushes_out_nobody_elses(
     assert (kept.get(mine, ME, "a:b") == "mine") is not weakened
 
 
+@pytest.mark.parametrize("weakened", [False, True], ids=["", "weakened"])
+async def test_nor_does_one_browser_push_out_what_was_typed_in_another(
+    weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Caller("uid 1", "OPERATOR", session) for session in (b"1", b"2"))
+    if weakened:
+        first = second
+    kept: Kept[str] = Kept(10**6)
+    mine = kept.put(first, "a:b", "mine", 1)
+    for _ in range(200):
+        kept.put(second, "a:b", "", 1)
+    assert (kept.get(mine, first, "a:b") == "mine") is not weakened
+
+
 async def test_each_form_counts_with_all_of_it(hub: HubInside) -> None:
     typed = {"count": "x" * 1000, "password": "p" * 500}
     await sent(hub, typed)
