@@ -1,6 +1,7 @@
 """The connections that the hub has accepted: who is at the other end of each, before its first request is read."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from .opened import Grant
 from .peer import Peer, endpoint, owner
 
 STRANGERS = 64  # connections of other accounts at once, and new ones a second
+SHOWN_SECONDS = 60.0  # so long whoever has shown a token may come as often as it likes
 
 
 @dataclass(slots=True)
@@ -42,7 +44,8 @@ class Watch:
     The other accounts of this machine have STRANGERS connections together, and as many new ones a second: what is more
     is `refused(address)`, and cut off before a word of it is read. So their connections take no descriptors away from
     the operator's. In token mode a peer that is `spared` may be the operator: a trusted proxy, or whom the kernel does
-    not name; and who has shown a token is.
+    not name; and who has shown a token is. An account that has shown one comes with new connections at any rate: the
+    right token is never kept waiting, also by a script that makes a connection for each request.
     """
 
     def __init__(self, users: frozenset[int], refused: Callable[[str], None] = lambda address: None) -> None:
@@ -50,6 +53,7 @@ class Watch:
         self.spared: Callable[[Peer], bool] = lambda peer: False
         self.strangers: set[object] = set()
         self._arrivals = Bucket(STRANGERS, STRANGERS)
+        self._shown: dict[int, float] = {}  # the accounts that have shown a token, and when
         # By aiohttp's protocol of the connection, filled and emptied in over(). No weak references: uvloop's TLS
         # transport takes none. A mounted application is not watched: there the kernel is asked at every request.
         self.connections: dict[object, Accepted] = {}
@@ -63,7 +67,7 @@ class Watch:
             if (accepted := self._recognise(transport)) is None:
                 return
             self.connections[handler] = accepted
-            if self._is_stranger(accepted) and not self._has_room(handler):
+            if self._is_stranger(accepted) and not self._has_room(handler, accepted.peer.uid):
                 self.refused(accepted.peer.address)
                 asyncio.get_running_loop().call_soon(transport.abort)  # when aiohttp's task for it has begun
 
@@ -84,17 +88,25 @@ class Watch:
     def let_in(self, request: web.Request) -> None:
         """Whoever sent this has shown a token: a client as every other."""
         self.strangers.discard(request.protocol)
+        if (accepted := self.connections.get(request.protocol)) and accepted.peer.uid is not None:
+            self._shown[accepted.peer.uid] = time.monotonic()
 
     def _is_stranger(self, accepted: Accepted) -> bool:
         return accepted.peer.trust == "NONE" and accepted.loopback and not self.spared(accepted.peer)
 
-    def _has_room(self, handler: object) -> bool:
+    def _has_room(self, handler: object, uid: int | None) -> bool:
         """Take a stranger in. Stops another account that opens connections until no descriptor is left, or so fast that
         the hub does nothing else."""
-        if len(self.strangers) >= STRANGERS or self._arrivals.take():
+        if len(self.strangers) >= STRANGERS:
+            return False
+        if not self._has_shown(uid) and self._arrivals.take():
             return False
         self.strangers.add(handler)
         return True
+
+    def _has_shown(self, uid: int | None) -> bool:
+        shown = None if uid is None else self._shown.get(uid)
+        return shown is not None and time.monotonic() - shown < SHOWN_SECONDS
 
     def _recognise(self, transport: asyncio.BaseTransport) -> Accepted | None:
         """Ask the kernel who is there; None if nobody is any more. Never raises or waits."""

@@ -161,6 +161,28 @@ async def test_in_token_mode_who_has_the_token_is_no_stranger(tmp_path: Path) ->
             assert len(guard_of(hub).accepted.connections) >= 3
 
 
+@pytest.mark.usefixtures("stopped_clock")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_an_account_with_the_token_is_not_cut_off_however_often_it_comes(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does that makes a connection for each request: the right token is never kept waiting."""
+    if weakened:
+        monkeypatch.setattr(connections, "SHOWN_SECONDS", 0.0)
+    async with hub_app(tmp_path, auth="token") as hub:
+        token = f"Authorization: {bearer(hub)['Authorization']}"
+        for _ in range(4):
+            async with crowd(hub, 20) as strangers:
+                answers = await strangers.ask("/api/state", token)
+                await until(lambda: not guard_of(hub).accepted.strangers)
+            if 0 in answers:
+                break
+        assert (0 in answers) is weakened
+        assert hub.counted("hub_connections_refused_total", "too_many") == (16 if weakened else 0)
+        async with crowd(hub, 70) as strangers:  # without a word they count, of whatever account
+            assert (await strangers.ask("/api/state", token)).count(0) == (70 if weakened else 6)
+
+
 async def test_in_token_mode_who_may_be_the_operator_is_no_stranger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
