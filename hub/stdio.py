@@ -37,6 +37,15 @@ def fill() -> None:
             _closed.add(descriptor)
 
 
+def has_terminal() -> bool:
+    """Return whether this process has a terminal that can be closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def was_closed(stream: TextIO) -> bool:
     """Whether a stream was handed over closed, so that what is written to it leads nowhere."""
     return stream.fileno() in _closed

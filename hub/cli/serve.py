@@ -1,6 +1,7 @@
 """`hub serve`: run a hub."""
 
 import argparse
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from ..client.discovery import NoHub, parts, running
 from ..config import Config, add_flags, given, unknown_variables
 from ..errors import Occupied, UsageError
 from ..statedir import state_directory
-from ..stdio import complain, say
+from ..stdio import complain, has_terminal, say
 from .grammar import add_command
 
 
@@ -23,6 +24,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a hub until it is told to stop. Raises UsageError for settings with which it cannot start."""
+    if not has_terminal():  # then it asks to read all again, and all will be read
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     config = Config.from_environment(**given(args))
     if args.check_config:
         return check(config)

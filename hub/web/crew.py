@@ -18,14 +18,13 @@ from types import FrameType
 from ..config import Config
 from ..errors import HubError, UsageError
 from ..processes import ended_in_words
-from ..stdio import mention
+from ..stdio import has_terminal, mention
 from .access import login
 from .access.credentials import Tokens
 from .access.guard import common_tickets, mode
 from .sdnotify import Systemd
 from .seats import READY, REFUSED, Seat
 from .serverfile import RETRY, ServerFile
-from .shutdown import has_terminal
 from .snapshots import Snapshots
 
 log = logging.getLogger("hub")

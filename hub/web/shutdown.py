@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from ..stdio import has_terminal
+
 UNWIND = 1.0  # seconds for what is left when the hub has stopped: tasks and threads that nobody waits for
 
 
@@ -65,12 +67,3 @@ class Ending:
         else:
             self._close()
         os._exit(0)
-
-
-def has_terminal() -> bool:
-    """Return whether this process has a terminal that can be closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -158,3 +158,26 @@ async def test_weakened_a_client_that_is_there_keeps_its_old_limit(
         write(tmp_path / "hub.toml", "[limits]\nrate = 1\n")
         await hub.hub.reload()
         await many(client, 10, fails=False)
+
+
+EARLY = """
+import os, signal
+if {weakened}:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.kill(os.getpid(), signal.SIGHUP)
+
+def setup(hub):
+    pass
+"""
+
+
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_one_that_comes_while_the_hub_starts_is_not_its_end(tmp_path: Path, weakened: bool) -> None:
+    """As of a service manager that has been told to reload just now: all is read at the start anyway."""
+    (tmp_path / "early.py").write_text(EARLY.format(weakened=weakened))
+    words = ("--port", "0", "--state-dir", str(tmp_path / "state"), "--load", "early")
+    if weakened:
+        assert (await run_hub(tmp_path, *words))[0] == -signal.SIGHUP
+        return
+    async with hub_process(tmp_path, *words[4:]) as hub, hub.http.get(f"{hub.url}healthz") as answer:
+        assert answer.status == 200
