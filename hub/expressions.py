@@ -101,14 +101,15 @@ def _with(attached: re.Match[str], value: Group) -> Value:
 class _Reading:
     """How far an expression was read. Each step says whether it goes on."""
 
+    _word = ""
+    _is_first = _is_plain = True
+    _has_operand = _is_ternary = False
+
     def __init__(self, text: str, at: int) -> None:
         self._text, self._at = text, at
-        self._groups = list[Group]()
-        self._open = list[str]()  # for each bracket that is open what it is, or the name of what is called
-        self._levels = dict[str, int]()  # of quoting, by the kind of quote: a quote of a lower one ends all
-        self._word = ""
-        self._is_first = self._is_plain = True
-        self._has_operand = self._is_ternary = False
+        self._groups: list[Group] = []
+        self._open: list[str] = []  # for each bracket that is open what it is, or the name of what is called
+        self._levels: dict[str, int] = {}  # of quoting, by the kind of quote: a quote of a lower one ends all
 
     def whole(self) -> Expression:
         most, next_token = min(len(self._text), self._at + LINES), _TOKEN.match

@@ -11,7 +11,7 @@ from .expressions import Spans, value_at
 from .literals import OPENING, literal
 from .quoted import REDACTED
 from .secretnames import name_before, named_before, use_of
-from .secretvalues import WORDS, is_argument, is_assigned, is_named, looks_secret
+from .secretvalues import WORDS, is_argument, is_assigned, is_header, is_named, looks_secret
 
 Reader = Callable[[re.Match[str]], tuple[Spans, int]]  # what is to be taken out, and where the text goes on
 Form = tuple[re.Pattern[str], Reader]
@@ -134,7 +134,7 @@ def _is_pair(before: str, name: str, value: str) -> bool:
     """Whether a list begins with this name that is no list of words, or a call that gets something of this name."""
     before = before.rstrip("\\").rstrip("bBuUrR")
     if before.endswith("("):
-        return is_argument(name, value)
+        return is_argument(name, value) or is_header(name)
     is_one_of_many = before[:-1].rstrip()[-1:] in ("[", "(", ",")
     return before.endswith("[") and (is_one_of_many or not (name.isalpha() and name.islower()))
 

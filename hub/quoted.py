@@ -82,7 +82,7 @@ _ARROW = r"""=>(?=\s*+[^\s=>])"""
 _MEMBER = re.compile(rf"""(["'])([^"'\\\n]++)(\\*+)\1\s*+(?::|{_ARROW})\s*+""")
 # What stands behind "name": as another object's "DB_PASSWORD", and then "value" and its colon.
 _NAMED = re.compile(r"""(\\*+)(["'])([^"'\\\n]{1,128}+)\1\2\s*+,\s*+\1(["'])[vV]alue\1\4\s*+:\s*+""")
-NAMING = ("name", "key", "Name", "Key")  # the members that name what stands in `value`, or `Value`
+NAMING = ("name", "key", "Name", "Key", "header", "field")  # the members that name what stands in `value`, or `Value`
 # A word that is no code.
 _WORD = re.compile(
     r"""(?![A-Za-z$@]{1,2}+\\*+["'`])[^\s,}\])"'`\\(\[]++(?![(\[`]|[ \t]{1,8}+(?:[-+*/%|?&.]|(?:or|and|if|else)\b))"""
@@ -90,7 +90,10 @@ _WORD = re.compile(
 _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*+")
 _NOTHING = re.compile("true|false|null|None|True|False|nil|undefined")
 _PLAIN = re.compile(rf"""(?:{_NOTHING.pattern})(?![\w.(\[])|-?[0-9][^\s,}}\])"'\\]*+""")
-_EMPTY = re.compile(r"""[A-Za-z]{0,2}+(\\*+["'`])(?:\{[\w.]++\})?+\1""")  # or nothing but a name that is filled in
+# Or nothing but a name that is filled in, maybe behind the scheme of a header.
+_EMPTY = re.compile(r"""[A-Za-z]{0,2}+(\\*+["'`])(?:(?i:bearer|basic|token) ++)?+(?:\$?\{[\w.]++\})?+\1""")
+_OPENS = re.compile(r"[\[{(\s]++")  # and nothing in it: where a line of code ends
+_CHOICE = re.compile(r"[\w)\]] \?\s*\Z")
 _OPERATOR = re.compile(r"\s{0,64}+(?:[-+*/%|?&.]|(?:or|and|if)\b)")
 _CODE = re.compile(r"[\w$(!~*&@-]")
 _BRACKETS = ("[", "{")
@@ -171,7 +174,9 @@ class _Members:
         text = self._text
         while match := _MEMBER.search(text, self.at):
             self.at, key = match.end(), match[2]
-            if (use := use_of(key)) == "harmless":
+            if (use := use_of(key)) != "harmless" and _CHOICE.search(text, max(0, match.start() - 8), match.start()):
+                continue  # `show ? 'password' : 'text'`
+            if use == "harmless":
                 named = _NAMED.match(text, self.at) if key in NAMING else None
                 if named is None or (use := use_of(key := named[3])) == "harmless":
                     continue
@@ -182,7 +187,7 @@ class _Members:
 def _is_value(text: str, member: Member, end: int) -> bool:
     """Whether what stands here is a secret, and was not taken out before."""
     value = text[member.at : end]
-    if not value or _EMPTY.fullmatch(value) or _NOTHING.fullmatch(value):
+    if not value or _EMPTY.fullmatch(value) or _OPENS.fullmatch(value) or _NOTHING.fullmatch(value):
         return False
     if member.use == "tokens" and _NUMBER.fullmatch(value):
         return False

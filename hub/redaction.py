@@ -5,13 +5,14 @@ whatever is in it.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from . import sensitive
 from .quoted import NAMING, REDACTED
 from .secretnames import Use, is_secret, use_of
-from .secretvalues import is_named
+from .secretvalues import FLAT, is_header, is_named, is_paired
 from .sensitive import clean_each, clean_text, is_suspicious
 
 JSON = Any
@@ -43,20 +44,16 @@ def redact(value: JSON) -> tuple[JSON, int]:
     return (value, 0) if seen is None else _without(value, _secrets_in(seen))
 
 
-async def redact_each(values: list[JSON], turn: Callable[[], Awaitable[None]]) -> tuple[list[JSON], int]:
+Apart = Callable[[Callable[[], "Secrets"]], Awaitable["Secrets"]]
+
+
+async def redact_each(values: list[JSON], apart: Apart) -> tuple[list[JSON], int]:
     """As `redact` for each of these; one look at all of them says what is to be taken out, nearly always nothing. Where
-    there is much to be looked at, that is done in a thread, and each step waits for its turn."""
+    there is much to be looked at, that is done `apart`, as `Passes.apart` does it."""
     seen = _look_at(values)
     if seen is None:
         return values, 0
-    if seen.is_much:
-        import asyncio  # here: a program that only cleans a text has no time for it
-
-        await turn()
-        secrets = await asyncio.to_thread(_secrets_in, seen)
-        await turn()
-    else:
-        secrets = _secrets_in(seen)
+    secrets = await apart(partial(_secrets_in, seen)) if seen.is_much else _secrets_in(seen)
     cleaned = [_without(value, secrets) for value in values]
     return [value for value, _ in cleaned], sum(count for _, count in cleaned)
 
@@ -102,7 +99,7 @@ def _look_at(value: JSON) -> Seen | None:
         return Seen(texts, keys, naming, len(joined))
     if keys:
         _remember(keys - naming.keys())
-    if lists and ("\n--" in joined or joined.startswith("--")):  # there may be options in one of them
+    if lists and ("\n--" in joined or joined.startswith("--") or FLAT.search(joined)):  # options, or headers in turns
         is_beside = is_beside or any(map(_named_in, lists))
     return Seen([], set(), naming, 0) if naming or is_beside else None
 
@@ -168,6 +165,8 @@ def _named_in(items: Sequence[JSON]) -> set[int]:
     named = [at for at, name in enumerate(items, 1) if isinstance(name, str) and name[:2] == "--"]
     if len(items) == 2 and isinstance(name := items[0], str) and not (name.isalpha() and name.islower()):
         named = [1]
+    elif len(items) > 3 and not len(items) % 2:  # as Node.js hands on headers
+        named += [at for at in range(1, len(items), 2) if isinstance(items[at - 1], str) and is_header(items[at - 1])]
     return {at for at in named if at < len(items) and isinstance(items[at], str) and is_named(items[at - 1], items[at])}
 
 
@@ -175,7 +174,7 @@ def _pairs_in(items: Sequence[JSON]) -> set[int]:
     """Which of these are a name and a secret of it, if all are pairs that begin with a text: `[["password", "…"]]`."""
     if not all(isinstance(pair, _LISTS) and len(pair) == 2 and isinstance(pair[0], str) for pair in items):
         return set()
-    return {at for at, (name, value) in enumerate(items) if isinstance(value, str) and is_named(name, value)}
+    return {at for at, (name, value) in enumerate(items) if isinstance(value, str) and is_paired(name, value)}
 
 
 _LISTS = (list, tuple)

@@ -97,17 +97,21 @@ def may_be_of_a_service(text: str) -> bool:
 
 # The user and password of a URL; what stands before and behind stays readable. Second, with a slash in the password:
 # no port before it, and up to the first @, or the last one before the next slash.
+_FILLED_IN = (
+    r"""(?!\[redacted\]@|[^\s/?#:@"<>\\]*+:(?:\$?\{{1,2} ?[A-Za-z_][\w.]{0,64} ?\}{1,2}|\$[A-Z][A-Z0-9_]*+|%s|\*++)@)"""
+)
 _USERINFO = re.compile(
-    r"""://(?!\[redacted\]@)(?:[^\s/?#:"<>\\]*+:[^\s/?#"<>\\]*@"""
+    rf"""://{_FILLED_IN}"""
+    r"""(?:[^\s/?#:"<>\\]*+:[^\s/?#"<>\\]*@"""
     r"""|[^\s/?#:"<>\\@\[]*+:(?![0-9]{1,5}(?:[/?#,]|\Z))[^\s"<>\\@:]*+(?::(?!//)[^\s"<>\\@:]*+)*+@"""
     r"""(?:[^\s/?#"<>\\@]*+@)*+)"""
 )
 
 # "the bearer of this", "a bearer token is missing": plain words behind "bearer" that are no credential.
 _PLAIN = (
-    r"(?:(?i:a|an|and|are|as|at|auth|authentication|authorization|bearer|be|been|by|can|cannot|certificates?|could"
-    r"|bonds?|credentials?|did|do|does|empty|enters?|for|from|gets?|had|has|have|header|in|instruments?|invalid|is|it|its"
-    r"|may|might|missing|must|needs?|nil|none|not|null|of|on|only|or|scheme|shall|shares?|should|that|the|this|to"
+    r"(?:(?i:a|access|an|and|api|are|as|at|auth|authentication|authorization|bearer|be|been|by|can|cannot|certificates?|could"
+    r"|bonds?|credentials?|did|do|does|empty|enters?|for|from|gets?|had|has|have|header|in|instruments?|invalid|is|it|its|jwts?"
+    r"|may|might|missing|must|needs?|nil|none|not|null|oauth2?|of|on|only|opaque|or|refresh|scheme|service|session|shall|shares?|should|that|the|this|to"
     r"|tokens?|type|undefined|was|were|which|who|will|with|would)[.]?(?!" + _CREDENTIAL + "))"
 )
 # In lower case, in the middle of a sentence, only before what is no word: a digit, a capital or a dot inside, or long.

@@ -69,7 +69,34 @@ def is_named(name: str, value: str) -> bool:
     """Whether this is the value of an option or a header of this name, where each is a text of its own."""
     if use_of(name) == "harmless" or value.startswith("-"):
         return False
+    if in_header := _IN_HEADER.search(name):
+        return _is_cookie(value) if in_header["cookie"] else _CREDENTIALS.fullmatch(value) is not None
     return looks_secret(name, value, name.startswith("-"))
+
+
+def is_paired(name: str, value: str) -> bool:
+    """Whether this is the value of a name in a list of pairs of them, where a password may be words."""
+    return is_named(name, value) or (
+        use_of(name) != "harmless" and PASSWORD.search(name) is not None and is_assigned(name, value, False, True)
+    )
+
+
+def is_header(name: str) -> bool:
+    """Whether a header whose value is a secret has this name, wherever it stands."""
+    return FLAT.fullmatch(f"\n{name}\n") is not None
+
+
+def _is_cookie(value: str) -> bool:
+    return any(len(pair.partition("=")[2]) >= _LONG_ENOUGH for pair in value.split(";", 64)[:64])
+
+
+FLAT = re.compile(r"\n(?i:(?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,32}(?:key|token|secret))\n")
+# The header that has it; and its scheme, and a credential or parameters (RFC 9110, section 11.4).
+_IN_HEADER = re.compile("(?i)authorization|(?P<cookie>cookies?)[0-9]?")
+_CREDENTIALS = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9_-]{0,30}+[ ]++)?(?:[A-Za-z_-]{1,30}+=.{6,}+|(?=[^0-9]*+[0-9])[^\s]{6,}+|[^\s]{20,}+)"
+    r"|(?i:basic)[ ]++[^\s]{4,}+"
+)
 
 
 def is_assigned(name: str, value: str, is_literal: bool, is_quoted: bool) -> bool:
@@ -101,7 +128,8 @@ def looks_secret(name: str, value: str, is_literal: bool, told: Collection[str] 
     has_digits = _DIGIT.search(value) is not None
     has_letters = value.islower() or value.isupper() or value.lower() != value.upper()
     if has_digits and not has_letters:
-        return is_literal and value.isdecimal() and ("pass" in (folded := name.lower()) or "pwd" in folded)
+        is_long = len(value) >= 8 or "pass" in (folded := name.lower()) or "pwd" in folded
+        return is_literal and value.isdecimal() and is_long
     if _USUAL.fullmatch(value) or (not value.isalnum() and _is_harmless(name, value)):
         return False
     if use_of(value.lower()) != "harmless" and (not has_digits or _A_NAME.fullmatch(value)):

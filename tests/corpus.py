@@ -373,6 +373,7 @@ HARMLESS_KEYS = (
 
 # What makes a pattern of the wrong form run over its text again and again, if there is much of it.
 HOSTILE = (
+    *("token='' =>;.", "token='", "token='' ?`\"_`", "token='' ?`\"_` "),
     *("value: ", "name: token\nvalue: a1b2c3 \n", "name: t\nvalue: ", "${password:-a1b2c3", "${password:=a1b2c3d4}"),
     *(
         "map[password:a1b2c3d4 ",

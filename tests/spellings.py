@@ -99,6 +99,23 @@ AWS_KEY = "/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 # Stays as it is, to the letter.
 HARMLESS_CODE = (
     *(
+        "type={show ? 'password' : 'text'}",
+        "x ? 'token' : 'none'",
+        "'Authorization': 'Bearer ' + token",
+        '"password": {',
+    ),
+    *(
+        '"Authorization": f"Bearer {self.token}"',
+        "{'Authorization': `Bearer ${token}`}",
+        "a Bearer access token is sent",
+    ),
+    *(
+        "smtp://{user}:{password}@{host}",
+        "smtp://$USER:$PASS@host",
+        "https://${user}:${pass}@${host}",
+        "redis://:***@h",
+    ),
+    *(
         "x ? password : default1a2",
         "a[0] ? token : next_token2",
         "f(x) ? y.secret : other.value12",

@@ -110,6 +110,17 @@ def test_tokens_are_counted_or_held() -> None:
 BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what comes, and what is left
     (["mysql", "--password", "hunter2x", "-h"], ["mysql", "--password", "[redacted]", "-h"]),
     (["mysql", "--password", "swordfish"], ["mysql", "--password", "[redacted]"]),
+    ([["Authorization", "Token a1b2c3d4e5"]], [["Authorization", "[redacted]"]]),
+    ([["authorization", "Basic c3dvcmRmaXNo"]], [["authorization", "[redacted]"]]),
+    ([["Authorization", 'Digest username="a", response="b1c2"']], [["Authorization", "[redacted]"]]),
+    ([["Cookie", "a=1; sid=a1b2c3"]], [["Cookie", "[redacted]"]]),
+    ([["Set-Cookie", "sid=a1b2c3; Path=/; HttpOnly"]], [["Set-Cookie", "[redacted]"]]),
+    ([["passphrase", "correct horse battery staple"]], [["passphrase", "[redacted]"]]),
+    ([["password", "swordfish"], ["a", "b"]], [["password", "[redacted]"], ["a", "b"]]),
+    (["Host", "x", "Authorization", "a1b2c3d4"], ["Host", "x", "Authorization", "[redacted]"]),
+    (["Host", "x", "cookie", "sid=a1b2c3"], ["Host", "x", "cookie", "[redacted]"]),
+    ({"header": "X-Api-Key", "value": "x"}, {"header": "X-Api-Key", "value": "[redacted]"}),
+    ({"field": "password", "value": "x"}, {"field": "password", "value": "[redacted]"}),
     ([{"argv": ["x", "--api-key", "hunter2x"]}], [{"argv": ["x", "--api-key", "[redacted]"]}]),
     ([["X-Api-Key", "hunter2x"], ["Accept", "text/html2"]], [["X-Api-Key", "[redacted]"], ["Accept", "text/html2"]]),
     (("DB_PASSWORD", "hunter2x"), ["DB_PASSWORD", "[redacted]"]),
@@ -140,6 +151,16 @@ def test_a_secret_beside_its_name(value: Any, left: Any, weakened: bool, monkeyp
         *(["--password", 5], ["X-Api-Key", "see below"], ["--max-tokens", "hunter2x"], ["--password", "$PASSWORD1"]),
         *({"name": "max_tokens", "value": "5"}, {"name": "tokens", "value": 5}, {"name": "password", "value": None}),
         *({"name": "password", "value": ""}, {"name": "ann", "value": "hunter2x"}, {"name": 5, "value": "x"}),
+        *(
+            [["Authorization", "required"]],
+            [["Cookie", "none"], ["password", "Enter your password"]],
+            [["Cookie", "a=1"]],
+        ),
+        *(
+            ["x", "y", "Authorization", "optional"],
+            ["a", "b", "token", "c1d2e3f4"],
+            [["authorization", "is not there"]],
+        ),
         *({"value": "x"}, ["a", ["--password"], "hunter2x"], ["--password"]),
         *([["password", "hunter2x", 1]], [["id", 5], "x"], [["password", 5]], [["max_tokens", "hunter2x"]], [[5, "x"]]),
     ],
@@ -188,8 +209,10 @@ def test_json_inside_a_text_loses_its_secrets_and_nothing_else() -> None:
 
 
 def test_json_that_is_cut_off_is_cleaned_to_its_end() -> None:
-    for cut in ('"hunter2 and more', '{"a": "hunter2', '["hunter2", {', '"\\', "{"):
+    for cut in ('"hunter2 and more', '{"a": "hunter2', '["hunter2", {', '"\\', "{a"):
         assert redact_text(f'body: {{"id": 1, "password": {cut}') == 'body: {"id": 1, "password": "[redacted]"'
+    for line in ('"password": {', "'secret': [", '"token": [{ '):
+        assert redact_text(line) == line, "nothing stands there yet"
 
 
 def test_the_memory_for_keys_is_bounded() -> None:
@@ -407,11 +430,12 @@ async def test_while_much_is_looked_through_others_have_their_turns(
     if weakened:
         monkeypatch.setattr(redaction, "MANY", 10**9)
         monkeypatch.setattr(redaction, "LONG", 10**9)
-    turns, threads, look = 0, set[int](), sensitive.clean_each
+    times, threads, look = 0, set[int](), sensitive.clean_each
 
-    async def turn() -> None:
-        nonlocal turns
-        turns += 1
+    async def apart(work: Callable[[], Any]) -> Any:
+        nonlocal times
+        times += 1
+        return await asyncio.to_thread(work)
 
     def noted(texts: list[str]) -> Any:
         threads.add(threading.get_ident())
@@ -420,16 +444,16 @@ async def test_while_much_is_looked_through_others_have_their_turns(
     values = [[text, "fine"] * count, "nothing", {"ghp_abcdef0123": {"password": "x"}}]
     expected = redact(values)
     monkeypatch.setattr(redaction, "clean_each", noted)
-    found = await redaction.redact_each(values, turn)
+    found = await redaction.redact_each(values, apart)
     assert found == expected
     assert found[1] == count + 2
     is_apart = (len(text) > redaction.LONG or count > 1) and not weakened
-    assert turns == 2 * is_apart
+    assert times == is_apart
     assert (threads == {threading.get_ident()}) is not is_apart
 
 
 async def test_what_is_empty_beside_a_secret_is_empty_still() -> None:
-    found = await redaction.redact_each([[], {}, "", "Bearer abc123"], lambda: asyncio.sleep(0))
+    found = await redaction.redact_each([[], {}, "", "Bearer abc123"], asyncio.to_thread)
     assert found == ([[], {}, "", "Bearer [redacted]"], 1)
 
 
@@ -445,7 +469,7 @@ async def test_what_is_hidden_while_much_is_looked_through_is_no_harmless_key(
         return found
 
     monkeypatch.setattr(redaction, "clean_each", hidden)
-    await redaction.redact_each(values, lambda: asyncio.sleep(0))
+    await redaction.redact_each(values, asyncio.to_thread)
     assert redact(values[0]) == ({"[redacted]": 1}, 1)
 
 

@@ -10,11 +10,11 @@ Where there are other hubs one of all has the turn at a key; the others wait unt
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Code, CommandError, HubError
-from ..redaction import redact_each
+from ..redaction import Apart, redact_each
 from ..wire.strictjson import dumpb
 from .call import Call
 from .confirmation import digest
@@ -103,11 +103,9 @@ class _Alone:
 class Idempotency:
     """Which calls with a key run, and what is known of those that did."""
 
-    def __init__(
-        self, answers: "Answers", further: Callable[[], Awaitable[None]], turns: "Turns | None" = None
-    ) -> None:
-        """`further`: what is waited for before each step with an answer that is large."""
-        self.answers, self._further = answers, further
+    def __init__(self, answers: "Answers", apart: Apart, turns: "Turns | None" = None) -> None:
+        """`apart`: where an answer is cleaned that is large."""
+        self.answers, self._apart = answers, apart
         self.turns: Turns | _Alone = turns or _Alone(self)
         self._running: dict[bytes, Turn] = {}
         self._unbegun: dict[bytes, None] = {}  # may be in the store as about to run, and have not run
@@ -134,7 +132,7 @@ class Idempotency:
         if isinstance(answer, HubError):
             words = {"code": answer.code, "message": answer.message, "details": answer.details, "status": answer.status}
             return REFUSAL + dumpb(words)  # it has been cleaned
-        (cleaned,), found = await redact_each([json.loads(answer)], self._further)
+        (cleaned,), found = await redact_each([json.loads(answer)], self._apart)
         return RESULT + (dumpb(cleaned) if found else answer)
 
     async def _look(self, place: bytes, what: bytes) -> "Turn | Past":

@@ -8,7 +8,6 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -64,8 +63,8 @@ class Registry:
     ) -> None:
         self.audit = audit
         self._runner = Runner(audit, limit)
-        self._further = partial((heavy or Passes()).turn, begun=True)  # the turn of the next step with what is LARGE
-        self._repeats = Idempotency(answers or MemoryAnswers(), self._further, of_hubs)
+        self._heavy = heavy or Passes()  # whose turn it is with what is LARGE
+        self._repeats = Idempotency(answers or MemoryAnswers(), self._heavy.apart, of_hubs)
         self.on_call: Signal[str, Outcome, float] = Signal(self)
         self.on_refused: Callable[[str, Code], None] = lambda name, code: None
         self.on_stopping: Callable[[], None] = lambda: None
@@ -141,7 +140,7 @@ class Registry:
         if (provided := self.provided.get(name)) is not None and provided.is_heavy(call.weight):
             await self._runner.slow.turn()
         elif call.weight > LARGE:
-            await self._further()  # to read it has taken a while already
+            await self._heavy.turn(begun=True)  # to read it has taken a while already
         command = self._admit(call, name, args)
         try:
             if not _is_repeatable(call, command):  # else what has run already needs no confirmation
@@ -284,7 +283,7 @@ class Registry:
         """Record the call before it runs. Without an audit log only reads go on, and are counted."""
         if not (command.audited or call.audited):
             return
-        (cleaned,), _ = await redact_each([args], self._further)
+        (cleaned,), _ = await redact_each([args], self._heavy.apart)
         details = {
             "id": redact_text(call.id),
             "command": command.name,

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -54,7 +54,6 @@ class EventBus:
         self.on_rejected: Callable[[Code, int], None] = lambda reason, count: None
         self.listeners = Listeners()
         self.heavy = Passes(rest=HEAVY_REST)  # whose turn it is with what is LARGE
-        self._further = partial(self.heavy.turn, begun=True)
         self.position = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -142,7 +141,7 @@ class EventBus:
 
     async def _fill(self, drafts: Sequence[Draft], data: list[Any], problems: "_Problems") -> None:
         """Put the data in, without its secrets. A key is kept and shown as the data is: cleaned."""
-        cleaned, count = await redact_each(data, self._further)
+        cleaned, count = await redact_each(data, self.heavy.apart)
         if count:
             self.on_redacted(count)
             for index, draft in enumerate(drafts):

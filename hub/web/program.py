@@ -8,6 +8,7 @@ import logging
 import resource
 import socket
 import ssl
+import sys
 import threading
 import time
 import webbrowser
@@ -46,6 +47,9 @@ ACCEPTS = 4
 READ_AHEAD = 64 * 1024  # bytes of a body that nobody reads yet, from which on the rest waits in its sender's socket
 DESCRIPTORS = 2**20  # that this process takes at most, if the system lets it
 LAST = 4.0  # seconds that a stop takes at most, beyond those that running calls get
+# Python's own are five: whoever asks while a thread cleans a large body waits for that several times. Measured with a
+# neighbour of one such body after the other: 7 ms, 28 before, and nothing lost where no thread works.
+SWITCH_SECONDS = 0.001
 BACKLOG = 2048  # a thousand clients that come back at once find room: 128 made that three times slower
 
 
@@ -54,6 +58,7 @@ def serve(config: Config) -> int:
 
     Raises UsageError if it cannot start as asked.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     if config.demo:
         return _play(config)
     if config.workers > 1:

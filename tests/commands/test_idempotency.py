@@ -471,7 +471,7 @@ async def test_no_secret_no_key_and_no_args_are_in_the_store(
     tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch, weakened: bool
 ) -> None:
     if weakened:
-        monkeypatch.setattr(idempotency, "redact_each", mock.AsyncMock(side_effect=lambda values, turn: (values, 0)))
+        monkeypatch.setattr(idempotency, "redact_each", mock.AsyncMock(side_effect=lambda values, apart: (values, 0)))
     async with running(tmp_path, shop) as hub:
         first = await say(hub, "secret", a_call(hub, "the-key"), where="in-the-args")
         again = await say(hub, "secret", a_call(hub, "the-key"), where="in-the-args")

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import until
 from stores import passes
 from wires import Wire
 
@@ -356,3 +358,33 @@ async def test_large_calls_begin_one_after_the_other(weakened: bool, hub: Hub, m
     most = max(map(begun.count, begun))
     assert (len(begun), most) == (40, most if weakened else 1)
     assert most > 1 or not weakened
+
+
+class TestApart:
+    """What takes long in threads: one of them at a time."""
+
+    @pytest.mark.parametrize("weakened", [False, True])
+    async def test_one_thread_at_a_time_also_if_nobody_waits_for_it(
+        self, weakened: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passes, most, now, go = Passes(), 0, 0, threading.Event()
+        if weakened:
+            monkeypatch.setattr(passes, "_thread", asyncio.Semaphore(100))
+
+        def work() -> int:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            go.wait(30)
+            now -= 1
+            return 5
+
+        tasks = [asyncio.create_task(passes.apart(work)) for _ in range(4)]
+        await until(lambda: now, "one works")
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await asyncio.wait(tasks[:2])
+        go.set()
+        assert await asyncio.gather(*tasks[2:]) == [5, 5]
+        assert (most == 1) is not weakened
+        assert await passes.apart(lambda: 7) == 7, "whoever was cancelled holds nobody back"

@@ -134,7 +134,7 @@ async def test_secrets_are_gone_before_anything_is_kept(bus: EventBus) -> None:
 
 
 async def test_without_redaction_a_secret_would_be_kept(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def as_it_is(data: list[Any], turn: Any) -> tuple[list[Any], int]:
+    async def as_it_is(data: list[Any], apart: Any) -> tuple[list[Any], int]:
         return data, 0
 
     monkeypatch.setattr(module, "redact_each", as_it_is)

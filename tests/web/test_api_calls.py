@@ -209,7 +209,7 @@ SWITCHES: dict[str, tuple[Callable[[HubInside], Any], str, Any]] = {
     "secrets are kept": (
         test_large_and_secret_args_are_not_in_the_audit_log,
         "hub.commands.registry.redact_each",
-        mock.AsyncMock(side_effect=lambda values, turn: (values, 0)),
+        mock.AsyncMock(side_effect=lambda values, apart: (values, 0)),
     ),
 }
 

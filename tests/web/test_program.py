@@ -15,6 +15,8 @@ import pytest
 from logs import everything
 from running import environment, hub_process, run_hub, send_signal, until
 
+from hub.web import program
+
 # A browser that comes back when its window is closed. It says which process it is, and what it was given.
 BROWSER = """#!/bin/sh
 echo "$$ $1" > "$0.opened"
@@ -218,3 +220,19 @@ async def test_a_stdout_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) ->
     os.close(reader)
     async with lives(tmp_path, "-m", "hub", stdout=writer):
         os.close(writer)
+
+
+SWITCHES = """
+import pathlib, sys
+
+def setup(hub):
+    pathlib.Path("switches").write_text(str(sys.getswitchinterval()))
+"""
+
+
+async def test_a_thread_that_works_gives_way_soon(tmp_path: Path) -> None:
+    """As the program; an application that a hub is mounted in has an interval of its own."""
+    (tmp_path / "switches.py").write_text(SWITCHES)
+    async with hub_process(tmp_path, "--load", "switches"):
+        assert float((tmp_path / "switches").read_text()) == pytest.approx(program.SWITCH_SECONDS)
+    assert sys.getswitchinterval() == pytest.approx(0.005), "and nothing has changed here"

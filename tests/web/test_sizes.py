@@ -409,7 +409,7 @@ async def test_what_is_too_large_for_its_command_costs_no_more_than_to_be_read(
     """In whatever form it came: nothing looks for secrets in it before it is refused."""
     looked: list[Any] = []
 
-    async def look(values: Sequence[Any], turn: Any) -> tuple[list[Any], int]:
+    async def look(values: Sequence[Any], apart: Any) -> tuple[list[Any], int]:
         looked.append(values)
         return list(values), 0
 
