@@ -388,3 +388,12 @@ class TestApart:
         assert await asyncio.gather(*tasks[2:]) == [5, 5]
         assert (most == 1) is not weakened
         assert await passes.apart(lambda: 7) == 7, "whoever was cancelled holds nobody back"
+
+    async def test_who_does_not_wait_for_its_turn_any_more_holds_nobody_back(self) -> None:
+        passes = Passes()
+        await passes.turn()
+        waiting = asyncio.create_task(passes.apart(lambda: 5))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert await passes.apart(lambda: 7) == 7

@@ -189,8 +189,9 @@ async def test_in_token_mode_who_may_be_the_operator_is_no_stranger(
     async with hub_app(tmp_path / "a", auth="token", trusted_proxy=("127.0.0.0/8",)) as hub, crowd(hub, 3):
         assert not guard_of(hub).accepted.strangers
     monkeypatch.setattr(connections, "owner", lambda transport: None)
-    async with hub_app(tmp_path / "b", auth="token") as hub, crowd(hub, 3):
+    async with hub_app(tmp_path / "b", auth="token") as hub, crowd(hub, 3) as nameless:
         assert not guard_of(hub).accepted.strangers
+        assert await nameless.ask("/api/state", f"Authorization: {bearer(hub)['Authorization']}") == [200] * 3
 
 
 async def test_there_is_nothing_to_ask_of_metrics_and_health(tmp_path: Path) -> None:
