@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import random
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -274,13 +273,18 @@ class Life:
         demand(self.broker._thread._shutdown, "a thread was left")
 
     async def crash(self, to: Path) -> None:
-        """Go on with what is on the disk and in its cache, as after kill -9. The journal first: what is brought into
-        the file meanwhile is then there twice, and not missing."""
+        """Go on with what is on the disk and in its cache, as after kill -9: a thread may write meanwhile, so the
+        journal has to be the same before and behind the copy of the file that it is brought into."""
         os.mkdir(to)
-        for suffix in ("-wal", ""):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(self.folder / f"{FILE}{suffix}", to / f"{FILE}{suffix}", follow_symlinks=False)
-                (to / f"{FILE}{suffix}").chmod(0o600)
+        journal, file = (self.folder / f"{FILE}{suffix}" for suffix in ("-wal", ""))
+        before, copied = None, {file: b""}
+        while before is None or _bytes(journal) != before:
+            before = _bytes(journal)
+            copied = {journal: before, file: _bytes(file)}
+        for path, data in copied.items():
+            if data:
+                (to / path.name).write_bytes(data)
+                (to / path.name).chmod(0o600)
         self.model = Model()  # whatever it says from here on, nobody hears
         self.faults.clear()
         await self.stop()
@@ -390,6 +394,13 @@ async def within(work: Awaitable[Any], what: str) -> None:
             await work
     except TimeoutError:
         raise Broken(f"{what} did not come") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 async def schedule(folder: Path, seed: int, *, full: bool) -> None:
