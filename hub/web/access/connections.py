@@ -91,6 +91,10 @@ class Watch:
         if (accepted := self.connections.get(request.protocol)) and accepted.peer.uid is not None:
             self._shown[accepted.peer.uid] = time.monotonic()
 
+    def forget(self) -> None:
+        """What was shown so far is no token any more."""
+        self._shown.clear()
+
     def _is_stranger(self, accepted: Accepted) -> bool:
         return accepted.peer.trust == "NONE" and accepted.loopback and not self.spared(accepted.peer)
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class Tokens:
             self._links = CommonTickets(links, LINKS, self._held.get)
         self.opened = Opened()
         self.failures = Failures()
+        self.on_replaced: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         """Make the token if there is none, and read. Raises Unsafe. Before this nobody gets in."""
@@ -102,6 +103,7 @@ class Tokens:
             self._sessions.end(changed)
             self._links.end(changed)
             self.opened.end(lambda grant: grant.trust in changed, REPLACED)
+            self.on_replaced()
 
     @property
     def are_same(self) -> bool:

@@ -101,6 +101,7 @@ class Guard:
             proxies = Proxies(config.trusted_proxy)
             self.checks["forwarded"] = proxies.check
             self.accepted.spared = lambda peer: peer.uid is None or proxies.trusts(peer.address)
+            self.tokens.on_replaced = self.accepted.forget
             self.checks["token"] = functools.partial(self._known, self.tokens)
 
     def protect(self, app: web.Application) -> None:

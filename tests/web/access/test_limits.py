@@ -13,6 +13,7 @@ from doors import bearer, guard_of
 from running import HubInside, hub_app, hub_process, sockets, until
 from strangers import BECOME, as_stranger, needs_root
 
+from hub import tokens
 from hub.web import api, health
 from hub.web.access import connections
 
@@ -181,6 +182,23 @@ async def test_an_account_with_the_token_is_not_cut_off_however_often_it_comes(
         assert hub.counted("hub_connections_refused_total", "too_many") == (16 if weakened else 0)
         async with crowd(hub, 70) as strangers:  # without a word they count, of whatever account
             assert (await strangers.ask("/api/state", token)).count(0) == (70 if weakened else 6)
+
+
+@pytest.mark.usefixtures("stopped_clock")
+@pytest.mark.parametrize("weakened", [False, True])
+async def test_a_replaced_token_lets_nobody_come_as_often_as_it_likes(
+    tmp_path: Path, weakened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakened:
+        monkeypatch.setattr(connections.Watch, "forget", lambda watch: None)
+    async with hub_app(tmp_path, auth="token") as hub:
+        token = f"Authorization: {bearer(hub)['Authorization']}"
+        async with crowd(hub, 60) as strangers:
+            assert await strangers.ask("/api/state", token) == [200] * 60
+        tokens.replace(hub.hub.config.state_dir)
+        assert (await hub.ask("GET", "api/state", headers=bearer(hub))).status == 200
+        async with crowd(hub, 10) as strangers:
+            assert await strangers.ask("/api/state", token) == ([401] * 10 if weakened else [401] * 4 + [0] * 6)
 
 
 async def test_in_token_mode_who_may_be_the_operator_is_no_stranger(
