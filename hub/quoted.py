@@ -174,14 +174,22 @@ class _Members:
         text = self._text
         while match := _MEMBER.search(text, self.at):
             self.at, key = match.end(), match[2]
-            if (use := use_of(key)) != "harmless" and _CHOICE.search(text, max(0, match.start() - 8), match.start()):
-                continue  # `show ? 'password' : 'text'`
+            use = use_of(key)
+            if use != "harmless" and self._is_choice(match):
+                continue
             if use == "harmless":
                 named = _NAMED.match(text, self.at) if key in NAMING else None
                 if named is None or (use := use_of(key := named[3])) == "harmless":
                     continue
                 self.at = named.end()
             yield Member(key, use, match[3] + match[1], self.at)
+
+    def _is_choice(self, match: re.Match[str]) -> bool:
+        """Whether this is the rest of `show ? 'password' : 'text'`, and no secret whatever it is."""
+        if not _CHOICE.search(self._text, max(0, match.start() - 8), match.start()):
+            return False
+        other = _string(self._text, match.end(), match[3] + match[1])
+        return other is not None and not looks_secret(match[2], self._text[other.start : other.end], True)
 
 
 def _is_value(text: str, member: Member, end: int) -> bool:

@@ -109,9 +109,10 @@ _USERINFO = re.compile(
 
 # "the bearer of this", "a bearer token is missing": plain words behind "bearer" that are no credential.
 _PLAIN = (
-    r"(?:(?i:a|access|an|and|api|are|as|at|auth|authentication|authorization|bearer|be|been|by|can|cannot|certificates?|could"
-    r"|bonds?|credentials?|did|do|does|empty|enters?|for|from|gets?|had|has|have|header|in|instruments?|invalid|is|it|its|jwts?"
-    r"|may|might|missing|must|needs?|nil|none|not|null|oauth2?|of|on|only|opaque|or|refresh|scheme|service|session|shall|shares?|should|that|the|this|to"
+    r"(?:(?i:a|access|an|and|api|are|as|at|auth|authentication|authorization|bearer|be|been|by|can|cannot|certificates?"
+    r"|could|bonds?|credentials?|did|do|does|empty|enters?|for|from|gets?|had|has|have|header|in|instruments?|invalid|is"
+    r"|it|its|jwts?|may|might|missing|must|needs?|nil|none|not|null|oauth2?|of|on|only|opaque|or|refresh|scheme|service"
+    r"|session|shall|shares?|should|that|the|this|to"
     r"|tokens?|type|undefined|was|were|which|who|will|with|would)[.]?(?!" + _CREDENTIAL + "))"
 )
 # In lower case, in the middle of a sentence, only before what is no word: a digit, a capital or a dot inside, or long.

@@ -69,8 +69,9 @@ def is_named(name: str, value: str) -> bool:
     """Whether this is the value of an option or a header of this name, where each is a text of its own."""
     if use_of(name) == "harmless" or value.startswith("-"):
         return False
-    if in_header := _IN_HEADER.search(name):
-        return _is_cookie(value) if in_header["cookie"] else _CREDENTIALS.fullmatch(value) is not None
+    in_header = _IN_HEADER.search(name)
+    if in_header and (_is_cookie(value) if in_header["cookie"] else _CREDENTIALS.fullmatch(value)):
+        return True
     return looks_secret(name, value, name.startswith("-"))
 
 

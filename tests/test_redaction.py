@@ -117,6 +117,7 @@ BESIDE: list[tuple[Any, Any]] = [  # where a secret stands beside its name: what
     ([["Set-Cookie", "sid=a1b2c3; Path=/; HttpOnly"]], [["Set-Cookie", "[redacted]"]]),
     ([["passphrase", "correct horse battery staple"]], [["passphrase", "[redacted]"]]),
     ([["password", "swordfish"], ["a", "b"]], [["password", "[redacted]"], ["a", "b"]]),
+    ([["Cookie", "a1b2c3d4"]], [["Cookie", "[redacted]"]]),
     (["Host", "x", "Authorization", "a1b2c3d4"], ["Host", "x", "Authorization", "[redacted]"]),
     (["Host", "x", "cookie", "sid=a1b2c3"], ["Host", "x", "cookie", "[redacted]"]),
     ({"header": "X-Api-Key", "value": "x"}, {"header": "X-Api-Key", "value": "[redacted]"}),
@@ -211,6 +212,8 @@ def test_json_inside_a_text_loses_its_secrets_and_nothing_else() -> None:
 def test_json_that_is_cut_off_is_cleaned_to_its_end() -> None:
     for cut in ('"hunter2 and more', '{"a": "hunter2', '["hunter2", {', '"\\', "{a"):
         assert redact_text(f'body: {{"id": 1, "password": {cut}') == 'body: {"id": 1, "password": "[redacted]"'
+    for text in ("Is it ? 'password': 'hunter2x'", 'x ? "password" : "swordfish"'):
+        assert redact_text(text).endswith("[redacted]" + text[-1]), "no choice hides one"
     for line in ('"password": {', "'secret': [", '"token": [{ '):
         assert redact_text(line) == line, "nothing stands there yet"
 

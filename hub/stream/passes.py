@@ -7,8 +7,9 @@ from typing import TypeVar
 
 LARGE = 128 * 1024  # bytes that came at once, from which on each step with them is a piece
 HEAVY_REST = 32  # passes of the event loop between two pieces of what is LARGE: uvloop accepts one connection in each
-T = TypeVar("T")
 REST = 4  # passes of the event loop between two long pieces: to ask and be answered takes a neighbour about eight
+
+T = TypeVar("T")
 
 
 class Passes:
